@@ -35,7 +35,7 @@ from kedge.engine.serving.serving import Serving
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
 from kedge.gateway.http.app import Gateway
-from kedge.gateway.http.infer import Bounds, render
+from kedge.gateway.http.infer import WorkerBounds, render
 from kedge.ports import Model
 
 ENTITIES = [f"caller-{number}" for number in range(2000)]
@@ -92,7 +92,7 @@ def gateway_of(model: Model, *, canary: bool = False) -> tuple[floor_app.App, Se
     """The gateway's app over it."""
     serving, live = Serving(time.monotonic), live_of(model, canary=canary)
     serving.swap(live)
-    bounds = Bounds(body=8 << 20, requests=256)
+    bounds = WorkerBounds(body=8 << 20, requests=256)
     return Gateway(serving, bounds, ready=lambda: True), serving, live
 
 

@@ -23,15 +23,15 @@ from kedge.core.release.commands import Canary, Promote, Rollback
 from kedge.core.routing import bucket, key_of
 from kedge.core.values import BUCKETS, Automation, CanaryPolicy, State
 from kedge.engine.recording.conduct import Tracker
-from kedge.engine.recording.counter import Bounds, Counter
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.counter import Counter, SlowBounds
+from kedge.engine.recording.observation import Observation
 from kedge.engine.request import Request
 from kedge.engine.watch import Watch
 from kedge.testing.samples import endpoint, release, run
 
 WORKERS = 2
 BEGAN = 1_000 * int(DAY_S)
-BOUNDS = Bounds(7_000, 12_800)
+BOUNDS = SlowBounds(7_000, 12_800)
 MICROS = 2_000
 SALT = "3f92940a"
 """Of every simulated rollout: a caller's place follows from it, and both judges must see the same."""
@@ -129,7 +129,7 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
     seen, _ = events.seen(steps[0])
     for second in range(case.seconds):
         end = int(np.searchsorted(requests.t, second + 1))
-        rows: list[list[Seen]] = [[] for _ in range(WORKERS)]
+        rows: list[list[Observation]] = [[] for _ in range(WORKERS)]
         for n in range(begin, end):
             event = requests.event[n]
             mine = requests.draw[n] < steps[step]
@@ -146,7 +146,7 @@ def run_product(case: Case, seed: tuple[int, int]) -> Outcome:
                 else:
                     trackers[worker[n]].answered()
             rows[worker[n]].append(
-                Seen(
+                Observation(
                     BEGAN + second,
                     asked,
                     int(mine),

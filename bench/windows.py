@@ -30,8 +30,8 @@ from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.evidence.rollup import HOUR
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
-from kedge.engine.recording.counter import Bounds, Counter
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.counter import Counter, SlowBounds
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.request import Request
 
@@ -49,7 +49,7 @@ STATE = State(
     ),
 )
 BEGIN = 1_000_000 * HOUR
-BOUNDS = Bounds(p50=9_000, p99=20_000)
+BOUNDS = SlowBounds(p50=9_000, p99=20_000)
 """Known, so that every latency is compared; none of the requests is slow."""
 
 
@@ -168,7 +168,7 @@ def offers(times: int) -> float:
         began = time.perf_counter()
         for _ in range(BATCH):
             recorder.offer(
-                Seen(
+                Observation(
                     time.time(),
                     request,
                     PRODUCTION,
@@ -184,12 +184,12 @@ def offers(times: int) -> float:
     return float(np.median(took)) / BATCH
 
 
-def _seen(dice: np.random.Generator, second: int, *, named: bool = False) -> Seen:
+def _seen(dice: np.random.Generator, second: int, *, named: bool = False) -> Observation:
     values = dice.integers(0, VALUES, FIELDS)
     columns = {f"field{n}": np.array([f"v{value}"], object) for n, value in enumerate(values)}
     candidate = bool(dice.random() < 0.05)
     name = f"{dice.integers(0, 2**62):032x}" if named else ""
-    return Seen(
+    return Observation(
         float(BEGIN + second),
         Request(id=name, columns=columns, rows=1, entity=f"N{dice.integers(0, 10**6)}", draw=0),
         CANDIDATE if candidate else PRODUCTION,

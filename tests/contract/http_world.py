@@ -28,8 +28,8 @@ from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import Gateway
-from kedge.gateway.http.connections import Connections, Limits, bound_unsent
-from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.connections import ConnectionLimits, Connections, bound_unsent
+from kedge.gateway.http.infer import WorkerBounds
 from kedge.gateway.http.peers import Peers
 from kedge.gateway.http.protocol import BoundedProtocol
 from kedge.testing.samples import endpoint, release, run
@@ -89,7 +89,7 @@ class World:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         requests: int = 8,
         peers: Peers | None = None,
@@ -100,11 +100,11 @@ class World:
     ) -> None:
         self.counted: Counter[str] = Counter()
         peers = peers or Peers()
-        self.limits = limits or Limits(body=1_000_000)
+        self.limits = limits or ConnectionLimits(body=1_000_000)
         self.connections = Connections(
             self.limits, peers=peers, most=most, limit=lambda bound: self.counted.update([bound])
         )
-        self.bounds = Bounds(
+        self.bounds = WorkerBounds(
             body=self.limits.body,
             requests=requests,
             peers=peers,

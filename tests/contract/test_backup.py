@@ -28,7 +28,7 @@ from kedge.core.release.commands import Canary, Freeze, Promote, Restored, Rollb
 from kedge.core.stored.head import Head
 from kedge.core.values import Stage
 from kedge.engine.pins import HostDisk
-from kedge.operations.backup.make import Wanted, make_backup
+from kedge.operations.backup.make import BackupContents, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
 from kedge.operations.releases import create_workplace
@@ -85,7 +85,7 @@ class Origin:
         added = self.world.registry.add(version(number, digest=digest, files=files))
         self.world.registry.release(bundle(added))
 
-    def backup(self, name: str = "backup", wanted: Wanted = Wanted()) -> Path:  # noqa: B008 - frozen
+    def backup(self, name: str = "backup", wanted: BackupContents = BackupContents()) -> Path:  # noqa: B008 - frozen
         """Make one."""
         directory = self.root / name
         make_backup(Workplace(self.state_dir), directory, self.config, wanted=wanted, say=print)
@@ -260,7 +260,11 @@ def test_each_backup_under_writes_registrations_and_retention_is_whole(tmp_path:
     for turn in range(4):
         backup = tmp_path / f"backup{turn}"
         make_backup(
-            Workplace(root / STATE_DIR), backup, root / "kedge.toml", wanted=Wanted(), say=print
+            Workplace(root / STATE_DIR),
+            backup,
+            root / "kedge.toml",
+            wanted=BackupContents(),
+            say=print,
         )
         world = restored(backup, tmp_path / f"there{turn}")
         assert world.ledger.verify() == []
@@ -379,7 +383,7 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
         (origin.state_dir / "x", "backup_not_empty"),
     ):
         with pytest.raises(Refused) as refused:
-            make_backup(origin.place, directory, origin.config, wanted=Wanted(), say=print)
+            make_backup(origin.place, directory, origin.config, wanted=BackupContents(), say=print)
         assert refused.value.code == code
     with pytest.raises(Refused) as refused:
         read_manifest(tmp_path)
@@ -410,7 +414,7 @@ def test_what_is_damaged_is_refused_by_its_name_or_left_out_and_listed(
     assert isinstance(faults, list)
     assert [fault.partition(": ")[0] for fault in faults] == names
     assert not (origin.root / "backup").exists()
-    backup = origin.backup(wanted=Wanted(damaged=False))
+    backup = origin.backup(wanted=BackupContents(damaged=False))
     manifest = read_manifest(backup)
     assert [each.what for each in manifest.left_out if each.damaged] == names
     assert digest not in manifest.artifacts
@@ -429,7 +433,7 @@ def test_a_damaged_ledger_is_refused_whatever_may_be_left_out(origin: Origin) ->
         file.seek(4096)
         file.write(b"\xff" * (size - 4096))
     with pytest.raises(Refused) as refused:
-        origin.backup(wanted=Wanted(damaged=False))
+        origin.backup(wanted=BackupContents(damaged=False))
     assert refused.value.code == "backup_source_damaged"
     assert "--skip-damaged" not in refused.value.hint
 
@@ -501,7 +505,7 @@ def test_a_backup_of_nothing_is_refused_in_the_words_for_it(origin: Origin) -> N
             Workplace(origin.state_dir),
             origin.root / "b",
             origin.config,
-            wanted=Wanted(),
+            wanted=BackupContents(),
             say=print,
         )
     assert refused.value.code == "ledger_gone"
@@ -522,7 +526,7 @@ def _overtaken(tell: Any, work: str, finished: Path, target: Path, *paths: Path)
     sys.addaudithook(hook)
     try:
         if work == "backup":
-            make_backup(place, target, paths[1], wanted=Wanted(), say=print)
+            make_backup(place, target, paths[1], wanted=BackupContents(), say=print)
         else:
             restore_backup(paths[1], paths[2])
     except Refused as refused:
@@ -570,7 +574,7 @@ def test_a_file_of_the_users_beside_an_unfinished_backup_is_never_removed(
     for name in (UNFINISHED, "novel.md"):
         (tmp_path / name).write_text("chapter one")
     with pytest.raises(Refused) as refused:
-        make_backup(origin.place, tmp_path, origin.config, wanted=Wanted(), say=print)
+        make_backup(origin.place, tmp_path, origin.config, wanted=BackupContents(), say=print)
     assert refused.value.code == "backup_not_empty"
     assert (tmp_path / "novel.md").read_text() == "chapter one"
 
@@ -597,7 +601,7 @@ def _dies(tell: Any, step: int, work: str, *paths: Path) -> None:
 
     sys.addaudithook(hook)
     if work == "backup":
-        make_backup(Workplace(paths[0]), paths[1], paths[2], wanted=Wanted(), say=print)
+        make_backup(Workplace(paths[0]), paths[1], paths[2], wanted=BackupContents(), say=print)
     else:
         restore_backup(paths[0], paths[1])
     tell.send(count)

@@ -13,7 +13,7 @@ from kedge.core.features.generations import Online
 from kedge.core.golden import RowsMark
 from kedge.core.values import Output, Policy, Release, State
 from kedge.operations.diagnosis.cells import BATCH, Contrasting
-from kedge.operations.diagnosis.window import Logged, Reading
+from kedge.operations.diagnosis.window import AnswerReading, Logged
 
 __all__ = ["home"]  # a fixture
 
@@ -46,7 +46,7 @@ def contrasting(home: Home) -> Contrasting:
     ]
     state = State(endpoint="flights", policy=Policy(output=OUTPUT))
     today = Logged(0.0, 1.0, rows, [None] * len(rows))
-    return Contrasting(home.place, state, today, Reading(OUTPUT), Online, lambda text: None)
+    return Contrasting(home.place, state, today, AnswerReading(OUTPUT), Online, lambda text: None)
 
 
 def marked(home: Home, source: str, mark: RowsMark) -> Release:

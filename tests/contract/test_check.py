@@ -22,7 +22,7 @@ from kedge.core.readiness import DAY_S, REFUSING_S, Proven
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
 from kedge.core.stored.ledger import Note
-from kedge.core.stored.roster import Hold, Member
+from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
@@ -79,7 +79,7 @@ class Gated(Watched):
         self.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=0.1)))
         far = self.place.clock.unix() + 1_000  # it goes on beating
         holds = tuple(
-            Hold("flights", release, placement, "ready")
+            ReplicaHold("flights", release, placement, "ready")
             for release in (1, 2)
             for placement in Placement
         )

@@ -11,12 +11,11 @@ import numpy as np
 from contract.process_world import Home, Told, columns, home, reach, run
 from kedge.adapters.process import Allowance
 from kedge.adapters.process.host import UNREAD
-from kedge.adapters.process.wire import Answer as WireAnswer
-from kedge.adapters.process.wire import Frames, frame
+from kedge.adapters.process.wire import Frames, WireAnswer, frame
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Policy, Stage, State
 from kedge.engine.recording.counter import BYTES
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.request import Request
 
@@ -106,11 +105,11 @@ def test_observations_that_wait_are_bounded_in_bytes() -> None:
         asked = Request(
             id=f"q{number}", columns={"x": np.array([1.0])}, rows=1, entity=None, draw=0
         )
-        recorder.offer(Seen(1.0, asked, PRODUCTION, 9, failed=False, weight=0, ours=answer))
+        recorder.offer(Observation(1.0, asked, PRODUCTION, 9, failed=False, weight=0, ours=answer))
     taken = recorder.taken()
     assert len(taken.seen) == BYTES // MB - 1
     assert taken.lost == 100 - len(taken.seen) == recorder.tally().counts["lost.bytes"]
     huge = {"y": np.zeros(BYTES)}
     asked = Request(id="q", columns={"x": np.array([1.0])}, rows=1, entity=None, draw=0)
-    recorder.offer(Seen(1.0, asked, PRODUCTION, 9, failed=False, weight=0, ours=huge))
+    recorder.offer(Observation(1.0, asked, PRODUCTION, 9, failed=False, weight=0, ours=huge))
     assert len(recorder.taken().seen) == 1, "one alone is counted, whatever its size"

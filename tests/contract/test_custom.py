@@ -15,9 +15,9 @@ from kedge.core.errors import BadConfig
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import Output, Policy, Stage, State
 from kedge.engine.recording import custom
-from kedge.engine.recording.counter import Bounds, Counter
+from kedge.engine.recording.counter import Counter, SlowBounds
 from kedge.engine.recording.custom import Custom, check_function
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.request import Request
 from kedge.system.interpreter import module_command
 
@@ -73,9 +73,9 @@ def pair(word: str = "", apart: float = 0.1) -> tuple[Any, Any, int]:
     return ours, {**ours, "p": np.array([0.5 + apart])}, 1
 
 
-def seen(ours: Any, theirs: Any, rows: int) -> Seen:
+def seen(ours: Any, theirs: Any, rows: int) -> Observation:
     asked = Request(id="q", columns={}, rows=rows, entity="N1", draw=0)
-    return Seen(
+    return Observation(
         1.0, asked, PRODUCTION, 100, failed=False, weight=0, ours=ours, mirrored=True, theirs=theirs
     )
 
@@ -158,7 +158,7 @@ def test_what_is_not_compared_is_counted_and_neither_alike_nor_not(
     window, _ = counter.window(
         ones,
         0,
-        Bounds(),
+        SlowBounds(),
         number=1,
         paired=True,
         weight=0,

@@ -19,7 +19,7 @@ from kedge.core.values import Field
 from kedge.gateway.contract import Contract
 from kedge.gateway.http import decoder_child
 from kedge.gateway.http.decoder import Decoder, decode_here
-from kedge.gateway.http.decoder_child import Asked, Said
+from kedge.gateway.http.decoder_child import DecodeAnswer, DecodeRequest
 
 ROWS = 4096
 FIELDS = (
@@ -116,7 +116,8 @@ def test_a_fault_of_the_decoding_itself_costs_its_body_only(
     monkeypatch.setattr(Contract, "columns", broken)
     body = whole(2)
     said = msgspec.msgpack.decode(
-        decoder_child.decode(Asked(CONTRACT.encoded, None, len(body)), body), type=Said
+        decoder_child.decode(DecodeRequest(CONTRACT.encoded, None, len(body)), body),
+        type=DecodeAnswer,
     )
     assert (said.code, said.fault) == ("internal", "ZeroDivisionError('of this test')")
 

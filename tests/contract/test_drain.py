@@ -20,15 +20,15 @@ from kedge.engine.relief import RELIEVE
 from kedge.engine.serving.serving import Serving
 from kedge.gateway.http import server as drains
 from kedge.gateway.http.app import Gateway
-from kedge.gateway.http.infer import Bounds
-from kedge.gateway.http.server import Server
+from kedge.gateway.http.infer import WorkerBounds
+from kedge.gateway.http.server import GatewayServer
 
 
 class Slow(Gateway):
     """A gateway whose every answer holds the loop, as a model within the worker does."""
 
     def __init__(self, busy_s: float, waits_s: float) -> None:
-        bounds = Bounds(body=1000, requests=256)
+        bounds = WorkerBounds(body=1000, requests=256)
         super().__init__(Serving(time.monotonic), bounds, lambda: True)
         self.busy_s, self.waits_s = busy_s, waits_s
         self.asked = threading.Event()
@@ -56,7 +56,7 @@ class Running:
         config = uvicorn.Config(
             self.gateway, http="httptools", lifespan="off", log_config=None, timeout_keep_alive=75
         )
-        self.server = Server(config, self.gateway, drain_s)
+        self.server = GatewayServer(config, self.gateway, drain_s)
         serving = self.server.serve(sockets=[self.listener])
         self.thread = threading.Thread(target=uvloop.run, args=(serving,), daemon=True)
         self.thread.start()

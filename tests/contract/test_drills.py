@@ -20,12 +20,12 @@ from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import PRODUCTION, Window
 from kedge.core.release.commands import Drill, Freeze, Promote, Return, Rollback, Thaw
 from kedge.core.stored.ledger import Note
-from kedge.core.stored.roster import Hold, Member
+from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.engine.control.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.writer import Recording
 from kedge.engine.request import Request
@@ -340,7 +340,7 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
 def replica(row: State) -> Member:
     """One that speaks for ever, serves this row and holds production and the way back."""
     holds = tuple(
-        Hold("flights", release, placement, "ready")
+        ReplicaHold("flights", release, placement, "ready")
         for release in (1, 2)
         for placement in Placement
     )
@@ -459,7 +459,7 @@ def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_compariso
         answer = {"y": np.array([0.7])}
         request = Request(id="q", columns=columns, rows=1, entity="N1", draw=0)
         recorder.offer(
-            Seen(
+            Observation(
                 1.0,
                 request,
                 PRODUCTION,

@@ -19,7 +19,7 @@ from contract.http_world import (
     head,
     request,
 )
-from kedge.gateway.http.connections import Limits
+from kedge.gateway.http.connections import ConnectionLimits
 from kedge.gateway.http.peers import Peers
 
 ELSEWHERE = ("192.0.2.7", 1234)
@@ -102,7 +102,7 @@ def test_no_body_is_waited_for_longer_than_its_time() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_beyond_the_bound_is_dropped_and_its_connection_is_kept(chunked: bool) -> None:
-    with World(Limits(body=20_000)) as world:
+    with World(ConnectionLimits(body=20_000)) as world:
         with world.line(head(None if chunked else 100_000)) as line:
             for _ in range(10):
                 part = b" " * 10_000
@@ -118,21 +118,21 @@ def test_a_body_beyond_the_bound_is_dropped_and_its_connection_is_kept(chunked: 
 
 
 def test_a_body_without_end_is_cut_off() -> None:
-    with World(Limits(body=20_000)) as world, world.line(head(None)) as line:
+    with World(ConnectionLimits(body=20_000)) as world, world.line(head(None)) as line:
         assert is_cut_off(line, b"2710\r\n" + b" " * 10_000 + b"\r\n")
         assert world.counted["body_too_large"] == 1
 
 
 @pytest.mark.parametrize("length", ["160001", "9" * 17, "9" * 300])
 def test_a_length_far_beyond_the_bound_is_refused_before_the_body_comes(length: str) -> None:
-    with World(Limits(body=20_000)) as world:
+    with World(ConnectionLimits(body=20_000)) as world:
         sent = head(0).replace(b"content-length: 0", f"content-length: {length}".encode())
         assert world.ask(sent).status in {400, 413}
 
 
 def test_a_body_that_waits_to_be_asked_for_is_asked_for_unless_it_is_too_large() -> None:
     raw = body()
-    with World(Limits(body=20_000)) as world:
+    with World(ConnectionLimits(body=20_000)) as world:
         with world.line(head(len(raw), "expect: 100-continue")) as line:
             assert line.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
             line.sendall(raw)
@@ -142,7 +142,7 @@ def test_a_body_that_waits_to_be_asked_for_is_asked_for_unless_it_is_too_large()
 
 
 def test_the_oldest_body_goes_when_all_together_are_too_much() -> None:
-    with World(Limits(body=100_000, bodies=200_000, peer_bytes=10**9)) as world:
+    with World(ConnectionLimits(body=100_000, bodies=200_000, peer_bytes=10**9)) as world:
         lines = []
         for number in range(3):
             lines.append(world.line(head(100_000) + b" " * 90_000))
@@ -161,7 +161,7 @@ def test_the_oldest_body_goes_when_all_together_are_too_much() -> None:
 
 
 def test_one_caller_has_a_part_of_bodies_and_of_bytes() -> None:
-    limits = Limits(body=100_000, peer_bodies=3, peer_bytes=150_000)
+    limits = ConnectionLimits(body=100_000, peer_bodies=3, peer_bytes=150_000)
     with World(limits, as_peer=ELSEWHERE) as world:
         lines = [world.line(head(1000) + b"{") for _ in range(3)]
         world.settle(lambda: len(world.connections._bodies) == 3, "three bodies")
@@ -182,7 +182,7 @@ def test_one_caller_has_a_part_of_bodies_and_of_bytes() -> None:
 
 def test_callers_on_this_host_have_no_bounds_of_their_own() -> None:
     """Behind a proxy on the same host that is not listed, all callers have one address."""
-    with World(Limits(body=100_000, peer_bodies=1, peer_bytes=1)) as world:
+    with World(ConnectionLimits(body=100_000, peer_bodies=1, peer_bytes=1)) as world:
         lines = [world.line(head(100_000) + b" " * 20_000) for _ in range(20)]
         world.settle(lambda: world.connections.body_bytes == 400_000, "all bodies")
         assert world.counted == {}
@@ -191,7 +191,7 @@ def test_callers_on_this_host_have_no_bounds_of_their_own() -> None:
 
 
 def test_behind_a_trusted_peer_the_forwarded_address_counts() -> None:
-    limits = Limits(body=1000, peer_bodies=2)
+    limits = ConnectionLimits(body=1000, peer_bodies=2)
     peers = Peers(["127.0.0.0/8", "10.0.0.1"])
     with World(limits, peers=peers) as world:
         half = [head(100, f"x-forwarded-for: 9.9.9.9, 198.51.100.{n}, 10.0.0.1") for n in (1, 2)]
@@ -420,7 +420,7 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
     """Every place is taken, and none is idle: who has waited for his caller for longest goes."""
     raw = body()
     with World(
-        Limits(body=1_000_000, grace_s=0.3, linger_s=0.3), most=4, model=Wide(60_000)
+        ConnectionLimits(body=1_000_000, grace_s=0.3, linger_s=0.3), most=4, model=Wide(60_000)
     ) as world:
         lines = [distant(world) for _ in range(4)]
         for line in lines:
@@ -465,7 +465,7 @@ def test_a_slow_reader_that_reads_on_gets_all_of_its_answers() -> None:
 
 
 def test_unread_answers_are_bounded_in_all_and_by_caller() -> None:
-    with World(Limits(answers=2_000_000), model=Wide(1_000_000)) as world:
+    with World(ConnectionLimits(answers=2_000_000), model=Wide(1_000_000)) as world:
         lines = [slow_reader(world) for _ in range(4)]
         for line in lines:
             line.sendall(request())
@@ -473,7 +473,9 @@ def test_unread_answers_are_bounded_in_all_and_by_caller() -> None:
         assert world.on_loop(lambda: world.connections.answer_bytes) <= 2_000_000
         for line in lines:
             line.close()
-    with World(Limits(peer_answers=1_000_000), model=Wide(1_000_000), as_peer=ELSEWHERE) as world:
+    with World(
+        ConnectionLimits(peer_answers=1_000_000), model=Wide(1_000_000), as_peer=ELSEWHERE
+    ) as world:
         lines = [slow_reader(world) for _ in range(2)]
         for line in lines:
             line.sendall(request())
@@ -512,7 +514,7 @@ def test_requests_in_a_row_are_bounded_and_answered_in_order() -> None:
 def test_requests_that_wait_on_all_connections_are_bounded_together() -> None:
     """Behind an answer that is not read, each of them keeps its memory."""
     small = b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n"
-    with World(Limits(all_pipelined=100), model=Wide(60_000)) as world:
+    with World(ConnectionLimits(all_pipelined=100), model=Wide(60_000)) as world:
         lines = [distant(world) for _ in range(6)]
         for line in lines:
             line.sendall(request() + small * 30)

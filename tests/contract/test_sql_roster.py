@@ -7,7 +7,7 @@ from pathlib import Path
 from contract.sql_world import Other, publishes
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
 from kedge.adapters.sql.sqlite.create import TELEMETRY_PATIENCE_S, open_evidence, open_roster
-from kedge.core.stored.roster import Hold, Member, Tally
+from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Placement
 
 
@@ -23,7 +23,9 @@ def member(name: str, beat: float = 1.0) -> Member:
         beat_at=beat,
         ledger_at=beat,
         epochs={"flights": 3},
-        holds=(Hold(endpoint="flights", release=1, placement=Placement.INLINE, state="ready"),),
+        holds=(
+            ReplicaHold(endpoint="flights", release=1, placement=Placement.INLINE, state="ready"),
+        ),
     )
 
 

@@ -30,7 +30,7 @@ from kedge.core.values import Field, Signature, TrainingSet
 from kedge.engine import registration
 from kedge.operations.features import training_set
 from kedge.operations.features.golden import given_rows
-from kedge.operations.outcomes import Fault, Placed, Reading
+from kedge.operations.outcomes import LineFault, OutcomeReading, Placed
 from kedge.operations.outcomes import read as read_outcomes
 from kedge.tabular.parquet import database
 from kedge.tabular.statistics import read_training
@@ -61,13 +61,13 @@ def tried(work: Callable[[], Any]) -> Any:
         return said(error)
 
 
-def read(path: Path, target: Target | None) -> list[Outcome | Fault]:
+def read(path: Path, target: Target | None) -> list[Outcome | LineFault]:
     """The outcomes of a file, without their places."""
-    found = read_outcomes(path, Reading(NOW, target))
+    found = read_outcomes(path, OutcomeReading(NOW, target))
     return [one.outcome if isinstance(one, Placed) else one for one in found]
 
 
-def outcomes(path: Path) -> list[Outcome | Fault]:
+def outcomes(path: Path) -> list[Outcome | LineFault]:
     found = read(path, None)
     for one in found:
         assert isinstance(one, Outcome) or str(one).strip()

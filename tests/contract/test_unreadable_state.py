@@ -24,7 +24,7 @@ from kedge.core.codec import encode
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Canary, Promote, Resume, Rollback, Shadow
 from kedge.core.stored.ledger import Note
-from kedge.core.stored.roster import Hold, Member, ProcessFault, Tally
+from kedge.core.stored.roster import Member, ProcessFault, ReplicaHold, Tally
 from kedge.core.values import Placement, Stage
 from kedge.engine.control.alerting import _told_by
 from kedge.engine.pins import HostDisk
@@ -45,7 +45,7 @@ MEMBER = Member(
     beat_at=1.0,
     ledger_at=1.0,
     epochs={"flights": 3},
-    holds=(Hold("flights", 2, Placement.INLINE, "ready"),),
+    holds=(ReplicaHold("flights", 2, Placement.INLINE, "ready"),),
     faults=(ProcessFault("a", "b", 1, "c"),),
 )
 

@@ -18,7 +18,7 @@ from kedge.core.release.commands import Promote, Rollback
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.replica.follower import Replica
 from kedge.engine.replica.writer import Recording
@@ -191,7 +191,7 @@ def test_a_comparison_that_cannot_be_counted_costs_no_other_its_count(tmp_path: 
         state = made.row(endpoint)
         recorder = Recorder("w0", state)
         asked = Request(id="a", columns={"x": np.zeros(1)}, rows=1, entity="N1", draw=0)
-        recorder.offer(Seen(place.clock.unix(), asked, PRODUCTION, 10, False, state.stratum))  # noqa: FBT003
+        recorder.offer(Observation(place.clock.unix(), asked, PRODUCTION, 10, False, state.stratum))  # noqa: FBT003
         pairs.append((state, recorder))
     recording.flush(pairs)
     assert len(spooled) == 2

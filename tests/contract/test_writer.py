@@ -16,7 +16,7 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import LogPolicy, Policy, Stage, State
 from kedge.engine.process_faults import ProcessFaults
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.replica import writer as recording_file
 from kedge.engine.replica.writer import SILENT, Recording
 from kedge.engine.request import Request
@@ -71,7 +71,7 @@ class Pen:
         request = Request(id="q", columns={"x": np.array([1.0])}, rows=1, entity="u", draw=0)
         answer: dict[str, Any] = {"y": np.array([0.5])}
         self.recording.recorder(STATE, "w0").offer(
-            Seen(1.0, request, PRODUCTION, 9, failed=False, weight=0, ours=answer)
+            Observation(1.0, request, PRODUCTION, 9, failed=False, weight=0, ours=answer)
         )
 
     def until(self, true: Callable[[], object], what: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from kedge.config.load import load
-from kedge.config.model import STATE_DIR, Server
+from kedge.config.model import STATE_DIR, ServerSettings
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "container"
@@ -65,7 +65,7 @@ def test_the_state_is_a_volume_of_the_user_that_runs() -> None:
 
 
 def test_ports_and_health_are_those_of_the_gateway() -> None:
-    assert lines("EXPOSE") == [str(SERVER.port)] == [str(Server().port)]
+    assert lines("EXPOSE") == [str(SERVER.port)] == [str(ServerSettings().port)]
     assert SERVICE["ports"] == [f"127.0.0.1:{SERVER.port}:{SERVER.port}"]
     (health,) = lines("HEALTHCHECK")
     assert f"http://127.0.0.1:{SERVER.port}/v2/health/live" in health

@@ -21,7 +21,7 @@ from kedge.cli.pages import COMMANDS
 from kedge.cli.root import walk
 from kedge.cli.topics import find_topic
 from kedge.config.load import parse
-from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, Server
+from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, ServerSettings
 from kedge.core import values
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Event
@@ -144,7 +144,7 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
 # ---------------------------------------------------------------- kedge.toml
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "[server]": Server,
+    "[server]": ServerSettings,
     "[alerts]": Alerts,
     "[endpoints.NAME]": values.Policy,
     "fields": values.Field,
@@ -278,7 +278,7 @@ def test_every_count_is_documented_and_no_other() -> None:
 
 
 def test_every_port_is_documented() -> None:
-    server, page = Server(), text_of("docs/reference/files.md")
+    server, page = ServerSettings(), text_of("docs/reference/files.md")
     assert f"| {server.port} |" in page
     assert f"| {server.control_port} |" in page
 

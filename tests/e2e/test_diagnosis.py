@@ -17,13 +17,13 @@ from e2e.past import Past
 from e2e.place import Site
 from kedge.cli.text.report import diagnosis_text
 from kedge.config.load import load
-from kedge.core.diagnosis.summary import Filed
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Online
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind
 from kedge.engine.findings import newest_finding
-from kedge.operations.diagnosis.run import Asked, accept, diagnosis_of
+from kedge.operations.diagnosis.run import DiagnoseOptions, accept, diagnosis_of
 from kedge.operations.features.apply import apply_file
 from kedge.operations.features.materialise import Feeder
 from kedge.transforms.store import open_store
@@ -147,7 +147,7 @@ def nothing_looked_up() -> Online:
 def diagnosed(
     past: Past, *, online: Callable[[], Online] = nothing_looked_up, **options: Any
 ) -> Any:
-    asked = Asked(**{"since": "2h", **options})
+    asked = DiagnoseOptions(**{"since": "2h", **options})
     return diagnosis_of(past.place, "flights", asked, online=online, say=lambda text: None)
 
 
@@ -472,5 +472,5 @@ def _told(past: Past) -> Any:
     return next((one for one in alerts if "answers worse" in one["summary"]), None)
 
 
-def _filed(past: Past) -> Filed | None:
+def _filed(past: Past) -> DiagnosisSummary | None:
     return newest_finding(past.place.ledger, "flights")

@@ -15,7 +15,7 @@ import pytest
 
 from e2e.place import KEDGE, Site
 from kedge.core.diagnosis.findings import Act, Cause
-from kedge.core.diagnosis.summary import Filed
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.stored.ledger import Note
 from kedge.workspace import Workplace
 
@@ -140,7 +140,7 @@ def test_a_silent_replica_is_named_and_the_exit_code_is_3(site: Site) -> None:
 def diagnosed(site: Site, cause: Cause) -> None:
     """File a diagnosis of r2, as `kedge diagnose` and control do."""
     now = time.time()
-    found = Filed(
+    found = DiagnosisSummary(
         at=now,
         since=now - 3600,
         until=now,

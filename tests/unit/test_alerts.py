@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.core.alerts import alerts
-from kedge.core.alerts.alerts import Alert, Delivery, Raise, Rung, Target, Topic
+from kedge.core.alerts.alerts import Alert, AlertTarget, Delivery, Raise, Rung, Topic
 from kedge.core.automation import Decision
 from kedge.core.release.commands import Canary, Promote, Rollback
 from kedge.core.values import Contact, Escalation, Policy, Rota
@@ -52,19 +52,19 @@ def due(one: Alert, elapsed: float, now: float = NOW, levels: Any = LEVELS) -> l
     return [target.channel for target, _ in found]
 
 
-def target(level: int, number: int = 0) -> Target:
+def target(level: int, number: int = 0) -> AlertTarget:
     return LEVELS[level].targets[number]
 
 
 def sent(
-    one: Alert, to: Target, *, fault: str = "", elapsed: float = 0.0, kind: Any = "told"
+    one: Alert, to: AlertTarget, *, fault: str = "", elapsed: float = 0.0, kind: Any = "told"
 ) -> Alert:
     """Claimed and recorded."""
     claimed = alerts.claim(one, to, kind, elapsed_s=elapsed, now=NOW, lease_s=LEASE_S, by="me")
     return alerts.record(claimed, to, kind, fault=fault, elapsed_s=elapsed, now=NOW, at=AT)
 
 
-def failed(one: Alert, to: Target, times: int = 3, **how: Any) -> Alert:
+def failed(one: Alert, to: AlertTarget, times: int = 3, **how: Any) -> Alert:
     for attempt in range(times):
         one = sent(one, to, fault="refused", elapsed=100.0 * attempt, **how)
     return one

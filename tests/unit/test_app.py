@@ -34,7 +34,7 @@ from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import SECRET, Tokens, make_secret, read_secret
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import PATHS_KEPT, STATUS, Gateway, Route, parse_path, status_of
-from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.infer import WorkerBounds
 from kedge.testing.samples import endpoint, fields, release, run
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Place:
         testers: Tokens | None = None,
     ) -> None:
         self.serving = serving or Serving(lambda: 0.0)
-        self.bounds = Bounds(body=LIMIT, requests=requests, testers=testers)
+        self.bounds = WorkerBounds(body=LIMIT, requests=requests, testers=testers)
         self.limited: list[str] = []
         """Bounds that refused something, in order."""
         self.gateway = Gateway(self.serving, self.bounds, lambda: ready, self.limited.append)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.diagnosis.association import Coding, Outcomes, Relations, Structure
+from kedge.core.diagnosis.association import Coding, OutcomeAssociation, Relations, Structure
 
 N = 4_000
 
@@ -27,9 +27,11 @@ def outcome(c: dict[str, Any], seed: int, a: float = 1.0, b: float = 1.0) -> Any
     return (a * c["a"] + b * c["b"] + rng(seed).normal(size=N))[:, None]
 
 
-def outcomes(now: dict[str, Any], truth: Any, units: Any = (None, None)) -> Outcomes:
+def outcomes(now: dict[str, Any], truth: Any, units: Any = (None, None)) -> OutcomeAssociation:
     before = columns(1)
-    return Outcomes(Relations(before, now, list(before)), (outcome(before, 2), truth), units)
+    return OutcomeAssociation(
+        Relations(before, now, list(before)), (outcome(before, 2), truth), units
+    )
 
 
 def shuffled(column: Any, share: float = 1.0) -> Any:

@@ -14,7 +14,7 @@ from kedge.core.automation import (
     KILL_STREAK,
     MIN_REQUESTS,
     Decision,
-    Facts,
+    PatrolFacts,
     binding,
     decide,
     guardrails,
@@ -22,7 +22,7 @@ from kedge.core.automation import (
     tolerated_latency,
 )
 from kedge.core.diagnosis.findings import Cause
-from kedge.core.evidence.faults import Spread
+from kedge.core.evidence.faults import FaultSpread
 from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.release.commands import Certify, Fail, Pause, Promote, Rollback
 from kedge.core.values import (
@@ -82,7 +82,7 @@ def proven(*metrics: str, verdict: Word = "pass") -> tuple[Verdict, ...]:
     )
 
 
-def facts(**known: Any) -> Facts:
+def facts(**known: Any) -> PatrolFacts:
     usual: dict[str, Any] = {
         "overall": overall(),
         "units": (5_000, 400),
@@ -90,10 +90,10 @@ def facts(**known: Any) -> Facts:
         "step_s": 700.0,
         "verdicts": proven("errors", "errors.doubled", "latency.p99"),
     }
-    return Facts(**{**usual, **known})
+    return PatrolFacts(**{**usual, **known})
 
 
-def shadowed(**known: Any) -> Facts:
+def shadowed(**known: Any) -> PatrolFacts:
     usual: dict[str, Any] = {
         "pairs": 2_000,
         "mirrored": 2_000,
@@ -151,11 +151,19 @@ def test_a_split_that_cannot_be_chance_stops_a_pass_and_never_a_proven_failure(n
 @pytest.mark.parametrize("state", [CANARY, SHADOW])
 def test_an_alarm_of_one_caller_or_one_instant_is_not_acted_on_and_says_so(state: State) -> None:
     failing = Overall("fail", "errors: 9 bad", metric="errors")
-    for spread in (Spread(callers=1), Spread(seconds=2), Spread(callers=1, needed=2)):
+    for spread in (
+        FaultSpread(callers=1),
+        FaultSpread(seconds=2),
+        FaultSpread(callers=1, needed=2),
+    ):
         said = decide(state, shadowed(overall=failing, spread={"errors": spread}))
         assert (said.verdict, said.code, said.command) == ("inconclusive", "few_callers", None)
         assert f"bad units of {spread.text}" in said.reason
-    for spread in (Spread(callers=3), Spread(seconds=3), Spread(callers=1, needed=1)):
+    for spread in (
+        FaultSpread(callers=3),
+        FaultSpread(seconds=3),
+        FaultSpread(callers=1, needed=1),
+    ):
         said = decide(state, shadowed(overall=failing, spread={"errors": spread}))
         assert said.verdict == "fail"
         assert f"bad units of {spread.text}" in said.reason
@@ -321,7 +329,7 @@ def test_a_failing_shadow_moves_nothing() -> None:
 
 def test_nothing_known_is_never_a_pass() -> None:
     for state in (CANARY, SHADOW):
-        said = decide(state, Facts(overall=overall()))
+        said = decide(state, PatrolFacts(overall=overall()))
         assert said == Decision("inconclusive", "waiting", said.reason)
 
 

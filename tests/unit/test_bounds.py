@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kedge.config import load
 from kedge.core.bounds import (
-    Seen,
+    TrainingColumn,
     bounded,
     is_within,
     learn,
@@ -213,27 +213,27 @@ def test_a_golden_row_is_within_the_bounds_or_not(field: Field, value: Any, fits
 @pytest.mark.parametrize(
     "dtype, seen, bounds",
     [
-        ("int64", Seen(100, 0, 999), {"range": (0.0, 999.0)}),
-        ("int8", Seen(1, -3, -3), {"range": (-3.0, -3.0)}),
-        ("float64", Seen(100, 18, 90), {"range": (0.0, 162.0)}),
-        ("float64", Seen(100, -10, 10), {"range": (-30.0, 30.0)}),
-        ("float32", Seen(100, -9.5, -0.5), {"range": (-18.5, 0.0)}),
-        ("float64", Seen(100, 0, 0), {"range": (0.0, 0.0)}),
-        ("float64", Seen(100, 5, 5), {"range": (0.0, 10.0)}),
-        ("float64", Seen(100, 1000.2, 1234.56), {"range": (765.0, 1470.0)}),
-        ("string", Seen(100, words=("b", "a")), {"categories": ("a", "b")}),
-        ("string", Seen(19, words=("b", "a")), {}),
-        ("string", Seen(9999), {}),
-        ("string", Seen(9999, longest=40), {"max_length": 80}),
-        ("string", Seen(9999, longest=617), {"max_length": 1240}),
-        ("string", Seen(100, words=("b", "a"), longest=1), {"categories": ("a", "b")}),
-        ("string", Seen(9999, words=tuple(map(str, range(51)))), {}),
-        ("bool", Seen(100, 0, 1), {}),
-        ("int64", Seen(0), {}),
+        ("int64", TrainingColumn(100, 0, 999), {"range": (0.0, 999.0)}),
+        ("int8", TrainingColumn(1, -3, -3), {"range": (-3.0, -3.0)}),
+        ("float64", TrainingColumn(100, 18, 90), {"range": (0.0, 162.0)}),
+        ("float64", TrainingColumn(100, -10, 10), {"range": (-30.0, 30.0)}),
+        ("float32", TrainingColumn(100, -9.5, -0.5), {"range": (-18.5, 0.0)}),
+        ("float64", TrainingColumn(100, 0, 0), {"range": (0.0, 0.0)}),
+        ("float64", TrainingColumn(100, 5, 5), {"range": (0.0, 10.0)}),
+        ("float64", TrainingColumn(100, 1000.2, 1234.56), {"range": (765.0, 1470.0)}),
+        ("string", TrainingColumn(100, words=("b", "a")), {"categories": ("a", "b")}),
+        ("string", TrainingColumn(19, words=("b", "a")), {}),
+        ("string", TrainingColumn(9999), {}),
+        ("string", TrainingColumn(9999, longest=40), {"max_length": 80}),
+        ("string", TrainingColumn(9999, longest=617), {"max_length": 1240}),
+        ("string", TrainingColumn(100, words=("b", "a"), longest=1), {"categories": ("a", "b")}),
+        ("string", TrainingColumn(9999, words=tuple(map(str, range(51)))), {}),
+        ("bool", TrainingColumn(100, 0, 1), {}),
+        ("int64", TrainingColumn(0), {}),
     ],
 )
 def test_bounds_are_learned_of_what_training_data_shows(
-    dtype: Any, seen: Seen, bounds: dict[str, Any]
+    dtype: Any, seen: TrainingColumn, bounds: dict[str, Any]
 ) -> None:
     """Codes as they were seen, measures with room, words where each came often."""
     field = Field("f", dtype)
@@ -243,12 +243,12 @@ def test_bounds_are_learned_of_what_training_data_shows(
 
 def test_the_length_of_a_list_is_learned_as_it_was_seen() -> None:
     """It is a position, as of a token. A list of words has categories too, where each came often."""
-    seen = Seen(100, 0, 5, longest=7)
+    seen = TrainingColumn(100, 0, 5, longest=7)
     assert learn(Field("f", "int64", (-1,)), seen) == Field(
         "f", "int64", (-1,), range=(0.0, 5.0), max_length=7
     )
-    assert learn(Field("f", "int64", (7,)), Seen(100, 0, 5)).max_length is msgspec.UNSET
-    words = Seen(100, words=("a",), longest=3)
+    assert learn(Field("f", "int64", (7,)), TrainingColumn(100, 0, 5)).max_length is msgspec.UNSET
+    words = TrainingColumn(100, words=("a",), longest=3)
     assert learn(Field("f", "string", (-1,)), words) == Field(
         "f", "string", (-1,), max_length=3, categories=("a",)
     )
@@ -258,13 +258,13 @@ def test_the_length_of_a_list_is_learned_as_it_was_seen() -> None:
 def test_what_was_seen_is_within_what_is_learned(one: float, other: float) -> None:
     low, high = sorted((one, other))
     for dtype in ("float64", "int64"):
-        field = learn(Field("f", dtype), Seen(2, low, high))
+        field = learn(Field("f", dtype), TrainingColumn(2, low, high))
         assert is_within(field, low)
         assert is_within(field, high)
 
 
 def test_declared_bounds_go_before_learned_ones() -> None:
-    assert learn(AGE, Seen(100, 0, 5)) == AGE
+    assert learn(AGE, TrainingColumn(100, 0, 5)) == AGE
     plain = Field("age", "float64"), Field("town", "string")
     assert bounded(plain, {"age": AGE}) == (AGE, plain[1])
     assert bounded((AGE,), {"age": Field("age", "float64", range=(0, 1))}) == (AGE,)

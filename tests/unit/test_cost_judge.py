@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kedge.core.evidence import cost_bets, cost_judge
-from kedge.core.evidence.cost_bets import Cells, Scale, Table, bin_of, fewest, requests_growth
+from kedge.core.evidence.cost_bets import CostCells, Scale, Table, bin_of, fewest, requests_growth
 from kedge.core.evidence.cost_judge import LEAST, CostJudge
 from kedge.core.evidence.units import picks
 from kedge.core.evidence.windows import CallerCost, CostCell, Spent, Window
@@ -341,7 +341,7 @@ def test_bins_lose_little_and_never_gain(paired: bool) -> None:
         ours = dice.lognormal(0, 1, 60)
         theirs = dice.lognormal(0.1, 1, 60 if paired else 20)
         made = (couples if paired else arms)(ours.tolist(), theirs.tolist())
-        found = requests_growth(Cells(made), scale, share, 1.0, paired=paired)
+        found = requests_growth(CostCells(made), scale, share, 1.0, paired=paired)
         y0, y1 = scale.ours(ours), scale.theirs(theirs)
         for at, sign in enumerate((1, -1)):
             if paired:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.automation import SILENT_S, decide, proofs
-from kedge.core.estimate import STALE_S, Estimate, estimate
+from kedge.core.estimate import STALE_S, RolloutEstimate, estimate
 from kedge.core.evidence.rules import Verdict
 from kedge.core.values import CanaryPolicy, Guardrail, Policy, ShadowPolicy, Stage, State
 from kedge.engine.watch import Watch
@@ -25,7 +25,7 @@ VERDICT = Verdict(
 )
 
 
-def reckoned(state: State, watch: Watch, now: float = NOW, **facts: Any) -> Estimate | None:
+def reckoned(state: State, watch: Watch, now: float = NOW, **facts: Any) -> RolloutEstimate | None:
     """The estimate of what was folded, with some facts changed."""
     known = msgspec.structs.replace(watch.facts(now), **facts)
     return estimate(state, decide(state, known), known, watch.judge)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.core.evidence.faults import Faults, Sources, Spread, folded
+from kedge.core.evidence.faults import Faults, FaultSpread, Sources, folded
 from kedge.core.evidence.windows import BadUnit, Conduct, Window
 
 
@@ -121,7 +121,7 @@ def bad(unit: int, arm: int = 1, metric: int = 0) -> BadUnit:
 def test_in_a_canary_an_error_is_a_callers_only_when_production_answered_it() -> None:
     """What both fail is the request's: chosen callers who send it condemn no release."""
     poison = window(1, more={"units": (bad(1), bad(2), bad(3))}, callers=(1, 2, 3))
-    assert fold(poison).spread("errors") == Spread(0, 0, 3)
+    assert fold(poison).spread("errors") == FaultSpread(0, 0, 3)
     real = window(2, failed_callers=(1, 2, 3), callers=(1, 2, 3))
     assert fold(poison, real).spread("errors").enough
 
@@ -131,9 +131,9 @@ def test_elsewhere_they_are_those_of_the_bad_units(own: bool) -> None:
     units = (bad(1), bad(2), bad(3, arm=0), bad(2, metric=2), bad(9, metric=2))
     cells = {"errors": {"": (3, 0)}, "latency.p99": {"": (0, 2), "origin=JFK": (0, 1)}}
     found = fold(window(7, paired=own, more={"units": units, "bad": cells}), own=own)
-    assert found.spread("errors") == Spread(2, 0, 3)
-    assert found.spread("latency.p99") == Spread(2, 1, 3)
-    assert found.spread("violations") == Spread(0, 0, 3)
+    assert found.spread("errors") == FaultSpread(2, 0, 3)
+    assert found.spread("latency.p99") == FaultSpread(2, 1, 3)
+    assert found.spread("violations") == FaultSpread(0, 0, 3)
 
 
 def test_seconds_are_counted_each_once_and_no_further_than_needed() -> None:
@@ -154,12 +154,12 @@ def test_the_conduct_of_the_release_that_was_left_is_not_productions() -> None:
 @pytest.mark.parametrize(
     ("spread", "text"),
     [
-        (Spread(), "no caller"),
-        (Spread(1), "1 caller"),
-        (Spread(3), "at least 3 callers"),
-        (Spread(2, 1), "2 callers and 1 second without a caller's name"),
-        (Spread(0, 3), "at least 3 seconds without callers' names"),
+        (FaultSpread(), "no caller"),
+        (FaultSpread(1), "1 caller"),
+        (FaultSpread(3), "at least 3 callers"),
+        (FaultSpread(2, 1), "2 callers and 1 second without a caller's name"),
+        (FaultSpread(0, 3), "at least 3 seconds without callers' names"),
     ],
 )
-def test_it_says_how_many(spread: Spread, text: str) -> None:
+def test_it_says_how_many(spread: FaultSpread, text: str) -> None:
     assert spread.text == text

@@ -7,15 +7,15 @@ import pytest
 
 from kedge.core.automation import rules
 from kedge.core.evidence.events import Second
-from kedge.core.evidence.forecast import Traffic, detection
+from kedge.core.evidence.forecast import ExpectedTraffic, detection
 from kedge.core.evidence.judge import Judge
 from kedge.core.values import Policy
 
 RULES = rules(Policy(), paired=False)
 
 
-def traffic(rate: float, errors: float, callers: int | None = None) -> Traffic:
-    return Traffic(rate=rate, errors=errors, callers=callers)
+def traffic(rate: float, errors: float, callers: int | None = None) -> ExpectedTraffic:
+    return ExpectedTraffic(rate=rate, errors=errors, callers=callers)
 
 
 def found_by_the_judge(rate: float, errors: float, times: float, weight: int) -> int:

@@ -11,7 +11,7 @@ from kedge.core.diagnosis.association import MOST_COLUMNS, MOST_INPUTS, Relation
 from kedge.core.diagnosis.facts import Facts, Sample
 from kedge.core.diagnosis.findings import Cause, Estimate, Kind, Suspect
 from kedge.core.diagnosis.hidden import alike, broken, hidden
-from kedge.core.diagnosis.suspects import NOTHING, Judged
+from kedge.core.diagnosis.suspects import NOTHING, SuspectFindings
 from kedge.core.values import Output
 
 N = 3_000
@@ -74,10 +74,10 @@ def test_without_a_reference_or_with_few_rows_nothing_is_said() -> None:
 
 def test_findings_carry_the_suspects_as_fields() -> None:
     suspects = (Suspect("a", "stale", "a is old"), Suspect("b", "recoded", "b is turned"))
-    told = broken(Judged(suspects, (), "said"))
+    told = broken(SuspectFindings(suspects, (), "said"))
     assert (told.cause, told.kind, told.columns) == (Cause.DATA, Kind.STALE, ("a", "b"))
     effect = Estimate(0.1, 0.05, 0.15, 500)
-    unclear = alike(Judged((), suspects, "said"), effect)
+    unclear = alike(SuspectFindings((), suspects, "said"), effect)
     assert (unclear.cause, unclear.kind) == (Cause.CANNOT_TELL, Kind.WORLD_OR_DATA)
     assert unclear.statement == "world or data: cannot tell; check a, b: said"
     assert unclear.suspects == suspects

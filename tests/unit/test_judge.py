@@ -16,7 +16,7 @@ from kedge.core.automation import rules
 from kedge.core.evidence import bets
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.judge import Judge, load_judge
-from kedge.core.evidence.rules import Rail, Rules, Verdict
+from kedge.core.evidence.rules import JudgeRules, Rail, Verdict
 from kedge.core.evidence.step import live, span
 from kedge.core.evidence.units import Units, pick
 from kedge.core.evidence.verdicts import overall, verdicts
@@ -27,7 +27,7 @@ RAILS = {
     "latency": Rail(worse_by=1.0, r0=2.0, weight=0.1),
     "quality": Rail(worse_by=0.05, weight=0.1),
 }
-RULES = Rules(rails=RAILS, min_units=100, min_units_per_segment=100, steps=(500, 5_000))
+RULES = JudgeRules(rails=RAILS, min_units=100, min_units_per_segment=100, steps=(500, 5_000))
 LOSSES = msgspec.structs.replace(
     RULES, rails={**RAILS, "quality": Rail(worse_by=0.05, weight=0.1, mean=True)}
 )
@@ -35,7 +35,7 @@ LOSSES = msgspec.structs.replace(
 Bad = dict[str, tuple[int, int]]
 
 
-def judge(asked: Rules = RULES, *, paired: bool = False) -> Judge:
+def judge(asked: JudgeRules = RULES, *, paired: bool = False) -> Judge:
     return Judge(asked, paired=paired)
 
 

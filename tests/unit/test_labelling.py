@@ -19,14 +19,22 @@ from kedge.core.evidence.records import Ingested, Joined, Outcome
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Field, Output, Signature, State
 from kedge.operations import outcomes as labelling
-from kedge.operations.outcomes import BATCH, FAULTS, Fault, Placed, Reading, hand_in, hand_in_lines
+from kedge.operations.outcomes import (
+    BATCH,
+    FAULTS,
+    LineFault,
+    OutcomeReading,
+    Placed,
+    hand_in,
+    hand_in_lines,
+)
 from kedge.testing.samples import release
 
 AT = 1_767_600_000.0
 
 
-def read(path: Path, known: Target | None = None) -> Iterator[Outcome | Fault]:
-    found = labelling.read(path, Reading(AT + 86_400, known))
+def read(path: Path, known: Target | None = None) -> Iterator[Outcome | LineFault]:
+    found = labelling.read(path, OutcomeReading(AT + 86_400, known))
     return (one.outcome if isinstance(one, Placed) else one for one in found)
 
 
@@ -277,7 +285,7 @@ def test_every_type_of_a_label_in_parquet(tmp_path: Path, literal: str, value: A
 def test_every_type_of_a_time_in_parquet(tmp_path: Path, literal: str, seen: Any) -> None:
     (found,) = read(parquet(tmp_path, f"'a' AS id, 1 AS value, {literal} AS \"at\""))
     if isinstance(seen, str):
-        assert isinstance(found, Fault)
+        assert isinstance(found, LineFault)
         assert seen in found
     else:
         assert found == Outcome("a", 1.0, seen)
@@ -476,20 +484,20 @@ def test_labels_with_another_value_name_the_way_to_correct_them() -> None:
 
 def test_a_declared_form_decides_which_number_is_the_month(tmp_path: Path) -> None:
     path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02/11/2023", "b,1,2023-11-02", "c,1,"])
-    reading = Reading(read_instant("2024-01-01T00:00:00Z"), form="%d/%m/%Y")
+    reading = OutcomeReading(read_instant("2024-01-01T00:00:00Z"), form="%d/%m/%Y")
     first, second, third = labelling.read(path, reading)
     assert isinstance(first, Placed)
     assert first.outcome.at == read_instant("2023-11-02T00:00:00Z")
     assert "'2023-11-02' is not written as %d/%m/%Y" in str(second)
     assert isinstance(third, Placed)
     assert third.outcome.at is None
-    undeclared, *_ = labelling.read(path, Reading(reading.now))
+    undeclared, *_ = labelling.read(path, OutcomeReading(reading.now))
     assert "is not a valid time" in str(undeclared)
 
 
 def test_a_declared_form_may_have_a_zone(tmp_path: Path) -> None:
     path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02.11.2023 10:00 +0100"])
-    reading = Reading(read_instant("2024-01-01T00:00:00Z"), form="%d.%m.%Y %H:%M %z")
+    reading = OutcomeReading(read_instant("2024-01-01T00:00:00Z"), form="%d.%m.%Y %H:%M %z")
     (found,) = labelling.read(path, reading)
     assert isinstance(found, Placed)
     assert found.outcome.at == read_instant("2023-11-02T09:00:00Z")

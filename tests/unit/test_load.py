@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from kedge.config.document import TEMPLATE, owner_from_git, quoted
 from kedge.config.load import load, parse
-from kedge.config.model import Server, Settings
+from kedge.config.model import ServerSettings, Settings
 from kedge.core.codec import decode, encode
 from kedge.core.errors import BadConfig
-from kedge.core.features.generations import Rules
+from kedge.core.features.generations import LookupRules
 from kedge.core.values import Field, Guardrail, Policy
 
 ENDPOINT = "[endpoints.flights]\n"
@@ -342,7 +342,7 @@ def test_a_server_that_could_not_serve_is_refused_before_it_is_started(text: str
 @pytest.mark.parametrize("text", ["port = 0", "drain_s = 0", "lease_s = 2", "max_body_mb = 1"])
 def test_the_edges_of_what_a_server_may_be_are_inside(text: str) -> None:
     """Port 0 is "any free one"; a whole number is a number."""
-    assert isinstance(read(f"[server]\n{text}").server, Server)
+    assert isinstance(read(f"[server]\n{text}").server, ServerSettings)
 
 
 def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_otherwise() -> None:
@@ -362,7 +362,7 @@ def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_
     )
     assert where('store = "redis"\nurl = "redis://cache"', KEDGE_ONLINE_URL=url) == "redis://cache"
     given = read('[online]\nmissing = "refuse"').online.opened(Path("/"), Path("/"), {})
-    assert given.rules == Rules(missing="refuse")
+    assert given.rules == LookupRules(missing="refuse")
 
 
 def test_every_fault_of_the_online_store_is_told_at_once() -> None:

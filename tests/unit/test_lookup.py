@@ -11,7 +11,7 @@ import pytest
 
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
-from kedge.core.features.generations import META, Mark, Online, Rules, Run, pack_mark
+from kedge.core.features.generations import META, LookupRules, Mark, Online, Run, pack_mark
 from kedge.core.features.schema import Feature, Spec, declared
 from kedge.transforms.lookup import Lookup, keys_of, lookups_of, pack
 
@@ -93,7 +93,7 @@ def store(tmp_path: Path) -> Fails:
 
 
 def opened(store: Fails, clock: Clock, *, alone: bool = True, **rules: Any) -> Lookup:
-    return Lookup(store, RUN, SCHEMA, Rules(**rules), clock.both, alone=alone)
+    return Lookup(store, RUN, SCHEMA, LookupRules(**rules), clock.both, alone=alone)
 
 
 def test_a_value_is_found_and_what_is_not_there_has_the_default(store: Fails, clock: Clock) -> None:
@@ -193,7 +193,7 @@ def test_a_run_that_is_not_there_is_refused_and_a_store_that_is_not_there_is_an_
     store: Fails, clock: Clock
 ) -> None:
     with pytest.raises(UnfitModel) as refused:
-        Lookup(store, Run("delays/1", 1, 9), SCHEMA, Rules(), clock.both)
+        Lookup(store, Run("delays/1", 1, 9), SCHEMA, LookupRules(), clock.both)
     assert refused.value.code == "generation_gone"
     store.cut = True
     assert opened(store, clock).columns(ASKED)["mean"].tolist() == [0.5] * 3

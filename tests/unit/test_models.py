@@ -14,7 +14,7 @@ import pytest
 from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
-from kedge.core.stored.roster import Hold
+from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import FileEntry, Placement, Plainness, Release, State
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.pool import (
@@ -28,7 +28,7 @@ from kedge.engine.serving.pool import (
 )
 from kedge.inspection import RULE
 from kedge.ports import Proof
-from kedge.system.interpreter import Absence
+from kedge.system.interpreter import HiddenModules
 from kedge.testing.samples import endpoint, release
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ class Place:
         """Wait until one more release was loaded, or failed to be."""
         assert self.changed.acquire(timeout=10)
 
-    def hold(self, number: int, placement: Placement = INLINE) -> Hold | None:
+    def hold(self, number: int, placement: Placement = INLINE) -> ReplicaHold | None:
         return next(
             (h for h in self.pool.holds() if (h.release, h.placement) == (number, placement)), None
         )
@@ -411,7 +411,7 @@ def test_what_needs_a_module_that_no_worker_imports_is_served_by_its_process(
     if when == "loaded":
         place.loader.fault = UnfitModel("it cannot be loaded")
         place.loader.fault.__cause__ = ModuleNotFoundError("no", name="kedge_no_such.core")
-    with Absence("kedge_no_such"):
+    with HiddenModules("kedge_no_such"):
         place.keep((2, INLINE))
         place.loaded()
     assert place.apart == {

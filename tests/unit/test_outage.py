@@ -7,12 +7,12 @@ import pytest
 
 from kedge.core.evidence.events import Caller, First, Second
 from kedge.core.evidence.judge import Judge
-from kedge.core.evidence.rules import Rail, Rules
+from kedge.core.evidence.rules import JudgeRules, Rail
 from kedge.core.evidence.verdicts import overall
 
 WEIGHT = 500
 CALLERS = 4_000
-RULES = Rules(
+RULES = JudgeRules(
     rails={"errors": Rail(worse_by=0.5, weight=0.8)},
     min_units=100,
     min_units_per_segment=100,

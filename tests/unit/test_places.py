@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kedge.config.load import find_faults, read
-from kedge.config.places import Fault, Lines, enclosing, find_in, find_places, locate
+from kedge.config.places import ConfigFault, Lines, enclosing, find_in, find_places, locate
 from kedge.core.errors import BadConfig
 
 FORMS = """\
@@ -99,7 +99,7 @@ def test_a_place_that_is_missing_has_the_line_of_the_table_around_it() -> None:
     places = find_places('[endpoints.wine]\noutput = {kind = "binary"}\n')
     assert [*enclosing("a.b[1].c")] == ["a.b[1].c", "a.b[1]", "a.b", "a"]
     found = locate("endpoints.wine.output.score: kind needs: a name", places)
-    assert found == Fault("endpoints.wine.output.score", 2, "kind needs: a name")
+    assert found == ConfigFault("endpoints.wine.output.score", 2, "kind needs: a name")
     assert found.told("k.toml") == "k.toml:2: endpoints.wine.output.score: kind needs: a name"
     assert locate("online.url: redis needs one", places).line is None
 

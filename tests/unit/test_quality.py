@@ -14,7 +14,7 @@ from sklearn.metrics import ndcg_score
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.evidence.answers import target
 from kedge.core.evidence.labels import Matching, matched
-from kedge.core.evidence.quality import LOSSES, Judged, bad, figure, judged, loss_of
+from kedge.core.evidence.quality import LOSSES, QualityJudgement, bad, figure, judged, loss_of
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Field, Output
@@ -128,7 +128,7 @@ def judged_of(
     reverse: bool = False,
     output: Output = BINARY,
     metric: str = "error_rate",
-) -> Judged:
+) -> QualityJudgement:
     hashed = partial(unit_of, key_of("s"))
     return judged(rows, output, metric, hashed, paired=paired, reverse=reverse)
 

@@ -18,9 +18,9 @@ from kedge.core.readiness import (
     REFUSING_S,
     TEST_S,
     UNREADY_S,
-    Facts,
-    Filed,
+    NewestNote,
     Proven,
+    ReadinessFacts,
     failed,
     judge,
     landing_of,
@@ -42,11 +42,11 @@ SECOND = run(FIRST, Promote(2, override="a test"))
 PROVEN = Proven(release=1, ok=True, rows=3, fetch_s=0.1, verify_s=0.1, load_s=0.5, answer_s=0.01)
 
 
-def filed(age_s: float = 60.0, epoch: int = 9, **body: Any) -> Filed:
-    return Filed(NOW - age_s, epoch, body)
+def filed(age_s: float = 60.0, epoch: int = 9, **body: Any) -> NewestNote:
+    return NewestNote(NOW - age_s, epoch, body)
 
 
-READY = Facts(
+READY = ReadinessFacts(
     state=SECOND,
     now=NOW,
     landing=1,
@@ -61,15 +61,15 @@ READY = Facts(
 )
 
 
-def but(**changes: Any) -> Facts:
+def but(**changes: Any) -> ReadinessFacts:
     return msgspec.structs.replace(READY, **changes)
 
 
-def under(policy: Policy) -> Facts:
+def under(policy: Policy) -> ReadinessFacts:
     return but(state=msgspec.structs.replace(SECOND, policy=policy))
 
 
-def outcome(facts: Facts, name: str) -> tuple[str, str]:
+def outcome(facts: ReadinessFacts, name: str) -> tuple[str, str]:
     check = next(check for check in judge(facts) if check.name == name)
     assert bool(check.mend) == (check.outcome == "fail"), check
     return check.outcome, check.why
@@ -81,7 +81,7 @@ def test_what_lacks_nothing_is_ready() -> None:
 
 
 def test_before_the_first_release_only_people_are_asked_for() -> None:
-    bare = Facts(state=EMPTY, now=NOW)
+    bare = ReadinessFacts(state=EMPTY, now=NOW)
     assert failed(judge(bare)) == ("notification",)
     assert [c.name for c in judge(bare) if c.outcome == "not applicable"] == [
         "deployable",
@@ -94,7 +94,7 @@ def test_before_the_first_release_only_people_are_asked_for() -> None:
 
 
 def test_a_way_back_is_asked_for_from_the_second_release_on() -> None:
-    first = Facts(state=FIRST, now=NOW, landing=landing_of(FIRST), tested=READY.tested)
+    first = ReadinessFacts(state=FIRST, now=NOW, landing=landing_of(FIRST), tested=READY.tested)
     assert failed(judge(first)) == ("runbook",)
     second = msgspec.structs.replace(first, state=SECOND, landing=landing_of(SECOND))
     assert failed(judge(second)) == ("deployable", "warm", "drill", "runbook")
@@ -164,7 +164,7 @@ def test_two_levels_tell_two_and_one_of_them_the_owner(
     ],
 )
 def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
-    tested: Filed | None, said: str
+    tested: NewestNote | None, said: str
 ) -> None:
     found, why = outcome(but(tested=tested, people_since=4), "notification")
     assert (found, said in why) == ("fail", True)
@@ -244,7 +244,7 @@ def test_a_way_back_whose_window_is_over_has_to_load_in_time_and_no_replica_has_
         (filed(age_s=DRILL_S + 1, ok=True, total_s=3.0, release=1), "30 days ago"),
     ],
 )
-def test_going_back_was_practised_lately_and_fast(drill: Filed | None, said: str) -> None:
+def test_going_back_was_practised_lately_and_fast(drill: NewestNote | None, said: str) -> None:
     found, why = outcome(but(drill=drill), "drill")
     assert (found, said in why) == ("fail", True)
     assert outcome(but(drill=filed(ok=True, total_s=DRILL_MOST_S, release=7)), "drill")[0] == "pass"

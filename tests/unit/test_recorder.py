@@ -11,7 +11,7 @@ from kedge.core.release.commands import Promote, Shadow
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Arm
 from kedge.engine.recording.counter import BOUND, ROWS
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import (
     MAX_US,
     Recorder,
@@ -236,9 +236,9 @@ def test_production_is_timed_by_the_size_of_the_request() -> None:
     ]
 
 
-def seen_of(rows: int) -> Seen:
+def seen_of(rows: int) -> Observation:
     asked = Request(id="a", columns={}, rows=rows, entity=None, draw=0)
-    return Seen(1.0, asked, 0, 1, False, 0)  # noqa: FBT003
+    return Observation(1.0, asked, 0, 1, False, 0)  # noqa: FBT003
 
 
 def test_what_waits_is_bounded_by_requests_and_by_rows_and_the_rest_is_counted() -> None:

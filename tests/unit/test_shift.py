@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from kedge.core.diagnosis import shift as disde
 from kedge.core.diagnosis.shift import (
-    Side,
+    ShiftWindow,
     basis,
     domain,
     expected,
@@ -75,14 +75,14 @@ def test_ranks_are_even_and_a_null_is_in_the_middle() -> None:
     assert -1 <= found[1] < found[0] < found[3] <= 1
 
 
-def windows(shift: float, concept: float, n: int = 4_000) -> tuple[Side, Side]:
+def windows(shift: float, concept: float, n: int = 4_000) -> tuple[ShiftWindow, ShiftWindow]:
     """Losses that grow with x; today's inputs are shifted, and the same inputs lose more."""
     dice = rng(5)
     x, y = dice.normal(size=n), dice.normal(shift, 1, n)
     lost, now = x**2 + dice.normal(size=n), y**2 + concept + dice.normal(size=n)
     p, q = domain({"x": x}, {"x": y})
     usual, usual_now = expected({"x": x}, lost, {"x": y})
-    return Side(lost, p, usual), Side(now, q, usual_now)
+    return ShiftWindow(lost, p, usual), ShiftWindow(now, q, usual_now)
 
 
 @pytest.mark.parametrize(("shift", "concept"), [(0.0, 0.0), (0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
@@ -117,7 +117,7 @@ def test_errors_are_those_of_repeated_windows() -> None:
         lost, now = x**2 + dice.normal(size=800), y**2 + dice.normal(size=800)
         p, q = domain({"x": x}, {"x": y})
         usual, usual_now = expected({"x": x}, lost, {"x": y})
-        told = terms(Side(lost, p, usual), Side(now, q, usual_now))
+        told = terms(ShiftWindow(lost, p, usual), ShiftWindow(now, q, usual_now))
         found.append(told.concept)
         stated.append(told.concept_se)
     assert np.std(found) == pytest.approx(np.mean(stated), rel=0.35)

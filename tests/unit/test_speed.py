@@ -18,7 +18,7 @@ from kedge.core.release.commands import (
     ShadowStarted,
     WeightSet,
 )
-from kedge.core.speed import Line, Speed, Spread, machine_of, speed, spread
+from kedge.core.speed import LedgerLine, Quantiles, Speed, machine_of, speed, spread
 from kedge.core.values import ActorKind
 from kedge.testing.samples import AT
 
@@ -39,20 +39,20 @@ class Book:
     """A ledger in the making. Events of one call are one command, and so share their instant."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[LedgerLine] = []
 
     def did(
         self, at: float, by: str, *events: AnyEvent, receipt: bool = True, **parts: Any
     ) -> Book:
         first = len(self.lines) + 1
         for event in events:
-            self.lines.append(Line(len(self.lines) + 1, at, by, event=event, actor=KINDS[by]))
+            self.lines.append(LedgerLine(len(self.lines) + 1, at, by, event=event, actor=KINDS[by]))
         if receipt:
             self.note(at + 0.5, by, "receipt", **{"of": first, "command": "any", **PARTS, **parts})
         return self
 
     def note(self, at: float, by: str, kind: str, **body: Any) -> Book:
-        self.lines.append(Line(len(self.lines) + 1, at, by, kind=kind, body=body))
+        self.lines.append(LedgerLine(len(self.lines) + 1, at, by, kind=kind, body=body))
         return self
 
     def read(self, now: float = 1_000.0, *, after: int = 0) -> Speed:
@@ -83,7 +83,7 @@ def two() -> Book:
 def test_nothing_happened_is_nothing_measured() -> None:
     found = two().read()
     assert (found.incidents, found.drills, found.within) == ((), (), None)
-    assert found.whole_s == found.drill_s == Spread()
+    assert found.whole_s == found.drill_s == Quantiles()
     assert (found.unknown, found.unreceipted) == (0, 0)
 
 
@@ -158,7 +158,7 @@ def test_a_missing_receipt_is_counted_and_never_guessed() -> None:
     assert found.incidents[0].machine is None
     assert found.incidents[0].total_s is None
     assert (found.unknown, found.unreceipted, found.within) == (1, 1, None)
-    assert found.whole_s == Spread()
+    assert found.whole_s == Quantiles()
 
 
 def test_a_silent_replica_or_an_answer_that_nobody_saw_leaves_the_whole_unknown() -> None:
@@ -183,7 +183,7 @@ def test_a_drill_has_both_its_receipts_and_how_it_came_out() -> None:
     assert one.back == machine_of(PARTS)
     assert one.forward is not None
     assert one.forward.first_answer_s == 0.04
-    assert book.read().drill_s == Spread(1, 0.02, 0.02)
+    assert book.read().drill_s == Quantiles(1, 0.02, 0.02)
     assert book.read().incidents == ()
 
 
@@ -193,7 +193,7 @@ def test_a_drill_whose_process_died_is_shown_as_such() -> None:
     book.note(312, PATROL, "drill", ok=False, release=1, why="its process died", dry=False)
     found = book.read()
     assert (found.drills[0].ok, found.drills[0].back) == (False, None)
-    assert (found.unreceipted, found.drill_s) == (1, Spread())
+    assert (found.unreceipted, found.drill_s) == (1, Quantiles())
 
 
 def test_a_rollback_within_a_drill_is_an_incident_and_ends_it() -> None:
@@ -209,7 +209,7 @@ def test_a_rollback_within_a_drill_is_an_incident_and_ends_it() -> None:
 def test_a_dry_drill_is_listed_and_proves_no_speed() -> None:
     found = two().note(300, ADA, "drill", ok=True, release=1, why="", dry=True).read()
     assert (found.drills[0].dry, found.drills[0].ok) == (True, True)
-    assert (found.drill_s, found.unreceipted) == (Spread(), 0)
+    assert (found.drill_s, found.unreceipted) == (Quantiles(), 0)
 
 
 def test_the_outcome_of_a_drill_that_was_never_filed_is_not_that_of_the_next() -> None:
@@ -244,11 +244,11 @@ def test_the_trend_is_ninety_days_against_the_ninety_before() -> None:
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        ([], Spread()),
-        ([3.0], Spread(1, 3.0, 3.0)),
-        ([2.0, 1.0], Spread(2, 1.0, 2.0)),
-        ([float(n) for n in range(1, 101)], Spread(100, 50.0, 95.0)),
+        ([], Quantiles()),
+        ([3.0], Quantiles(1, 3.0, 3.0)),
+        ([2.0, 1.0], Quantiles(2, 1.0, 2.0)),
+        ([float(n) for n in range(1, 101)], Quantiles(100, 50.0, 95.0)),
     ],
 )
-def test_each_quantile_is_one_that_was_measured(seconds: list[float], expected: Spread) -> None:
+def test_each_quantile_is_one_that_was_measured(seconds: list[float], expected: Quantiles) -> None:
     assert spread(seconds) == expected

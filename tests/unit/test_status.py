@@ -12,7 +12,7 @@ from kedge.cli.text.endpoints import status_text
 from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.release.needs import Need
-from kedge.core.stored.roster import Hold, Member, Tally
+from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Placement, State
 from kedge.engine.pins import Pin
 from kedge.engine.status import WINDOW_OVER, describe, lacks_of
@@ -38,7 +38,7 @@ def member(name: str = "host/w0", **changes: Any) -> Member:
         ledger_at=NOW - 0.25,
         epochs={"flights": TWO.epoch},
         holds=tuple(
-            Hold(endpoint="flights", release=n, placement=Placement.INLINE, state="ready")
+            ReplicaHold(endpoint="flights", release=n, placement=Placement.INLINE, state="ready")
             for n in (1, 2)
         ),
     )
@@ -133,7 +133,7 @@ def test_a_held_rollout_is_shown_as_held() -> None:
 
 def test_the_way_back_says_where_it_is_ready_and_where_it_is_cold() -> None:
     """By replica, with the state it is in there and how long a load takes."""
-    loading = Hold(
+    loading = ReplicaHold(
         endpoint="flights", release=1, placement=Placement.INLINE, state="loading", detail=""
     )
     back = told(TWO, member(), member("host/w1", holds=(loading,)))["back"]
@@ -145,7 +145,7 @@ def test_the_way_back_says_where_it_is_ready_and_where_it_is_cold() -> None:
 
 def test_a_way_back_that_failed_to_load_says_why() -> None:
     """Before somebody needs it."""
-    failed = Hold(
+    failed = ReplicaHold(
         endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="odd"
     )
     item = told(TWO, member(holds=(failed,)))
@@ -156,8 +156,10 @@ def test_a_way_back_that_failed_to_load_says_why() -> None:
 def test_what_a_replica_lacks_is_a_code_and_a_failure_is_not_hidden_by_what_comes_after() -> None:
     """Whatever the loader said: control gives up on what failed, and readiness on nothing that is over."""
     holds = (
-        Hold(endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="x"),
-        Hold(
+        ReplicaHold(
+            endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="x"
+        ),
+        ReplicaHold(
             endpoint="flights",
             release=2,
             placement=Placement.INLINE,
@@ -260,7 +262,7 @@ def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
 
 def test_what_concerns_another_endpoint_is_not_shown() -> None:
     """Its loads, its pins."""
-    other = Hold(endpoint="fraud", release=1, placement=Placement.INLINE, state="failed")
+    other = ReplicaHold(endpoint="fraud", release=1, placement=Placement.INLINE, state="failed")
     item = told(TWO, member(holds=(*member().holds, other), pinned={"fraud": 1}))
     assert len(item["replicas"][0]["holds"]) == 2
     assert item["replicas"][0]["pinned"] is None

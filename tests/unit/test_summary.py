@@ -17,7 +17,7 @@ from kedge.core.diagnosis.findings import (
     Kind,
     Missing,
 )
-from kedge.core.diagnosis.summary import FRESH_S, SHOWN_S, Filed, about, filed, holds
+from kedge.core.diagnosis.summary import FRESH_S, SHOWN_S, DiagnosisSummary, about, filed, holds
 
 NOW = 1_770_000_000.0
 HELPS, HARMS, UNCLEAR = (
@@ -27,7 +27,7 @@ HELPS, HARMS, UNCLEAR = (
 )
 
 
-def finding(*causes: Cause, effect: Estimate | None = UNCLEAR, **more: Any) -> Filed:
+def finding(*causes: Cause, effect: Estimate | None = UNCLEAR, **more: Any) -> DiagnosisSummary:
     known: dict[str, Any] = {
         "at": NOW,
         "since": NOW - 3600,
@@ -44,7 +44,7 @@ def finding(*causes: Cause, effect: Estimate | None = UNCLEAR, **more: Any) -> F
         "action": Act.GO_FORWARD,
         "advice": "train again",
     }
-    return Filed(**{**known, **more})
+    return DiagnosisSummary(**{**known, **more})
 
 
 def test_a_diagnosis_in_short_survives_the_ledger() -> None:
@@ -69,7 +69,7 @@ def test_a_diagnosis_in_short_survives_the_ledger() -> None:
     assert (short.at, short.new, short.old) == (NOW - 10, 3, 2)
     assert (short.kinds, short.harms) == (("concept", ""), (HARMS, None))
     assert short.missing == ("a window",)
-    assert msgspec.convert(msgspec.to_builtins(short), Filed) == short
+    assert msgspec.convert(msgspec.to_builtins(short), DiagnosisSummary) == short
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,6 @@ def test_a_soft_failure_that_is_the_worlds_is_held() -> None:
     ],
 )
 def test_nothing_else_is_held(
-    found: Filed | None, new: int, old: int, failing: set[str], later: float
+    found: DiagnosisSummary | None, new: int, old: int, failing: set[str], later: float
 ) -> None:
     assert holds(found, new, old, failing, NOW + later) == ""

@@ -13,8 +13,8 @@ from kedge.cli.text.evidence import compared, course_text, evidence_text
 from kedge.cli.text.layout import rate, rough, shorten, wrap
 from kedge.cli.text.plan import plan_text
 from kedge.core.automation import decide
-from kedge.core.estimate import Estimate, Part
-from kedge.core.evidence.windows import Agreement, Differing, Example
+from kedge.core.estimate import RolloutEstimate, UnmetCondition
+from kedge.core.evidence.windows import Agreement, Differing, DisagreeingPair
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
 from kedge.core.values import Automation, Stage, State
 from kedge.engine.status import describe as status
@@ -84,7 +84,7 @@ def test_no_line_is_wider_than_the_terminal_and_all_columns_align(width: int) ->
 
 def test_a_disagreement_names_the_output_and_both_values() -> None:
     watch = Watch(change(SHADOW, releases=RELEASES))
-    example = Example(
+    example = DisagreeingPair(
         "q1/0",
         ("origin=JFK",),
         "0.9",
@@ -174,14 +174,14 @@ def test_the_course_of_time_fits_eighty_columns() -> None:
 # ---------------------------------------------------------------- estimates
 
 
-def told(part: Part, **more: Any) -> dict[str, Any]:
+def told(part: UnmetCondition, **more: Any) -> dict[str, Any]:
     known = {
         "seconds": part.seconds,
         "waits_for": part.waits_for,
         "cause": part.cause,
         "rate": 60.0,
     }
-    found = Estimate(**{**known, **more}, parts=(part,))
+    found = RolloutEstimate(**{**known, **more}, parts=(part,))
     return msgspec.to_builtins(found)  # type: ignore[no-any-return]
 
 
@@ -189,41 +189,41 @@ def told(part: Part, **more: Any) -> dict[str, Any]:
     "part, said",
     [
         (
-            Part("errors", 14_400.0, margin=0.5),
+            UnmetCondition("errors", 14_400.0, margin=0.5),
             "about 4 h more at 60 requests/s to show that errors are not 50 % more frequent",
         ),
         (
-            Part("latency.p99", 300.0, margin=2.0),
+            UnmetCondition("latency.p99", 300.0, margin=2.0),
             "about 5 min more at 60 requests/s to show that slow answers are not 3 times as frequent",
         ),
         (
-            Part("window", 500_000.0, needed=604_800.0),
+            UnmetCondition("window", 500_000.0, needed=604_800.0),
             "about 6 days more until the shadow window of 7 days is over",
         ),
         (
-            Part("pairs", 9.0, needed=1_000.0),
+            UnmetCondition("pairs", 9.0, needed=1_000.0),
             "about 10 s more at 60 requests/s until 1,000 answers are compared",
         ),
         (
-            Part("errors", None, "beyond", 1.0),
+            UnmetCondition("errors", None, "beyond", 1.0),
             "not within a month of this traffic; it waits to show that errors are not doubled",
         ),
         (
-            Part("quality", None, "no_labels", 0.05),
+            UnmetCondition("quality", None, "no_labels", 0.05),
             "no estimate: no outcome came yet (kedge outcomes hands them in); it waits to show that wrong answers are not 5 % more frequent",
         ),
         (
-            Part("requests", None, "no_traffic", needed=100.0),
+            UnmetCondition("requests", None, "no_traffic", needed=100.0),
             "no estimate: no requests come; it waits until each release had 100 requests",
         ),
     ],
 )
-def test_an_estimate_is_a_sentence(part: Part, said: str) -> None:
+def test_an_estimate_is_a_sentence(part: UnmetCondition, said: str) -> None:
     assert estimate_text(told(part)) == said
 
 
 def test_an_estimate_without_one_of_its_parts_is_a_least_time() -> None:
-    part = Part("errors", 60.0, margin=1.0)
+    part = UnmetCondition("errors", 60.0, margin=1.0)
     assert estimate_text(told(part, at_least=True), "25 %").startswith("at least about 60 s more")
     assert shown_by("cost", 0.2) == "an inference is not 20 % dearer"
 
@@ -254,7 +254,9 @@ def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, 
     item = status(state, (), (), {}, now=0.0)
     assert rollout_lines({**item, "estimate": None, "decision": None}, 66) == [line]
     assert next_text(item) == then
-    estimated = rollout_lines({**item, "estimate": told(Part("errors", 600.0, margin=1.0))}, 66)
+    estimated = rollout_lines(
+        {**item, "estimate": told(UnmetCondition("errors", 600.0, margin=1.0))}, 66
+    )
     text = " ".join(estimated)
     assert (
         f"about 10 min more at 60 requests/s to show that errors are not doubled; then {then}"

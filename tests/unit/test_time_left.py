@@ -12,7 +12,7 @@ import pytest
 from kedge.core.automation import EARLY, rules
 from kedge.core.estimate import proven_after
 from kedge.core.evidence.events import Caller, First, Label, Second
-from kedge.core.evidence.forecast import Traffic
+from kedge.core.evidence.forecast import ExpectedTraffic
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.step import span
 from kedge.core.evidence.time_left import (
@@ -169,7 +169,7 @@ def test_the_estimate_for_losses_is_near_the_median_time() -> None:
 
 def test_what_a_plan_says_is_what_is_then_estimated() -> None:
     """Before there is any request, from the same rate and the same share of failures."""
-    planned = proven_after(Policy(), Traffic(rate=60.0, errors=0.01), 5_000)
+    planned = proven_after(Policy(), ExpectedTraffic(rate=60.0, errors=0.01), 5_000)
     assert planned is not None
     real = median(run(keyless(60.0, 0.01, 5_000), "errors", seed, 30)[0] for seed in range(9))
     assert max(real, 600.0) == pytest.approx(planned, rel=TOLERANCE)
@@ -209,7 +209,7 @@ def test_so_few_callers_prove_nothing_however_often_they_ask() -> None:
     rail, of = RULES.rails["errors"], span(5_000, [], paired=False)
     few = Row(of, 0.0, 0.001, callers=Callers(number=50.0, each=2.0))
     assert needed_s(few, rail, RULES.alpha, RULES.callers_floor) is None
-    small = proven_after(Policy(), Traffic(rate=100.0, errors=0.001, callers=400), 100)
+    small = proven_after(Policy(), ExpectedTraffic(rate=100.0, errors=0.001, callers=400), 100)
     assert small == 3_600.0
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from kedge.core.automation import Facts, decide
+from kedge.core.automation import PatrolFacts, decide
 from kedge.core.evidence.cost_bets import bin_of
 from kedge.core.evidence.records import JoinRow, Labelled, Outcome
 from kedge.core.evidence.rules import METHOD, Overall, Verdict
@@ -107,7 +107,7 @@ def test_a_candidate_whose_features_break_their_schema_fails_where_a_guardrail_s
     assert left.reason.startswith("violations")
 
 
-def failed_by(state: State) -> Facts:
+def failed_by(state: State) -> PatrolFacts:
     watch = Watch(state)
     for at in range(100, 140):
         watch.fold(window(at, answered={"": (10, 10)}, bad={"violations": {"": (0, 1)}}))
@@ -555,7 +555,7 @@ def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there()
 def test_a_guarded_cost_must_be_proven_before_anything_goes_forward() -> None:
     state = msgspec.structs.replace(SHADOW, policy=GUARDED)
     assert "cost" in msgspec.structs.replace(GUARDED).guardrails
-    facts = Facts(
+    facts = PatrolFacts(
         overall=Overall("inconclusive", ""),
         pairs=10**6,
         mirrored=10,

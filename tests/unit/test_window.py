@@ -13,7 +13,7 @@ from kedge.core.evidence.answers import target
 from kedge.core.evidence.records import JoinRow, Known
 from kedge.core.time.instants import read_when
 from kedge.core.values import Field, LogPolicy, Output, Policy, State
-from kedge.operations.diagnosis.window import Logged, Reading, _lost, asked, read_columns
+from kedge.operations.diagnosis.window import AnswerReading, Logged, _lost, asked, read_columns
 
 NOW = 1_770_000_000.0
 
@@ -52,12 +52,12 @@ def logged(rows: list[JoinRow]) -> Logged:
 def test_outcomes_are_read_as_the_output_says(
     kind: Any, outcomes: list[Known], numbers: list[float]
 ) -> None:
-    found = Reading(Output(kind=kind)).outcomes(outcomes)
+    found = AnswerReading(Output(kind=kind)).outcomes(outcomes)
     np.testing.assert_array_equal(found, numbers)
 
 
 def test_an_answer_that_says_nothing_was_asked_and_failed() -> None:
-    binary = Reading(Output(kind="binary"))
+    binary = AnswerReading(Output(kind="binary"))
     assert binary.answer(0.3, "0") == 0.3
     assert binary.answer(None, "1") == 1.0
     assert binary.answer(float("nan"), None) == np.inf
@@ -65,7 +65,7 @@ def test_an_answer_that_says_nothing_was_asked_and_failed() -> None:
 
 
 def test_words_are_numbered_alike_in_answers_and_outcomes() -> None:
-    words = Reading(Output(kind="exact"))
+    words = AnswerReading(Output(kind="exact"))
     told = words.outcomes(["late", "early"])
     assert [words.answer(None, word) for word in ("early", "late", "never")] == [
         told[1],
@@ -129,15 +129,15 @@ def test_a_time_is_a_duration_back_or_an_read_when() -> None:
 def test_classes_are_told_apart_whatever_the_tolerance() -> None:
     """ "007" and "7" are two words; numbered, two words are further apart than any tolerance."""
     output = target(Output(tolerance=3.0), [Field("label", "string")])
-    reading = Reading(output)
+    reading = AnswerReading(output)
     told = reading.outcomes(["007", "7", "late"])
     assert [reading.answer(None, word) for word in ("007", "7", "late")] == told.tolist()
     assert np.abs(np.diff(told)).min() > 3.0
 
 
 def test_a_class_that_is_a_number_is_one_however_it_is_written() -> None:
-    whole = Reading(target(Output(kind="class", label="label"), [Field("label", "int64")]))
+    whole = AnswerReading(target(Output(kind="class", label="label"), [Field("label", "int64")]))
     told = whole.outcomes([42.0, "42", "yes", 1.5])
     assert told[0] == told[1] == whole.answer(42.0, "42")
     assert np.isnan(told[2:]).all()
-    assert np.isnan(Reading(Output(), "absolute_error").outcomes(["late"])).all()
+    assert np.isnan(AnswerReading(Output(), "absolute_error").outcomes(["late"])).all()

@@ -30,8 +30,8 @@ from kedge.core.routing import bucket, key_of, unit_of
 from kedge.core.values import CostPolicy, Guardrail, LogPolicy, Output, Policy, Prices, Stage, State
 from kedge.engine.recording import counter as windows
 from kedge.engine.recording import segments, unit_costs
-from kedge.engine.recording.counter import Bounds, Counter
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.counter import Counter, SlowBounds
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.predictions import Log
 from kedge.engine.request import Request
 from kedge.testing.samples import release
@@ -48,7 +48,7 @@ STATE = State(
 )
 
 
-NONE = Bounds()
+NONE = SlowBounds()
 
 
 def request(entity: str | None = "N1", origin: Any = "JFK", rows: int = 1) -> Request:
@@ -68,8 +68,8 @@ def seen(
     dropped: bool = False,
     settles: bool = False,
     **asked: Any,
-) -> Seen:
-    return Seen(
+) -> Observation:
+    return Observation(
         1.0,
         request(**asked),
         arm,
@@ -82,7 +82,7 @@ def seen(
     )
 
 
-def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
+def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Observation:
     copy = None if theirs is None else answer(theirs)
     known: dict[str, Any] = {
         "micros": 100,
@@ -92,18 +92,24 @@ def pair(ours: float = 0.7, theirs: float | None = 0.7, **more: Any) -> Seen:
         "mirrored": True,
         "theirs": copy,
     }
-    return Seen(1.0, request(**more.pop("asked", {})), PRODUCTION, **{**known, **more})
+    return Observation(1.0, request(**more.pop("asked", {})), PRODUCTION, **{**known, **more})
 
 
-def count(*what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0) -> Window:
+def count(
+    *what: Observation, paired: bool = False, bounds: SlowBounds = NONE, at: int = 0
+) -> Window:
     return counted(Counter("w0", STATE), *what, paired=paired, bounds=bounds, at=at)
 
 
-NONE = Bounds()
+NONE = SlowBounds()
 
 
 def counted(
-    counter: Counter, *what: Seen, paired: bool = False, bounds: Bounds = NONE, at: int = 0
+    counter: Counter,
+    *what: Observation,
+    paired: bool = False,
+    bounds: SlowBounds = NONE,
+    at: int = 0,
 ) -> Window:
     return counter.window(
         what, at, bounds, number=1, paired=paired, weight=500, lost=0, streak=0, broken=0
@@ -194,7 +200,7 @@ def test_too_many_callers_are_cut_by_a_hash_that_is_blind_to_the_arm() -> None:
 
 def test_a_slow_request_is_bad_only_where_a_bound_is_known() -> None:
     assert count(seen(micros=10_000, entity=None)).bad == {}
-    window = count(seen(micros=10_000, entity=None), bounds=Bounds(p50=9_000, p99=20_000))
+    window = count(seen(micros=10_000, entity=None), bounds=SlowBounds(p50=9_000, p99=20_000))
     assert window.bad == {"latency.p50": {"": (1, 0), "origin=JFK": (1, 0)}}
 
 
@@ -225,7 +231,7 @@ def test_a_copy_that_was_never_asked_is_nobodys_failure_but_no_coverage() -> Non
 def test_in_a_pair_only_what_differs_is_bad() -> None:
     slow = pair(asked={"entity": None}, micros=50_000, their_micros=60_000)
     late = pair(asked={"entity": None}, their_micros=60_000)
-    window = count(slow, late, paired=True, bounds=Bounds(p50=9_000, p99=20_000))
+    window = count(slow, late, paired=True, bounds=SlowBounds(p50=9_000, p99=20_000))
     assert window.bad["latency.p50"][""] == (0, 1)
 
 
@@ -256,7 +262,7 @@ def test_segment_values_are_bounded_and_the_rest_is_other() -> None:
 def test_a_million_rows_of_other_values_are_bounded_in_one_request_too() -> None:
     column = np.array([f"A{n}" for n in range(1_000_000)], dtype=object)
     wanted = Request(id="", columns={"origin": column}, rows=len(column), entity=None, draw=0)
-    window = count(Seen(1.0, wanted, PRODUCTION, 100, failed=False, weight=0))
+    window = count(Observation(1.0, wanted, PRODUCTION, 100, failed=False, weight=0))
     assert len(window.exposed) == segments.AT_ONCE + 2
     assert window.other == 1_000_000 - segments.AT_ONCE
 
@@ -267,7 +273,8 @@ def test_a_request_without_a_segment_field_counts_in_the_others_and_in_all() -> 
     asked = [both, {"dest": both["dest"]}, {"origin": both["origin"]}, {}]
     wanted = [Request(id="", columns=c, rows=1, entity=None, draw=0) for c in asked]
     window = counted(
-        Counter("w0", state), *[Seen(1.0, w, PRODUCTION, 1, failed=False, weight=0) for w in wanted]
+        Counter("w0", state),
+        *[Observation(1.0, w, PRODUCTION, 1, failed=False, weight=0) for w in wanted],
     )
     assert window.exposed == {"": (4, 0), "origin=JFK": (2, 0), "dest=3": (2, 0)}
 
@@ -288,9 +295,9 @@ def test_a_missing_value_is_a_segment_of_its_own(value: Any) -> None:
 
 def test_each_row_is_a_prediction_with_a_record_of_its_own() -> None:
     counter = Counter("w0", STATE)
-    one = Seen(5.0, request(rows=2), CANDIDATE, 1, False, 500, answer(0.2, 0.9))  # noqa: FBT003
+    one = Observation(5.0, request(rows=2), CANDIDATE, 1, False, 500, answer(0.2, 0.9))  # noqa: FBT003
     _, rows = counter.window(
-        [one], 5, Bounds(), number=1, paired=False, weight=500, lost=0, streak=0, broken=0
+        [one], 5, SlowBounds(), number=1, paired=False, weight=500, lost=0, streak=0, broken=0
     )
     assert [(r.id, r.arm, r.score, r.decision) for r in rows] == [
         ("q/0", "candidate", 0.2, "0"),
@@ -506,7 +513,7 @@ def test_exposures_are_those_that_plain_counting_finds(asked: Any) -> None:
     for unit, origins, arm, _, failed in asked:
         column = np.array(origins, dtype=object)
         wanted = Request(id="q", columns={"origin": column}, rows=len(origins), entity=unit, draw=0)
-        found.append(Seen(1.0, wanted, arm, 100, failed, 500, answer(*[0.7] * len(origins))))
+        found.append(Observation(1.0, wanted, arm, 100, failed, 500, answer(*[0.7] * len(origins))))
     window = count(*found)
     assert window.exposed == _exposures(asked, paired=False)
     assert window.answered == _exposures_of_sound(asked)
@@ -524,7 +531,7 @@ def test_a_second_of_several_parts_is_counted_as_a_whole(seed: int) -> None:
     dice = Random(seed)
     number = dice.randrange(windows.PART - 2, 3 * windows.PART)
     rests: list[int] = []
-    asked: list[Seen] = []
+    asked: list[Observation] = []
     for _ in range(number):
         size = dice.choice([1, 1, 1, 3, 150])
         one = seen(
@@ -551,7 +558,7 @@ def test_a_second_of_several_parts_is_counted_as_a_whole(seed: int) -> None:
 
 @given(ASKED)
 def test_pairs_are_those_that_plain_counting_finds(asked: Any) -> None:
-    pairs: list[Seen] = []
+    pairs: list[Observation] = []
     cells: dict[str, list[int]] = {}
     for unit, origins, _, score, _ in asked:
         rows = len(origins)
@@ -565,7 +572,7 @@ def test_pairs_are_those_that_plain_counting_finds(asked: Any) -> None:
         theirs = None if score is None else answer(*[score] * rows)
         ours = answer(*[0.7] * rows)
         pairs.append(
-            Seen(
+            Observation(
                 1.0,
                 wanted,
                 PRODUCTION,
@@ -603,7 +610,7 @@ def test_what_was_never_asked_is_no_unit_and_still_in_the_split_and_in_the_log()
 
 
 def test_how_a_release_fared_is_counted_when_it_is_known_and_no_second_time_in_the_split() -> None:
-    bounds = Bounds(10_000, 50_000)
+    bounds = SlowBounds(10_000, 50_000)
     window, rows = Counter("w0", STATE).window(
         [
             seen(CANDIDATE, entity=None, failed=True, dropped=True),

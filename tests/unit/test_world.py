@@ -8,14 +8,14 @@ import numpy as np
 
 from kedge.core.diagnosis.contrast import Floats, difference, mean_of
 from kedge.core.diagnosis.findings import Kind
-from kedge.core.diagnosis.world import Window, hardest, part, reason, spells
+from kedge.core.diagnosis.world import LabelledWindow, hardest, part, reason, spells
 
 N = 3_000
 
 
 def window(
     seed: int, *, concept: float = 0.0, centre: float = 0.0, yes: float | None = None, n: int = N
-) -> Window:
+) -> LabelledWindow:
     """A calibrated model asked about x; `yes` keeps that share of true outcomes."""
     rng = np.random.default_rng(seed)
     x = rng.normal(centre, 1, 8 * n)
@@ -26,18 +26,18 @@ def window(
         rows = np.r_[
             np.flatnonzero(y == 1)[: int(yes * n)], np.flatnonzero(y == 0)[: n - int(yes * n)]
         ]
-    return Window.of({"x": x[rows]}, ["x"], p[rows], y[rows], np.square(p[rows] - y[rows]))
+    return LabelledWindow.of({"x": x[rows]}, ["x"], p[rows], y[rows], np.square(p[rows] - y[rows]))
 
 
-def rise(before: Window, after: Window):
+def rise(before: LabelledWindow, after: LabelledWindow):
     return difference(mean_of(after.loss), mean_of(before.loss))
 
 
-def mixed(before: Window, after: Window) -> str:
+def mixed(before: LabelledWindow, after: LabelledWindow) -> str:
     return part(before, after, after.truth, after.units, 3.5).verdict
 
 
-def kinds(before: Window, after: Window) -> list[Kind]:
+def kinds(before: LabelledWindow, after: LabelledWindow) -> list[Kind]:
     found = reason(before, after, rise(before, after), 0.007, 3.5, binary=True)
     assert found[0][3], "the first brings the evidence"
     return [each[0] for each in found]
@@ -91,7 +91,7 @@ def test_concept_and_inputs() -> None:
     assert kinds(window(1), window(2, concept=1.0)) == [Kind.CONCEPT]
     steep = window(1)
     near = np.abs(steep.columns["x"]) < 0.7
-    hard = Window.of(
+    hard = LabelledWindow.of(
         steep.columns, ["x"], steep.scores, steep.truth, np.where(near, steep.loss, np.nan)
     )
     assert kinds(window(3), hard) == [Kind.HARDER_INPUTS]
@@ -107,7 +107,7 @@ def test_windows_without_overlap_are_not_explained() -> None:
 
 
 def test_only_rows_with_a_loss_and_an_answer_are_in_a_window() -> None:
-    odd = Window.of(
+    odd = LabelledWindow.of(
         {"x": np.arange(3.0), "y": np.zeros(3)},
         ["x"],
         np.array([0.5, np.inf, 0.5]),

@@ -9,7 +9,7 @@ import click
 
 from kedge.cli.context import Context, end_in_order, verb
 from kedge.core.stored.head import read_head
-from kedge.operations.backup.make import Wanted, make_backup, summary
+from kedge.operations.backup.make import BackupContents, make_backup, summary
 from kedge.operations.backup.restore import restore_backup
 from kedge.system.terminal import one_line
 
@@ -27,7 +27,7 @@ def backup(context: Context, directory: Path, without_records: bool, skip_damage
         context.place(),
         directory.resolve(),
         context.config,
-        wanted=Wanted(records=not without_records, damaged=not skip_damaged),
+        wanted=BackupContents(records=not without_records, damaged=not skip_damaged),
         say=lambda text: None if context.as_json else context.say(text),
     )
     data = summary(found, directory.resolve())

@@ -11,7 +11,7 @@ from kedge.cli.context import Context, verb
 from kedge.cli.failure import USAGE
 from kedge.config.load import GUARDRAILS, find_faults, read_text
 from kedge.config.model import Settings
-from kedge.config.places import Fault
+from kedge.config.places import ConfigFault
 from kedge.config.schema import build_schema
 from kedge.core.errors import BadConfig
 from kedge.core.values import Field, Policy
@@ -28,13 +28,13 @@ def config() -> None:
 def check_config(context: Context) -> None:
     """List every fault of kedge.toml with its line."""
     text = read_text(context.config)
-    faults: list[Fault]
+    faults: list[ConfigFault]
     try:
         faults, names = find_faults(text), []
         if not faults:
             names = sorted(context.settings.endpoints)
     except BadConfig as error:
-        faults, names = [Fault("", None, fault) for fault in error.faults], []
+        faults, names = [ConfigFault("", None, fault) for fault in error.faults], []
     data = {
         "config": str(context.config),
         "ok": not faults,

@@ -18,7 +18,7 @@ import click
 
 from kedge.config.load import load
 from kedge.config.locate import check_here, find_config, no_kedge_here
-from kedge.config.model import STATE_DIR, Server, Settings
+from kedge.config.model import STATE_DIR, ServerSettings, Settings
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig
 from kedge.core.features.generations import Online
@@ -82,7 +82,7 @@ class Context:
         try:
             return self.settings.server.fence
         except BadConfig:
-            return Server().fence
+            return ServerSettings().fence
 
     @property
     def gateway_url(self) -> str:
@@ -90,7 +90,7 @@ class Context:
         try:
             server = self.settings.server
         except BadConfig:
-            server = Server()
+            server = ServerSettings()
         return get_url(server.host, server.port)
 
     @property

@@ -10,7 +10,7 @@ import click
 from kedge.cli.context import Context, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.report import diagnosis_text
-from kedge.operations.diagnosis.run import Asked, diagnosis_of
+from kedge.operations.diagnosis.run import DiagnoseOptions, diagnosis_of
 from kedge.operations.diagnosis.run import accept as accepted
 from kedge.system.terminal import one_line
 
@@ -49,7 +49,9 @@ def diagnose(
     os.nice(10 if within is None else 19)
     if within is not None:
         signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
-    options = Asked(since, until, reference_since, reference_until, segment, production=production)
+    options = DiagnoseOptions(
+        since, until, reference_since, reference_until, segment, production=production
+    )
     say = context.say if not context.as_json else lambda text: None
     found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
     if found["not_filed"]:

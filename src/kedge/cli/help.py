@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 from kedge.cli.context import Context, verb
 from kedge.cli.pages import COMMANDS, PAGES
 from kedge.cli.root import ALIASES, MEANT
-from kedge.cli.topics import Topic, explain_code, find_topic, list_topics
+from kedge.cli.topics import HelpTopic, explain_code, find_topic, list_topics
 from kedge.core.errors import Refused
 from kedge.core.names import nearest
 from kedge.system.terminal import show_page
@@ -71,7 +71,7 @@ def _explain(word: str) -> str:
     )
 
 
-def _list(topics: list[Topic]) -> str:
+def _list(topics: list[HelpTopic]) -> str:
     """Return the topics under the headings of the documentation."""
     width = max((len(topic.name) for topic in topics), default=0)
     lines = ["kedge help TOPIC shows a page; TOPIC may also be a command or an error code"]

@@ -175,13 +175,15 @@ def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
     """Be one gateway worker, started by the supervisor."""
-    from kedge.config.model import Server
+    from kedge.config.model import ServerSettings
     from kedge.core.codec import decode
     from kedge.runtime.logs import log_to_stderr
     from kedge.runtime.worker import run_worker
 
     log_to_stderr()
-    run_worker(decode(server_json, Server), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir)
+    run_worker(
+        decode(server_json, ServerSettings), slot=slot, fd=fd, run_dir=run_dir, state_dir=state_dir
+    )
 
 
 def _import_control() -> tuple[Any, Any, Any, Any]:

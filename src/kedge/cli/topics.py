@@ -22,7 +22,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+\.md)(#[^)]*)?\)")
 _IMAGE = re.compile(r"(?m)^!\[[^\]]*\]\([^)]*\)\n?")
 
 
-class Topic(NamedTuple):
+class HelpTopic(NamedTuple):
     """One page."""
 
     name: str
@@ -45,7 +45,7 @@ class Topic(NamedTuple):
 
 
 @functools.cache
-def list_topics() -> list[Topic]:
+def list_topics() -> list[HelpTopic]:
     """Return every page, in the order in which they are listed; empty where the package has none."""
     root = next((place for place in PLACES if (place / "tutorial.md").is_file()), None)
     if root is None:
@@ -58,7 +58,7 @@ def list_topics() -> list[Topic]:
     pages.append((root / "glossary.md", "Reference"))
     stems = [path.stem for path, _ in pages]
     return [
-        Topic(
+        HelpTopic(
             path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}/{path.stem}",
             _title(path),
             heading,
@@ -69,7 +69,7 @@ def list_topics() -> list[Topic]:
     ]
 
 
-def find_topic(word: str) -> Topic | None:
+def find_topic(word: str) -> HelpTopic | None:
     """Return the page of a name, with or without its folder; how-to before the others."""
     wanted = word.strip("/").removesuffix(".md").removeprefix("docs/")
     for topic in list_topics():

@@ -17,8 +17,16 @@ import msgspec
 
 from kedge.config.contacts import judge_alerts, judge_people
 from kedge.config.defaults import DEFAULTS, Tracing, merge
-from kedge.config.model import ANYONE, CONFIG_NAME, Alerts, Features, OnlineStore, Server, Settings
-from kedge.config.places import Fault, find_places, locate
+from kedge.config.model import (
+    ANYONE,
+    CONFIG_NAME,
+    Alerts,
+    Features,
+    OnlineSettings,
+    ServerSettings,
+    Settings,
+)
+from kedge.config.places import ConfigFault, find_places, locate
 from kedge.core.bounds import misdeclared
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
@@ -67,7 +75,7 @@ def read(text: str, *, where: str = CONFIG_NAME) -> Settings:
     return settings
 
 
-def find_faults(text: str) -> list[Fault]:
+def find_faults(text: str) -> list[ConfigFault]:
     """Return every fault of a configuration's text, in the order of its lines.
 
     Raises:
@@ -77,7 +85,7 @@ def find_faults(text: str) -> list[Fault]:
     return _located(faults, text)
 
 
-def _located(faults: list[str], text: str) -> list[Fault]:
+def _located(faults: list[str], text: str) -> list[ConfigFault]:
     places = find_places(text) if faults else {}
     return sorted((locate(fault, places) for fault in faults), key=lambda each: each.line or 0)
 
@@ -112,10 +120,10 @@ def _parse(raw: dict[str, Any]) -> tuple[Settings, list[str]]:
     faults: list[str] = []
     known = ("server", "online", "features", "alerts", DEFAULTS, "endpoints")
     _unknown(raw, known, "", faults)
-    server = _struct(raw.get("server", {}), Server, "server", faults)
+    server = _struct(raw.get("server", {}), ServerSettings, "server", faults)
     if server is not None:
         _judge_server(server, faults)
-    online = _struct(raw.get("online", {}), OnlineStore, "online", faults)
+    online = _struct(raw.get("online", {}), OnlineSettings, "online", faults)
     if online is not None:
         _judge_online(online, faults)
     features = _struct(raw.get("features", {}), Features, "features", faults)
@@ -275,7 +283,7 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
     return found
 
 
-def check_server(server: Server) -> None:
+def check_server(server: ServerSettings) -> None:
     """Check what came from the command line by the same rules.
 
     Raises:
@@ -309,7 +317,7 @@ ESTIMATED = frozenset({"auc", "calibration_error"})
 METRICS_PAGE = "kedge help metrics"
 
 
-def _judge_server(server: Server, faults: list[str]) -> None:
+def _judge_server(server: ServerSettings, faults: list[str]) -> None:
     for name, port in (("port", server.port), ("control_port", server.control_port)):
         if not 0 <= port <= 65535:
             faults.append(f"server.{name}: is 0 to 65535; got {port}")
@@ -329,7 +337,7 @@ def _judge_server(server: Server, faults: list[str]) -> None:
     _judge_peers(server, faults)
 
 
-def _judge_peers(server: Server, faults: list[str]) -> None:
+def _judge_peers(server: ServerSettings, faults: list[str]) -> None:
     """Addresses and ranges must be readable before a worker needs them."""
     entity_from = server.entity_from
     if isinstance(entity_from, str):
@@ -342,7 +350,7 @@ def _judge_peers(server: Server, faults: list[str]) -> None:
                 faults.append(f"server.{name}: must be addresses such as 10.0.0.0/8; got {text!r}")
 
 
-def _judge_online(online: OnlineStore, faults: list[str]) -> None:
+def _judge_online(online: OnlineSettings, faults: list[str]) -> None:
     if online.store == "redis" and online.path is not None:
         faults.append("online.path: redis has a url instead")
     if online.store != "redis" and online.url is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.records import KEEP_GB
-from kedge.core.features.generations import URL_VARIABLE, Online, Rule, Rules
+from kedge.core.features.generations import URL_VARIABLE, LookupRules, Online, Rule
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.time.durations import seconds
 from kedge.core.values import Policy, Value
@@ -28,7 +28,7 @@ ONLINE_DIR = "online"
 """Within the state directory: what is looked up by key."""
 
 
-class Server(Value, frozen=True):
+class ServerSettings(Value, frozen=True):
     """This machine's own settings."""
 
     host: str = "127.0.0.1"
@@ -77,7 +77,7 @@ def bare_host(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-class OnlineStore(Value, frozen=True):
+class OnlineSettings(Value, frozen=True):
     """Where values that were computed ahead are looked up by key; this machine's own."""
 
     store: Literal["sqlite", "lmdb", "redis"] = "sqlite"
@@ -108,7 +108,7 @@ class OnlineStore(Value, frozen=True):
         inside = {"sqlite": "online.db", "lmdb": "lmdb"}.get(self.store, "")
         path = state_dir / ONLINE_DIR / inside if self.path is None else root / self.path
         where = (self.url or "") if self.store == "redis" else str(path.absolute())
-        return Online(self.store, where, Rules(self.missing, self.expired, self.outage))
+        return Online(self.store, where, LookupRules(self.missing, self.expired, self.outage))
 
 
 class Features(Value, frozen=True):
@@ -137,8 +137,8 @@ class Alerts(Value, frozen=True):
 class Settings(Value, frozen=True):
     """Everything that kedge.toml says."""
 
-    server: Server = Server()
-    online: OnlineStore = OnlineStore()
+    server: ServerSettings = ServerSettings()
+    online: OnlineSettings = OnlineSettings()
     features: Features = Features()
     alerts: Alerts = Alerts()
     endpoints: dict[str, Policy] = {}

@@ -31,7 +31,7 @@ class Lines(NamedTuple):
     last: int
 
 
-class Fault(NamedTuple):
+class ConfigFault(NamedTuple):
     """What is wrong in kedge.toml, and where."""
 
     place: str
@@ -46,11 +46,11 @@ class Fault(NamedTuple):
         return f"{at}: {self.place}: {self.message}" if self.place else f"{at}: {self.message}"
 
 
-def locate(line: str, places: Mapping[str, Lines]) -> Fault:
+def locate(line: str, places: Mapping[str, Lines]) -> ConfigFault:
     """Return the fault that a check wrote as `PLACE: WORDS`, with its line."""
     place, _, said = line.partition(": ")
     found = next((places[one] for one in enclosing(place) if one in places), None)
-    return Fault(place, found.first if found else None, said)
+    return ConfigFault(place, found.first if found else None, said)
 
 
 def enclosing(place: str) -> Iterator[str]:

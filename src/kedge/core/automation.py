@@ -29,10 +29,10 @@ from typing import Literal
 
 import msgspec
 
-from kedge.core.diagnosis.summary import Filed, holds
-from kedge.core.evidence.faults import Spread
+from kedge.core.diagnosis.summary import DiagnosisSummary, holds
+from kedge.core.evidence.faults import FaultSpread
 from kedge.core.evidence.quality import margin
-from kedge.core.evidence.rules import QUALITY, Overall, Rail, Rules, Verdict
+from kedge.core.evidence.rules import QUALITY, JudgeRules, Overall, Rail, Verdict
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.evidence.windows import CALLERS
 from kedge.core.release.commands import AnyCommand, Certify, Fail, Pause, Promote, Rollback
@@ -89,7 +89,7 @@ RARE = 0.01
 """A segment with less of the traffic than this is named as unproven and does not hold up a pass."""
 
 
-class Facts(Value, frozen=True, kw_only=True):
+class PatrolFacts(Value, frozen=True, kw_only=True):
     """What the patrol gathered about one comparison."""
 
     overall: Overall
@@ -118,7 +118,7 @@ class Facts(Value, frozen=True, kw_only=True):
     """Requests of the candidate's share at this step."""
     unasked: dict[str, int] = {}
     """Those of them that it was never asked, by cause."""
-    spread: dict[str, Spread] = {}
+    spread: dict[str, FaultSpread] = {}
     """By metric: over how many callers and seconds its bad units are spread, where that is known."""
     mismatch: str = ""
     """Why the ratio of the arms cannot be chance; empty when it can."""
@@ -140,7 +140,7 @@ class Facts(Value, frozen=True, kw_only=True):
     unwritten: str = ""
     """Why some replica cannot write what it counts; empty when all can. What the others write may
     still fail a candidate, and never pass one."""
-    finding: Filed | None = None
+    finding: DiagnosisSummary | None = None
     """The newest diagnosis, of whatever release; looked up when something is to be taken back."""
     now: float = 0.0
     """Unix time, for how old that is."""
@@ -170,7 +170,7 @@ def canary_steps(policy: Policy) -> tuple[int, ...]:
     return tuple(round(step * BUCKETS / 100) for step in policy.canary.steps)
 
 
-def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
+def rules(policy: Policy, *, paired: bool, held: int = 0) -> JudgeRules:
     """Return what the judge is asked to prove.
 
     Args:
@@ -202,7 +202,7 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
         worse_by = policy.guardrails[VIOLATIONS].worse_by
         found[VIOLATIONS] = Rail(worse_by=worse_by, weight=VIOLATIONS_WEIGHT)
     steps = (0,) if paired else (BUCKETS - held,) if held else canary_steps(policy)
-    return Rules(
+    return JudgeRules(
         alpha=ALPHA,
         min_units=policy.shadow.min_pairs if paired else MIN_REQUESTS,
         min_units_per_segment=policy.shadow.min_pairs_per_segment,
@@ -211,7 +211,7 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> Rules:
     )
 
 
-def hard_kill(facts: Facts) -> str:
+def hard_kill(facts: PatrolFacts) -> str:
     """Why the candidate is left without statistics; empty when it is not."""
     if facts.streak >= KILL_STREAK:
         return f"{facts.streak} requests in a row failed on the candidate, and production answered"
@@ -224,7 +224,7 @@ def hard_kill(facts: Facts) -> str:
     return ""
 
 
-def decide(state: State, facts: Facts) -> Decision:
+def decide(state: State, facts: PatrolFacts) -> Decision:
     """Say what to do about a rollout.
 
     Args:
@@ -293,7 +293,7 @@ def _permitted(state: State, found: Decision, command: Promote) -> Decision:
     return Decision(found.verdict, "ask", f"{found.reason}; {said.message}: {said.hint}")
 
 
-def _held(state: State, facts: Facts, found: Decision) -> Decision:
+def _held(state: State, facts: PatrolFacts, found: Decision) -> Decision:
     """What becomes of a failure that a diagnosis says is not the release's."""
     old = state.production if state.candidate is not None else state.back
     new = state.candidate if state.candidate is not None else state.production
@@ -320,7 +320,7 @@ def _left(state: State, code: str, reason: str) -> Decision:
     return Decision("fail", code, reason, Rollback())
 
 
-def _few(facts: Facts) -> str:
+def _few(facts: PatrolFacts) -> str:
     """Why an alarm is not acted on: its bad units are those of too few; empty when they are not."""
     overall = facts.overall
     spread = facts.spread.get(overall.metric)
@@ -332,7 +332,7 @@ def _few(facts: Facts) -> str:
     )
 
 
-def _failed(policy: Policy, facts: Facts) -> str:
+def _failed(policy: Policy, facts: PatrolFacts) -> str:
     """Which guardrail failed, and how; empty when none did."""
     if facts.overall.verdict == "fail" and not _few(facts):
         spread = facts.spread.get(facts.overall.metric)
@@ -351,7 +351,7 @@ def _failed(policy: Policy, facts: Facts) -> str:
     )
 
 
-def _after(state: State, facts: Facts) -> Decision:
+def _after(state: State, facts: PatrolFacts) -> Decision:
     """Production against the release that was left: late regressions."""
     failed = _failed(state.policy, facts)
     if not failed and facts.mismatch:
@@ -364,7 +364,7 @@ def _after(state: State, facts: Facts) -> Decision:
     return Decision("fail", "late_regression", reason)
 
 
-def _canary(state: State, facts: Facts) -> Decision:
+def _canary(state: State, facts: PatrolFacts) -> Decision:
     killed = hard_kill(facts)
     if killed:
         return _left(state, "hard_kill", killed)
@@ -399,7 +399,7 @@ def _canary(state: State, facts: Facts) -> Decision:
     return Decision("pass", "advance", reason, Promote(release=state.candidate))
 
 
-def _unasked(facts: Facts) -> str:
+def _unasked(facts: PatrolFacts) -> str:
     """Why the step proves nothing of what the candidate was not asked; empty when that is little."""
     number = sum(facts.unasked.values())
     if facts.routed < MIN_REQUESTS or number <= MAX_UNASKED * facts.routed:
@@ -413,7 +413,7 @@ def _unasked(facts: Facts) -> str:
     )
 
 
-def _unproven_step(state: State, facts: Facts) -> str:
+def _unproven_step(state: State, facts: PatrolFacts) -> str:
     """What this step still lacks; empty when it is proven."""
     dwell = seconds(state.policy.canary.dwell)
     if facts.step_s < dwell:
@@ -426,7 +426,7 @@ def _unproven_step(state: State, facts: Facts) -> str:
     return "" if missing and too_small(facts) else missing
 
 
-def too_small(facts: Facts) -> bool:
+def too_small(facts: PatrolFacts) -> bool:
     """Whether a small step showed what it can: no alarm, and too few callers to prove anything."""
     by_callers = any(verdict.callers for verdict in facts.verdicts if not verdict.segment)
     return by_callers and 0 < facts.callers[1] < PROVABLE and facts.step_s >= SILENT_S
@@ -453,7 +453,7 @@ def _declared(policy: Policy) -> tuple[str, ...]:
     )
 
 
-def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
+def _unproven(facts: PatrolFacts, metrics: tuple[str, ...]) -> str:
     of = {verdict.metric: verdict for verdict in facts.verdicts if verdict.segment == ""}
     for metric in metrics:
         verdict = of.get(metric)
@@ -466,7 +466,7 @@ def _unproven(facts: Facts, metrics: tuple[str, ...]) -> str:
     return ""
 
 
-def _shadow(state: State, facts: Facts) -> Decision:
+def _shadow(state: State, facts: PatrolFacts) -> Decision:
     policy = state.policy.shadow
     killed = hard_kill(facts)
     if killed:
@@ -493,7 +493,7 @@ def _shadow(state: State, facts: Facts) -> Decision:
     return Decision("pass", "ask", f"{reason}; kedge canary or kedge promote goes on")
 
 
-def _unproven_window(state: State, facts: Facts) -> str:
+def _unproven_window(state: State, facts: PatrolFacts) -> str:
     """What the shadow window still lacks; empty when it is passed."""
     policy = state.policy.shadow
     window = seconds(policy.window)

@@ -27,7 +27,7 @@ DIGITS = 3
 """Digits of a learned limit, which is rounded outwards: limits are to be read and edited."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class TrainingColumn(msgspec.Struct, frozen=True):
     """What a training set says of one column."""
 
     rows: int
@@ -123,7 +123,7 @@ def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field
 # ---------------------------------------------------------------- learning
 
 
-def learn(field: Field, seen: Seen) -> Field:
+def learn(field: Field, seen: TrainingColumn) -> Field:
     """Return a field with the bounds that a training set proposes; one with bounds stays as it is.
 
     Whole numbers may be codes that a model looks up, and the places of a list positions: their range

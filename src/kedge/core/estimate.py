@@ -20,12 +20,12 @@ from kedge.core.automation import (
     RARE,
     SILENT_S,
     Decision,
-    Facts,
+    PatrolFacts,
     guardrails,
     proofs,
     rules,
 )
-from kedge.core.evidence.forecast import Traffic
+from kedge.core.evidence.forecast import ExpectedTraffic
 from kedge.core.evidence.judge import Judge
 from kedge.core.evidence.rules import QUALITY, Verdict
 from kedge.core.evidence.step import span
@@ -41,7 +41,7 @@ Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverag
 not within a month of this traffic; copies are missing; the judge of cost gives none."""
 
 
-class Part(Value, frozen=True):
+class UnmetCondition(Value, frozen=True):
     """One condition that does not hold yet."""
 
     waits_for: str
@@ -57,7 +57,7 @@ class Part(Value, frozen=True):
     """Of quality: the figure that is judged."""
 
 
-class Estimate(Value, frozen=True, kw_only=True):
+class RolloutEstimate(Value, frozen=True, kw_only=True):
     """How long until the rollout may go on."""
 
     seconds: float | None
@@ -69,17 +69,21 @@ class Estimate(Value, frozen=True, kw_only=True):
     """There is another part without an estimate."""
     rate: float
     """Requests a second, both releases together; in a shadow, those that both answered."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[UnmetCondition, ...] = ()
 
     @property
-    def part(self) -> Part:
+    def part(self) -> UnmetCondition:
         """The part that takes longest."""
         return next(part for part in self.parts if part.waits_for == self.waits_for)
 
 
 def estimate(
-    state: State, decision: Decision, facts: Facts, judge: Judge, past: tuple[int, int] = (0, 0)
-) -> Estimate | None:
+    state: State,
+    decision: Decision,
+    facts: PatrolFacts,
+    judge: Judge,
+    past: tuple[int, int] = (0, 0),
+) -> RolloutEstimate | None:
     """Return how long a rollout still waits; None where it waits for nothing that comes by itself.
 
     Args:
@@ -104,7 +108,7 @@ def estimate(
     lost = [part for part in found if part.seconds is None and part.cause != "unknown"]
     longest = max(known, key=lambda part: part.seconds or 0.0) if known else found[0]
     chosen = lost[0] if lost else longest
-    return Estimate(
+    return RolloutEstimate(
         seconds=chosen.seconds,
         waits_for=chosen.waits_for,
         cause=chosen.cause,
@@ -114,21 +118,23 @@ def estimate(
     )
 
 
-def _dry(part: Part, cause: Cause) -> Part:
+def _dry(part: UnmetCondition, cause: Cause) -> UnmetCondition:
     """Return a part as it is while no caller asks: only a dwell ends by itself."""
     if part.waits_for == "dwell" or part.cause == "unknown":
         return part
     return msgspec.structs.replace(part, seconds=None, cause=cause)
 
 
-def _parts(state: State, facts: Facts, judge: Judge, past: tuple[int, int]) -> list[Part]:
+def _parts(
+    state: State, facts: PatrolFacts, judge: Judge, past: tuple[int, int]
+) -> list[UnmetCondition]:
     step_s = max(facts.step_s, 1.0)
     if state.stage is Stage.SHADOW:
         found = _window(state, facts, facts.pairs / step_s)
     else:
         dwell, least = seconds(state.policy.canary.dwell), min(facts.requests)
         found = [
-            Part("dwell", max(dwell - facts.step_s, 0.0), needed=dwell),
+            UnmetCondition("dwell", max(dwell - facts.step_s, 0.0), needed=dwell),
             _count("requests", MIN_REQUESTS, least, least / step_s),
         ]
     of = {verdict.metric: verdict for verdict in facts.verdicts if not verdict.segment}
@@ -140,27 +146,29 @@ def _parts(state: State, facts: Facts, judge: Judge, past: tuple[int, int]) -> l
     return found + _silent(state, facts, proven, of)
 
 
-def _silent(state: State, facts: Facts, found: list[Part], of: dict[str, Verdict]) -> list[Part]:
+def _silent(
+    state: State, facts: PatrolFacts, found: list[UnmetCondition], of: dict[str, Verdict]
+) -> list[UnmetCondition]:
     """Return the parts of a small step: with few callers it is left after an hour without an alarm."""
     few = any(part.seconds is None or part.seconds > SILENT_S for part in found)
     by_callers = any(v.callers for v in of.values()) and 0 < facts.callers[1] < PROVABLE
     left = max(SILENT_S - facts.step_s, 0.0)
     if state.stage is not Stage.CANARY or state.weight > EARLY_STEP or not few or not by_callers:
         return found
-    return [Part("silence", left, needed=SILENT_S)]
+    return [UnmetCondition("silence", left, needed=SILENT_S)]
 
 
-def _window(state: State, facts: Facts, rate: float) -> list[Part]:
+def _window(state: State, facts: PatrolFacts, rate: float) -> list[UnmetCondition]:
     """Return what a shadow's window still lacks."""
     policy = state.policy.shadow
     covered = facts.copied / facts.mirrored if facts.mirrored else 0.0
     window = seconds(policy.window)
     found = [
         _count("pairs", policy.min_pairs, facts.pairs, rate),
-        Part("window", max(window - facts.healthy_s, 0.0), needed=window),
+        UnmetCondition("window", max(window - facts.healthy_s, 0.0), needed=window),
     ]
     if facts.mirrored and covered < MIN_COVERAGE:
-        found.append(Part("coverage", None, "coverage", needed=MIN_COVERAGE))
+        found.append(UnmetCondition("coverage", None, "coverage", needed=MIN_COVERAGE))
     lacking = [
         _count("segments", policy.min_pairs_per_segment, n, n / max(facts.step_s, 1.0))
         for n in facts.segments.values()
@@ -171,39 +179,41 @@ def _window(state: State, facts: Facts, rate: float) -> list[Part]:
     return found
 
 
-def _count(name: str, needed: int, have: int, rate: float) -> Part:
+def _count(name: str, needed: int, have: int, rate: float) -> UnmetCondition:
     """Return how long until so many came."""
     if have >= needed:
-        return Part(name, 0.0, needed=needed)
+        return UnmetCondition(name, 0.0, needed=needed)
     if rate <= 0:
-        return Part(name, None, "no_traffic", needed=needed)
-    return Part(name, (needed - have) / rate, needed=needed)
+        return UnmetCondition(name, None, "no_traffic", needed=needed)
+    return UnmetCondition(name, (needed - have) / rate, needed=needed)
 
 
 def _proof(
-    name: str, verdict: Verdict | None, facts: Facts, judge: Judge, past: tuple[int, int]
-) -> Part:
+    name: str, verdict: Verdict | None, facts: PatrolFacts, judge: Judge, past: tuple[int, int]
+) -> UnmetCondition:
     """Return how long until a guardrail is proven."""
     if name == COST:
         passes = verdict is not None and verdict.verdict == "pass"
-        return Part(name, 0.0) if passes else Part(name, None, "unknown")
+        return UnmetCondition(name, 0.0) if passes else UnmetCondition(name, None, "unknown")
     rail, asked = judge.rules.rails[name], judge.rules
     if verdict is not None and verdict.verdict == "pass":
-        return Part(name, 0.0, margin=rail.shown)
+        return UnmetCondition(name, 0.0, margin=rail.shown)
     row = get_row(judge, name, facts.requests, past)
     if row is None:
-        return Part(name, None, "no_labels" if name == QUALITY else "no_traffic", rail.shown)
+        return UnmetCondition(
+            name, None, "no_labels" if name == QUALITY else "no_traffic", rail.shown
+        )
     took = needed_s(row, rail, asked.alpha, asked.callers_floor)
     if took is None:
         few = verdict is not None and not verdict.provable
-        return Part(name, None, "few_callers" if few else "beyond", rail.shown)
+        return UnmetCondition(name, None, "few_callers" if few else "beyond", rail.shown)
     if name == QUALITY and verdict is not None and verdict.units[1] < asked.min_units:
         rate = verdict.units[1] / max(row.elapsed, 1.0)
         took = max(took, (asked.min_units - verdict.units[1]) / rate if rate else took)
-    return Part(name, took, margin=rail.shown)
+    return UnmetCondition(name, took, margin=rail.shown)
 
 
-def proven_after(policy: Policy, traffic: Traffic, weight: int) -> float | None:
+def proven_after(policy: Policy, traffic: ExpectedTraffic, weight: int) -> float | None:
     """Return after how many seconds a canary step lets a candidate go on that fails as often as production.
 
     Only errors are looked at, as `kedge plan` does. None: not within a month.

@@ -111,21 +111,21 @@ class DeclaredName(msgspec.Struct):
     name: str
 
 
-class Declared(msgspec.Struct, forbid_unknown_fields=True):
+class DeclaredSignature(msgspec.Struct, forbid_unknown_fields=True):
     """A signature.json."""
 
     inputs: list[DeclaredField] | None = None
     outputs: list[DeclaredName] | None = None
 
 
-def read_declared(raw: bytes) -> Declared:
+def read_declared(raw: bytes) -> DeclaredSignature:
     """Read a signature.json.
 
     Raises:
         UnfitModel: `bad_signature`: it is none.
     """
     try:
-        return codec.read_written(raw, Declared)
+        return codec.read_written(raw, DeclaredSignature)
     except msgspec.DecodeError as error:
         raise UnfitModel(
             f"{SIGNATURE_FILE}: {error}",

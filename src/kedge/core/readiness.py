@@ -49,7 +49,7 @@ class Check(Value, frozen=True, kw_only=True):
     mend: str = ""
 
 
-class Filed(Value, frozen=True):
+class NewestNote(Value, frozen=True):
     """The newest note of a kind in the ledger."""
 
     at: float
@@ -81,7 +81,7 @@ class Proven(Value, frozen=True, kw_only=True):
         return sum(t or 0.0 for t in (self.fetch_s, self.verify_s, self.load_s, self.answer_s))
 
 
-class Facts(Value, frozen=True, kw_only=True):
+class ReadinessFacts(Value, frozen=True, kw_only=True):
     """Everything that the checks look at."""
 
     state: State
@@ -93,7 +93,7 @@ class Facts(Value, frozen=True, kw_only=True):
     """The owner's name or address is that of a group."""
     people_since: int = 0
     """The epoch at which owner, escalation and rota became what they are."""
-    tested: Filed | None = None
+    tested: NewestNote | None = None
     """The newest test of the alerts."""
     proven: Proven | None = None
     """The newest proof of the landing."""
@@ -105,8 +105,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """The landing is to be loaded everywhere; else `back_window` is over, as the policy has it."""
     pinned: tuple[str, ...] = ()
     """Replicas that follow a pin and no command."""
-    drill: Filed | None = None
-    runbook: Filed | None = None
+    drill: NewestNote | None = None
+    runbook: NewestNote | None = None
     unwritten: str = ""
     """Which replicas cannot write what they count."""
     silence_s: float | None = None
@@ -125,7 +125,7 @@ def landing_of(state: State, *, promoting: bool = False) -> int | None:
     return state.production if under_way else state.back
 
 
-def judge(facts: Facts) -> tuple[Check, ...]:
+def judge(facts: ReadinessFacts) -> tuple[Check, ...]:
     """Every check, in the order in which they are fixed."""
     return tuple(check(facts) for check in CHECKS)
 
@@ -138,7 +138,7 @@ def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
 # ---------------------------------------------------------------- who is told
 
 
-def _owner(facts: Facts) -> Check:
+def _owner(facts: ReadinessFacts) -> Check:
     name, owner = facts.state.endpoint, facts.state.policy.owner
     fix = (
         f'write owner = {{name = "...", contact = "..."}} under [endpoints.{name}], then kedge'
@@ -155,7 +155,7 @@ def _owner(facts: Facts) -> Check:
     return _ok("owner", f"{owner.name}, {owner.contact}")
 
 
-def _escalation(facts: Facts) -> Check:
+def _escalation(facts: ReadinessFacts) -> Check:
     """Levels count when they tell a person whom no level before has told."""
     name = facts.state.endpoint
     known: set[str] = set()
@@ -178,7 +178,7 @@ def _escalation(facts: Facts) -> Check:
     )
 
 
-def _guardrails(facts: Facts) -> Check:
+def _guardrails(facts: ReadinessFacts) -> Check:
     """Every alert of an endpoint takes the same way, so that what lacks there lacks for each guardrail."""
     policy, name = facts.state.policy, facts.state.endpoint
     rails = ", ".join(sorted(guardrails(policy)))
@@ -199,7 +199,7 @@ def _guardrails(facts: Facts) -> Check:
     return _ok("guardrails", f"{rails} reach the owner and the escalation")
 
 
-def _notification(facts: Facts) -> Check:
+def _notification(facts: ReadinessFacts) -> Check:
     fix, tested = f"kedge alerts test {facts.state.endpoint}", facts.tested
     if tested is None:
         return _no("notification", "no test of the alerts was ever sent", fix)
@@ -222,7 +222,7 @@ def _notification(facts: Facts) -> Check:
 NO_BACK = "there is no way back yet"
 
 
-def _proven(facts: Facts) -> Check:
+def _proven(facts: ReadinessFacts) -> Check:
     fix, proven, landing = f"kedge check {facts.state.endpoint}", facts.proven, facts.landing
     if landing is None:
         return _none("deployable", NO_BACK)
@@ -247,7 +247,7 @@ def _proven(facts: Facts) -> Check:
     )
 
 
-def _warm(facts: Facts) -> Check:
+def _warm(facts: ReadinessFacts) -> Check:
     name, landing = facts.state.endpoint, facts.landing
     if landing is None:
         return _none("warm", NO_BACK)
@@ -269,7 +269,7 @@ def _warm(facts: Facts) -> Check:
     return _ok("warm", f"r{landing} is loaded on {len(facts.replicas)} replicas")
 
 
-def _let_go(facts: Facts, landing: int) -> Check:
+def _let_go(facts: ReadinessFacts, landing: int) -> Check:
     """Nothing keeps it loaded, on purpose: then it has to load within what the runbook leaves for it."""
     name, proven, window = facts.state.endpoint, facts.proven, facts.state.policy.back_window
     cold = f"r{landing} is not kept loaded, since its back_window of {window} is over"
@@ -293,7 +293,7 @@ def _let_go(facts: Facts, landing: int) -> Check:
     return _ok("warm", f"{cold}: {takes}, of {MOST_S:.0f} s")
 
 
-def _drill(facts: Facts) -> Check:
+def _drill(facts: ReadinessFacts) -> Check:
     fix, drill = f"kedge drill {facts.state.endpoint}", facts.drill
     if facts.state.back is None:
         return _none("drill", NO_BACK)
@@ -322,7 +322,7 @@ def _drill(facts: Facts) -> Check:
 NO_PRODUCTION = "nothing is in production yet"
 
 
-def _runbook(facts: Facts) -> Check:
+def _runbook(facts: ReadinessFacts) -> Check:
     fix, runbook = f"kedge runbook {facts.state.endpoint}", facts.runbook
     if facts.state.production is None:
         return _none("runbook", NO_PRODUCTION)
@@ -338,7 +338,7 @@ def _runbook(facts: Facts) -> Check:
     return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still true")
 
 
-def _evidence(facts: Facts) -> Check:
+def _evidence(facts: ReadinessFacts) -> Check:
     if facts.state.production is None:
         return _none("evidence", NO_PRODUCTION)
     fix = "kedge doctor"
@@ -353,7 +353,7 @@ def _evidence(facts: Facts) -> Check:
     return _ok("evidence", "every replica writes what it counts")
 
 
-def _features(facts: Facts) -> Check:
+def _features(facts: ReadinessFacts) -> Check:
     if facts.state.production is None:
         return _none("features", NO_PRODUCTION)
     if not facts.runs:
@@ -367,7 +367,7 @@ def _features(facts: Facts) -> Check:
     return _ok("features", f"{facts.runs} runs that are read by key are fresh")
 
 
-CHECKS: tuple[Callable[[Facts], Check], ...] = (
+CHECKS: tuple[Callable[[ReadinessFacts], Check], ...] = (
     _owner,
     _escalation,
     _guardrails,
@@ -426,7 +426,7 @@ def _none(name: str, why: str) -> Check:
     return Check(name=name, outcome="not applicable", why=why)
 
 
-def _ago(facts: Facts, at: float) -> str:
+def _ago(facts: ReadinessFacts, at: float) -> str:
     """How long ago, in the largest unit of which there are two."""
     gone = max(facts.now - at, 0.0)
     for unit, size in (("days", DAY_S), ("hours", 3600.0), ("minutes", 60.0)):

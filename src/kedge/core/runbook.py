@@ -50,7 +50,7 @@ class Took(Value, frozen=True):
     at: str
 
 
-class Step(Value, frozen=True, kw_only=True):
+class RunbookStep(Value, frozen=True, kw_only=True):
     """One thing to do. `commands` can be typed as they stand."""
 
     title: str
@@ -101,8 +101,8 @@ class Runbook(Value, frozen=True, kw_only=True):
     live: str
     """What was live when it was made, in words."""
     people: tuple[Person, ...]
-    way_back: tuple[Step, ...]
-    more: tuple[Step, ...]
+    way_back: tuple[RunbookStep, ...]
+    more: tuple[RunbookStep, ...]
     site: Site = ANYWHERE
 
     @property
@@ -166,7 +166,7 @@ def runbook(
     )
 
 
-def _complete(steps: tuple[Step, ...], site: Site) -> tuple[Step, ...]:
+def _complete(steps: tuple[RunbookStep, ...], site: Site) -> tuple[RunbookStep, ...]:
     """Return steps whose commands can be typed in any directory."""
     return tuple(
         msgspec.structs.replace(step, commands=tuple(map(site.typed, step.commands)))
@@ -217,10 +217,10 @@ def _people(state: State, now: float) -> tuple[Person, ...]:
 # ---------------------------------------------------------------- what to do
 
 
-def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
+def _way_back(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]:
     name = state.endpoint
     return (
-        Step(
+        RunbookStep(
             title="See what is wrong",
             expected_s=READ_S,
             why=(
@@ -230,7 +230,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
             commands=(f"kedge alerts {name}", f"kedge status {name}"),
             after=_landing(state),
         ),
-        Step(
+        RunbookStep(
             title="Decide",
             expected_s=DECIDE_S,
             why=(
@@ -239,7 +239,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
                 " the last part of this page is the way."
             ),
         ),
-        Step(
+        RunbookStep(
             title="Go back",
             expected_s=TYPE_S + _flip_s(state),
             measured=took.get("rollback"),
@@ -250,7 +250,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
                 "others have gone back."
             ),
         ),
-        Step(
+        RunbookStep(
             title="Check",
             expected_s=READ_S,
             why="Which release answers now, and whether every replica follows.",
@@ -260,7 +260,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
                 "callers' complaint is gone."
             ),
         ),
-        Step(
+        RunbookStep(
             title="Ask why",
             expected_s=TYPE_S + DIAGNOSE_S,
             measured=took.get("diagnose"),
@@ -304,9 +304,9 @@ def _goes(state: State) -> str:
     )
 
 
-def _always(name: str) -> tuple[Step, ...]:
+def _always(name: str) -> tuple[RunbookStep, ...]:
     return (
-        Step(
+        RunbookStep(
             title="If automation is in your way",
             why=(
                 "Nothing promotes or rolls back by itself until it is thawed; your own commands"
@@ -314,12 +314,12 @@ def _always(name: str) -> tuple[Step, ...]:
             ),
             commands=(f"kedge freeze {name}",),
         ),
-        Step(
+        RunbookStep(
             title="When automation may act again",
             why="The patrol promotes and rolls back again as the policy says.",
             commands=(f"kedge thaw {name}",),
         ),
-        Step(
+        RunbookStep(
             title="If the finding is the world or the data",
             why=(
                 "Do not go back: the release before does as badly. Fix the source of the data; or"
@@ -331,12 +331,12 @@ def _always(name: str) -> tuple[Step, ...]:
     )
 
 
-def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
+def _more(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]:
     name = state.endpoint
     found = []
     if state.stage is Stage.CANARY and state.back is not None:
         found.append(
-            Step(
+            RunbookStep(
                 title="If production itself is at fault, in the middle of a canary",
                 why=f"It goes to {_named(state, state.back)}, and the rollout ends.",
                 commands=(f"kedge rollback {name} --production",),
@@ -345,7 +345,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     for axis, number in (("features", state.back_features), ("model", state.back_model)):
         if number is not None:
             found.append(
-                Step(
+                RunbookStep(
                     title=f"If only the {axis} went wrong",
                     why=f"It goes to {_named(state, number)}: the other half stays.",
                     commands=(f"kedge rollback {name} --axis {axis}",),
@@ -353,7 +353,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
             )
     if state.production is not None and state.back is not None:
         found.append(
-            Step(
+            RunbookStep(
                 title="If going back was wrong",
                 why=(
                     f"Naming {_named(state, state.production)} pardons it and takes it into"
@@ -364,7 +364,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
         )
     if state.back is not None:
         found.append(
-            Step(
+            RunbookStep(
                 title="If the ledger cannot be reached (exit code 4)",
                 why=(
                     "On each host: it pins this one. When the ledger is back the command is handed"
@@ -376,7 +376,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[Step, ...]:
     found += _always(name)
     if state.back is not None:
         found.append(
-            Step(
+            RunbookStep(
                 title="Before the next time",
                 measured=took.get("drill"),
                 why="Practise, and see what is not ready.",
@@ -395,7 +395,7 @@ def _long(s: float) -> str:
     return f"{s:.0f} s" if s < 120 else f"{s / 60:.0f} min"
 
 
-def _times(step: Step) -> str:
+def _times(step: RunbookStep) -> str:
     parts = [f"expected {_long(step.expected_s)}"] if step.expected_s is not None else []
     if step.measured is not None:
         parts.append(f"last measured {_long(step.measured.seconds)} on {step.measured.at[:10]}")
@@ -441,7 +441,7 @@ def markdown(book: Runbook) -> str:
     return "\n".join([*lines, _foot(book), ""])
 
 
-def _markdown(title: str, step: Step) -> list[str]:
+def _markdown(title: str, step: RunbookStep) -> list[str]:
     times = _times(step)
     lines = [f"### {title}" + (f" ({times})" if times else ""), "", step.why, ""]
     if step.commands:
@@ -475,7 +475,7 @@ def page(book: Runbook) -> str:
     )
 
 
-def _section(title: str, step: Step) -> str:
+def _section(title: str, step: RunbookStep) -> str:
     text, times = html.escape, _times(step)
     small = f" <small>{text(times)}</small>" if times else ""
     commands = "".join(f"<pre>{text(line)}</pre>" for line in step.commands)

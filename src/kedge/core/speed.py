@@ -36,7 +36,7 @@ TREND_S = 90 * 86_400.0
 Sign = Literal["alert", "verdict", "patrol", "command"]
 
 
-class Line(NamedTuple):
+class LedgerLine(NamedTuple):
     """One entry of an endpoint's ledger: an event, or a note of some kind with its body."""
 
     seq: int
@@ -49,7 +49,7 @@ class Line(NamedTuple):
     actor: ActorKind = ActorKind.PERSON
 
 
-class Filed(Value, frozen=True, kw_only=True):
+class DrillResult(Value, frozen=True, kw_only=True):
     """What a drill came to: the body of its note in the ledger."""
 
     ok: bool
@@ -74,7 +74,7 @@ class Filed(Value, frozen=True, kw_only=True):
     failed: int | None = None
 
 
-class Machine(Value, frozen=True):
+class FlipTimes(Value, frozen=True):
     """What a receipt says of one flip, in seconds. The last three count from the command."""
 
     decide_s: float
@@ -103,7 +103,7 @@ class Incident(Value, frozen=True, kw_only=True):
     """At most: from its first caller to the sign. None: it reached callers before what was read."""
     decide_s: float | None
     """From the sign to the command. None: the command was the sign."""
-    machine: Machine | None
+    machine: FlipTimes | None
     """None: the receipt is missing."""
 
     @property
@@ -125,12 +125,12 @@ class Practice(Value, frozen=True, kw_only=True):
     ok: bool | None = None
     """None: its outcome was not recorded."""
     why: str = ""
-    back: Machine | None = None
-    forward: Machine | None = None
+    back: FlipTimes | None = None
+    forward: FlipTimes | None = None
     lasted_s: float | None = None
 
 
-class Spread(Value, frozen=True):
+class Quantiles(Value, frozen=True):
     """How some seconds are spread: nearest rank, so each is one that was measured."""
 
     n: int = 0
@@ -141,8 +141,8 @@ class Spread(Value, frozen=True):
 class Trend(Value, frozen=True):
     """The last ninety days, and the ninety before."""
 
-    last: Spread
-    before: Spread
+    last: Quantiles
+    before: Quantiles
 
 
 class Speed(Value, frozen=True, kw_only=True):
@@ -150,11 +150,11 @@ class Speed(Value, frozen=True, kw_only=True):
 
     incidents: tuple[Incident, ...]
     drills: tuple[Practice, ...]
-    whole_s: Spread
+    whole_s: Quantiles
     """Of incidents, from the first caller to the first old answer."""
-    flip_s: Spread
+    flip_s: Quantiles
     """Of incidents, from the command to the first old answer."""
-    drill_s: Spread
+    drill_s: Quantiles
     """Of drills that flipped, the same."""
     slo_s: float
     within: float | None
@@ -167,7 +167,7 @@ class Speed(Value, frozen=True, kw_only=True):
     drill_trend: Trend
 
 
-def speed(lines: Iterable[Line], now: float) -> Speed:
+def speed(lines: Iterable[LedgerLine], now: float) -> Speed:
     """Read the speed-to-rollback out of an endpoint's entries.
 
     Args:
@@ -208,29 +208,29 @@ def speed(lines: Iterable[Line], now: float) -> Speed:
     )
 
 
-def spread(seconds: Sequence[float]) -> Spread:
+def spread(seconds: Sequence[float]) -> Quantiles:
     """Median and 95th percentile, by nearest rank."""
     if not seconds:
-        return Spread()
+        return Quantiles()
     ranked = sorted(seconds)
     p50, p95 = (ranked[max(ceil(q * len(ranked)), 1) - 1] for q in (0.5, 0.95))
-    return Spread(len(ranked), p50, p95)
+    return Quantiles(len(ranked), p50, p95)
 
 
 def _trend(timed: Sequence[tuple[float, float | None]], now: float) -> Trend:
-    def between(least: float, most: float) -> Spread:
+    def between(least: float, most: float) -> Quantiles:
         return spread([s for at, s in timed if s is not None and least <= now - at < most])
 
     return Trend(last=between(-TREND_S, TREND_S), before=between(TREND_S, 2 * TREND_S))
 
 
-def machine_of(parts: Mapping[str, Any]) -> Machine:
+def machine_of(parts: Mapping[str, Any]) -> FlipTimes:
     """A receipt's parts, in seconds."""
 
     def seconds(name: str) -> float | None:
         return None if parts.get(name) is None else parts[name] / 1e3
 
-    return Machine(
+    return FlipTimes(
         decide_s=seconds("decide_ms") or 0.0,
         prepare_s=seconds("prepare_ms") or 0.0,
         write_s=seconds("write_ms") or 0.0,
@@ -248,16 +248,16 @@ class _Reader:
         """When each release that callers get now began to reach them."""
         self._signs: dict[int, tuple[float, Sign]] = {}
         self._candidate: int | None = None
-        self._command: tuple[int, Line] | None = None
+        self._command: tuple[int, LedgerLine] | None = None
         """The entry that the present command began with, and the last one of it."""
-        self._receipts: dict[int, Machine] = {}
+        self._receipts: dict[int, FlipTimes] = {}
         self._incidents: list[tuple[int, Incident]] = []
         self._drills: list[tuple[int | None, int | None, Practice]] = []
         """The commands that began and ended each, and what is known of it."""
         self._running = False
         """Whether the newest drill has not ended."""
 
-    def take(self, line: Line) -> None:
+    def take(self, line: LedgerLine) -> None:
         """Take one entry in."""
         if line.event is not None:
             self._command = (self._began(line), line)
@@ -271,7 +271,7 @@ class _Reader:
         elif line.kind == "drill":
             self._filed(line)
 
-    def _began(self, line: Line) -> int:
+    def _began(self, line: LedgerLine) -> int:
         """The first entry of the command that caused this one: its receipt names that."""
         if self._command is not None:
             first, last = self._command
@@ -279,7 +279,7 @@ class _Reader:
                 return first
         return line.seq
 
-    def _event(self, line: Line, event: AnyEvent) -> None:
+    def _event(self, line: LedgerLine, event: AnyEvent) -> None:
         match event:
             case CanaryStarted(release=number, weight=weight):
                 self._candidate = number
@@ -319,7 +319,7 @@ class _Reader:
             self._signs.pop(release, None)
 
     def _incident(
-        self, line: Line, release: int, event: Literal["rolled_back", "candidate_rolled_back"]
+        self, line: LedgerLine, release: int, event: Literal["rolled_back", "candidate_rolled_back"]
     ) -> None:
         automatic = line.actor.is_automatic
         own: Sign = "patrol" if automatic else "command"
@@ -350,7 +350,7 @@ class _Reader:
             (at for at in range(len(self._drills) - 1, -1, -1) if not self._drills[at][2].dry), None
         )
 
-    def _drill_over(self, line: Line, *, returned: bool = False) -> None:
+    def _drill_over(self, line: LedgerLine, *, returned: bool = False) -> None:
         """The newest drill ended, if it ran: by its return, or by a rollback within it."""
         at = self._newest()
         if at is None or not self._running:
@@ -362,7 +362,7 @@ class _Reader:
             over = replace(drill, lasted_s=max(line.at - drill.at, 0.0))
             self._drills[at] = (began, self._command[0], over)
 
-    def _filed(self, line: Line) -> None:
+    def _filed(self, line: LedgerLine) -> None:
         """How the newest drill came out; or a dry one, which has no other entry."""
         body = line.body
         ok, why = bool(body.get("ok")), str(body.get("why", ""))

@@ -18,7 +18,7 @@ from kedge.demo.questions import diagnosed
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
-    from kedge.demo.processes import Traffic
+    from kedge.demo.processes import TrafficProcess
     from kedge.demo.stage import Demo
 
 SNOWED, LABELS_S = 1_600, 8.0
@@ -26,7 +26,7 @@ SNOWED, LABELS_S = 1_600, 8.0
 DRILL = "4s"
 
 
-def ready(demo: Demo, traffic: Traffic) -> None:
+def ready(demo: Demo, traffic: TrafficProcess) -> None:
     """Could it be taken back now? Practise it, and look what else is missing."""
     demo.step("rollback-ready? Practise one under load, then ask what is missing")
     pages: Any = demo.kedge.run("alerts", "flights").data
@@ -48,7 +48,7 @@ def ready(demo: Demo, traffic: Traffic) -> None:
     demo.watch(traffic, 0.0)
 
 
-def snow_act(demo: Demo, traffic: Traffic) -> None:
+def snow_act(demo: Demo, traffic: TrafficProcess) -> None:
     """Let it snow, and ask whether to go back."""
     demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
     production = demo.kedge.status()["production"]["release"]

@@ -15,7 +15,7 @@ from kedge.demo.questions import apply, diagnosed
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
-    from kedge.demo.processes import Traffic
+    from kedge.demo.processes import TrafficProcess
     from kedge.demo.stage import Demo
 
 LABELLED, LATE_S = 1_250, 7.0
@@ -25,7 +25,7 @@ CAP = -log(1e-3)
 AFTER_S = 2.0
 
 
-def features_act(demo: Demo, traffic: Traffic, work: Path) -> dict[str, Any]:
+def features_act(demo: Demo, traffic: TrafficProcess, work: Path) -> dict[str, Any]:
     """Roll the mistake into production against advice, and take it back."""
     demo.step("act two: the same model, and a transformation that takes the hour in UTC")
     told = apply(demo, work, wrong=True)

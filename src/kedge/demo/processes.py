@@ -34,7 +34,7 @@ class DemoFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CommandResult:
     """What a command said."""
 
     code: int
@@ -70,7 +70,7 @@ class Kedge:
         self.work = work
         self.environment = env
 
-    def run(self, *words: str, codes: Sequence[int] = (0,)) -> Said:
+    def run(self, *words: str, codes: Sequence[int] = (0,)) -> CommandResult:
         """Run a command with --json.
 
         Raises:
@@ -97,14 +97,14 @@ class Kedge:
             data = json.loads(done.stdout)
         except ValueError:
             raise DemoFailed(f"{what} did not answer in JSON:\n{done.stdout}") from None
-        return Said(done.returncode, data, started, took_ms)
+        return CommandResult(done.returncode, data, started, took_ms)
 
     def status(self) -> dict[str, Any]:
         """What `kedge status flights` says."""
         return self.run("status", "flights").data
 
 
-class Child:
+class DemoProcess:
     """A process in a group of its own: Ctrl-C in the terminal reaches only the demo."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, **options: Any) -> None:
@@ -148,7 +148,7 @@ class Child:
             return
 
 
-class Up(Child):
+class Up(DemoProcess):
     """`kedge up`."""
 
     def __init__(self, kedge: Kedge, port: int) -> None:
@@ -179,7 +179,7 @@ class Up(Child):
         raise DemoFailed(f"{path} is not answered within {within_s:.0f} s\n{self.tail()}")
 
 
-class Outcomes:
+class LabelFeed:
     """Hands in late labels as their files appear, from a thread of its own."""
 
     def __init__(self, kedge: Kedge, folder: Path) -> None:
@@ -214,7 +214,7 @@ class Outcomes:
         self._thread.join(STOP_S)
 
 
-class Traffic(Child):
+class TrafficProcess(DemoProcess):
     """The load, in its own process. `latest` is what it said last."""
 
     def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float, outcomes: Path) -> None:

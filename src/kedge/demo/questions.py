@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from kedge.demo.processes import Said
+from kedge.demo.processes import CommandResult
 from kedge.system.pause import pause
 from kedge.system.terminal import show
 
@@ -18,7 +18,7 @@ class Asking(Protocol):
 
     diagnoses: list[dict[str, Any]]
 
-    def shell(self, *words: str) -> Said:
+    def shell(self, *words: str) -> CommandResult:
         """Show a command, run it, and return what it said."""
 
 

@@ -23,11 +23,11 @@ from typing import Any
 from kedge.demo.pace import load
 from kedge.demo.processes import (
     HERE,
+    CommandResult,
     DemoFailed,
     Kedge,
-    Outcomes,
-    Said,
-    Traffic,
+    LabelFeed,
+    TrafficProcess,
     Up,
     environment,
     free_port,
@@ -92,14 +92,14 @@ class Demo:
         self.epoch_left = (0, "")
         self.verdicts: list[dict[str, Any]] = []
         self.receipts: dict[str, dict[str, Any]] = {}
-        self.by_hand: Said | None = None
+        self.by_hand: CommandResult | None = None
         self._rate_told = 0.0
 
     def step(self, title: str) -> None:
         """Announce a step."""
         say(f"\n[{time.perf_counter() - self.began:5.1f} s] {title}")
 
-    def shell(self, *words: str, codes: tuple[int, ...] = (0,)) -> Said:
+    def shell(self, *words: str, codes: tuple[int, ...] = (0,)) -> CommandResult:
         """Show a command, then run it."""
         shown = " ".join(f'"{word}"' if " " in word else word for word in words)
         say(f"  $ kedge {shown}")
@@ -194,7 +194,7 @@ class Demo:
         if said["version"] != name:
             raise DemoFailed(f"{name} was registered as {said['version']}")
 
-    def send(self, up: Up) -> Traffic:
+    def send(self, up: Up) -> TrafficProcess:
         """Start the traffic."""
         self.step(
             f"traffic: flights of July to December, {self.rate:.0f} requests a second, "
@@ -202,16 +202,16 @@ class Demo:
         )
         folder = (WORK / "outcomes").absolute()
         folder.mkdir()
-        traffic = Traffic(self.kedge, CACHE.absolute(), up.port, self.rate, folder)
+        traffic = TrafficProcess(self.kedge, CACHE.absolute(), up.port, self.rate, folder)
         self.cleanup.callback(traffic.kill)
         self.traffic = traffic
-        self.outcomes = Outcomes(self.kedge, folder)
+        self.outcomes = LabelFeed(self.kedge, folder)
         self.cleanup.callback(self.outcomes.stop)
         traffic.wait_until_it_flows()
         self.watch(traffic, 2.0)
         return traffic
 
-    def watch(self, traffic: Traffic, seconds: float) -> None:
+    def watch(self, traffic: TrafficProcess, seconds: float) -> None:
         """Let the traffic flow for a while, then show what the client saw."""
         pause(seconds)
         traffic.check()
@@ -223,7 +223,7 @@ class Demo:
         )
         self.tell_pace(traffic)
 
-    def watch_answers(self, traffic: Traffic, answers: int, late_s: float) -> float:
+    def watch_answers(self, traffic: TrafficProcess, answers: int, late_s: float) -> float:
         """Let so many more requests be answered, and so many seconds pass; returns the seconds.
 
         Raises:
@@ -240,7 +240,7 @@ class Demo:
         pause(late_s)
         return time.perf_counter() - began
 
-    def tell_pace(self, traffic: Traffic) -> None:
+    def tell_pace(self, traffic: TrafficProcess) -> None:
         """Say why there are fewer requests than before, where that is so."""
         rate = float(traffic.latest.get("rate", self.rate))
         if not 0.8 < rate / self._rate_told < 1.25:
@@ -315,7 +315,7 @@ class Demo:
             }
         )
 
-    def show_shadow(self, traffic: Traffic) -> None:
+    def show_shadow(self, traffic: TrafficProcess) -> None:
         """Shadow v2 until the patrol has judged it."""
         self.step(
             "v2 looks better offline. Shadow it: the same inputs, silently; outcomes come late"
@@ -339,7 +339,7 @@ class Demo:
         self.shell("abort", "flights")
         self.watch(traffic, 0.0)
 
-    def show_canary(self, traffic: Traffic) -> None:
+    def show_canary(self, traffic: TrafficProcess) -> None:
         """Try a canary: refused, then overridden; the patrol takes it back."""
         self.step("try a canary: callers are customers, so kedge says no")
         refused = self.shell("canary", "flights", "v2", "--weight", "50", codes=(1,)).error
@@ -394,7 +394,7 @@ class Demo:
             pause(0.2)
         raise DemoFailed(f"no receipt of entry {entry['seq']}")
 
-    def promote_the_better_one(self, traffic: Traffic) -> None:
+    def promote_the_better_one(self, traffic: TrafficProcess) -> None:
         """Shadow v3 and leave the rest to the patrol."""
         self.step("an honest, better v3: shadowed, proven by outcomes, promoted by the patrol")
         apply(self, WORK, wrong=False)
@@ -442,7 +442,7 @@ class Demo:
             f"({said.took_ms:.0f} ms with the command's own start and end)"
         )
 
-    def roll_back_production(self, traffic: Traffic) -> None:
+    def roll_back_production(self, traffic: TrafficProcess) -> None:
         """Put v2 into production against all advice, and take that back too."""
         self.step("now v2 into production, against all advice; then roll that back, by hand")
         refused = self.shell("promote", "flights", "v2", "--full", codes=(1,)).error
@@ -454,7 +454,7 @@ class Demo:
 
     # ------------------------------------------------------------ the end
 
-    def finish(self, up: Up, traffic: Traffic) -> int:
+    def finish(self, up: Up, traffic: TrafficProcess) -> int:
         """Stop everything in order, print the tables, write the report."""
         self.step("stop the traffic, then kedge")
         summary = traffic.finish()
@@ -530,7 +530,7 @@ class Demo:
         return {name: self.receipts[which][key] for name, (_, key) in PARTS.items()}
 
     def seen_by_client(
-        self, epoch: int, left: str, said: Said | None, summary: dict[str, Any]
+        self, epoch: int, left: str, said: CommandResult | None, summary: dict[str, Any]
     ) -> dict[str, float | int | None]:
         """What the client saw of a rollback: by the epoch in each answer, on the host's clock.
 

@@ -62,7 +62,7 @@ DATATYPES = {"U": "BYTES", "i": "INT32", "f": "FP32"}
 
 
 @dataclass(slots=True)
-class Asked:
+class Exchange:
     """One request and what came of it. Times are seconds of the host's monotonic clock."""
 
     row: int
@@ -75,7 +75,7 @@ class Asked:
     p_late: float = float("nan")
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """One kept-alive HTTP/1.1 connection with at most one request under way."""
 
     def __init__(self) -> None:
@@ -161,13 +161,13 @@ class Traffic:
         self.flights = flights
         self.port = port
         self.pace = Pace(rate)
-        self.asked: list[Asked] = []
+        self.asked: list[Exchange] = []
         self.stopped = asyncio.Event()
         self._failures: Counter[str] = Counter()
         self._by_release: Counter[str] = Counter()
         self._by_arm: Counter[str] = Counter()
-        self._finished: list[Asked] = []
-        self._idle: list[Connection] = []
+        self._finished: list[Exchange] = []
+        self._idle: list[HttpConnection] = []
         self._names = [*flights.columns]
         self._datatypes = [DATATYPES[c.dtype.kind] for c in flights.columns.values()]
         self._texts = dict(zip(flights.columns, map(_texts, flights.columns.values()), strict=True))
@@ -203,7 +203,7 @@ class Traffic:
                 await asyncio.sleep(due - loop.time())
             if len(under_way) >= MOST_WAITING:
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            asked = Asked(row=self._row(number), due=due)
+            asked = Exchange(row=self._row(number), due=due)
             self.asked.append(asked)
             task = loop.create_task(self._one(number, asked))
             under_way.add(task)
@@ -228,7 +228,7 @@ class Traffic:
         snow = len(self.flights) - self._ordinary
         return self._ordinary + (number - self._snowing_since) % snow
 
-    async def _one(self, number: int, asked: Asked) -> None:
+    async def _one(self, number: int, asked: Exchange) -> None:
         loop = asyncio.get_running_loop()
         connection = None
         try:
@@ -251,7 +251,7 @@ class Traffic:
         else:
             connection.drop()
 
-    def _book(self, asked: Asked, now: float) -> None:
+    def _book(self, asked: Exchange, now: float) -> None:
         asked.done = now
         self._finished.append(asked)
         if asked.failure is None:
@@ -260,7 +260,7 @@ class Traffic:
         else:
             self._failures[asked.failure] += 1
 
-    async def _connection(self) -> Connection:
+    async def _connection(self) -> HttpConnection:
         """The connection used last, or a fresh one; never one that the server has closed."""
         loop = asyncio.get_running_loop()
         oldest = loop.time() - IDLE_S
@@ -269,7 +269,7 @@ class Traffic:
             if connection.usable and connection.idle_since >= oldest:
                 return connection
             connection.drop()
-        _, fresh = await loop.create_connection(Connection, HOST, self.port)
+        _, fresh = await loop.create_connection(HttpConnection, HOST, self.port)
         return fresh
 
     async def _report(self, began: float) -> None:
@@ -330,7 +330,7 @@ class Traffic:
         }
 
 
-def epochs(answered: list[Asked]) -> dict[str, dict[str, dict[str, float | int]]]:
+def epochs(answered: list[Exchange]) -> dict[str, dict[str, dict[str, float | int]]]:
     """Per epoch and release: how many answers, and when the first and the last arrived.
 
     Times are of the host's monotonic clock, which every process on it reads alike.
@@ -352,7 +352,7 @@ def _texts(column: Any) -> list[str]:
     return ["null" if text == "nan" else text for text in column.astype(np.str_).tolist()]
 
 
-def _judge(asked: Asked, name: str, head: bytes, body: bytes) -> str | None:
+def _judge(asked: Exchange, name: str, head: bytes, body: bytes) -> str | None:
     """Read an answer into the books; returns what is wrong with it, None when nothing is."""
     if head[9:12] != b"200":
         return f"status {head[9:12].decode('latin-1')}"
@@ -370,7 +370,7 @@ def _judge(asked: Asked, name: str, head: bytes, body: bytes) -> str | None:
     return None if mine and 0.0 <= asked.p_late <= 1.0 else "wrong answer"
 
 
-def latency(asked: list[Asked]) -> dict[str, float | None]:
+def latency(asked: list[Exchange]) -> dict[str, float | None]:
     """Median and 99th percentile, in milliseconds from the moment each request was due."""
     spent = [(a.done - a.due) * 1e3 for a in asked if a.done and a.failure is None]
     if not spent:

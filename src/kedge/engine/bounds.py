@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from kedge.core import codec
-from kedge.core.bounds import BOUNDS, Seen, bounded, learn, misdeclared
+from kedge.core.bounds import BOUNDS, TrainingColumn, bounded, learn, misdeclared
 from kedge.core.errors import Refused
 from kedge.core.values import Field, Signature
 from kedge.ports import ColumnStatistics
@@ -77,10 +77,10 @@ def _stated(file: Path, signature: Signature) -> dict[str, Field]:
     return found
 
 
-def seen(statistics: ColumnStatistics) -> Seen:
+def seen(statistics: ColumnStatistics) -> TrainingColumn:
     """Return what a column of a training set shows of its bounds."""
     told = len(statistics.values) == statistics.distinct
-    return Seen(
+    return TrainingColumn(
         statistics.count - statistics.nulls,
         statistics.minimum,
         statistics.maximum,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kedge.core.diagnosis.summary import Filed
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import Refused
 from kedge.core.stored.ledger import Entry, Note
 from kedge.ports import Ledger
@@ -13,7 +13,7 @@ WITHIN = 10_000
 """Entries of the endpoint looked through: months of most, and some milliseconds beside a rollback."""
 
 
-def newest_finding(ledger: Ledger, endpoint: str) -> Filed | None:
+def newest_finding(ledger: Ledger, endpoint: str) -> DiagnosisSummary | None:
     """The newest diagnosis that was filed of an endpoint.
 
     Raises:
@@ -24,7 +24,7 @@ def newest_finding(ledger: Ledger, endpoint: str) -> Filed | None:
     return finding_of(entries[0]) if entries else None
 
 
-def finding_of(entry: Entry) -> Filed | None:
+def finding_of(entry: Entry) -> DiagnosisSummary | None:
     """The finding that an entry is; None when it is another one.
 
     Raises:
@@ -33,7 +33,7 @@ def finding_of(entry: Entry) -> Filed | None:
     if not isinstance(entry.event, Note) or entry.event.kind != "finding":
         return None
     try:
-        return msgspec.convert(entry.event.body, Filed)
+        return msgspec.convert(entry.event.body, DiagnosisSummary)
     except msgspec.ValidationError as error:
         raise Refused(
             f"entry {entry.seq}: {error}",

@@ -28,7 +28,7 @@ class TooLarge(Exception):
     """What stands in `status` of a process that held more memory than its limit."""
 
 
-class Held(Protocol):
+class KeptProcess(Protocol):
     """A process that is kept."""
 
     name: str
@@ -90,13 +90,13 @@ class MemoryBounds:
         """The bytes that a model process may hold."""
         return self._machine.for_model(memory_mb)
 
-    def limit(self, workers: Iterable[Held]) -> None:
+    def limit(self, workers: Iterable[KeptProcess]) -> None:
         """Set the limit of each worker, by what is inline now."""
         inline_mb = sum(memory_mb for memory_mb, _ in self.inline.values())
         for worker in workers:
             worker.memory_limit = self._machine.for_worker(inline_mb, self._workers)
 
-    def tend(self, child: Held, now: float) -> None:
+    def tend(self, child: KeptProcess, now: float) -> None:
         """End a process that holds more than it may: a model at once, a worker when it has answered what it has."""
         if child.memory_limit is None or child.pid is None:
             return
@@ -115,7 +115,7 @@ class MemoryBounds:
         if not child.fds or now - child.over_at > OVER_S:
             child.tell(signal.SIGKILL)
 
-    def _end(self, child: Held, held: int, starved: tuple[str, int] | None) -> None:
+    def _end(self, child: KeptProcess, held: int, starved: tuple[str, int] | None) -> None:
         assert child.memory_limit is not None
         place, of = f"supervisor.memory.{child.name}", child.memory_limit >> 20
         self._faults.note(place, TooLarge(f"it held {held >> 20} of {of} MB, and was ended"))
@@ -136,7 +136,7 @@ class MemoryBounds:
             return endpoint, release
         return asked
 
-    def _tell_kernel(self, worker: Held) -> None:
+    def _tell_kernel(self, worker: KeptProcess) -> None:
         """Tell the kernel how much a worker may allocate.
 
         Of data (RLIMIT_DATA), and not of addresses (RLIMIT_AS): maps of files, stacks and reserved heaps are

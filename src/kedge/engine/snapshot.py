@@ -11,7 +11,7 @@ from kedge.core.evidence.labels import Matching
 from kedge.core.evidence.scores import Scored
 from kedge.core.evidence.windows import (
     Agreement,
-    Example,
+    DisagreeingPair,
     Spent,
     Window,
 )
@@ -68,7 +68,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     totals: dict[str, list[int]] = {}
     agreement: dict[str, Agreement] = {}
     scores: dict[int, tuple[int, int, float, float]] = {}
-    examples: tuple[Example, ...] = ()
+    examples: tuple[DisagreeingPair, ...] = ()
     arms: dict[str, dict[int, tuple[int, int]]] = {}
     labels: Labels = Labels()
     costs: dict[str, Spent] = {}

@@ -50,7 +50,7 @@ from kedge.core.release.machine import apply, decide
 from kedge.core.release.needs import Need, needs
 from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.stored.ledger import Change, Entry, Note, Wanted
-from kedge.core.stored.roster import Hold, Member
+from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.engine import runbook
 from kedge.ports import Clock, Ledger, Roster, Signal
@@ -624,12 +624,12 @@ def first_of(need: Need) -> Need:
     return replace(need, copies=1)
 
 
-def _is_short(hold: Hold, need: Need) -> bool:
+def _is_short(hold: ReplicaHold, need: Need) -> bool:
     """Whether some of its processes answer and not all; a replica that does not tell has all."""
     return 0 < hold.copies < need.copies
 
 
-def _lack(hold: Hold | None, need: Need) -> Lack:
+def _lack(hold: ReplicaHold | None, need: Need) -> Lack:
     where = f"(r{need.release}, {need.placement})"
     if hold is None:
         return Lack(Unready.NOT_LOADED, f"not loaded {where}")
@@ -658,7 +658,7 @@ def attempts(
     }
 
 
-def _hold(member: Member, endpoint: str, release: int, placement: Placement) -> Hold | None:
+def _hold(member: Member, endpoint: str, release: int, placement: Placement) -> ReplicaHold | None:
     for hold in member.holds:
         if (hold.endpoint, hold.release, hold.placement) == (endpoint, release, placement):
             return hold

@@ -19,7 +19,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from kedge.core.automation import Facts, canary_steps, guardrails, rules
+from kedge.core.automation import PatrolFacts, canary_steps, guardrails, rules
 from kedge.core.evidence import stats
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.cost_judge import CostJudge, figure
@@ -39,7 +39,7 @@ from kedge.core.evidence.windows import (
     OURS,
     Agreement,
     Counts,
-    Example,
+    DisagreeingPair,
     Growing,
     Spent,
     Window,
@@ -95,7 +95,7 @@ class Watch:
         self.totals: dict[str, list[int]] = {}
         self.agreement: dict[str, Agreement] = {}
         self.scores: dict[int, tuple[int, int, float, float]] = {}
-        self.examples: tuple[Example, ...] = ()
+        self.examples: tuple[DisagreeingPair, ...] = ()
         self._arms: dict[str, dict[int, tuple[int, int]]] = {}
         self.labels = Labels()
         self.costs: dict[str, Spent] = {}
@@ -430,13 +430,13 @@ class Watch:
 
     # ------------------------------------------------------------ telling
 
-    def facts(self, now: float) -> Facts:
+    def facts(self, now: float) -> PatrolFacts:
         """What is known, for the policy to decide on."""
         self.settle(now)
         whole = {(name, "") for name in self.rules.rails}
         production, candidate = self.totals.get("", [0, 0])
         step = self._requests.get("", [0, 0])
-        return Facts(
+        return PatrolFacts(
             overall=overall(self._judge, self.arms),
             verdicts=(
                 *self._believed(verdicts(self._judge, self._shown(), only=whole, arms=self.arms)),

@@ -26,7 +26,7 @@ from kedge.engine.replica.follower import Replica
 from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, bound_unsent
 from kedge.gateway.http.protocol import BoundedProtocol
-from kedge.gateway.http.server import Server
+from kedge.gateway.http.server import GatewayServer
 from kedge.gateway.watchdog import watched_loop
 from kedge.system.files import Door, connect_to
 from kedge.system.pause import pause
@@ -95,7 +95,7 @@ def serve(
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    server = Server(config, gateway, drain_s)
+    server = GatewayServer(config, gateway, drain_s)
     for sig in (signal.SIGTERM, RELIEVE):
         signal.signal(sig, server.handle_exit)
 
@@ -117,7 +117,9 @@ def serve(
     uvloop.run(main())
 
 
-async def _wait(replica: Replica, server: Server, served: Callable[[], Collection[str]]) -> None:
+async def _wait(
+    replica: Replica, server: GatewayServer, served: Callable[[], Collection[str]]
+) -> None:
     """Wait until this worker serves everything, or everything that anyone could.
 
     It stays closed while it lacks an endpoint that other workers serve: it would take their

@@ -15,7 +15,7 @@ from kedge.core.release.commands import Drill, Return
 from kedge.core.release.machine import decide
 from kedge.core.release.needs import within_window
 from kedge.core.routing import compile_plan
-from kedge.core.speed import SLO_S, Filed, Line, Speed, speed
+from kedge.core.speed import SLO_S, DrillResult, LedgerLine, Speed, speed
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
@@ -143,7 +143,7 @@ def _deaf(place: Workplace) -> str:
 
 def drill_of(
     place: Workplace, endpoint: str, *, for_s: float | None, ended: threading.Event, say: Say
-) -> Filed:
+) -> DrillResult:
     """Go back for a while, under whatever traffic there is, and restore.
 
     Args:
@@ -162,7 +162,9 @@ def drill_of(
     began, until = place.clock.monotonic(), place.clock.unix() + for_s
     assert state.back is not None
     assert state.production is not None
-    plain = Filed(ok=False, total_s=0.0, release=state.back, left=state.production, for_s=for_s)
+    plain = DrillResult(
+        ok=False, total_s=0.0, release=state.back, left=state.production, for_s=for_s
+    )
     control = place.control(say, probe(place), prepare_s=for_s / 2)
     if why := _deaf(place):
         return _file(place, endpoint, msgspec.structs.replace(plain, why=why))
@@ -276,7 +278,7 @@ def _counted(
     return answered, failed
 
 
-def _file(place: Workplace, endpoint: str, filed: Filed) -> Filed:
+def _file(place: Workplace, endpoint: str, filed: DrillResult) -> DrillResult:
     place.ledger.note(
         endpoint,
         Note(kind="drill", body=msgspec.to_builtins(filed)),
@@ -287,7 +289,7 @@ def _file(place: Workplace, endpoint: str, filed: Filed) -> Filed:
     return filed
 
 
-def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> Filed:
+def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> DrillResult:
     """Everything of a drill but the flip: decide, prepare, compile what would be routed, ask it.
 
     Raises:
@@ -297,7 +299,7 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
     for_s = for_s or usual_bound(state, place.clock.unix())
     assert state.back is not None
     assert state.production is not None
-    plain = Filed(
+    plain = DrillResult(
         ok=False, total_s=0.0, release=state.back, left=state.production, dry=True, for_s=for_s
     )
     if why := _deaf(place):
@@ -351,14 +353,14 @@ def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, i
     return found
 
 
-def line_of(entry: Entry) -> Line:
+def line_of(entry: Entry) -> LedgerLine:
     """An entry of the ledger as the core reads it."""
     at = read_instant(entry.at)
     if isinstance(entry.event, Note):
-        return Line(
+        return LedgerLine(
             entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body, actor=entry.actor
         )
-    return Line(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
+    return LedgerLine(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
 
 
 def speed_data(found: dict[str, tuple[Speed, int | None]]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from kedge.engine.submission import Say
 from kedge.engine.unrecorded import unrecorded
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
-from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
+from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
 from kedge.tabular.rows import bounded_lines
 from kedge.workspace import Workplace
 
@@ -51,7 +51,7 @@ KNOWN = frozenset({"id", "value", "at", "label_version"})
 """What is read. Other columns are passed over, unless they look like one of these misspelt."""
 
 
-class Fault(str):
+class LineFault(str):
     """What is wrong with a line, or with a file, where, and how to fix it."""
 
     __slots__ = ("rows",)
@@ -106,7 +106,7 @@ def hand_in(
     target = _target(place, endpoint)
     if form is not None:
         check_form(form)
-    reading = Reading(place.clock.unix(), target, form)
+    reading = OutcomeReading(place.clock.unix(), target, form)
     return _join(place, endpoint, read(path, reading), target, by, say)
 
 
@@ -123,7 +123,7 @@ def hand_in_lines(
     target = _target(place, endpoint)
     if form is not None:
         check_form(form)
-    reading = Reading(place.clock.unix(), target, form)
+    reading = OutcomeReading(place.clock.unix(), target, form)
     return _join(place, endpoint, _json_lines(lines, "line ", reading), target, by, say)
 
 
@@ -139,7 +139,7 @@ def _target(place: Workplace, endpoint: str) -> Target:
 def _join(
     place: Workplace,
     endpoint: str,
-    found: Iterator[Placed | Fault],
+    found: Iterator[Placed | LineFault],
     target: Target,
     by: str,
     say: Say,
@@ -155,7 +155,7 @@ def _join(
     while batch := list(islice(found, BATCH)):
         placed = [one for one in batch if isinstance(one, Placed)]
         outcomes = [one.outcome for one in placed]
-        bad = [one for one in batch if isinstance(one, Fault)]
+        bad = [one for one in batch if isinstance(one, LineFault)]
         unreadable += sum(one.rows for one in bad)
         faults += [str(one) for one in bad][: FAULTS - len(faults)]
         for one in outcomes:
@@ -199,7 +199,7 @@ def _waiting(place: Workplace, endpoint: str, total: Joined) -> dict[str, Any]:
 # ---------------------------------------------------------------- reading
 
 
-class Reading(NamedTuple):
+class OutcomeReading(NamedTuple):
     """What the lines of outcomes are read for.
 
     Attributes:
@@ -214,7 +214,7 @@ class Reading(NamedTuple):
     form: str | None = None
 
 
-def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+def read(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
     """Return the outcomes of a file, and its faults, in order.
 
     Raises:
@@ -237,7 +237,7 @@ def read(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     )
 
 
-def _json_file(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+def _json_file(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
     try:
         with path.open("rb") as file:
             yield from _json_lines(bounded_lines(file, LINE), f"{path.name}:", reading)
@@ -245,37 +245,39 @@ def _json_file(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
         yield _unread(path, error)
 
 
-def _unread(path: Path, error: OSError) -> Fault:
-    return Fault(f"{path.name}: {error.strerror or error}")
+def _unread(path: Path, error: OSError) -> LineFault:
+    return LineFault(f"{path.name}: {error.strerror or error}")
 
 
-def _json_lines(lines: Iterable[bytes], place: str, reading: Reading) -> Iterator[Placed | Fault]:
+def _json_lines(
+    lines: Iterable[bytes], place: str, reading: OutcomeReading
+) -> Iterator[Placed | LineFault]:
     for number, given in enumerate(lines, 1):
         line = given
         if number == 1:
             try:
                 line = codec.utf8(line)
             except ValueError as error:
-                yield Fault(f"{place}1: {error}")
+                yield LineFault(f"{place}1: {error}")
                 return
         if not line.strip():
             continue
         if len(line) > LINE:
-            yield Fault(f"{place}{number}: has more than {LINE:,} bytes")
+            yield LineFault(f"{place}{number}: has more than {LINE:,} bytes")
             continue
         try:
             raw = msgspec.json.decode(line)
             one = _outcome(raw, f"{place}{number}", reading)
         except UnicodeDecodeError:
-            one = Fault(f"{place}{number}: {codec.NOT_UTF8}")
+            one = LineFault(f"{place}{number}: {codec.NOT_UTF8}")
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
             # it costs this line, and never the rest.
-            one = Fault(f"{place}{number}: not a JSON object: {tell_fault(error)}")
+            one = LineFault(f"{place}{number}: not a JSON object: {tell_fault(error)}")
         yield one
 
 
-def _csv(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+def _csv(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
     try:
         with path.open("rb") as raw:
             codec.utf8(raw.read(4))
@@ -283,25 +285,27 @@ def _csv(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
     except OSError as error:
         yield _unread(path, error)
     except ValueError as error:
-        yield Fault(f"{path.name}:1: {error}")
+        yield LineFault(f"{path.name}:1: {error}")
 
 
-def _csv_rows(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+def _csv_rows(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
     # Bytes that are no UTF-8 become surrogates, which no text has: they cost their line.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
             names = list(reader.fieldnames or ())
         except csv.Error as error:
-            yield Fault(f"{path.name}:1: {error}")
+            yield LineFault(f"{path.name}:1: {error}")
             return
         if not {"id", "value"} <= set(names):
             header = ", ".join(names) or "nothing"
-            yield Fault(f"{path.name}:1: the header must name id and value; got {header[:SHOWN]!r}")
+            yield LineFault(
+                f"{path.name}:1: the header must name id and value; got {header[:SHOWN]!r}"
+            )
             return
         twice = sorted(name for name in KNOWN if names.count(name) > 1)
         if twice:
-            yield Fault(f"{path.name}:1: the header names {twice[0]} twice")
+            yield LineFault(f"{path.name}:1: the header names {twice[0]} twice")
             return
         rows = iter(reader)
         while True:
@@ -310,12 +314,12 @@ def _csv_rows(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Fault(f"{path.name}:{reader.line_num + 1}: {error}")
+                yield LineFault(f"{path.name}:{reader.line_num + 1}: {error}")
                 continue
             given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
             place = f"{path.name}:{reader.line_num}"
             if any(isinstance(word, str) and not _is_utf8(word) for word in given.values()):
-                yield Fault(f"{place}: {codec.NOT_UTF8}")
+                yield LineFault(f"{place}: {codec.NOT_UTF8}")
                 continue
             yield _outcome({"value": None, **given, **_typed(given, reading)}, place, reading)
 
@@ -324,7 +328,7 @@ def _is_utf8(word: str) -> bool:
     return word.isascii() or not any("\udc80" <= each <= "\udcff" for each in word)
 
 
-def _typed(given: dict[str, Any], reading: Reading) -> dict[str, Any]:
+def _typed(given: dict[str, Any], reading: OutcomeReading) -> dict[str, Any]:
     """Return the numbers of a CSV, which has only text.
 
     What a value is, the output says. Where none is known yet, text that a number would not be
@@ -347,22 +351,22 @@ PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
 """Digits that begin with a zero, or are more than a float holds: a code, and no number."""
 
 
-def _parquet(path: Path, reading: Reading) -> Iterator[Placed | Fault]:
+def _parquet(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
     hint = "pip install 'kedge[analytics]', or hand in CSV or JSON lines"
     try:
         for number, given in enumerate(parquet_rows(path, _picked, hint), 1):
             yield _outcome(given, f"{path.name}: row {number}", reading)
     except UnreadableFile as error:
-        yield Fault(f"{path.name}: {error}", error.rows)
+        yield LineFault(f"{path.name}: {error}", error.rows)
 
 
-_NUMBERS = (Kind.WHOLE, Kind.REAL, Kind.WIDE)
-_INSTANTS = (Kind.ZONED, Kind.NAIVE, Kind.DATE)
-COLUMN_KINDS: dict[str, tuple[Kind, ...]] = {
-    "id": (Kind.TEXT, Kind.NULL),
-    "value": (Kind.BOOL, *_NUMBERS, Kind.TEXT, Kind.NULL),
-    "at": (*_NUMBERS, Kind.TEXT, *_INSTANTS, Kind.NULL),
-    "label_version": (Kind.TEXT, Kind.NULL),
+_NUMBERS = (ColumnKind.WHOLE, ColumnKind.REAL, ColumnKind.WIDE)
+_INSTANTS = (ColumnKind.ZONED, ColumnKind.NAIVE, ColumnKind.DATE)
+COLUMN_KINDS: dict[str, tuple[ColumnKind, ...]] = {
+    "id": (ColumnKind.TEXT, ColumnKind.NULL),
+    "value": (ColumnKind.BOOL, *_NUMBERS, ColumnKind.TEXT, ColumnKind.NULL),
+    "at": (*_NUMBERS, ColumnKind.TEXT, *_INSTANTS, ColumnKind.NULL),
+    "label_version": (ColumnKind.TEXT, ColumnKind.NULL),
 }
 """What is read of a Parquet file, and what it may hold."""
 WRITTEN_AS = {
@@ -393,27 +397,27 @@ def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
         if near is not None:
             raise UnreadableFile(f"column {key} is unknown, did you mean {near}?")
     return {
-        name: column_as(name, kinds[name], exact=True, naive=Kind.TEXT)
+        name: column_as(name, kinds[name], exact=True, naive=ColumnKind.TEXT)
         for name in COLUMN_KINDS
         if name in kinds
     }
 
 
-def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
+def _outcome(raw: Any, place: str, reading: OutcomeReading) -> Placed | LineFault:
     if not isinstance(raw, dict):
-        return Fault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
+        return LineFault(f'{place}: not an object; write {{"id": "...", "value": 1}}')
     name, value, when = raw.get("id"), raw.get("value"), raw.get("at")
     version = raw.get("label_version") or ""
     if len(raw) > COLUMNS:
-        return Fault(f"{place}: has {len(raw):,} columns (limit {COLUMNS:,})")
+        return LineFault(f"{place}: has {len(raw):,} columns (limit {COLUMNS:,})")
     for key in raw.keys() - KNOWN:
         near = _known_beside(str(key))
         if near is not None:
-            return Fault(f"{place}: {key} is unknown, did you mean {near}?")
+            return LineFault(f"{place}: {key} is unknown, did you mean {near}?")
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
-        return Fault(f"{place}: id must be the id of a prediction, as the gateway gave it")
+        return LineFault(f"{place}: id must be the id of a prediction, as the gateway gave it")
     if "value" not in raw:
-        return Fault(f"{place}: value is missing; null says that no label will ever come")
+        return LineFault(f"{place}: value is missing; null says that no label will ever come")
     if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         value = int(value)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -422,14 +426,14 @@ def _outcome(raw: Any, place: str, reading: Reading) -> Placed | Fault:
     if not (value is None or isinstance(value, bool | float | str)) or (
         isinstance(value, float) and not isfinite(value)
     ):
-        return Fault(f"{place}: value must be a finite number, a word, true, false or null")
+        return LineFault(f"{place}: value must be a finite number, a word, true, false or null")
     if isinstance(value, str) and len(value) > LONGEST:
-        return Fault(f"{place}: value has {len(value)} characters; at most {LONGEST}")
+        return LineFault(f"{place}: value has {len(value)} characters; at most {LONGEST}")
     if not isinstance(version, str) or len(version) > LONGEST:
-        return Fault(f"{place}: label_version must be a word")
+        return LineFault(f"{place}: label_version must be a word")
     at = _instant(when, reading.now, reading.form)
-    if isinstance(at, Fault):
-        return Fault(f"{place}: {at}")
+    if isinstance(at, LineFault):
+        return LineFault(f"{place}: {at}")
     return Placed(place, Outcome(name, normal(reading.target, value), at, version))
 
 
@@ -449,7 +453,7 @@ def _float(number: float | Decimal) -> float:
         return inf
 
 
-def _instant(when: Any, now: float, form: str | None = None) -> float | Fault | None:
+def _instant(when: Any, now: float, form: str | None = None) -> float | LineFault | None:
     """Return when an outcome became known: Unix seconds, ISO 8601 with a time zone, or `form`."""
     if when is None:
         return None
@@ -459,6 +463,6 @@ def _instant(when: Any, now: float, form: str | None = None) -> float | Fault | 
         else:
             at = read_instant(float(when) if isinstance(when, Decimal) else when, zone_needed=True)
     except ValueError as error:
-        return Fault(f"at: {error}")
+        return LineFault(f"at: {error}")
     why = untrue(at, now)
-    return at if why is None else Fault(f"at: {why}")
+    return at if why is None else LineFault(f"at: {why}")

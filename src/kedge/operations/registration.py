@@ -21,7 +21,7 @@ from kedge.core.values import Field, ModelVersion, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
 from kedge.ports import Flavour, Loader, Proof
-from kedge.system.interpreter import Absence
+from kedge.system.interpreter import HiddenModules
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor
 
@@ -118,7 +118,7 @@ def import_loader(points: Loaders, flavour: str) -> Loader:
         KeyError, UnfitModel: as `Loaders`.
     """
     try:
-        with Absence("pandas"):
+        with HiddenModules("pandas"):
             return points[flavour]
     except UnfitModel:
         return points[flavour]

@@ -17,7 +17,7 @@ import structlog
 from kedge.adapters import process
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.config.locate import find_workers, is_worker
-from kedge.config.model import Alerts, Server
+from kedge.config.model import Alerts, ServerSettings
 from kedge.core.codec import encode
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.features.generations import Online
@@ -63,7 +63,7 @@ LAST_WORDS = 300
 
 
 def run_supervisor(
-    server: Server,
+    server: ServerSettings,
     online: Online,
     *,
     alerts: Alerts,
@@ -131,7 +131,7 @@ def run_supervisor(
 
 def supervisor_of(
     place: Workplace,
-    server: Server,
+    server: ServerSettings,
     online: Online,
     alerts: Alerts,
     run_dir: Path,
@@ -171,7 +171,7 @@ def supervisor_of(
     )
 
 
-def prepare(place: Workplace, server: Server) -> None:
+def prepare(place: Workplace, server: ServerSettings) -> None:
     """Make what this host's processes need, and remove what earlier ones left. Raises as `read_tokens`."""
     if server.tester_token_file:
         read_tokens(Path(server.tester_token_file))
@@ -184,7 +184,7 @@ def prepare(place: Workplace, server: Server) -> None:
 
 
 def _take_over(
-    place: Workplace, server: Server, run_dir: Path, handed: Handover | None
+    place: Workplace, server: ServerSettings, run_dir: Path, handed: Handover | None
 ) -> tuple[list[Predecessor], socket.socket]:
     """What served here before, and the listener: from the image before this one, or from the machine."""
     if handed is not None:
@@ -216,7 +216,7 @@ def say_not_fenced(fence: str, say: Say) -> None:
 
 
 def announcement_of(
-    supervisor: Supervisor, server: Server, listener: socket.socket, logs: Path, say: Say
+    supervisor: Supervisor, server: ServerSettings, listener: socket.socket, logs: Path, say: Say
 ) -> Announcement:
     """Build what says "serving" once a worker answers."""
     host, port = listener.getsockname()[:2]
@@ -250,7 +250,7 @@ def restart_of(
     relief: Relief,
     lock: SupervisorLock,
     listener: socket.socket,
-    server: Server,
+    server: ServerSettings,
     state_dir: Path,
     image: int,
     faults: ProcessFaults,
@@ -281,7 +281,7 @@ def restart_of(
     return restart
 
 
-def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
+def try_out(server: ServerSettings, state_dir: Path, standing: Standing) -> None:
     """Raise if this code with these settings could not go on where another image stands.
 
     Raises:
@@ -325,7 +325,7 @@ def try_out(server: Server, state_dir: Path, standing: Standing) -> None:
 
 
 def inherit(
-    place: Workplace, server: Server, run_dir: Path
+    place: Workplace, server: ServerSettings, run_dir: Path
 ) -> tuple[tuple[int, ...], socket.socket]:
     """The workers that a killed predecessor left behind, and the socket on which they listen.
 
@@ -369,7 +369,9 @@ def known_workers(place: Workplace) -> tuple[int, ...]:
     return tuple(found)
 
 
-def worker_commands(server: Server, run_dir: Path, state_dir: Path, fd: int) -> dict[str, Launch]:
+def worker_commands(
+    server: ServerSettings, run_dir: Path, state_dir: Path, fd: int
+) -> dict[str, Launch]:
     """How each gateway worker is started."""
     return {
         f"w{number}": Launch(

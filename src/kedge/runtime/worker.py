@@ -15,7 +15,7 @@ from kedge.adapters.records import RECORDS_DIR
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import SPOOL
 from kedge.config.locate import is_worker
-from kedge.config.model import ANYONE, Server
+from kedge.config.model import ANYONE, ServerSettings
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.records import JoinRow
 from kedge.core.stored.roster import Member
@@ -33,7 +33,7 @@ from kedge.gateway.auth import SECRET, Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
-from kedge.gateway.http.infer import Bounds
+from kedge.gateway.http.infer import WorkerBounds
 from kedge.gateway.http.peers import Peers
 from kedge.gateway.worker import Handoff, serve
 from kedge.operations.registration import Loaders
@@ -47,7 +47,9 @@ from kedge.workspace import Workplace, new_member
 log = structlog.get_logger("kedge.worker")
 
 
-def run_worker(server: Server, *, slot: str, fd: int, run_dir: Path, state_dir: Path) -> None:
+def run_worker(
+    server: ServerSettings, *, slot: str, fd: int, run_dir: Path, state_dir: Path
+) -> None:
     """Be one gateway worker. Returns when it was told to stop."""
     raise_open_files()
     set_fence(state_dir, server.fence)
@@ -136,11 +138,11 @@ def new_pool(
     )
 
 
-def bounds_of(server: Server, state_dir: Path) -> Bounds:
+def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
     """Return what one worker takes of its callers, and whom it believes."""
     anyone = server.entity_from == ANYONE
     tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
-    return Bounds(
+    return WorkerBounds(
         body=int(server.max_body_mb * 2**20),
         requests=server.max_in_flight,
         testers=Tokens(state_dir / SECRET, *tokens),

@@ -165,7 +165,7 @@ class ModelDoor:
             self._line = None
 
 
-class Given(NamedTuple):
+class HandedSocket(NamedTuple):
     """What a process was handed."""
 
     words: bytes
@@ -174,7 +174,7 @@ class Given(NamedTuple):
     """The descriptor of its status file."""
 
 
-def receive(line: socket.socket) -> Given | None:
+def receive(line: socket.socket) -> HandedSocket | None:
     """Return what the starter hands over; None when it has hung up.
 
     Raises:
@@ -185,4 +185,4 @@ def receive(line: socket.socket) -> Given | None:
         return None
     if len(found) != 2:
         raise ConnectionError(f"{len(found)} descriptors were handed over, not 2")
-    return Given(words, socket.socket(fileno=found[0]), found[1])
+    return HandedSocket(words, socket.socket(fileno=found[0]), found[1])

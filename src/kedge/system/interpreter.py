@@ -121,7 +121,7 @@ class _Without:
         return getattr(self.finder, name)
 
 
-class Absence:
+class HiddenModules:
     """Lets a module be as if it were not installed, as long as it is entered."""
 
     def __init__(self, module: str) -> None:
@@ -143,7 +143,7 @@ class Absence:
 
 def forbid(module: str) -> None:
     """Let this process never import a module: it is as if it were not installed."""
-    Absence(module).__enter__()
+    HiddenModules(module).__enter__()
 
 
 def find_forbidden(error: BaseException) -> str:

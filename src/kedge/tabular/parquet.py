@@ -24,7 +24,7 @@ BATCH = 10_000
 """Rows fetched at once."""
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds, whatever its width."""
 
     BOOL = "bool"
@@ -61,33 +61,39 @@ _KINDS = {
             "UINTEGER",
             "UBIGINT",
         ),
-        Kind.WHOLE,
+        ColumnKind.WHOLE,
     ),
-    **dict.fromkeys(("FLOAT", "DOUBLE"), Kind.REAL),
-    **dict.fromkeys(("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM"), Kind.WIDE),
-    **dict.fromkeys(("VARCHAR", "UUID", "ENUM", "JSON"), Kind.TEXT),
-    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"), Kind.NAIVE),
-    **dict.fromkeys(("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS"), Kind.ZONED),
-    **dict.fromkeys(("TIME", "TIME_NS", "TIME WITH TIME ZONE", "TIMETZ", "INTERVAL"), Kind.SPAN),
-    **dict.fromkeys(("STRUCT", "MAP", "UNION"), Kind.NESTED),
-    **dict.fromkeys(("BLOB", "BIT"), Kind.BINARY),
-    "BOOLEAN": Kind.BOOL,
-    "DATE": Kind.DATE,
-    "NULL": Kind.NULL,
-    '"NULL"': Kind.NULL,
+    **dict.fromkeys(("FLOAT", "DOUBLE"), ColumnKind.REAL),
+    **dict.fromkeys(("DECIMAL", "HUGEINT", "UHUGEINT", "BIGNUM"), ColumnKind.WIDE),
+    **dict.fromkeys(("VARCHAR", "UUID", "ENUM", "JSON"), ColumnKind.TEXT),
+    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"), ColumnKind.NAIVE),
+    **dict.fromkeys(
+        ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ", "TIMESTAMPTZ_NS"), ColumnKind.ZONED
+    ),
+    **dict.fromkeys(
+        ("TIME", "TIME_NS", "TIME WITH TIME ZONE", "TIMETZ", "INTERVAL"), ColumnKind.SPAN
+    ),
+    **dict.fromkeys(("STRUCT", "MAP", "UNION"), ColumnKind.NESTED),
+    **dict.fromkeys(("BLOB", "BIT"), ColumnKind.BINARY),
+    "BOOLEAN": ColumnKind.BOOL,
+    "DATE": ColumnKind.DATE,
+    "NULL": ColumnKind.NULL,
+    '"NULL"': ColumnKind.NULL,
 }
 _LIST = re.compile(r"(.*?)((?:\[\d*\])+)", re.DOTALL)
 """A type of elements, and the brackets of its lists: DECIMAL(9,2)[][3]."""
 
 
-def kind_of(type_name: str) -> Kind:
+def kind_of(type_name: str) -> ColumnKind:
     """Return what a column of one of DuckDB's types holds."""
     if type_name.endswith("]"):
-        return Kind.LIST
-    return _KINDS.get(type_name.partition("(")[0].strip(), Kind.OTHER)
+        return ColumnKind.LIST
+    return _KINDS.get(type_name.partition("(")[0].strip(), ColumnKind.OTHER)
 
 
-def column_as(name: str, type_name: str, *, exact: bool = False, naive: Kind = Kind.ZONED) -> str:
+def column_as(
+    name: str, type_name: str, *, exact: bool = False, naive: ColumnKind = ColumnKind.ZONED
+) -> str:
     """Return the expression that gives a column as Python and NumPy can hold it, under its own name.
 
     Args:
@@ -98,15 +104,19 @@ def column_as(name: str, type_name: str, *, exact: bool = False, naive: Kind = K
             `TEXT`, so that the reader sees that they have none.
     """
     column, kind = identifier(name), kind_of(type_name)
-    if kind is Kind.LIST:
+    if kind is ColumnKind.LIST:
         return f"{_list(column, type_name)} AS {column}"
-    if kind in (Kind.NAIVE, Kind.DATE):
+    if kind in (ColumnKind.NAIVE, ColumnKind.DATE):
         kind = naive
-    if kind is Kind.ZONED:
+    if kind is ColumnKind.ZONED:
         return f"{seconds_of(column, type_name)} AS {column}"
-    if kind is Kind.WIDE and not exact:
+    if kind is ColumnKind.WIDE and not exact:
         return f"CAST({column} AS DOUBLE) AS {column}"
-    if kind in (Kind.BOOL, Kind.WHOLE, Kind.REAL, Kind.WIDE, Kind.NULL) or type_name == "VARCHAR":
+    if (
+        kind
+        in (ColumnKind.BOOL, ColumnKind.WHOLE, ColumnKind.REAL, ColumnKind.WIDE, ColumnKind.NULL)
+        or type_name == "VARCHAR"
+    ):
         return column
     return f"CAST({column} AS VARCHAR) AS {column}"
 
@@ -123,9 +133,9 @@ def _list(column: str, type_name: str) -> str:
     found = _LIST.fullmatch(type_name)
     inner, brackets = (found[1], found[2]) if found is not None else (type_name, "[]")
     kind = kind_of(inner)
-    if kind in (Kind.BOOL, Kind.WHOLE, Kind.REAL) or inner == "VARCHAR":
+    if kind in (ColumnKind.BOOL, ColumnKind.WHOLE, ColumnKind.REAL) or inner == "VARCHAR":
         return column
-    return f"CAST({column} AS {'DOUBLE' if kind is Kind.WIDE else 'VARCHAR'}{brackets})"
+    return f"CAST({column} AS {'DOUBLE' if kind is ColumnKind.WIDE else 'VARCHAR'}{brackets})"
 
 
 # ---------------------------------------------------------------- DuckDB

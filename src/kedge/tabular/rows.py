@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from kedge.core import codec
-from kedge.tabular.parquet import Kind, UnreadableFile, column_as, kind_of, parquet_rows
+from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
 
 LINE = 16 << 20
 """Bytes of a JSON line: an image as numbers is a tenth of that."""
@@ -96,7 +96,7 @@ def json_rows(file: Path, names: Collection[str]) -> Rows:  # noqa: ARG001 - as 
         raise UnreadableFile(error.strerror or str(error)) from error
 
 
-_NO_FIELD = (Kind.NESTED, Kind.BINARY, Kind.OTHER)
+_NO_FIELD = (ColumnKind.NESTED, ColumnKind.BINARY, ColumnKind.OTHER)
 
 
 def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ BARE: dict[str, type[Pause | Abort | Freeze | Thaw | Follow | Hold | Return]] = 
 }
 
 
-class Line(NamedTuple):
+class CommandLine(NamedTuple):
     """A command line, taken apart."""
 
     verb: str
@@ -96,7 +96,7 @@ def _replayed(story: Story, block: str) -> str:
     return "\n".join([head, RULE, *story.tell(command)])
 
 
-def read(line: str) -> Line:
+def read(line: str) -> CommandLine:
     """Take a command line apart."""
     verb, *rest = shlex.split(line)
     words: list[str] = []
@@ -108,7 +108,7 @@ def read(line: str) -> Line:
             words.append(part)
         else:
             options[name] = "yes" if name in FLAGS else next(parts)
-    return Line(verb, words, options)
+    return CommandLine(verb, words, options)
 
 
 class Story:
@@ -119,7 +119,7 @@ class Story:
         self._needs: dict[int, str] = {}
         self._gives: dict[int, str] = {}
         self._transformation = 1
-        self._verbs: dict[str, Callable[[Line], Iterator[str]]] = {
+        self._verbs: dict[str, Callable[[CommandLine], Iterator[str]]] = {
             "register": self._register,
             "transformation": self._transform,
             "status": self._status,
@@ -131,18 +131,18 @@ class Story:
         line = read(text)
         return list(self._verbs.get(line.verb, self._command)(line))
 
-    def _register(self, line: Line) -> Iterator[str]:
+    def _register(self, line: CommandLine) -> Iterator[str]:
         number = int(line.word.removeprefix("v"))
         self._needs[number] = line.options.get("needs", NEEDS)
         self._gives[number] = line.options.get("gives", GIVES)
         told = f" and gives {self._gives[number]}" if "gives" in line.options else ""
         yield f"{line.word} needs {self._needs[number]}{told}"
 
-    def _transform(self, line: Line) -> Iterator[str]:
+    def _transform(self, line: CommandLine) -> Iterator[str]:
         self._transformation = int(line.word)
         yield f"releases are made with transformation {self._transformation}"
 
-    def _command(self, line: Line) -> Iterator[str]:
+    def _command(self, line: CommandLine) -> Iterator[str]:
         command = self._asked(line)  # first: naming a version makes its release
         outcome = decide(self.state, command, AT)
         if isinstance(outcome, Refusal):
@@ -154,7 +154,7 @@ class Story:
                 yield told(event)
         yield row(self.state)
 
-    def _asked(self, line: Line) -> AnyCommand:
+    def _asked(self, line: CommandLine) -> AnyCommand:
         """Translate the CLI's words into a command."""
         override = line.options.get("override")
         match line.verb:
@@ -249,14 +249,14 @@ class Story:
         policy = msgspec.convert(raw, Policy)
         return Configure(policy=policy, digest=fingerprint(policy), diff=tuple(words))
 
-    def _status(self, _: Line) -> Iterator[str]:
+    def _status(self, _: CommandLine) -> Iterator[str]:
         state = self.state
         yield row(state)
         yield f"back_model={_label(state.back_model)} back_features={_label(state.back_features)}"
         yield f"served={_labels(state.served)} condemned={_labels(state.condemned)}"
         yield f"fields={_named(state.fields)} answers={_named(state.answers or ())}"
 
-    def _route(self, line: Line) -> Iterator[str]:
+    def _route(self, line: CommandLine) -> Iterator[str]:
         """`route N14228 - --draw 17 --asked r1 --no-lease`; a dash is a request without entity."""
         plan = compile_plan(self.state, lease="no-lease" not in line.options)
         asked = line.options.get("asked")

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from kedge.core.errors import ModelFailure, Unavailable, UnfitModel
 from kedge.core.features.generations import (
     META,
+    LookupRules,
     Mark,
     Online,
-    Rules,
     Run,
     mark_of,
     row_bytes,
@@ -109,7 +109,7 @@ class Lookup:
         store: OnlineStore,
         run: Run,
         schema: Schema,
-        rules: Rules,
+        rules: LookupRules,
         clocks: tuple[Callable[[], float], Callable[[], float]],
         *,
         alone: bool = True,

@@ -74,10 +74,10 @@ def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
 
 def protocol_of(faults: ProcessFaults) -> type[HttpToolsProtocol]:
     """Return the bounded protocol, with what its bounds refuse counted here."""
-    return type("CountedProtocol", (BoundedProtocol,), {"faults": faults})
+    return type("CountedProtocol", (ControlProtocol,), {"faults": faults})
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class ControlProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a bound on connections, heads, trailers and waiting answers."""
 
     faults: ProcessFaults

@@ -30,7 +30,7 @@ from kedge.core.features.schema import Schema
 from kedge.core.keys import spell
 from kedge.core.time.instants import ISO, SPELLINGS
 from kedge.tabular.parquet import (
-    Kind,
+    ColumnKind,
     database,
     kind_of,
     load_duckdb,
@@ -284,9 +284,9 @@ def instant_of(
             else f"epoch_ns(CAST({column} AS TIMESTAMP_NS))"
         )
         return f"CAST(({whole} + {999 if ceil else 0}) // 1000 AS DOUBLE) / 1e6"
-    if held in (Kind.ZONED, Kind.NAIVE, Kind.DATE):
+    if held in (ColumnKind.ZONED, ColumnKind.NAIVE, ColumnKind.DATE):
         return seconds_of(column, kind)
-    if held in (Kind.WHOLE, Kind.REAL, Kind.WIDE):
+    if held in (ColumnKind.WHOLE, ColumnKind.REAL, ColumnKind.WIDE):
         return f"CAST({column} AS DOUBLE)"
     raise Refused(
         f"{where}: {time} is {kind}, not a time",

@@ -11,7 +11,7 @@ from kedge.adapters.process.features import FeaturesProcess
 from kedge.adapters.process.fence import missing
 from kedge.adapters.process.launch import (
     STEPS,
-    Step,
+    ProofStep,
     command,
     environment,
     fenced_environment,
@@ -26,7 +26,7 @@ __all__ = [
     "Allowance",
     "FeaturesProcess",
     "ProcessModel",
-    "Step",
+    "ProofStep",
     "command",
     "environment",
     "fenced_environment",

@@ -108,7 +108,7 @@ class ProcessModel:
         self._path = socket_path
         self._signature = signature
         self._greeting = wire.greeting(signature)
-        self._inputs = wire.Inputs(signature.inputs)
+        self._inputs = wire.InputCodec(signature.inputs)
         self._first = signature.inputs[0].name
         self._loop = loop or asyncio.get_running_loop()
         self._limit = in_flight
@@ -282,7 +282,9 @@ class ProcessModel:
                 "the request's values do not fit what the model takes",
                 code="bad_column",
             ) from error
-        raw = wire.frame(wire.Request(number, rows, expires, packed, shapes, alone, copy, apart))
+        raw = wire.frame(
+            wire.WireRequest(number, rows, expires, packed, shapes, alone, copy, apart)
+        )
         if len(raw) > wire.MAX_FRAME:
             raise BadRequest(
                 f"{len(raw)} bytes are more than a model process takes at once", code="too_large"
@@ -304,7 +306,7 @@ class ProcessModel:
 
     # ------------------------------------------------------------ answers
 
-    def _answered(self, answer: wire.Answer, size: int) -> None:
+    def _answered(self, answer: wire.WireAnswer, size: int) -> None:
         for name, count in (answer.violations or {}).items():
             self.violations[name] = self.violations.get(name, 0) + count
         call = self._calls.pop(answer.id, None)
@@ -445,7 +447,7 @@ class _Link(asyncio.Protocol):
         self._frames = wire.Frames()
         self._greeted = False
         self._greetings = msgspec.msgpack.Decoder(wire.Greeting)
-        self._answers = msgspec.msgpack.Decoder(wire.Answer)
+        self._answers = msgspec.msgpack.Decoder(wire.WireAnswer)
         self._transport: asyncio.Transport
         self._resume: asyncio.TimerHandle | None = None
         """Ends a pause of reading."""

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 import numpy as np
 
-from kedge.adapters.process.features_child import Column, Failed, Operation, Question, Said
+from kedge.adapters.process.features_child import (
+    Failed,
+    FeaturesAnswer,
+    Operation,
+    PackedColumn,
+    Question,
+)
 from kedge.adapters.process.launch import fenced_environment
 from kedge.core.errors import BadConfig, KedgeError, ModelFailure, Refused, UnfitModel
 from kedge.core.features import schema as features
@@ -142,7 +148,7 @@ class FeaturesProcess:
 
     # ------------------------------------------------------------ the line
 
-    def _ask(self, operation: Operation, *given: Any) -> Said:
+    def _ask(self, operation: Operation, *given: Any) -> FeaturesAnswer:
         """Ask once.
 
         Raises:
@@ -162,7 +168,7 @@ class FeaturesProcess:
         except (OSError, EOFError):
             raise self._death(until) from None
         try:
-            said = msgspec.msgpack.decode(raw, type=Said)
+            said = msgspec.msgpack.decode(raw, type=FeaturesAnswer)
         except (msgspec.MsgspecError, RecursionError):
             raise self._garbled() from None
         if said.failed is not None:
@@ -226,7 +232,7 @@ class FeaturesProcess:
             hint="if it ran out of memory: [features] memory_mb in kedge.toml",
         )
 
-    def _arrays(self, said: Said) -> Columns:
+    def _arrays(self, said: FeaturesAnswer) -> Columns:
         try:
             return {name: _array(column) for name, column in (said.columns or {}).items()}
         except (TypeError, ValueError):
@@ -240,7 +246,7 @@ def _failure(failed: Failed) -> KedgeError:
     return kind(failed.message, code=failed.code, hint=failed.hint)
 
 
-def _array(column: Column) -> NDArray[Any]:
+def _array(column: PackedColumn) -> NDArray[Any]:
     """An array out of what was said.
 
     Raises:

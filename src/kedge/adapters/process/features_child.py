@@ -42,7 +42,7 @@ class Question(NamedTuple):
     given: tuple[Any, ...]
 
 
-class Column(msgspec.Struct, array_like=True):
+class PackedColumn(msgspec.Struct, array_like=True):
     """An array: its bytes, or the values of one that holds objects."""
 
     dtype: str
@@ -60,16 +60,16 @@ class Failed(msgspec.Struct):
     faults: list[str] = []
 
 
-class Said(msgspec.Struct):
+class FeaturesAnswer(msgspec.Struct):
     """An answer; exactly one of its fields is set, none after `load`."""
 
     declared: dict[str, Any] | None = None
     names: list[str] | None = None
-    columns: dict[str, Column] | None = None
+    columns: dict[str, PackedColumn] | None = None
     failed: Failed | None = None
 
 
-class Reading(dict[str, Any]):
+class TrackedColumns(dict[str, Any]):
     """Columns that remember which of them were read."""
 
     def __init__(self, columns: Any) -> None:
@@ -94,36 +94,38 @@ class Work:
         self._names = Namespace(folder)
         self._transform: Transform | None = None
 
-    def declare(self, module: str) -> Said:
+    def declare(self, module: str) -> FeaturesAnswer:
         """Run a file; say what its decorated functions declare, by MODULE:NAME."""
         found = {
             f"{value.__module__}:{value.__name__}": getattr(value, MARK)
             for value in vars(self._names.module(module)).values()
             if callable(value) and isinstance(getattr(value, MARK, None), Declared)
         }
-        return Said(declared=found)
+        return FeaturesAnswer(declared=found)
 
-    def read(self, entry: str, columns: Mapping[str, Any], looked: Sequence[Any]) -> Said:
+    def read(self, entry: str, columns: Mapping[str, Any], looked: Sequence[Any]) -> FeaturesAnswer:
         """Call a function with made-up columns; say which of them it read."""
-        reading = Reading(columns)
+        reading = TrackedColumns(columns)
         self._function(entry)(reading, *looked)
-        return Said(names=sorted(reading.names))
+        return FeaturesAnswer(names=sorted(reading.names))
 
-    def load(self, entry: str | None) -> Said:
+    def load(self, entry: str | None) -> FeaturesAnswer:
         """Load the bundle's transformation, or only the function that `entry` names."""
         if entry is None:
             self._transform = Transform(self._folder)
         else:
             self._function(entry)
-        return Said()
+        return FeaturesAnswer()
 
-    def transform(self, given: Mapping[str, Any], looked: Sequence[Mapping[str, Any]]) -> Said:
+    def transform(
+        self, given: Mapping[str, Any], looked: Sequence[Mapping[str, Any]]
+    ) -> FeaturesAnswer:
         """Make features."""
         if self._transform is None:
             self._transform = Transform(self._folder)
         return _columns(self._transform.applied(given, looked))
 
-    def view(self, entry: str, rows: Mapping[str, Any], end: float) -> Said:
+    def view(self, entry: str, rows: Mapping[str, Any], end: float) -> FeaturesAnswer:
         """Compute the values of one slice."""
         for column in rows.values():
             column.flags.writeable = False
@@ -141,15 +143,17 @@ class Work:
         return getattr(self._names.module(module), name)
 
 
-def _columns(found: Mapping[str, Any]) -> Said:
-    return Said(columns={name: _column(np.asarray(column)) for name, column in found.items()})
+def _columns(found: Mapping[str, Any]) -> FeaturesAnswer:
+    return FeaturesAnswer(
+        columns={name: _column(np.asarray(column)) for name, column in found.items()}
+    )
 
 
-def _column(column: np.ndarray[Any, Any]) -> Column:
+def _column(column: np.ndarray[Any, Any]) -> PackedColumn:
     shape = list(column.shape)
     if column.dtype.kind == "O":
-        return Column("O", shape, [_value(value) for value in column.reshape(-1).tolist()])
-    return Column(column.dtype.str, shape, np.ascontiguousarray(column).tobytes())
+        return PackedColumn("O", shape, [_value(value) for value in column.reshape(-1).tolist()])
+    return PackedColumn(column.dtype.str, shape, np.ascontiguousarray(column).tobytes())
 
 
 def _value(value: Any) -> Any:
@@ -173,13 +177,13 @@ def _answer(work: Work, question: Question) -> bytes:
     except BaseException as error:  # noqa: BLE001 - other people's code may even exit
         text = f"{type(error).__name__}: {error}"[:2000]
         failed = Failed("ModelFailure", "transform_raised", text)
-    return msgspec.msgpack.encode(Said(failed=failed))
+    return msgspec.msgpack.encode(FeaturesAnswer(failed=failed))
 
 
 def _refuse(error: KedgeError) -> bytes:
     faults = error.faults if isinstance(error, BadConfig) else []
     failed = Failed(type(error).__name__, error.code, str(error), error.hint, faults)
-    return msgspec.msgpack.encode(Said(failed=failed))
+    return msgspec.msgpack.encode(FeaturesAnswer(failed=failed))
 
 
 def _hear(line: socket.socket) -> Question | None:

@@ -33,7 +33,7 @@ from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.features.generations import Online
 from kedge.inspection.independence import merges
 from kedge.ports import Artifacts, Loader, Model, Proof
-from kedge.system.door import Given, receive, write_status
+from kedge.system.door import HandedSocket, receive, write_status
 from kedge.system.terminal import show
 from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
@@ -130,7 +130,7 @@ def _may_return_from_nice() -> bool:
 
 def serve(
     *,
-    given: Given,
+    given: HandedSocket,
     line: socket.socket,
     fence: Callable[[], tuple[str, ...]],
     artifacts: Artifacts,
@@ -298,10 +298,10 @@ class Host:
         self._model = model
         self._watch = watch
         self._merges = merges
-        self._inputs = wire.Inputs(model.signature.inputs)
+        self._inputs = wire.InputCodec(model.signature.inputs)
         self._hello = wire.frame(wire.greeting(model.signature))
-        self._queue: deque[tuple[_Client, wire.Request, int]] = deque()
-        self._copies: deque[tuple[_Client, wire.Request, int]] = deque()
+        self._queue: deque[tuple[_Client, wire.WireRequest, int]] = deque()
+        self._copies: deque[tuple[_Client, wire.WireRequest, int]] = deque()
         """Questions for which no caller waits: answered when no other is there."""
         self._priority = Priority()
         self._queued_bytes = 0
@@ -364,7 +364,7 @@ class Host:
         self._clients.discard(client)
         self._alone_since = perf_counter()
 
-    def offer(self, client: _Client, request: wire.Request, size: int) -> None:
+    def offer(self, client: _Client, request: wire.WireRequest, size: int) -> None:
         """Put a question into the queue."""
         if request.copy:
             self._copies.append((client, request, size))
@@ -402,9 +402,9 @@ class Host:
             self._draining = False
 
     def _take(
-        self, queue: deque[tuple[_Client, wire.Request, int]]
-    ) -> list[tuple[_Client, wire.Request]]:
-        batch: list[tuple[_Client, wire.Request]] = []
+        self, queue: deque[tuple[_Client, wire.WireRequest, int]]
+    ) -> list[tuple[_Client, wire.WireRequest]]:
+        batch: list[tuple[_Client, wire.WireRequest]] = []
         rows, now = 0, perf_counter()
         while queue:
             client, request, size = queue[0]
@@ -435,7 +435,7 @@ class Host:
                 each.resume()
         return batch
 
-    def _answer(self, batch: list[tuple[_Client, wire.Request]]) -> None:
+    def _answer(self, batch: list[tuple[_Client, wire.WireRequest]]) -> None:
         """Predict once. When that fails, each alone: a poisoned request fails by itself."""
         requests = [request for _, request in batch]
         waited_s = max([request.expires for request in requests]) - perf_counter()
@@ -458,7 +458,7 @@ class Host:
             if isinstance(error, ModelFailure):
                 text, code = str(error), error.code
             text = text[:2000]
-            failed = wire.Answer(requests[0].id, micros, None, (code, text))
+            failed = wire.WireAnswer(requests[0].id, micros, None, (code, text))
             frames = [wire.frame(failed)]
         for (client, request), raw in zip(batch, frames, strict=True):
             client.send(raw if client.takes(request) else _left_out(request))
@@ -471,7 +471,7 @@ class Host:
 
     @staticmethod
     def _split(
-        requests: list[wire.Request],
+        requests: list[wire.WireRequest],
         columns: object,
         micros: int,
         told: dict[str, int] | None,
@@ -484,22 +484,22 @@ class Host:
             if len(requests) > 1:
                 raise
             fault = ("model_nonsense", f"an answer that cannot be sent: {error}"[:2000])
-            return [wire.frame(wire.Answer(requests[0].id, micros, None, fault))]
+            return [wire.frame(wire.WireAnswer(requests[0].id, micros, None, fault))]
 
 
-def _left_out(request: wire.Request) -> bytes:
+def _left_out(request: wire.WireRequest) -> bytes:
     """Say that a copy was answered, and that its answer does not go to a gateway that lags behind."""
-    return wire.frame(wire.Answer(request.id, 0, None, (UNREAD, "its answer was not read")))
+    return wire.frame(wire.WireAnswer(request.id, 0, None, (UNREAD, "its answer was not read")))
 
 
-def _dropped(request: wire.Request) -> bytes:
+def _dropped(request: wire.WireRequest) -> bytes:
     """Say that a question was never put to the model, so that it does not count as a failure."""
     fault = ("model_expired", "its deadline was over before its turn")
-    return wire.frame(wire.Answer(request.id, 0, None, fault))
+    return wire.frame(wire.WireAnswer(request.id, 0, None, fault))
 
 
 def _cut(
-    requests: list[wire.Request],
+    requests: list[wire.WireRequest],
     columns: object,
     micros: int,
     told: dict[str, int] | None,
@@ -511,14 +511,16 @@ def _cut(
         # Whole, whatever its length: the client's check says better what is wrong with it.
         outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))
         violated = marks is not None
-        return [wire.frame(wire.Answer(requests[0].id, micros, outputs, None, told, violated))]
+        return [wire.frame(wire.WireAnswer(requests[0].id, micros, outputs, None, told, violated))]
     if any(len(column) != sum(each.rows for each in requests) for column in columns.values()):
         raise ValueError("rows are missing or too many")
     frames, at = [], 0
     for request in requests:
         outputs = wire.pack_outputs(columns, at, at + request.rows)
         violated = marks is not None and bool(marks[at : at + request.rows].any())
-        frames.append(wire.frame(wire.Answer(request.id, micros, outputs, None, told, violated)))
+        frames.append(
+            wire.frame(wire.WireAnswer(request.id, micros, outputs, None, told, violated))
+        )
         at, told = at + request.rows, None
     return frames
 
@@ -529,7 +531,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._frames = wire.Frames()
-        self._decoder = msgspec.msgpack.Decoder(wire.Request)
+        self._decoder = msgspec.msgpack.Decoder(wire.WireRequest)
         self._transport: asyncio.Transport
         self._paused = False
 
@@ -548,7 +550,7 @@ class _Client(asyncio.Protocol):
         except (ValueError, msgspec.MsgspecError):
             self._transport.abort()  # not our protocol: nothing after this byte can be trusted
 
-    def takes(self, request: wire.Request) -> bool:
+    def takes(self, request: wire.WireRequest) -> bool:
         """Whether the answer of a request is sent: that of a copy only to a client that keeps up."""
         return not request.copy or self._transport.get_write_buffer_size() <= UNREAD_COPIES
 

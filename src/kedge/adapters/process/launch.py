@@ -153,7 +153,7 @@ class _Failed(msgspec.Struct):
     details: dict[str, Any] = {}
 
 
-class Step(msgspec.Struct):
+class ProofStep(msgspec.Struct):
     """One step of a proof that came to its end."""
 
     step: str
@@ -167,7 +167,7 @@ STEPS = ("fetch", "verify", "load", "answer", "sample")
 
 class _Line(msgspec.Struct):
     loaded: _Loaded | None = None
-    done: Step | None = None
+    done: ProofStep | None = None
     answered: _Answered | None = None
     failed: _Failed | None = None
 
@@ -229,7 +229,7 @@ def prove(
     digest: str,
     flavour: str,
     rows: Callable[[], dict[str, list[Any]]],
-    told: Callable[[Step], None],
+    told: Callable[[ProofStep], None],
     trusted: Sequence[str] = (),
     memory_mb: int = 4096,
     timeout_s: float = PROBE_TIMEOUT_S,

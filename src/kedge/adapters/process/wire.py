@@ -28,7 +28,7 @@ MAX_FRAME = 64 << 20
 Data = bytes | list[Any]
 
 
-class Request(msgspec.Struct, array_like=True, gc=False):
+class WireRequest(msgspec.Struct, array_like=True, gc=False):
     """Rows to answer.
 
     After `expires` no caller waits for it: seconds of `perf_counter`, which is one clock for all
@@ -49,7 +49,7 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     """It is asked by itself, so that the time it takes is its own."""
 
 
-class Output(msgspec.Struct, array_like=True, gc=False):
+class WireColumn(msgspec.Struct, array_like=True, gc=False):
     """One output column."""
 
     name: str
@@ -58,12 +58,12 @@ class Output(msgspec.Struct, array_like=True, gc=False):
     data: Data
 
 
-class Answer(msgspec.Struct, array_like=True, gc=False):
+class WireAnswer(msgspec.Struct, array_like=True, gc=False):
     """The answer to one request: outputs, or an error's code and text."""
 
     id: int
     micros: int
-    outputs: list[Output] | None = None
+    outputs: list[WireColumn] | None = None
     error: tuple[str, str] | None = None
     violations: dict[str, int] | None = None
     """What its transformation gave out of range or unseen since the last answer that told."""
@@ -86,7 +86,7 @@ def greeting(signature: Signature) -> Greeting:
     return Greeting(codec.fingerprint(unbounded(signature)))
 
 
-def frame(message: Request | Answer | Greeting) -> bytes:
+def frame(message: WireRequest | WireAnswer | Greeting) -> bytes:
     """Encode one message."""
     body = _encoder.encode(message)
     return len(body).to_bytes(4, "little") + body
@@ -132,7 +132,7 @@ class Frames:
         return bodies
 
 
-class Inputs:
+class InputCodec:
     """A signature's inputs, compiled for both ends."""
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
@@ -165,7 +165,7 @@ class Inputs:
             return None
         return [list(columns[name].shape[1:]) for name, _, _ in self._fields]
 
-    def unpack(self, requests: list[Request]) -> Columns:
+    def unpack(self, requests: list[WireRequest]) -> Columns:
         """The rows of several requests as one set of columns, writable.
 
         Raises:
@@ -197,7 +197,7 @@ def _values(part: Data, dtype: np.dtype[Any] | type) -> list[Any]:
     return values
 
 
-def pack_outputs(columns: Columns, start: int, stop: int) -> list[Output]:
+def pack_outputs(columns: Columns, start: int, stop: int) -> list[WireColumn]:
     """Rows of an answer, ready to send.
 
     Raises:
@@ -210,16 +210,16 @@ def pack_outputs(columns: Columns, start: int, stop: int) -> list[Output]:
             values = part.reshape(-1).tolist()
             if not all(value is None or isinstance(value, str) for value in values):
                 raise ValueError(f"{name} holds something else than strings")
-            outputs.append(Output(name, "string", list(part.shape), values))
+            outputs.append(WireColumn(name, "string", list(part.shape), values))
             continue
         dtype = _DTYPE_NAMES.get(part.dtype)
         if dtype is None:
             raise ValueError(f"{name} is {part.dtype}")
-        outputs.append(Output(name, dtype, list(part.shape), part.tobytes()))
+        outputs.append(WireColumn(name, dtype, list(part.shape), part.tobytes()))
     return outputs
 
 
-def unpack_outputs(outputs: list[Output]) -> Columns:
+def unpack_outputs(outputs: list[WireColumn]) -> Columns:
     """An answer's columns, as they came.
 
     Raises:

@@ -25,7 +25,7 @@ from kedge.adapters.records.files import (
     set_aside,
     size_of,
 )
-from kedge.adapters.records.strays import Asked
+from kedge.adapters.records.strays import NameSearch
 from kedge.core.evidence.records import (
     HOUR_PART,
     HOUR_S,
@@ -105,7 +105,7 @@ class Stored(NamedTuple):
         )
 
 
-class Given(NamedTuple):
+class SpooledPrediction(NamedTuple):
     """A prediction out of the spool, as a value and as it was written."""
 
     row: JoinRow
@@ -139,9 +139,9 @@ class Hours:
         for path in self._directory.glob("*.damaged*"):
             path.unlink(missing_ok=True)
 
-    def store(self, given: list[Given]) -> Stored:
+    def store(self, given: list[SpooledPrediction]) -> Stored:
         """Keep predictions. A damaged partition is begun anew."""
-        hours: dict[int, list[Given]] = {}
+        hours: dict[int, list[SpooledPrediction]] = {}
         for each in given:
             hours.setdefault(each.hour, []).append(each)
         done = Stored()
@@ -149,7 +149,7 @@ class Hours:
             done = done.plus(self._bounded(hour, batch))
         return done
 
-    def _bounded(self, hour: int, batch: list[Given]) -> Stored:
+    def _bounded(self, hour: int, batch: list[SpooledPrediction]) -> Stored:
         """Store what an hour has room for: beyond its share no inputs, and then no rows."""
         size, share = size_of(self._path(hour)), self.keep_bytes // HOUR_PART
         if size <= share:
@@ -195,7 +195,7 @@ class Hours:
         for path in self._directory.glob(f"{hour}.db*"):
             path.unlink(missing_ok=True)
 
-    def _store(self, hour: int, batch: list[Given]) -> Stored:
+    def _store(self, hour: int, batch: list[SpooledPrediction]) -> Stored:
         path = self._path(hour)
         try:
             return _insert(path, batch)
@@ -217,7 +217,7 @@ class Hours:
             hour = id_hour(name)
             if hour is not None:
                 named.setdefault(hour, []).append(name)
-        asked = Asked(wanted)
+        asked = NameSearch(wanted)
         found: dict[str, list[Named]] = {}
         several: set[str] = set()
         for hour in self.numbers():
@@ -351,7 +351,7 @@ class Hours:
         return self._directory / f"{hour}.db"
 
 
-def _insert(path: Path, batch: list[Given]) -> Stored:
+def _insert(path: Path, batch: list[SpooledPrediction]) -> Stored:
     """Store rows in one partition, in one transaction."""
     if not path.exists():
         make(path, _ALL_TABLES)
@@ -375,7 +375,7 @@ def _insert(path: Path, batch: list[Given]) -> Stored:
     return Stored(len(fresh), duplicates, tuple(second), retried=tuple(retried))
 
 
-def _keep_strays(connection: sqlite3.Connection, fresh: list[Given]) -> None:
+def _keep_strays(connection: sqlite3.Connection, fresh: list[SpooledPrediction]) -> None:
     """Keep the hashes of ids that do not say that they are here, in files that have them all."""
     requests: dict[str, list[str]] = {}
     for each in fresh:
@@ -409,10 +409,12 @@ def _has_table(connection: sqlite3.Connection) -> bool:
 
 
 def _insert_new(
-    connection: sqlite3.Connection, batch: list[Given], kept: list[tuple[str, str, str, bytes]]
-) -> tuple[list[Given], list[JoinRow], list[JoinRow]]:
+    connection: sqlite3.Connection,
+    batch: list[SpooledPrediction],
+    kept: list[tuple[str, str, str, bytes]],
+) -> tuple[list[SpooledPrediction], list[JoinRow], list[JoinRow]]:
     """Store the rows whose id is not there yet; return them, those of other requests, and retries."""
-    fresh: list[Given] = []
+    fresh: list[SpooledPrediction] = []
     second: list[JoinRow] = []
     retried: list[JoinRow] = []
     one = "INSERT OR IGNORE INTO prediction VALUES (?, ?, ?, ?)"
@@ -432,7 +434,7 @@ def _insert_new(
     return fresh, second, retried
 
 
-def _body(given: Given) -> bytes:
+def _body(given: SpooledPrediction) -> bytes:
     """Without the inputs, which are kept apart: they go sooner."""
     row = given.row
     return _encode(msgspec.structs.replace(row, inputs=b"")) if row.inputs else given.raw
@@ -479,7 +481,7 @@ def _meant(rows: list[Named], *, several: bool) -> Named | Several:
 
 
 def _strays(
-    connection: sqlite3.Connection, endpoint: str, wanted: list[str], asked: Asked
+    connection: sqlite3.Connection, endpoint: str, wanted: list[str], asked: NameSearch
 ) -> Iterable[str]:
     """The names that may be in this partition although they do not say so."""
     query = "SELECT 1 FROM tally WHERE endpoint = ? AND NOT told AND n > 0 LIMIT 1"

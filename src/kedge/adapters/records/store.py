@@ -34,7 +34,7 @@ from kedge.adapters.records.files import (
     refuse_when_short,
     told,
 )
-from kedge.adapters.records.hours import NO_CANDIDATE, Given, Hours, Several
+from kedge.adapters.records.hours import NO_CANDIDATE, Hours, Several, SpooledPrediction
 from kedge.adapters.records.joining import NAMES, TABLES, Joining, forget, hashed, unpark
 from kedge.adapters.records.spool import begun_at, frames, takeable
 from kedge.core.errors import BadRequest, Unavailable
@@ -552,15 +552,15 @@ def _rows_of(path: Path) -> Iterator[JoinRow]:
             yield from frame.rows
 
 
-def _pieces(path: Path, taking: _Taking) -> Iterator[list[Given]]:
+def _pieces(path: Path, taking: _Taking) -> Iterator[list[SpooledPrediction]]:
     """A spool file, so much at a time; without the rows that are to be forgotten."""
-    piece: list[Given] = []
+    piece: list[SpooledPrediction] = []
     size = 0
     for frame in frames(path):
         taking.torn += frame.torn
         for row, raw in zip(frame.rows, frame.raw, strict=True):
             if not taking.drops(row):
-                piece.append(Given(row, raw, *row_hour(row)))
+                piece.append(SpooledPrediction(row, raw, *row_hour(row)))
                 size += len(raw)
         if len(piece) >= PIECE_ROWS or size >= PIECE_BYTES:
             yield piece

@@ -23,7 +23,7 @@ def pack(requests: Iterable[str]) -> bytes:
     return np.array(sorted({_hash(request) for request in requests}), np.uint32).tobytes()
 
 
-class Asked:
+class NameSearch:
     """The names that a search is for."""
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from kedge.adapters.sql.rows import read_all
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.errors import Unavailable
-from kedge.core.stored.roster import Hold, Member, Tally
+from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Beginning
 from kedge.ports import Clock
 from kedge.system.files import ASIDE, ASIDE_COUNT, name_aside
@@ -26,7 +26,7 @@ _replica, _tally = tables.replica, tables.tally
 _member = msgspec.json.Decoder(Member)
 _counted = msgspec.json.Decoder(Tally)
 _MEMBER_FIELDS = frozenset(Member.__struct_fields__)
-_HOLD_FIELDS = frozenset(Hold.__struct_fields__)
+_HOLD_FIELDS = frozenset(ReplicaHold.__struct_fields__)
 
 _insert_member = insert(_replica)
 _PUBLISH = _insert_member.on_conflict_do_update(

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kedge.cli.text.report import drill_story
-from kedge.core.speed import Filed, Incident, Machine, Practice, Speed, Spread
+from kedge.core.speed import DrillResult, FlipTimes, Incident, Practice, Quantiles, Speed
 
 SHOWN = 20
 """Incidents, and drills, in the text: the newest."""
@@ -75,7 +75,7 @@ def _practice(one: Practice) -> str:
     return f"  {_at(one.at)}  {what} to r{one.release} by {one.by}: {came}{flips}"
 
 
-def _flip(flip: Machine | None) -> str:
+def _flip(flip: FlipTimes | None) -> str:
     if flip is None:
         return "no receipt"
     return (
@@ -89,11 +89,11 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _spread(of: Spread) -> str:
+def _spread(of: Quantiles) -> str:
     return f"p50 {_time(of.p50)}, p95 {_time(of.p95)} (n = {of.n})" if of.n else "not measured yet"
 
 
-def _median(of: Spread) -> str:
+def _median(of: Quantiles) -> str:
     return f"{_time(of.p50)} (n = {of.n})" if of.n else "none"
 
 
@@ -114,7 +114,7 @@ def _at(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
-def drill_text(endpoint: str, filed: Filed) -> str:
+def drill_text(endpoint: str, filed: DrillResult) -> str:
     """What a drill came to, for people."""
     lines = [f"{endpoint}: {drill_story(msgspec.to_builtins(filed))}"]
     columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])

@@ -160,7 +160,7 @@ class Alert(Value, frozen=True, kw_only=True):
         return tuple(d for d in self.deliveries if d.kind == "told" and d.state == "delivered")
 
 
-class Target(NamedTuple):
+class AlertTarget(NamedTuple):
     """A channel of a level, and the URL behind it, in which variables are not filled in yet."""
 
     level: int
@@ -173,8 +173,8 @@ class Rung(NamedTuple):
     """One level of an escalation, resolved."""
 
     after_s: float
-    targets: tuple[Target, ...]
-    relieved: tuple[Target, ...] = ()
+    targets: tuple[AlertTarget, ...]
+    relieved: tuple[AlertTarget, ...] = ()
     """Those of the rota who are not on duty now, and may have been when it began."""
 
 
@@ -336,8 +336,8 @@ def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
     """
     found = []
     for number, step in enumerate(policy.escalation):
-        targets: dict[str, Target] = {}
-        relieved: list[Target] = []
+        targets: dict[str, AlertTarget] = {}
+        relieved: list[AlertTarget] = []
         for entry in step.to:
             who, url = "", entry
             if entry == "owner" and policy.owner is not None:
@@ -346,11 +346,11 @@ def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
                 duty = on_duty(policy.rota, now)
                 who, url = duty.name, duty.contact
                 relieved += [
-                    Target(number, entry, one.name, url_of(one.contact))
+                    AlertTarget(number, entry, one.name, url_of(one.contact))
                     for one in policy.rota.people
                     if one != duty
                 ]
-            targets.setdefault(url_of(url), Target(number, shown(entry), who, url_of(url)))
+            targets.setdefault(url_of(url), AlertTarget(number, shown(entry), who, url_of(url)))
         found.append(Rung(seconds(step.after), tuple(targets.values()), tuple(relieved)))
     return tuple(found)
 
@@ -419,7 +419,7 @@ def due(
     now: float,
     lease_s: float,
     anew: bool = False,
-) -> tuple[tuple[Target, Kind], ...]:
+) -> tuple[tuple[AlertTarget, Kind], ...]:
     """What must be sent now.
 
     Args:
@@ -441,7 +441,7 @@ def due(
     )
 
 
-def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Target, ...]:
+def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[AlertTarget, ...]:
     """Whom there is something left to tell, now or later."""
     if alert.open:
         if alert.acknowledged_by:
@@ -454,9 +454,11 @@ def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Targ
     return tuple(t for t in found if not _done(alert, _of(alert, t, kind)))
 
 
-def _reached(alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str) -> list[Target]:
+def _reached(
+    alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str
+) -> list[AlertTarget]:
     """Everyone of the levels whose time has come, and of those behind a level that is dead."""
-    found: list[Target] = []
+    found: list[AlertTarget] = []
     fell = False
     for number, rung in enumerate(levels):
         climbs = number == 0 or (alert.level == "page" and alert.open)
@@ -468,14 +470,14 @@ def _reached(alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str) 
     return found
 
 
-def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[Target]:
+def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[AlertTarget]:
     """Those who were told, as far as the policy still knows them."""
     known = {(d.level, d.channel, d.who) for d in alert.told}
     targets = (t for rung in levels for t in (*rung.targets, *rung.relieved))
     return (t for t in targets if (t.level, t.channel, t.who) in known)
 
 
-def _of(alert: Alert, target: Target, kind: str) -> Delivery | None:
+def _of(alert: Alert, target: AlertTarget, kind: str) -> Delivery | None:
     return next(
         (
             d
@@ -521,7 +523,7 @@ def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
 
 def claim(
     alert: Alert,
-    target: Target,
+    target: AlertTarget,
     kind: Kind,
     *,
     elapsed_s: float,
@@ -552,14 +554,21 @@ def claim(
     return _with(replace(alert, elapsed_s=elapsed_s, seen=now), fresh)
 
 
-def claimed(alert: Alert, target: Target, kind: Kind, *, by: str, until: float) -> bool:
+def claimed(alert: Alert, target: AlertTarget, kind: Kind, *, by: str, until: float) -> bool:
     """Whether this very claim is the one that stands."""
     mine = _of(alert, target, kind)
     return mine is not None and (mine.state, mine.by, mine.until) == ("sending", by, until)
 
 
 def record(
-    alert: Alert, target: Target, kind: Kind, *, fault: str, elapsed_s: float, now: float, at: str
+    alert: Alert,
+    target: AlertTarget,
+    kind: Kind,
+    *,
+    fault: str,
+    elapsed_s: float,
+    now: float,
+    at: str,
 ) -> Alert:
     """Write down how it went; `fault` is empty when it was delivered."""
     old = _of(alert, target, kind)

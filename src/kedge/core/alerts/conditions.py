@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kedge.core.alerts.alerts import Alert, Raise, Topic
-from kedge.core.diagnosis.summary import Filed
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release.commands import (
     Aborted,
     AnyEvent,
@@ -248,7 +248,7 @@ def lost_evidence(subject: int | None, reason: str, detail: str) -> Raise:
     )
 
 
-def found_by(finding: Filed) -> Raise | None:
+def found_by(finding: DiagnosisSummary) -> Raise | None:
     """Return the alert that a diagnosis raises; none where it knows of no harm."""
     if (level := finding.harm) is None:
         return None

@@ -88,7 +88,7 @@ class Coding:
         return found
 
 
-class Held(NamedTuple):
+class RelationLeft(NamedTuple):
     """How much of a column's relation to the others is left."""
 
     strength: float
@@ -171,7 +171,7 @@ class Structure:
         """Each column's inputs as the others have them, of both windows; (n, k) and (m, k)."""
         self.whole = self.held(without, keep=True)
 
-    def held(self, without: Iterable[str] = (), *, keep: bool = False) -> dict[str, Held]:
+    def held(self, without: Iterable[str] = (), *, keep: bool = False) -> dict[str, RelationLeft]:
         """Return how much of each column's relation to the others is left.
 
         Args:
@@ -198,17 +198,17 @@ class Structure:
             for name, at in own.items()
         }
 
-    def _held(self, x: Floats, before: Floats, now: Floats, after: Floats) -> Held:
+    def _held(self, x: Floats, before: Floats, now: Floats, after: Floats) -> RelationLeft:
         top, bottom = _products(x, before)
         usual, error = _ratio(top, bottom)
         whole = float(np.square(x).sum())
         if usual <= 0 or whole <= 0:
-            return Held(0.0, 1.0, inf, 1.0)
+            return RelationLeft(0.0, 1.0, inf, 1.0)
         slope, error_now = _ratio(*_products(now, after))
         rows = np.arange(len(top))
         parts = [_ratio(top[some], bottom[some])[0] / usual for some in self._stretches.of(rows)]
         apart = float(np.std(parts, ddof=1)) if len(parts) > 2 else 0.0
-        return Held(
+        return RelationLeft(
             max(1 - float(np.square(x - before).sum()) / whole, 0.0),
             slope / usual,
             sqrt((error_now / usual) ** 2 + max(error / usual, apart) ** 2),
@@ -258,7 +258,7 @@ class Effect(NamedTuple):
     """Standard errors that the effect has in the reference: how well it is known at all."""
 
 
-class Outcomes:
+class OutcomeAssociation:
     """What the columns say of the outcomes, in both windows; labelled rows only."""
 
     def __init__(

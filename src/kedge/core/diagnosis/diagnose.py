@@ -67,7 +67,7 @@ from kedge.core.diagnosis.findings import (
 )
 from kedge.core.diagnosis.hidden import alike, broken, freshness, hidden
 from kedge.core.diagnosis.suspects import NOTHING
-from kedge.core.diagnosis.world import Window, beyond, part, reason, spells
+from kedge.core.diagnosis.world import LabelledWindow, beyond, part, reason, spells
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -536,9 +536,11 @@ class _Case:
             and name not in gone
             and not stepped(before_, now.columns[name], (ref.at, now.at))
         ]
-        before = Window.of(ref.columns, columns, ref.scores, ref.truth, self.before, ref.units)
+        before = LabelledWindow.of(
+            ref.columns, columns, ref.scores, ref.truth, self.before, ref.units
+        )
         scores, loss = facts.answers[which, which], np.where(clean, today, np.nan)
-        after = Window.of(now.columns, columns, scores, now.truth, loss, now.units)
+        after = LabelledWindow.of(now.columns, columns, scores, now.truth, loss, now.units)
         binary = facts.output.kind == "binary"
         if binary:
             told = part(before, after, now.truth, now.units, Z)

@@ -36,7 +36,7 @@ class Sample:
     """When each was asked, Unix seconds: only how long a column stood still is read from it."""
 
 
-class Labelled(NamedTuple):
+class LabelImbalance(NamedTuple):
     """Whether one arm has surely fewer labels than the other, and the shares in words."""
 
     uneven: bool
@@ -54,14 +54,14 @@ class Instruments:
     coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By arm: requests with a label, and all."""
 
-    def labelled(self) -> Labelled | None:
+    def labelled(self) -> LabelImbalance | None:
         """Return whether labels come for both arms alike; None where no arm had a request."""
         shares = {arm: (known / rows, rows) for arm, (known, rows) in self.coverage.items() if rows}
         if not shares:
             return None
         (less, rows), (more, others) = min(shares.values()), max(shares.values())
         text = ", ".join(f"{arm} {share:.0%}" for arm, (share, _) in sorted(shares.items()))
-        return Labelled(less < 0.9 * more and risen(less, more, (rows, others)), text)
+        return LabelImbalance(less < 0.9 * more and risen(less, more, (rows, others)), text)
 
 
 class Source(NamedTuple):

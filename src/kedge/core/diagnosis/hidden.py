@@ -14,7 +14,7 @@ from kedge.core.diagnosis.findings import Cause, Estimate, Evidence, Finding, Ki
 from kedge.core.diagnosis.shift import ranked
 from kedge.core.diagnosis.staleness import Windows
 from kedge.core.diagnosis.stretches import LEAST_ROWS, Column, Floats
-from kedge.core.diagnosis.suspects import NOTHING, Judged, Side, judged
+from kedge.core.diagnosis.suspects import NOTHING, SuspectFindings, SuspectWindow, judged
 
 CLASSES = 5
 """Of outcomes that are names, the most frequent, which are looked at one by one."""
@@ -22,7 +22,7 @@ NAMES = 20
 """Values up to which outcomes that are compared for equality are names."""
 
 
-def hidden(facts: Facts, known: Collection[str]) -> Judged:
+def hidden(facts: Facts, known: Collection[str]) -> SuspectFindings:
     """Return which columns are stale or recoded, and which may be.
 
     Args:
@@ -52,7 +52,7 @@ def freshness(facts: Facts) -> list[Evidence]:
     ]
 
 
-def _columns(facts: Facts, known: Collection[str]) -> Judged:
+def _columns(facts: Facts, known: Collection[str]) -> SuspectFindings:
     """The same of the columns of the requests."""
     ref, now = facts.reference, facts.current
     if ref is None or min(len(ref.truth), len(now.truth)) < LEAST_ROWS:
@@ -74,18 +74,18 @@ def _columns(facts: Facts, known: Collection[str]) -> Judged:
         proven = tuple(
             Suspect(name, "stale", f"{name}: {told.text}") for name, told in repeats.items()
         )
-        return Judged(proven, (), "; ".join(each.text for each in proven))
+        return SuspectFindings(proven, (), "; ".join(each.text for each in proven))
     truth, truth_now = _numbers(facts, ref, now)
     ordered = sorted(names, key=lambda name: -_says(before[name], ref.scores))
     return judged(
-        Side(before, truth, ref.units, ref.at),
-        Side(after, truth_now, now.units, now.at),
+        SuspectWindow(before, truth, ref.units, ref.at),
+        SuspectWindow(after, truth_now, now.units, now.at),
         ordered,
         known,
     )
 
 
-def broken(found: Judged) -> Finding:
+def broken(found: SuspectFindings) -> Finding:
     """Return the finding that columns are stale or recoded."""
     return Finding(
         cause=Cause.DATA,
@@ -96,7 +96,7 @@ def broken(found: Judged) -> Finding:
     )
 
 
-def alike(found: Judged, effect: Estimate) -> Finding:
+def alike(found: SuspectFindings, effect: Estimate) -> Finding:
     """Return the finding that a changed world and such columns would look the same."""
     names = tuple(each.column for each in found.alike)
     return Finding(

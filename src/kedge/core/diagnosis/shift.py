@@ -65,7 +65,7 @@ class Terms(NamedTuple):
         return self.overlap >= LEAST_OVERLAP
 
 
-class Side(NamedTuple):
+class ShiftWindow(NamedTuple):
     """One window's requests, (n,) each."""
 
     loss: Floats
@@ -75,7 +75,7 @@ class Side(NamedTuple):
     """What such inputs lost in the reference."""
 
 
-def terms(before: Side, now: Side) -> Terms:
+def terms(before: ShiftWindow, now: ShiftWindow) -> Terms:
     """The parts of mean(now.loss) - mean(before.loss).
 
     Only what differs from the expected loss is weighted. Where the expectation is right, weights

@@ -22,7 +22,7 @@ SOFT = frozenset({"quality", "violations", "cost"})
 pain: those always act."""
 
 
-class Filed(Value, frozen=True, kw_only=True):
+class DiagnosisSummary(Value, frozen=True, kw_only=True):
     """One diagnosis in short. `new` and `old` are numbers of releases."""
 
     at: float
@@ -104,9 +104,9 @@ def filed(
     labelled: int,
     segment: str = "",
     took_s: float | None = None,
-) -> Filed:
+) -> DiagnosisSummary:
     """A diagnosis in short; `new` and `old` are the numbers of its releases."""
-    return Filed(
+    return DiagnosisSummary(
         at=min(at, until),
         since=since,
         until=until,
@@ -129,12 +129,14 @@ def filed(
     )
 
 
-def about(found: Filed, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
+def about(found: DiagnosisSummary, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
     """Whether it is about the release that is left, or would be, and young enough."""
     return found.new == left and now - found.at <= within_s
 
 
-def holds(found: Filed | None, new: int, old: int, failing: Collection[str], now: float) -> str:
+def holds(
+    found: DiagnosisSummary | None, new: int, old: int, failing: Collection[str], now: float
+) -> str:
     """Why a failing release is not taken back by itself; empty when it is.
 
     Only soft guardrails are held. Only a fresh finding about these two releases holds them. It blames what

@@ -17,7 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.diagnosis.association import Effect, Held, Outcomes, Relations, Structure, Units
+from kedge.core.diagnosis.association import (
+    Effect,
+    OutcomeAssociation,
+    RelationLeft,
+    Relations,
+    Structure,
+    Units,
+)
 from kedge.core.diagnosis.codes import Recoded, recoded, shifted
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.diagnosis.defects import PROOF
@@ -60,7 +67,7 @@ MOST = 4
 """Columns that may be broken at once, as those of one source; where more are, the world is another."""
 
 
-class Judged(NamedTuple):
+class SuspectFindings(NamedTuple):
     """What was found."""
 
     proven: tuple[Suspect, ...]
@@ -77,10 +84,10 @@ class Judged(NamedTuple):
     """Columns that were not looked at: more than a regression holds."""
 
 
-NOTHING = Judged((), (), "")
+NOTHING = SuspectFindings((), (), "")
 
 
-class Side(NamedTuple):
+class SuspectWindow(NamedTuple):
     """One window: its columns as `defects.plain` has them, (n,) each, and its outcomes."""
 
     columns: Mapping[str, Column]
@@ -90,7 +97,9 @@ class Side(NamedTuple):
     at: Floats | None
 
 
-def judged(before: Side, now: Side, names: Sequence[str], broken: Collection[str] = ()) -> Judged:
+def judged(
+    before: SuspectWindow, now: SuspectWindow, names: Sequence[str], broken: Collection[str] = ()
+) -> SuspectFindings:
     """Return which columns are stale or recoded, and which may be.
 
     Args:
@@ -108,7 +117,11 @@ class _Judging:
     """One look at all columns."""
 
     def __init__(
-        self, before: Side, now: Side, names: Sequence[str], broken: Collection[str]
+        self,
+        before: SuspectWindow,
+        now: SuspectWindow,
+        names: Sequence[str],
+        broken: Collection[str],
     ) -> None:
         self.sides = [_spaced(side) for side in (before, now)]
         one, two = self.sides
@@ -121,7 +134,7 @@ class _Judging:
             if name not in broken and len(self.relations.at[name])
         ]
         self.structure = Structure(self.relations, times, self.known)
-        self.outcomes: Outcomes | None = None
+        self.outcomes: OutcomeAssociation | None = None
         self.changed = 0.0
         self.explained = False
         self.labelled = [np.flatnonzero(_labelled(side)) for side in self.sides]
@@ -130,7 +143,7 @@ class _Judging:
 
     def _with_outcomes(self) -> None:
         (one, two), (rows, rows_now) = self.sides, self.labelled
-        self.outcomes = Outcomes(
+        self.outcomes = OutcomeAssociation(
             self.relations.rows(rows, rows_now),
             (one.truth[rows], two.truth[rows_now]),
             (_of(one.units, rows), _of(two.units, rows_now)),
@@ -144,14 +157,14 @@ class _Judging:
         assert self.outcomes is not None
         return self.outcomes.changed([*self.known, *without], most)
 
-    def judged(self) -> Judged:
+    def judged(self) -> SuspectFindings:
         """Ask the columns among themselves first, then with the outcomes."""
         proven = self._proven()
         if not proven:
             proven = [found for name in self.names if (found := self._moved(name)) is not None][:1]
         alike = [] if proven else self._alike()
         told = "; ".join(each.text for each in proven or alike)
-        return Judged(
+        return SuspectFindings(
             tuple(proven),
             tuple(alike),
             told,
@@ -220,10 +233,12 @@ class _Judging:
             found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
         return found
 
-    def _held(self, name: str, broken: Sequence[str]) -> Held:
+    def _held(self, name: str, broken: Sequence[str]) -> RelationLeft:
         """How a broken column goes with those that are not."""
         others = [each for each in broken if each != name]
-        return self.structure.held([*self.known, *others]).get(name, Held(0.0, 0.0, np.inf, 1.0))
+        return self.structure.held([*self.known, *others]).get(
+            name, RelationLeft(0.0, 0.0, np.inf, 1.0)
+        )
 
     def _harm(self, broken: Sequence[str]) -> bool:
         """Whether the outcomes say that these columns are false: without them all is as it was.
@@ -306,7 +321,7 @@ class _Judging:
         )
 
 
-def _fallen(held: Held) -> bool:
+def _fallen(held: RelationLeft) -> bool:
     """Whether a column's relation to the others is broken."""
     return (
         held.strength > RELATED
@@ -315,7 +330,7 @@ def _fallen(held: Held) -> bool:
     )
 
 
-def _weaker(held: Held) -> bool:
+def _weaker(held: RelationLeft) -> bool:
     """Whether a column's relation to the others is surely weaker than it was."""
     return held.strength > RELATED and (1 - held.slope) > PROOF * held.se
 
@@ -335,18 +350,18 @@ def _of(units: Units, rows: NDArray[np.intp]) -> Units:
     return None if units is None else units[rows]
 
 
-def _labelled(side: Side) -> NDArray[np.bool_]:
+def _labelled(side: SuspectWindow) -> NDArray[np.bool_]:
     return np.asarray(~np.isnan(side.truth).any(axis=1))
 
 
-def _spaced(side: Side) -> Side:
+def _spaced(side: SuspectWindow) -> SuspectWindow:
     """At most as many rows as are looked at; first those with a label."""
     known = _labelled(side)
     with_, without = np.flatnonzero(known), np.flatnonzero(~known)
     rows = with_[spaced(len(with_), MOST_ROWS)]
     room = min(MOST_ROWS, len(known)) - len(rows)
     rows = np.sort(np.concatenate([rows, without[spaced(len(without), max(room, 0))]]))
-    return Side(
+    return SuspectWindow(
         {name: column[rows] for name, column in side.columns.items()},
         side.truth[rows],
         _of(side.units, rows),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kedge.core.diagnosis.contrast import LEAST, Floats, Mean, Units, difference, mean_of
 from kedge.core.diagnosis.defects import plain
 from kedge.core.diagnosis.findings import Estimate, Evidence, Kind
-from kedge.core.diagnosis.shift import Side, Terms, domain, expected, ks, spaced, terms
+from kedge.core.diagnosis.shift import ShiftWindow, Terms, domain, expected, ks, spaced, terms
 from kedge.core.diagnosis.stretches import FEWEST, Stretches
 
 SAME = 1e-3
@@ -40,7 +40,7 @@ MIX = 1.25
 years differ by 1 point of 50, surely and harmlessly."""
 
 
-class Window(NamedTuple):
+class LabelledWindow(NamedTuple):
     """The labelled requests of a time: what was asked, answered, true and lost."""
 
     columns: dict[str, NDArray[Any]]
@@ -57,17 +57,17 @@ class Window(NamedTuple):
         truth: Floats,
         loss: Floats,
         units: Units = None,
-    ) -> Window:
+    ) -> LabelledWindow:
         """Only what has a loss, and an answer that is a number."""
         known = ~np.isnan(loss) & np.isfinite(scores)
         kept = {name: plain(columns[name])[known] for name in names}
         whose = None if units is None else units[known]
-        return Window(kept, scores[known], truth[known], loss[known], whose)
+        return LabelledWindow(kept, scores[known], truth[known], loss[known], whose)
 
-    def spaced(self) -> Window:
+    def spaced(self) -> LabelledWindow:
         """At most as many as the classifier looks at."""
         rows = spaced(len(self.loss))
-        return Window(
+        return LabelledWindow(
             {name: column[rows] for name, column in self.columns.items()},
             self.scores[rows],
             self.truth[rows],
@@ -84,7 +84,9 @@ class Told(NamedTuple):
     mean: Mean
 
 
-def part(before: Window, after: Window, every: Floats, units: Units, z: float) -> Told:
+def part(
+    before: LabelledWindow, after: LabelledWindow, every: Floats, units: Units, z: float
+) -> Told:
     """Is it the label mix: another share of yes, and nothing else?
 
     The share moved by more than `z` errors and by enough to matter, and within each class the scores did not (the
@@ -123,7 +125,7 @@ def part(before: Window, after: Window, every: Floats, units: Units, z: float) -
     return Told("yes", f"{text}; within either outcome the scores are as they were", moved)
 
 
-def _odds(share: float, before: Window) -> float:
+def _odds(share: float, before: LabelledWindow) -> float:
     """Of yes today, over those of the reference; pulled towards 1 by a request of either."""
     known = before.truth
     was = (known.sum() + 1) / (len(known) - known.sum() + 1)
@@ -209,8 +211,8 @@ Reason = tuple[Kind, str, Estimate | None, list[Evidence]]
 
 
 def reason(
-    before: Window,
-    after: Window,
+    before: LabelledWindow,
+    after: LabelledWindow,
     rise: Mean,
     floor: float,
     z: float,
@@ -237,7 +239,7 @@ def reason(
     usual, usual_now = expected(ref, one.loss, now)
     ref["\0expected"], now["\0expected"] = usual, usual_now
     p, p_now = domain(ref, now)
-    found = terms(Side(one.loss, p, usual), Side(two.loss, p_now, usual_now))
+    found = terms(ShiftWindow(one.loss, p, usual), ShiftWindow(two.loss, p_now, usual_now))
     # Requests of one unit are alike: what that does to the rise's error, it does to its parts'.
     alone = difference(mean_of(before.loss), mean_of(after.loss)).se
     alike = max(rise.se / alone, 1.0) if alone > 0 else 1.0

@@ -191,7 +191,7 @@ def pairs_log_e(ours: Floats, theirs: Floats, scale: Scale) -> tuple[float, floa
     return found[0], found[1]
 
 
-class Cells:
+class CostCells:
     """Requests without a caller of one window, as arrays: counts, edges and mean costs by arm."""
 
     def __init__(self, cells: Sequence[CostCell]) -> None:
@@ -233,7 +233,7 @@ def _bounded(times: Floats, gains: NDArray[np.bool_], expected: float) -> Floats
 
 
 def requests_growth(
-    cells: Cells, scale: Scale, share: float, often: float, *, paired: bool
+    cells: CostCells, scale: Scale, share: float, often: float, *, paired: bool
 ) -> tuple[Floats, Floats]:
     """Return what the requests of one window add to each bet of `pass` and of `fail`.
 

@@ -45,7 +45,7 @@ from kedge.core.evidence.cost_bets import (
     BETS,
     EDGES,
     WHOLE,
-    Cells,
+    CostCells,
     Scale,
     Table,
     bin_of,
@@ -202,7 +202,7 @@ class CostJudge:
         while self._is.look < LOOKS and window.at >= self._is.began + LOOK_S[self._is.look]:
             self._look()
         if window.cells:
-            cells = Cells(window.cells)
+            cells = CostCells(window.cells)
             self._is = self._bet_requests(cells)
             self._learn_from(cells)
         if window.callers:
@@ -231,9 +231,9 @@ class CostJudge:
             self._table.add(one.unit, arm, one.requests[arm], one.cost)
         if cells[0]:
             share = (weight - below) / (BUCKETS - below)
-            self._is = self._bet_firsts(Cells(cells[0]), share)
+            self._is = self._bet_firsts(CostCells(cells[0]), share)
         if cells[1]:
-            self._learn_from(Cells(cells[1]))
+            self._learn_from(CostCells(cells[1]))
 
     def end(self) -> None:
         """Look once more: nothing comes any more. It stands for the next look."""
@@ -295,14 +295,14 @@ class CostJudge:
         known = of.cap and (of.centre or self._paired)
         return Scale(self._worse_by, of.cap, 0.0 if self._paired else of.centre) if known else None
 
-    def _bet_requests(self, cells: Cells) -> Kept:
+    def _bet_requests(self, cells: CostCells) -> Kept:
         of = self._is
         wealth, units, above = self._bet(cells, of.weight / BUCKETS, of.wealth)
         return self._but(
             wealth=wealth, requests=_plus(of.requests, units), above=_plus(of.above, above)
         )
 
-    def _bet_firsts(self, cells: Cells, share: float) -> Kept:
+    def _bet_firsts(self, cells: CostCells, share: float) -> Kept:
         of = self._is
         wealth, units, above = self._bet(cells, share, of.first_wealth)
         return self._but(
@@ -311,7 +311,7 @@ class CostJudge:
             firsts_above=_plus(of.firsts_above, above),
         )
 
-    def _bet(self, cells: Cells, share: float, before: Wealth) -> tuple[Wealth, Pair, Pair]:
+    def _bet(self, cells: CostCells, share: float, before: Wealth) -> tuple[Wealth, Pair, Pair]:
         """Return the wealth after some units, how many were bet on, and how many are at the cap."""
         scale, of = self._scale(), self._is
         if scale is None or not (self._paired or 0 < share < 1):
@@ -326,7 +326,7 @@ class CostJudge:
         above = ((cells.mean >= scale.cap) * cells.times).sum(axis=0)
         return wealth, (int(units[0]), int(units[1])), (int(above[0]), int(above[1]))
 
-    def _learn_from(self, cells: Cells) -> None:
+    def _learn_from(self, cells: CostCells) -> None:
         """Note what production's units cost, by bin, for the scale of later units and of later steps."""
         bins = dict(self._is.bins)
         places = np.searchsorted(EDGES, cells.low[:, 0], side="right") - 1

@@ -28,7 +28,7 @@ WORKERS = 64
 """Workers whose patience is remembered before those that are gone are forgotten."""
 
 
-class Spread(Value, frozen=True):
+class FaultSpread(Value, frozen=True):
     """Over how many callers and seconds bad units are spread; each is counted up to `CALLERS`."""
 
     callers: int = 0
@@ -118,10 +118,10 @@ class Faults(Value, frozen=True, kw_only=True):
             return 0.0
         return self.silent_s
 
-    def spread(self, metric: str) -> Spread:
+    def spread(self, metric: str) -> FaultSpread:
         """Over how many callers and seconds the bad units of a metric are spread."""
         found = self.sources.get(metric, Sources())
-        return Spread(len(found.callers), len(found.seconds), self.needed)
+        return FaultSpread(len(found.callers), len(found.seconds), self.needed)
 
 
 def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:

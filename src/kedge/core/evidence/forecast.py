@@ -15,7 +15,7 @@ import numpy as np
 from kedge.core.evidence import bets, stats
 from kedge.core.evidence.judge import DECLARED, LABELS_PART
 from kedge.core.evidence.rows import SEGMENT_STAKE
-from kedge.core.evidence.rules import Rules
+from kedge.core.evidence.rules import JudgeRules
 from kedge.core.evidence.step import Span, span
 from kedge.core.values import BUCKETS, Value
 
@@ -27,7 +27,7 @@ TRIED = 300
 """Instants that are tried, 5 % apart."""
 
 
-class Step(Value, frozen=True):
+class ForecastStep(Value, frozen=True):
     """One canary step: seconds until found (None: not within a month), callers who meet it."""
 
     weight: float
@@ -41,7 +41,7 @@ class Step(Value, frozen=True):
     """Callers of the candidate whose arm this step decides; None: requests have no entity."""
 
 
-class Traffic(Value, frozen=True, kw_only=True):
+class ExpectedTraffic(Value, frozen=True, kw_only=True):
     """What is known of an endpoint's requests."""
 
     rate: float
@@ -52,7 +52,9 @@ class Traffic(Value, frozen=True, kw_only=True):
     """Callers, taken as asking alike; None: requests without an entity."""
 
 
-def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> Step:
+def detection(
+    rules: JudgeRules, traffic: ExpectedTraffic, *, times: float, weight: int
+) -> ForecastStep:
     """Return when errors `times` as frequent as production's would be found at a weight.
 
     Args:
@@ -69,7 +71,7 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
     worse = min(traffic.errors * times, 1.0)
     share = weight / BUCKETS
     if worse <= traffic.errors:  # nothing is worse than what fails always
-        return Step(shown, None, 0, 0, callers)
+        return ForecastStep(shown, None, 0, 0, callers)
     part = rules.rails["errors"].weight * (1 - SEGMENT_STAKE) * LABELS_PART
     target = log(1 / (rules.alpha * part * DECLARED / len(rules.steps) * stats.stake(0)))
 
@@ -83,18 +85,18 @@ def detection(rules: Rules, traffic: Traffic, *, times: float, weight: int) -> S
     times_tried = np.geomspace(1.0, LONGEST_S, TRIED)
     high = next((float(t) for t in times_tried if found(float(t))), 0.0)
     if not high:
-        return Step(shown, None, 0, 0, callers)
+        return ForecastStep(shown, None, 0, 0, callers)
     low = max(0.0, high / float(times_tried[1]))
     while high - low > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) else (middle, high)
     harmed = traffic.rate * share * worse * high
-    return Step(
+    return ForecastStep(
         shown, ceil(high), ceil(harmed), ceil(harmed * (1 - traffic.errors / worse)), callers
     )
 
 
-def _expected(traffic: Traffic, of: Span, worse: float, seconds: float) -> stats.Floats:
+def _expected(traffic: ExpectedTraffic, of: Span, worse: float, seconds: float) -> stats.Floats:
     """Return the mean counts of a label process after so many seconds, (LABELS,)."""
     found = np.zeros(bets.LABELS)
     if traffic.callers is None:

@@ -35,7 +35,7 @@ from kedge.core.evidence.bursts import allowed as allowed_in
 from kedge.core.evidence.certificates import callers_proof, proof
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.rows import Rows
-from kedge.core.evidence.rules import METHOD, QUALITY, Alarm, Cells, Key, Rail, Rules
+from kedge.core.evidence.rules import METHOD, QUALITY, Alarm, Cells, JudgeRules, Key, Rail
 from kedge.core.evidence.stats import ALARM_GRID, LAMBDAS, Floats
 from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, span
 from kedge.core.values import Value
@@ -62,7 +62,7 @@ Changed = list[NDArray[np.intp]]
 class Judge:
     """Everything that is remembered of one comparison. Its owner folds seconds and labels into it."""
 
-    def __init__(self, rules: Rules, *, paired: bool, known: Sequence[int] = ()) -> None:
+    def __init__(self, rules: JudgeRules, *, paired: bool, known: Sequence[int] = ()) -> None:
         self.rules = rules
         self.paired = paired
         self._known = tuple(known)
@@ -650,7 +650,7 @@ class _Kept(Value, frozen=True, kw_only=True):
     proofs: tuple[tuple[tuple[str, int, float], ...], ...]
 
 
-def load_judge(raw: bytes, rules: Rules) -> Judge:
+def load_judge(raw: bytes, rules: JudgeRules) -> Judge:
     """Return the judge that was saved.
 
     Raises:

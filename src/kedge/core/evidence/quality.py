@@ -197,7 +197,7 @@ def loss_of(metric: str, output: Output) -> Loss:
 UnitOf = Callable[[str], tuple[int, int]]
 
 
-class Judged(Value, frozen=True, kw_only=True):
+class QualityJudgement(Value, frozen=True, kw_only=True):
     """What a batch of labelled predictions of one comparison says."""
 
     labels: tuple[tuple[int, str, Label], ...] = ()
@@ -221,7 +221,7 @@ def judged(
     paired: bool,
     reverse: bool,
     own: Loss | None = None,
-) -> Judged:
+) -> QualityJudgement:
     """Turn labelled predictions into labels for the judge.
 
     Args:
@@ -263,7 +263,7 @@ def judged(
             label = label._replace(arm=1 - label.arm, ours=label.theirs, theirs=label.ours)
         weight = BUCKETS - row.weight if reverse and not paired else row.weight
         found.append((weight, outcome.label_version, label))
-    return Judged(
+    return QualityJudgement(
         labels=tuple(found),
         delays=delays,
         versions=versions,

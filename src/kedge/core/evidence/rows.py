@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge.core.evidence.rules import Key, Rules
+from kedge.core.evidence.rules import JudgeRules, Key
 from kedge.core.evidence.stats import Floats
 
 SEGMENTS = 2_500
@@ -32,7 +32,7 @@ class Columns(NamedTuple):
 class Rows:
     """The rows, in the order in which they appeared. A row is never removed."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: JudgeRules) -> None:
         self._rules = rules
         self.keys: list[Key] = []
         self.place: dict[str, dict[str, int]] = {name: {} for name in rules.rails}

@@ -46,7 +46,7 @@ class Rail(Value, frozen=True):
         return self.worse_by if self.stated is None else self.stated
 
 
-class Rules(Value, frozen=True, kw_only=True):
+class JudgeRules(Value, frozen=True, kw_only=True):
     """What the judge is asked to prove."""
 
     rails: dict[str, Rail]

@@ -117,7 +117,7 @@ class Differing(Value, frozen=True, array_like=True):
     candidate: str
 
 
-class Example(Value, frozen=True, array_like=True):
+class DisagreeingPair(Value, frozen=True, array_like=True):
     """A pair that disagrees."""
 
     id: str
@@ -202,7 +202,7 @@ class Window(Value, frozen=True, kw_only=True):
     agreement: dict[str, Agreement] = {}
     scores: dict[int, tuple[int, int, float, float]] = {}
     """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
-    examples: tuple[Example, ...] = ()
+    examples: tuple[DisagreeingPair, ...] = ()
     costs: dict[str, Spent] = {}
     """Figures by segment, for display. The judge of cost reads the next four."""
     callers: tuple[CallerCost, ...] = ()
@@ -256,7 +256,7 @@ def _turned(one: FirstAsk, *, paired: bool) -> FirstAsk:
     return msgspec.structs.replace(one, arm=1 - one.arm, bad=bad)
 
 
-def _exchanged(one: Example) -> Example:
+def _exchanged(one: DisagreeingPair) -> DisagreeingPair:
     differs = tuple(
         msgspec.structs.replace(each, production=each.candidate, candidate=each.production)
         for each in one.differs

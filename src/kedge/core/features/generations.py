@@ -64,7 +64,7 @@ repository."""
 Rule = Literal["default", "refuse", "production"]
 
 
-class Rules(Value, frozen=True):
+class LookupRules(Value, frozen=True):
     """What becomes of a value that is not there, is too old, or cannot be asked for."""
 
     missing: Rule = "default"
@@ -78,7 +78,7 @@ class Online(Value, frozen=True):
     store: str = "sqlite"
     where: str = ""
     """A path, or a URL; empty where the URL is that of the environment."""
-    rules: Rules = Rules()
+    rules: LookupRules = LookupRules()
 
 
 def run_of(label: str) -> Run | None:

@@ -9,7 +9,7 @@ from kedge.core.values import (
 )
 
 
-class Hold(Value, frozen=True):
+class ReplicaHold(Value, frozen=True):
     """How one replica holds one release."""
 
     endpoint: str
@@ -61,7 +61,7 @@ class Member(Value, frozen=True):
     """The newest epoch at which it gave an answer, per endpoint."""
     pinned: dict[str, int] = {}
     """Releases a host was pinned to by hand, per endpoint."""
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[ReplicaHold, ...] = ()
     lease: bool = True
     loads: dict[str, int] = {}
     """How often it loaded each model inline since it began, by digest: a transformation is rolled

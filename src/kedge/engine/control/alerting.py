@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from kedge.core import readiness
 from kedge.core.alerts import alerts, conditions
-from kedge.core.alerts.alerts import Alert, Ending, Kind, Raise, Rung, Sight, Target, Topic
+from kedge.core.alerts.alerts import Alert, AlertTarget, Ending, Kind, Raise, Rung, Sight, Topic
 from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import AnyEvent
@@ -60,7 +60,7 @@ log = structlog.get_logger("kedge.alerting")
 
 class _Sent(NamedTuple):
     alert: Alert
-    target: Target
+    target: AlertTarget
     kind: Kind
     fault: str
 
@@ -126,7 +126,7 @@ class Alerting:
         """Alerts that this process has only just met: what failed is tried at once."""
         self._since: dict[tuple[str, str], float] = {}
         self._seen = self._marked = 0
-        self._flying: set[tuple[str, int, Target, Kind]] = set()
+        self._flying: set[tuple[str, int, AlertTarget, Kind]] = set()
         self._landed: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._unwritten: list[_Sent] = []
         self._stopping = threading.Event()
@@ -441,7 +441,9 @@ class Alerting:
         elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
             self._change(alert, lambda a: replace(a, elapsed_s=elapsed, seen=now))
 
-    def _send(self, alert: Alert, target: Target, kind: Kind, elapsed: float, now: float) -> None:
+    def _send(
+        self, alert: Alert, target: AlertTarget, kind: Kind, elapsed: float, now: float
+    ) -> None:
         flight = (alert.endpoint, alert.number, target, kind)
         if flight in self._flying:
             return
@@ -471,7 +473,7 @@ class Alerting:
             self._flying.discard(flight)
             raise
 
-    def _fly(self, alert: Alert, target: Target, kind: Kind) -> None:
+    def _fly(self, alert: Alert, target: AlertTarget, kind: Kind) -> None:
         fault = "it could not be sent"
 
         def send() -> None:

@@ -22,7 +22,7 @@ import structlog
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.core.release.commands import DrillStarted, Return
 from kedge.core.release.needs import needs
-from kedge.core.speed import Filed
+from kedge.core.speed import DrillResult
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
@@ -100,7 +100,7 @@ class Returns:
         try:
             began, back = _of(self._ledger.history(state.endpoint, READ), drill)
             lasted_s = self._clock.unix() - began if began is not None else 0.0
-            filed = Filed(
+            filed = DrillResult(
                 ok=False,
                 why=DIED,
                 release=state.production,

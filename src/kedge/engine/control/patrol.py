@@ -29,7 +29,7 @@ import structlog
 
 from kedge.core.alerts.alerts import Raise, Sight
 from kedge.core.alerts.conditions import of_replicas
-from kedge.core.automation import Decision, Facts, binding, decide
+from kedge.core.automation import Decision, PatrolFacts, binding, decide
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.release.commands import AnyCommand, Pause, Rollback
 from kedge.core.stored.ledger import Note
@@ -162,7 +162,7 @@ class Patrol:
         place = f"patrol.act.{state.endpoint}"
         self._net.run(place, partial(self._act, state, decision, facts))
 
-    def _judge(self, state: State) -> tuple[Decision, Facts]:
+    def _judge(self, state: State) -> tuple[Decision, PatrolFacts]:
         watch = self._watch(state)
         behind = self._gather(state, watch)
         behind = self._gather_labels(state, watch) or behind
@@ -217,7 +217,7 @@ class Patrol:
             return False
         return behind
 
-    def _known(self, state: State, facts: Facts) -> Facts:
+    def _known(self, state: State, facts: PatrolFacts) -> PatrolFacts:
         """With the newest diagnosis that there is; none is waited for."""
         try:
             finding = newest_finding(self._ledger, state.endpoint)
@@ -228,7 +228,7 @@ class Patrol:
 
     # ------------------------------------------------------------ acting
 
-    def _act(self, state: State, decision: Decision, facts: Facts) -> None:
+    def _act(self, state: State, decision: Decision, facts: PatrolFacts) -> None:
         """Say what is new, and submit what is decided."""
         told = (decision.verdict, decision.code)
         command = decision.command
@@ -367,7 +367,7 @@ def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple
     return found
 
 
-def figures(state: State, decision: Decision, facts: Facts) -> dict[str, Any]:
+def figures(state: State, decision: Decision, facts: PatrolFacts) -> dict[str, Any]:
     """What a decision saw, as plain values, for its ledger entry."""
     return {
         "verdict": decision.verdict,

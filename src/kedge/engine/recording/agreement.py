@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from kedge.ports import Columns
 
 
-class Said(NamedTuple):
+class RowAnswer(NamedTuple):
     """What one row of an answer says, in the endpoint's own sense."""
 
     score: float | None
     decision: str | None
     yes: bool
 
-    def same(self, other: Said, output: Output) -> bool:
+    def same(self, other: RowAnswer, output: Output) -> bool:
         """Whether the other says the same: side of the threshold, tolerance, or equal words."""
         if output.kind in DECIDED or self.score is None or other.score is None:
             return self.decision == other.decision
@@ -64,7 +64,7 @@ def _dtype(column: Any) -> Dtype:
     return kinds.get(column.dtype.kind, "string")
 
 
-def said(output: Output, columns: Columns, row: int) -> Said:
+def said(output: Output, columns: Columns, row: int) -> RowAnswer:
     """Read one row of an answer. Where no output is known, the decision is the whole row as text."""
     of = read_as(output, columns)
     column = columns.get(of.name) if of.name is not None else None
@@ -73,10 +73,10 @@ def said(output: Output, columns: Columns, row: int) -> Said:
     if column is not None and of.reads != "row" and column[row : row + 1].size:
         return _cell(of, column, row)
     words = [_text(columns[name][row]) for name in sorted(columns)]
-    return Said(None, "; ".join(words), yes=False)
+    return RowAnswer(None, "; ".join(words), yes=False)
 
 
-def _cell(of: Target, column: Any, row: int) -> Said:
+def _cell(of: Target, column: Any, row: int) -> RowAnswer:
     """Read one row of the output that is compared."""
     numeric = column.dtype.kind in NUMBERS
     if of.reads == "place" and numeric and column.ndim > 1:
@@ -84,50 +84,50 @@ def _cell(of: Target, column: Any, row: int) -> Said:
         return _named(of, place)
     if of.reads == "ranking":
         items = column[row].reshape(-1)[:RANKED].tolist() if column.ndim > 1 else [column[row]]
-        return Said(None, BETWEEN.join(map(_word, items)), yes=False)
+        return RowAnswer(None, BETWEEN.join(map(_word, items)), yes=False)
     value = column[row] if column.ndim == 1 else column[row].flat[-1]
     plain = value.item() if hasattr(value, "item") else value
     if of.reads == "yes":
         return _yes(of, plain, numeric=numeric)
     if not numeric:
-        return Said(None, _word(plain), yes=False)
+        return RowAnswer(None, _word(plain), yes=False)
     if of.reads == "number":
-        return Said(float(plain), f"{float(plain):.6g}", yes=False)
-    return Said(float(plain), spelled(plain), yes=False)
+        return RowAnswer(float(plain), f"{float(plain):.6g}", yes=False)
+    return RowAnswer(float(plain), spelled(plain), yes=False)
 
 
-def _yes(of: Target, value: Any, *, numeric: bool) -> Said:
+def _yes(of: Target, value: Any, *, numeric: bool) -> RowAnswer:
     """Read a score or a class as yes or no."""
     by_class = bool(of.classes) and not isinstance(value, float)
     if numeric and not by_class:
         yes = value >= of.threshold
-        return Said(float(value), "1" if yes else "0", yes=bool(yes))
+        return RowAnswer(float(value), "1" if yes else "0", yes=bool(yes))
     known = truth(value if numeric else _word(value), of.classes)
     score = float(known) if numeric and known is not None else None
     decision = _word(value) if known is None else "1" if known else "0"
-    return Said(score, decision, yes=bool(known))
+    return RowAnswer(score, decision, yes=bool(known))
 
 
-def _named(of: Target, place: int) -> Said:
+def _named(of: Target, place: int) -> RowAnswer:
     """Return the class at a place of a vector: its name where the policy has one, else its number."""
     if not of.classes:
-        return Said(float(place), str(place), yes=False)
+        return RowAnswer(float(place), str(place), yes=False)
     if place >= len(of.classes):
-        return Said(None, f"#{place}", yes=False)
+        return RowAnswer(None, f"#{place}", yes=False)
     name = of.classes[place]
-    return Said(None if isinstance(name, str) else float(name), spelled(name), yes=False)
+    return RowAnswer(None if isinstance(name, str) else float(name), spelled(name), yes=False)
 
 
 class Sayings(NamedTuple):
-    """What many rows say: `Said`, column by column."""
+    """What many rows say: `RowAnswer`, column by column."""
 
     scores: list[float | None]
     decisions: list[str | None]
     yes: list[bool]
 
-    def row(self, row: int) -> Said:
+    def row(self, row: int) -> RowAnswer:
         """One of them."""
-        return Said(self.scores[row], self.decisions[row], self.yes[row])
+        return RowAnswer(self.scores[row], self.decisions[row], self.yes[row])
 
 
 SILENCE = (None, None, False)
@@ -201,7 +201,7 @@ def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
         return list(map(eq, ours.decisions, theirs.decisions))
     return [
         one.same(other, output)
-        for one, other in zip(map(Said, *ours), map(Said, *theirs), strict=True)
+        for one, other in zip(map(RowAnswer, *ours), map(RowAnswer, *theirs), strict=True)
     ]
 
 

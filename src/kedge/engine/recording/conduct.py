@@ -15,7 +15,7 @@ CRASH_S = 1.0
 """Questions that died within a second died of one crash."""
 
 
-class Run:
+class FailureRun:
     """Failures in a row."""
 
     __slots__ = ("at", "callers", "events", "seconds")
@@ -44,8 +44,8 @@ class Tracker:
 
     def __init__(self, salt: str) -> None:
         self._key = key_of(salt)
-        self._run = Run()
-        self._longest = Run()
+        self._run = FailureRun()
+        self._longest = FailureRun()
         """The longest run that ended since the last look."""
         self._routed = self._answered = self._late = self._failed = self._crashes = 0
         self._unasked: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Tracker:
             self._failing = _with(self._failing, caller)
 
     def _end_run(self) -> None:
-        run, self._run = self._run, Run()
+        run, self._run = self._run, FailureRun()
         if run.events > self._longest.events:
             self._longest = run
 
@@ -116,7 +116,7 @@ class Tracker:
             if number > self._told_unasked.get(cause, 0)
         }
         self._told_unasked = causes
-        longest, self._longest = self._longest, Run()
+        longest, self._longest = self._longest, FailureRun()
         run = self._run
         if run.events >= longest.events:
             longest = run

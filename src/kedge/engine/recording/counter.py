@@ -6,7 +6,7 @@ not fit is dropped and counted, never waited for.
 
 Theory of operation
 -------------------
-* Some dozens of observations are counted at once (`Part`), column by column. What is true of all of
+* Some dozens of observations are counted at once (`ObservationColumns`), column by column. What is true of all of
   them is found by loops in C (`map`, `zip`, `compress`, a tally). Only what is not usual (a
   failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
 * Requests are counted by segment, and those with an entity apart. A caller is reported with its
@@ -35,7 +35,7 @@ from kedge.core.evidence.windows import (
     BadUnit,
     Conduct,
     Counts,
-    Example,
+    DisagreeingPair,
     FirstAsk,
     Spent,
     Window,
@@ -44,7 +44,7 @@ from kedge.core.routing import key_of, unit_of
 from kedge.core.values import Output, Prices, State
 from kedge.engine.recording.agreement import NUMBERS, Sayings, bin_of, judge_of, same_rows
 from kedge.engine.recording.custom import Agree, Custom, Pair
-from kedge.engine.recording.observation import Part, Seen
+from kedge.engine.recording.observation import Observation, ObservationColumns
 from kedge.engine.recording.predictions import Predictions
 from kedge.engine.recording.segments import Names, Segments
 from kedge.engine.recording.unit_costs import UnitCosts
@@ -81,7 +81,7 @@ QUIET = Conduct()
 """Of a candidate that nothing is to be told of."""
 
 
-class Bounds(NamedTuple):
+class SlowBounds(NamedTuple):
     """Above these a request is slow, in microseconds; 0 while production's own are unknown."""
 
     p50: int = 0
@@ -123,9 +123,9 @@ class Counter:
 
     def window(
         self,
-        seen: Sequence[Seen],
+        seen: Sequence[Observation],
         at: int,
-        bounds: Bounds,
+        bounds: SlowBounds,
         *,
         number: int,
         paired: bool,
@@ -192,12 +192,18 @@ class Counter:
         )
 
     def _fill(
-        self, draft: _Draft, seen: Sequence[Seen], bounds: Bounds, *, paired: bool, weight: int
+        self,
+        draft: _Draft,
+        seen: Sequence[Observation],
+        bounds: SlowBounds,
+        *,
+        paired: bool,
+        weight: int,
     ) -> list[JoinRow]:
         """Count observations into a draft; returns the rows that are kept of them."""
         rows: list[JoinRow] = []
         for some in self._parts(self._first(draft, seen)):
-            part = Part(some, self._segments)
+            part = ObservationColumns(some, self._segments)
             self._spend(draft, part)
             if paired:
                 self._pairs(draft, part, bounds)
@@ -207,7 +213,7 @@ class Counter:
             rows += self._predictions.rows(part, weight)
         return rows
 
-    def logged(self, seen: Sequence[Seen]) -> tuple[list[JoinRow], int]:
+    def logged(self, seen: Sequence[Observation]) -> tuple[list[JoinRow], int]:
         """Rows of sampled units while nothing is compared; and how many could not be written."""
         rows: list[JoinRow] = []
         keeps = self._predictions.log.keeps
@@ -218,10 +224,10 @@ class Counter:
                 if one.ours is not None and keeps(one.request.entity or one.request.id)
             ]
             if sampled:
-                rows += self._predictions.rows(Part(sampled, self._segments), 0)
+                rows += self._predictions.rows(ObservationColumns(sampled, self._segments), 0)
         return rows, sum(not row.inputs for row in rows)
 
-    def _parts(self, seen: Sequence[Seen]) -> Iterator[Sequence[Seen]]:
+    def _parts(self, seen: Sequence[Observation]) -> Iterator[Sequence[Observation]]:
         """The observations, as many at once as make `PART` rows or a few more; a rest after each part."""
         for begin in range(0, len(seen), PART):
             some = seen[begin : begin + PART]
@@ -229,7 +235,7 @@ class Counter:
                 yield some
                 self._rest()
                 continue
-            part: list[Seen] = []
+            part: list[Observation] = []
             rows = 0
             for at, one in enumerate(some, 1):
                 part.append(one)
@@ -239,7 +245,7 @@ class Counter:
                     self._rest()
                     part, rows = [], 0
 
-    def _first(self, draft: _Draft, seen: Sequence[Seen]) -> Sequence[Seen]:
+    def _first(self, draft: _Draft, seen: Sequence[Observation]) -> Sequence[Observation]:
         """Take out where production was asked a second time, which is its noise and nothing else."""
         if not draft.paired:
             return seen
@@ -254,7 +260,7 @@ class Counter:
 
     # ------------------------------------------------------------ what a request met
 
-    def _pairs(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
+    def _pairs(self, draft: _Draft, part: ObservationColumns, bounds: SlowBounds) -> None:
         """Requests that both releases were asked: only what differs between them is bad."""
         draft.mirrored += len(part.seen)
         asked = [not dropped for dropped in part.dropped]
@@ -293,7 +299,7 @@ class Counter:
                 arm = PRODUCTION if wrong else CANDIDATE
                 self._bad(draft, VIOLATIONS, arm, unit, names, first)
 
-    def _singles(self, draft: _Draft, part: Part, bounds: Bounds) -> None:
+    def _singles(self, draft: _Draft, part: ObservationColumns, bounds: SlowBounds) -> None:
         """Requests that one of the releases was asked."""
         self._split(draft, part)
         columns: tuple[Sequence[Any], ...] = (
@@ -336,7 +342,7 @@ class Counter:
             if wrong:
                 self._bad(draft, VIOLATIONS, arm, unit, names, first)
 
-    def _split(self, draft: _Draft, part: Part) -> None:
+    def _split(self, draft: _Draft, part: ObservationColumns) -> None:
         """Count a unit's first request: the split is checked on units, each once."""
         known, fresh = self._known, draft.fresh
         for unit, arm, again in zip(part.units, part.arms, part.settles, strict=True):
@@ -402,7 +408,7 @@ class Counter:
 
     # ------------------------------------------------------------ what it cost
 
-    def _spend(self, draft: _Draft, part: Part) -> None:
+    def _spend(self, draft: _Draft, part: ObservationColumns) -> None:
         """Add what requests cost, to the arm that answered; in pairs where both did."""
         if self._state.policy.cost is None:
             return
@@ -442,7 +448,7 @@ class Counter:
 
     # ------------------------------------------------------------ what was said
 
-    def _agree(self, draft: _Draft, part: Part) -> None:
+    def _agree(self, draft: _Draft, part: ObservationColumns) -> None:
         """Compare the two answers row by row; a copy that did not answer disagrees."""
         ours, theirs = part.said(self._output), part.said_by_copy(self._output)
         asked = [not dropped for dropped in part.dropped]
@@ -481,7 +487,7 @@ class Counter:
                 EXAMPLES - len(draft.examples),
             )
 
-    def _alike(self, part: Part, there: Sequence[bool]) -> list[bool | None]:
+    def _alike(self, part: ObservationColumns, there: Sequence[bool]) -> list[bool | None]:
         """Return by row whether the whole answers are alike; None where they are not compared."""
         pairs: list[Pair] = [
             (one.ours, one.theirs, one.request.rows)
@@ -592,7 +598,7 @@ class _Draft:
         self.pairs: _Pairs = {}
         """By what the two said: the segments of each row. Counted all at once at the end."""
         self.scores: dict[int, list[float]] = {}
-        self.examples: list[Example] = []
+        self.examples: list[DisagreeingPair] = []
         self.mirrored = 0
         self.copied = 0
 
@@ -635,19 +641,21 @@ _Pairs = dict[tuple[bool, bool, bool] | None, list[Names]]
 
 
 def _examples(
-    part: Part,
+    part: ObservationColumns,
     output: Output,
     compared: Sequence[bool],
     alike: Sequence[bool],
     ours: Sayings,
     theirs: Sayings,
-) -> Iterator[Example]:
+) -> Iterator[DisagreeingPair]:
     differs = [there and not same for there, same in zip(compared, alike, strict=True)]
     if any(differs):
         ids = part.ids()
         for row in compress(range(len(differs)), differs):
             old, new = (one.row(row).text() for one in (ours, theirs))
-            yield Example(ids[row], part.segments[row], old, new, part.differing(output, row))
+            yield DisagreeingPair(
+                ids[row], part.segments[row], old, new, part.differing(output, row)
+            )
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:

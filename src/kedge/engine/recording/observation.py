@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """One answered request, as the serving loop saw it."""
 
     at: float
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
     """How a release fared with a request whose caller was answered, and seen, before."""
 
 
-class Part:
+class ObservationColumns:
     """Observations, column by column; what is by row has as many items as they have rows."""
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Part:
         "violated",
     )
 
-    def __init__(self, seen: Sequence[Seen], segments: Segments) -> None:
+    def __init__(self, seen: Sequence[Observation], segments: Segments) -> None:
         self.seen = seen
         (
             self.at,

@@ -16,7 +16,7 @@ from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.records import DIGEST_BYTES, JoinRow
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import State
-from kedge.engine.recording.observation import Part
+from kedge.engine.recording.observation import ObservationColumns
 
 if TYPE_CHECKING:
     from kedge.engine.request import Request
@@ -112,7 +112,7 @@ class Predictions:
         self._comparison = tuple(repeat(value) for value in about)
         """What every row says of the comparison."""
 
-    def rows(self, part: Part, weight: int) -> Iterable[JoinRow]:
+    def rows(self, part: ObservationColumns, weight: int) -> Iterable[JoinRow]:
         """One row a prediction. What production did not answer, or has no id, is none."""
         told = [one.ours is not None and bool(one.request.id) for one in part.seen]
         if not any(told):

@@ -15,8 +15,8 @@ from kedge.core.evidence.windows import Conduct
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Arm, State
 from kedge.engine.recording.conduct import Tracker
-from kedge.engine.recording.counter import BOUND, BYTES, ROWS, Bounds
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.counter import BOUND, BYTES, ROWS, SlowBounds
+from kedge.engine.recording.observation import Observation
 
 if TYPE_CHECKING:
     from kedge.ports import Columns
@@ -89,7 +89,7 @@ def size_of_columns(*given: Columns | None) -> int:
 class Taken(NamedTuple):
     """What a recorder gathered in a second."""
 
-    seen: list[Seen]
+    seen: list[Observation]
     lost: int
     broken: int
     streak: int
@@ -106,7 +106,7 @@ class _Batch:
     __slots__ = ("rows", "seen", "size")
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[Observation] = []
         self.rows = 0
         self.size = 0
 
@@ -160,7 +160,7 @@ class Recorder:
                 found[size] = p99, slowest, sum(copy.values())
         return found
 
-    def offer(self, seen: Seen) -> None:
+    def offer(self, seen: Observation) -> None:
         """Hand an observation over to be counted by segment; dropped and counted when full."""
         batch = self._batch
         if len(batch.seen) >= BOUND or batch.rows >= ROWS:
@@ -176,7 +176,7 @@ class Recorder:
         batch.size += size
         batch.seen.append(seen)
 
-    def _lose(self, seen: Seen) -> None:
+    def _lose(self, seen: Observation) -> None:
         self._lost += 1
         if seen.ours is not None and not seen.again:
             self.lack(RECORDER, seen.request.rows)
@@ -196,7 +196,7 @@ class Recorder:
         """Count an answer of the candidate that does not fit its signature."""
         self._broken += 1
 
-    def bounds(self, ratio: float, floor_us: int, least: int) -> Bounds:
+    def bounds(self, ratio: float, floor_us: int, least: int) -> SlowBounds:
         """Above which latency a request is slow: production's quantiles, `ratio` times.
 
         Zero while fewer than `least` answers are known.
@@ -204,8 +204,8 @@ class Recorder:
         p50, n = self.quantile_us("production", 0.5)
         p99, _ = self.quantile_us("production", 0.99)
         if p50 is None or p99 is None or n < least:
-            return Bounds()
-        return Bounds(*(max(int(q * ratio), q + floor_us) for q in (p50, p99)))
+            return SlowBounds()
+        return SlowBounds(*(max(int(q * ratio), q + floor_us) for q in (p50, p99)))
 
     def requests(self) -> int:
         """How many requests were answered so far; for another thread to ask."""

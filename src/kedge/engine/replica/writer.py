@@ -28,7 +28,7 @@ from kedge.core.evidence.windows import Window
 from kedge.core.stored.roster import Tally
 from kedge.core.values import State
 from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Bounds, Counter
+from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Counter, SlowBounds
 from kedge.engine.recording.recorder import Recorder, Taken
 from kedge.engine.serving.live import Live, watched
 from kedge.ports import Clock, EvidenceStore, WindowStore
@@ -84,7 +84,7 @@ class Recording:
         self._lock = threading.Lock()
         self._recorders: dict[Key, Recorder] = {}
         self._watched: dict[Key, tuple[State, Recorder]] = {}
-        self._counters: dict[Key, tuple[str, Counter, Bounds]] = {}
+        self._counters: dict[Key, tuple[str, Counter, SlowBounds]] = {}
         self._told: dict[tuple[str, str], Tally] = {}
         self._number = 0
         self._waiting: list[Window] = []
@@ -269,7 +269,7 @@ class Recording:
                 counter.uncompared = 0
             rows += more
 
-    def _counter(self, state: State, recorder: Recorder) -> tuple[Counter, Bounds]:
+    def _counter(self, state: State, recorder: Recorder) -> tuple[Counter, SlowBounds]:
         """What counts this comparison, and the bounds of the second that is to be counted.
 
         They come from before it: they may not depend on what they judge.
@@ -281,7 +281,7 @@ class Recording:
         kept = self._counters.pop(key, None)
         if kept is None or kept[0] != policy:
             counter = Counter(self._replica, state, self._rest)
-            kept = (policy, counter, kept[2] if kept else Bounds())
+            kept = (policy, counter, kept[2] if kept else SlowBounds())
         while len(self._counters) >= COUNTERS:
             self._counters.pop(next(iter(self._counters)))
         _, counter, bounds = kept

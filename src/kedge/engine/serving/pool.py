@@ -23,7 +23,7 @@ from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
-from kedge.core.stored.roster import Hold
+from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import Placement, Release, State
 from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.serving.absence import Absence
@@ -436,10 +436,10 @@ class Pool:
         slot = self._slots.get((endpoint, release, placement))
         return slot.handle if slot is not None and slot.handle is not None else None
 
-    def holds(self) -> tuple[Hold, ...]:
+    def holds(self) -> tuple[ReplicaHold, ...]:
         """What is held and in which state, for the roster."""
         return tuple(
-            Hold(
+            ReplicaHold(
                 endpoint=endpoint,
                 release=number,
                 placement=placement,

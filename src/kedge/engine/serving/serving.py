@@ -21,7 +21,7 @@ from kedge.core.evidence.windows import CANDIDATE, PRODUCTION
 from kedge.core.routing import Choice, Reason
 from kedge.core.values import BUCKETS, Arm
 from kedge.engine.recording.agreement import agreeing_rows
-from kedge.engine.recording.observation import Seen
+from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import ANSWERED, UNASKED, size_of_columns
 from kedge.engine.request import Request
 from kedge.engine.serving.copies import Copies
@@ -125,7 +125,7 @@ class Serving:
             self._copy(live, choice.shadow, request, None)
         elif live.watched:
             live.recorder.offer(
-                Seen(
+                Observation(
                     time(),
                     request,
                     PRODUCTION,
@@ -284,7 +284,7 @@ class Serving:
         except (ModelFailure, Unavailable):
             if live.watched and not request.probe and not unknown and cause != EXCUSED:
                 live.recorder.offer(
-                    Seen(
+                    Observation(
                         time(),
                         request,
                         CANDIDATE,
@@ -437,7 +437,7 @@ class Serving:
             failed = answer.failover is not None
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
             recorder.offer(
-                Seen(
+                Observation(
                     time(),
                     request,
                     side,
@@ -560,7 +560,7 @@ class Serving:
         def done(theirs: Columns | None, micros: int, _error: str | None, _bad: bool) -> None:
             if theirs is not None:
                 live.recorder.offer(
-                    Seen(
+                    Observation(
                         time(),
                         request,
                         PRODUCTION,
@@ -621,7 +621,7 @@ class Late:
         ):
             return
         live.recorder.offer(
-            Seen(
+            Observation(
                 time(),
                 self.request,
                 CANDIDATE,
@@ -650,7 +650,7 @@ def _offer_pair(
         return
     ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
     live.recorder.offer(
-        Seen(
+        Observation(
             time(),
             request,
             PRODUCTION,

@@ -20,7 +20,7 @@ from kedge.core.phrases import clip
 from kedge.core.values import Field, Signature
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.serving import Serving
-from kedge.gateway.http.infer import UNREAD, Bounds, Headers, infer, release_number
+from kedge.gateway.http.infer import UNREAD, Headers, WorkerBounds, infer, release_number
 
 log = structlog.get_logger("kedge.gateway")
 
@@ -134,7 +134,7 @@ class Gateway:
     def __init__(
         self,
         serving: Serving,
-        bounds: Bounds,
+        bounds: WorkerBounds,
         ready: Callable[[], bool],
         limit: Callable[[str], None] = lambda bound: None,
     ) -> None:

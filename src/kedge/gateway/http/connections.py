@@ -24,7 +24,7 @@ from kedge.gateway.http.peers import Peers
 MB = 2**20
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one worker, with their reasons."""
 
     body: int = 8 * MB
@@ -63,9 +63,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The same on all connections: each takes 3 kB."""
 
 
-def http_limits(body: int) -> Limits:
+def http_limits(body: int) -> ConnectionLimits:
     """Return the bounds of a worker that takes bodies of this size."""
-    return Limits(body=body, bodies=max(128 * MB, 16 * body), peer_bytes=max(32 * MB, 4 * body))
+    return ConnectionLimits(
+        body=body, bodies=max(128 * MB, 16 * body), peer_bytes=max(32 * MB, 4 * body)
+    )
 
 
 PARTS = 8
@@ -117,14 +119,14 @@ class Connections:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         peers: Peers | None = None,
         limit: Callable[[str], None] = lambda bound: None,
         most: int | None = None,
     ) -> None:
         """Start empty; `limit` is told which bound was reached, `most` is the connections at once."""
-        self.limits = limits or Limits()
+        self.limits = limits or ConnectionLimits()
         self.peers = peers or Peers()
         self.limit = limit
         self._most = most if most is not None else most_connections()
@@ -384,7 +386,7 @@ def peer_busy(what: str) -> KedgeError:
     )
 
 
-def too_slow(limits: Limits) -> KedgeError:
+def too_slow(limits: ConnectionLimits) -> KedgeError:
     """What a caller is told whose body does not come."""
     return BadRequest(
         f"the body took longer than {limits.body_s:g} s, or came slower than "

@@ -16,7 +16,7 @@ import structlog
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import InferRequest, WantedOutput, parse
-from kedge.gateway.http.decoder_child import INTERNAL, Asked, Column, Said
+from kedge.gateway.http.decoder_child import INTERNAL, DecodeAnswer, DecodedColumn, DecodeRequest
 from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ class Decoder:
         except OSError as error:
             log.warning("decoding.no_child", fault=str(error))
             return decode_here(contract, body, json_length)
-        asked = msgspec.msgpack.encode(Asked(contract.encoded, json_length, len(body)))
+        asked = msgspec.msgpack.encode(DecodeRequest(contract.encoded, json_length, len(body)))
         until = perf_counter() + WITHIN_S
         try:
             for part in (len(asked).to_bytes(4) + asked, body):
                 line.settimeout(max(until - perf_counter(), 0.001))
                 line.sendall(part)
             size = int.from_bytes(_receive(line, 8, until))
-            said = msgspec.msgpack.decode(_receive(line, size, until), type=Said)
+            said = msgspec.msgpack.decode(_receive(line, size, until), type=DecodeAnswer)
         except (OSError, EOFError, msgspec.MsgspecError) as error:
             log.warning("decoding.lost", fault=f"{type(error).__name__}: {error}", size=len(body))
             self.close()
@@ -149,7 +149,7 @@ def _receive(line: socket.socket, size: int, until: float) -> bytearray:
     return found
 
 
-def _array(column: Column) -> NDArray[Any]:
+def _array(column: DecodedColumn) -> NDArray[Any]:
     """A column; one of objects is built in parts, between which other threads run."""
     if isinstance(column.data, bytes):
         numbers = np.frombuffer(bytearray(column.data), np.dtype(column.dtype))

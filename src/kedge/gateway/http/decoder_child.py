@@ -38,7 +38,7 @@ INTERNAL = "internal"
 """The code of a fault that is not the caller's; its text is for the log."""
 
 
-class Asked(msgspec.Struct, array_like=True):
+class DecodeRequest(msgspec.Struct, array_like=True):
     """What comes before a body."""
 
     contract: bytes
@@ -46,7 +46,7 @@ class Asked(msgspec.Struct, array_like=True):
     size: int
 
 
-class Column(msgspec.Struct, array_like=True):
+class DecodedColumn(msgspec.Struct, array_like=True):
     """A column: the bytes of its numbers, or its objects in parts."""
 
     name: str
@@ -55,10 +55,10 @@ class Column(msgspec.Struct, array_like=True):
     data: bytes | list[bytes]
 
 
-class Said(msgspec.Struct, omit_defaults=True):
+class DecodeAnswer(msgspec.Struct, omit_defaults=True):
     """The answer: columns, or what is wrong with the body."""
 
-    columns: list[Column] = []
+    columns: list[DecodedColumn] = []
     rows: int = 0
     id: str | None = None
     outputs: list[str] | None = None
@@ -74,19 +74,21 @@ def _contract(raw: bytes) -> Contract:
     return Contract(fields, rows=rows, entity=entity)
 
 
-def decode(asked: Asked, body: bytes) -> bytes:
+def decode(asked: DecodeRequest, body: bytes) -> bytes:
     """Answer one body."""
     try:
         request, binary = parse(body, asked.json_length)
         columns, rows = _contract(asked.contract).columns(request, binary)
     except BadRequest as error:
-        said = Said(fault=str(error), code=error.code, hint=error.hint, details=error.details)
+        said = DecodeAnswer(
+            fault=str(error), code=error.code, hint=error.hint, details=error.details
+        )
         return msgspec.msgpack.encode(said)
     # It costs its body: the next one is of another caller.
     except Exception as error:  # noqa: BLE001
-        return msgspec.msgpack.encode(Said(fault=repr(error), code=INTERNAL))
+        return msgspec.msgpack.encode(DecodeAnswer(fault=repr(error), code=INTERNAL))
     outputs = None if request.outputs is None else [each.name for each in request.outputs]
-    said = Said(
+    said = DecodeAnswer(
         columns=[_column(name, column) for name, column in columns.items()],
         rows=rows,
         id=request.id,
@@ -95,15 +97,15 @@ def decode(asked: Asked, body: bytes) -> bytes:
     return msgspec.msgpack.encode(said)
 
 
-def _column(name: str, column: NDArray[Any]) -> Column:
+def _column(name: str, column: NDArray[Any]) -> DecodedColumn:
     shape = list(column.shape)
     if column.dtype.kind == "O":
         values = column.reshape(-1).tolist()
         parts = [
             msgspec.msgpack.encode(values[at : at + PART]) for at in range(0, len(values), PART)
         ]
-        return Column(name, "O", shape, parts)
-    return Column(name, column.dtype.str, shape, np.ascontiguousarray(column).tobytes())
+        return DecodedColumn(name, "O", shape, parts)
+    return DecodedColumn(name, column.dtype.str, shape, np.ascontiguousarray(column).tobytes())
 
 
 def main(words: Sequence[str]) -> int:
@@ -118,7 +120,7 @@ def main(words: Sequence[str]) -> int:
         os.nice(NICE)
     with line.makefile("rb") as heard:
         while head := heard.read(4):
-            asked = msgspec.msgpack.decode(heard.read(int.from_bytes(head)), type=Asked)
+            asked = msgspec.msgpack.decode(heard.read(int.from_bytes(head)), type=DecodeRequest)
             raw = decode(asked, heard.read(asked.size))
             line.sendall(len(raw).to_bytes(8) + raw)
     return 0

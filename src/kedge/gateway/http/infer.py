@@ -83,7 +83,7 @@ _encode = msgspec.json.Encoder().encode
 _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if ours != "string"}
 
 
-class Bounds:
+class WorkerBounds:
     """What one worker works on at once, and whom it believes."""
 
     __slots__ = (
@@ -167,7 +167,7 @@ class Bounds:
 
 async def infer(
     serving: Serving,
-    bounds: Bounds,
+    bounds: WorkerBounds,
     live: Live,
     scope: Any,
     receive: Receive,
@@ -243,7 +243,7 @@ def fresh_id() -> str:
 
 
 def _told(
-    scope: Any, version: int | None, bounds: Bounds
+    scope: Any, version: int | None, bounds: WorkerBounds
 ) -> tuple[str | None, int | None, bool, int | None, bool]:
     """What the headers say.
 
@@ -319,7 +319,7 @@ def too_large(limit: int, *, unread: bool = False) -> BadRequest:
     )
 
 
-async def _rest(body: bytes, bounds: Bounds, receive: Receive) -> bytes:
+async def _rest(body: bytes, bounds: WorkerBounds, receive: Receive) -> bytes:
     """The rest of a body, from a server that gives it in parts; the worker's own gives it whole."""
     parts, size, more = [body], len(body), True
     while more:

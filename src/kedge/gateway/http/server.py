@@ -41,7 +41,7 @@ that keeps a connection for longer than this between two requests expects to fin
 TICK_S = 0.02
 
 
-class Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """uvicorn, with a drain: stop accepting, answer on open connections, then close them."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_s: float) -> None:

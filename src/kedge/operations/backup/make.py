@@ -91,7 +91,7 @@ PUT_BACK = "register the same files again, under the same names"
 Say = Callable[[str], None]
 
 
-class Wanted(Value, frozen=True):
+class BackupContents(Value, frozen=True):
     """What a backup is to have."""
 
     records: bool = True
@@ -101,7 +101,7 @@ class Wanted(Value, frozen=True):
 
 
 def make_backup(
-    place: Workplace, directory: Path, config: Path, *, wanted: Wanted, say: Say
+    place: Workplace, directory: Path, config: Path, *, wanted: BackupContents, say: Say
 ) -> Manifest:
     """Back a state directory up into an empty or missing directory; return what was made.
 
@@ -204,7 +204,7 @@ class _Making:
     """One backup being made."""
 
     def __init__(
-        self, place: Workplace, directory: Path, config: Path, wanted: Wanted, say: Say
+        self, place: Workplace, directory: Path, config: Path, wanted: BackupContents, say: Say
     ) -> None:
         self._place = place
         self._from = place.state_dir

@@ -44,7 +44,7 @@ BEGAN = read_instant("2026-01-01T00:00:00Z")
 """From when the milliseconds are counted that epochs of restored ledgers go on above."""
 
 
-class Restored(Value, kw_only=True, frozen=True):
+class RestoreResult(Value, kw_only=True, frozen=True):
     """What became of a backup."""
 
     manifest: Manifest
@@ -74,7 +74,7 @@ def find_state_dir(source: Path, config: Path) -> Path:
 
 def restore_backup(
     source: Path, config: Path, *, heads: Sequence[Head] = (), reason: str = ""
-) -> Restored:
+) -> RestoreResult:
     """Restore a backup; nothing acts by itself there until a person confirms it.
 
     Args:
@@ -114,7 +114,7 @@ def restore_backup(
             code="not_writable",
             hint="nothing was restored; run it again once that is fixed",
         ) from error
-    return Restored(
+    return RestoreResult(
         manifest=manifest,
         state_dir=str(state_dir),
         config=str(config),

@@ -29,7 +29,7 @@ from kedge.core.values import Release, Signature, State
 from kedge.engine.recording.agreement import said
 from kedge.engine.submission import Say
 from kedge.inspection.independence import mark_of
-from kedge.operations.diagnosis.window import Floats, Logged, Reading, asked
+from kedge.operations.diagnosis.window import AnswerReading, Floats, Logged, asked
 from kedge.operations.replay.model import (
     INCOMPLETE,
     answered,
@@ -83,7 +83,7 @@ class Contrasting:
         place: Workplace,
         state: State,
         today: Logged,
-        reading: Reading,
+        reading: AnswerReading,
         online: Callable[[], Online],
         say: Say,
     ) -> None:

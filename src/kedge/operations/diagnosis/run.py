@@ -13,7 +13,7 @@ from kedge.core.automation import guardrails
 from kedge.core.diagnosis.contrast import LEAST
 from kedge.core.diagnosis.diagnose import diagnose
 from kedge.core.diagnosis.facts import Facts, Instruments, Sample, Source
-from kedge.core.diagnosis.summary import Filed, filed
+from kedge.core.diagnosis.summary import DiagnosisSummary, filed
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.labels import is_own
@@ -26,7 +26,7 @@ from kedge.core.values import Arm, Release, State
 from kedge.engine.submission import Say
 from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.diagnosis.cells import Cells, Contrasting, changed
-from kedge.operations.diagnosis.window import Logged, Reading, asked, read_columns, window
+from kedge.operations.diagnosis.window import AnswerReading, Logged, asked, read_columns, window
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.staleness import lag_of
 from kedge.workspace import Workplace, actor
@@ -38,7 +38,7 @@ BACK_S = WEEK_S
 """How far before a change of production, or before today's window, a reference is looked for."""
 
 
-class Asked(NamedTuple):
+class DiagnoseOptions(NamedTuple):
     """What was asked: the options of the verb."""
 
     since: str = "24h"
@@ -58,7 +58,12 @@ class Reference(NamedTuple):
 
 
 def diagnosis_of(
-    place: Workplace, endpoint: str, options: Asked, *, online: Callable[[], Online], say: Say
+    place: Workplace,
+    endpoint: str,
+    options: DiagnoseOptions,
+    *,
+    online: Callable[[], Online],
+    say: Say,
 ) -> dict[str, Any]:
     """Say why an endpoint answers worse than it did, and file what was found.
 
@@ -98,7 +103,7 @@ def diagnosis_of(
     )
     reference = _Referring(place, state, new, old, today, options, now).found(accepted)
     read_columns(state, today, *((reference.logged,) if reference is not None else ()))
-    reading = Reading(get_target(state), _metric(state))
+    reading = AnswerReading(get_target(state), _metric(state))
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
     reading.outcomes(known)  # words or numbers: the same for both windows
     cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
@@ -135,7 +140,7 @@ def _told(reference: Reference | None, new: Release, old: Release | None) -> dic
     return {**reference.logged.told(), "of": _label(of), "rule": reference.rule}
 
 
-def _file(place: Workplace, endpoint: str, short: Filed) -> dict[str, Any]:
+def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> dict[str, Any]:
     """Put it into the ledger; a ledger that cannot be written costs the note, not the diagnosis."""
     note = Note(kind="finding", body=msgspec.to_builtins(short))
     try:
@@ -188,7 +193,7 @@ def _facts(
     releases: tuple[Release, Release | None],
     today: Logged,
     reference: Reference | None,
-    reading: Reading,
+    reading: AnswerReading,
     cells: Cells,
 ) -> Facts:
     new, old = releases
@@ -230,7 +235,7 @@ def _sources(place: Workplace, new: Release, online: Callable[[], Online]) -> tu
     return tuple(found)
 
 
-def _sample(reference: Reference | None, reading: Reading) -> Sample | None:
+def _sample(reference: Reference | None, reading: AnswerReading) -> Sample | None:
     """The reference, with the answers that its requests got."""
     if reference is None:
         return None
@@ -285,7 +290,7 @@ class _Referring:
         new: Release,
         old: Release | None,
         today: Logged,
-        options: Asked,
+        options: DiagnoseOptions,
         now: float,
     ) -> None:
         self._place = place

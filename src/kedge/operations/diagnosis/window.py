@@ -40,7 +40,7 @@ ABSENT = 0.99
 Floats = NDArray[np.float64]
 
 
-class Reading:
+class AnswerReading:
     """How answers and outcomes are read as numbers; classes are numbered, in both the same way."""
 
     def __init__(self, output: Output, metric: str = "error_rate") -> None:

@@ -13,7 +13,7 @@ import msgspec
 from kedge.core.automation import decide, rules
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.estimate import estimate, proven_after
-from kedge.core.evidence.forecast import Traffic, detection
+from kedge.core.evidence.forecast import ExpectedTraffic, detection
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.names import check_segment, get_known
 from kedge.core.time.instants import read_when
@@ -184,7 +184,7 @@ def plan_of(
     asked = rules(state.policy, paired=False)
     if callers is None:
         callers = _callers(place, state)
-    traffic = Traffic(rate=rate, errors=share, callers=callers)
+    traffic = ExpectedTraffic(rate=rate, errors=share, callers=callers)
     steps = []
     for step in state.policy.canary.steps:
         weight = round(step * BUCKETS / 100)

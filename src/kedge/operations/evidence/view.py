@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.automation import EARLY, Decision, Facts
+from kedge.core.automation import EARLY, Decision, PatrolFacts
 from kedge.core.estimate import estimate
 from kedge.core.evidence.rollup import Roll
 from kedge.core.evidence.rules import Verdict
-from kedge.core.evidence.windows import Agreement, Example
+from kedge.core.evidence.windows import Agreement, DisagreeingPair
 from kedge.core.release.guards import next_step, on_pass, step_number
 from kedge.core.values import BUCKETS, Arm, Stage, State
 from kedge.engine.recording.agreement import BIN_RATIO
@@ -27,7 +27,7 @@ def describe(
     state: State,
     watch: Watch,
     decision: Decision,
-    facts: Facts,
+    facts: PatrolFacts,
     *,
     segment: str | None = None,
     past: tuple[int, int] = (0, 0),
@@ -195,7 +195,7 @@ def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
     }
 
 
-def _example(one: Example) -> dict[str, Any]:
+def _example(one: DisagreeingPair) -> dict[str, Any]:
     """Return a pair that disagrees, with the outputs in which it does."""
     return {
         "id": one.id,

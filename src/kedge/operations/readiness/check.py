@@ -19,9 +19,9 @@ from kedge.core.readiness import (
     EVIDENCE_S,
     PROOF_S,
     Check,
-    Facts,
-    Filed,
+    NewestNote,
     Proven,
+    ReadinessFacts,
     failed,
     judge,
     landing_of,
@@ -93,13 +93,13 @@ def _facts(
     online: Asked,
     landing: int | None,
     proof: tuple[Proven, float] | None,
-) -> Facts:
+) -> ReadinessFacts:
     members = replicas(place.roster.members())
     now = place.clock.unix()
     kept, cold = (True, {}) if landing is None else lacks_of(state, landing, members, now)
     read = _runs(state, landing)
     stale, blind = _stale(place, online, read)
-    return Facts(
+    return ReadinessFacts(
         state=state,
         now=now,
         landing=landing,
@@ -124,10 +124,10 @@ def _facts(
     )
 
 
-def _filed(place: Workplace, state: State, kind: str) -> Filed | None:
+def _filed(place: Workplace, state: State, kind: str) -> NewestNote | None:
     for entry in place.ledger.entries(state.endpoint, kind):
         if isinstance(entry.event, Note):
-            return Filed(read_instant(entry.at), entry.epoch, entry.event.body)
+            return NewestNote(read_instant(entry.at), entry.epoch, entry.event.body)
     return None
 
 

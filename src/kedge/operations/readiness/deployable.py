@@ -114,7 +114,7 @@ def _tried(
         (v for v in place.registry.versions(release.model) if v.number == release.version), None
     )
     golden = version.golden if version is not None else "made"
-    done: list[process.Step] = []
+    done: list[process.ProofStep] = []
     why = ""
     try:
         _room(folder, version)

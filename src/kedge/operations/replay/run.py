@@ -23,7 +23,7 @@ from kedge.core.evidence.windows import (
     Agreement,
     BadUnit,
     Differing,
-    Example,
+    DisagreeingPair,
     FirstAsk,
     Window,
 )
@@ -31,7 +31,7 @@ from kedge.core.features.generations import Online
 from kedge.core.routing import key_of, unit_of
 from kedge.core.time.instants import read_when
 from kedge.core.values import Release, Stage, State
-from kedge.engine.recording.agreement import Said, bin_of, said
+from kedge.engine.recording.agreement import RowAnswer, bin_of, said
 from kedge.engine.recording.custom import START_S, set_fence
 from kedge.engine.recording.own_loss import own_loss
 from kedge.engine.submission import Say
@@ -86,7 +86,7 @@ def replay_of(
         if row.inputs and row.production == state.production and row.arm == "production"
     )
     watch = Watch(asked)
-    answers: dict[str, Said] = {}
+    answers: dict[str, RowAnswer] = {}
     incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
     if incomplete and not answers:
         raise Refused(
@@ -123,7 +123,7 @@ async def _ask(
     release: Release,
     logged: Iterable[JoinRow],
     watch: Watch,
-    answers: dict[str, Said],
+    answers: dict[str, RowAnswer],
     say: Say,
     online: Online,
 ) -> int:
@@ -166,7 +166,7 @@ def _window(
     state: State,
     pairs: Sequence[tuple[JoinRow, tuple[Columns, int] | KedgeError]],
     number: int,
-    answers: dict[str, Said],
+    answers: dict[str, RowAnswer],
 ) -> Window:
     """One second of the log as a shadow's window. Every row is a pair of its own."""
     output, key = get_target(state), key_of(state.salt)
@@ -177,7 +177,7 @@ def _window(
     first: dict[int, FirstAsk] = {}
     cells: dict[str, list[int]] = {}
     scores: dict[int, list[float]] = {}
-    examples: list[Example] = []
+    examples: list[DisagreeingPair] = []
     for row, answer in pairs:
         slices = ("", *row.segments)
         failed = isinstance(answer, KedgeError)
@@ -200,7 +200,9 @@ def _window(
                 cells[name][6] += 1
             continue
         new = answers[row.id] = said(output, *answer)
-        old = Said(row.score, row.decision, yes=row.decision == "1" and output.kind == "binary")
+        old = RowAnswer(
+            row.score, row.decision, yes=row.decision == "1" and output.kind == "binary"
+        )
         same = new.same(old, output)
         table = 2 + (0 if old.yes and new.yes else 1 if old.yes else 2 if new.yes else 3)
         for name in slices:
@@ -233,7 +235,9 @@ def _window(
     )
 
 
-def _compare_scores(scores: dict[int, list[float]], old: Said, new: Said, *, same: bool) -> None:
+def _compare_scores(
+    scores: dict[int, list[float]], old: RowAnswer, new: RowAnswer, *, same: bool
+) -> None:
     """Count a pair in the bin of the old score: pairs, equal ones, differences, absolute ones."""
     if old.score is None or new.score is None:
         return
@@ -243,15 +247,15 @@ def _compare_scores(scores: dict[int, list[float]], old: Said, new: Said, *, sam
         bin_[place] += more
 
 
-def _example(row: JoinRow, old: Said, new: Said, output: str | None) -> Example:
+def _example(row: JoinRow, old: RowAnswer, new: RowAnswer, output: str | None) -> DisagreeingPair:
     """Return a pair that differs, as `kedge evidence` shows it."""
     texts = old.text(), new.text()
     differs = (Differing(output, *texts),) if output is not None else ()
-    return Example(row.id, row.segments, *texts, differs)
+    return DisagreeingPair(row.id, row.segments, *texts, differs)
 
 
 def _fold_labels(
-    place: Workplace, state: State, watch: Watch, answers: dict[str, Said], now: float
+    place: Workplace, state: State, watch: Watch, answers: dict[str, RowAnswer], now: float
 ) -> None:
     """Judge by the outcomes that are known, as pairs of old and new answers."""
     cursor = 0
@@ -273,7 +277,7 @@ def _fold_labels(
 
 
 def _paired(
-    state: State, found: Iterable[Labelled], answers: dict[str, Said]
+    state: State, found: Iterable[Labelled], answers: dict[str, RowAnswer]
 ) -> Iterator[Labelled]:
     for one in found:
         new = answers.get(one.row.id)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kedge.adapters.models.sklearn.columns import Column
-from kedge.adapters.models.sklearn.signature import Inputs
+from kedge.adapters.models.sklearn.columns import InputColumn
+from kedge.adapters.models.sklearn.signature import EstimatorInputs
 from kedge.core.errors import UnfitModel
 from kedge.core.values import Field
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Convert = Callable[["Array"], "Array"]
 
 
-def arrangement(inputs: Inputs) -> Callable[[Columns], Any]:
+def arrangement(inputs: EstimatorInputs) -> Callable[[Columns], Any]:
     """Compile the way from named columns to what the estimator was fitted on.
 
     Raises:
@@ -77,7 +77,7 @@ def _no_pandas(error: ImportError) -> UnfitModel:
     )
 
 
-def _tensor(field: Field, columns: tuple[Column, ...]) -> Callable[[Columns], Any]:
+def _tensor(field: Field, columns: tuple[InputColumn, ...]) -> Callable[[Columns], Any]:
     name = field.name
     if field.dtype == "string":
         return lambda given: _words(given[name], field, columns)
@@ -94,7 +94,7 @@ def _tensor(field: Field, columns: tuple[Column, ...]) -> Callable[[Columns], An
     return build
 
 
-def _words(given: Array, field: Field, columns: tuple[Column, ...]) -> Array:
+def _words(given: Array, field: Field, columns: tuple[InputColumn, ...]) -> Array:
     """A table of words, each column with what stands for a missing one."""
     table = np.ascontiguousarray(given, np.dtype(object))
     if not field.nullable or len(columns) != table.shape[1]:
@@ -103,7 +103,7 @@ def _words(given: Array, field: Field, columns: tuple[Column, ...]) -> Array:
     return np.stack([convert(table[:, n]) for n, convert in enumerate(converts)], axis=1)
 
 
-def _table(inputs: Inputs, converts: Mapping[str, Convert]) -> Callable[[Columns], Any]:
+def _table(inputs: EstimatorInputs, converts: Mapping[str, Convert]) -> Callable[[Columns], Any]:
     """Build an array of one column a field: of objects where it was fitted on one."""
     mixed = any(f.dtype == "string" or (f.dtype == "bool" and f.nullable) for f in inputs.fields)
     mixed = mixed or any(not isinstance(column.missing, int | float) for column in inputs.columns)
@@ -119,7 +119,7 @@ def _table(inputs: Inputs, converts: Mapping[str, Convert]) -> Callable[[Columns
     return build
 
 
-def _conversion(field: Field, column: Column) -> Convert:
+def _conversion(field: Field, column: InputColumn) -> Convert:
     """Return how a column's missing values become what the estimator was fitted on."""
     missing = column.missing
     if field.dtype == "string":

@@ -37,11 +37,11 @@ INSIDE = (
 )
 """Where estimators that wrap others keep the fitted ones, which get the same columns."""
 
-At = Sequence["Column | None"]
+At = Sequence["InputColumn | None"]
 """The columns that a step gets, in order; None: one that an earlier step made."""
 
 
-class Column:
+class InputColumn:
     """What is known of one column of the input."""
 
     def __init__(self) -> None:
@@ -101,9 +101,11 @@ class Column:
             self.decide("", nullable=True)
 
 
-def columns_of_estimator(estimator: Any, count: int, names: Sequence[str] = ()) -> list[Column]:
+def columns_of_estimator(
+    estimator: Any, count: int, names: Sequence[str] = ()
+) -> list[InputColumn]:
     """Return what an estimator knows of each of the `count` columns that it takes; `names` are theirs."""
-    columns = [Column() for _ in range(count)]
+    columns = [InputColumn() for _ in range(count)]
     try:
         _Walk(dict(zip(names, columns, strict=False))).step(estimator, columns)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
@@ -114,7 +116,7 @@ def columns_of_estimator(estimator: Any, count: int, names: Sequence[str] = ()) 
 
 
 class _Walk:
-    def __init__(self, by_name: dict[str, Column]) -> None:
+    def __init__(self, by_name: dict[str, InputColumn]) -> None:
         self._by_name = by_name
 
     def step(self, one: Any, at: At) -> At | None:
@@ -148,7 +150,7 @@ class _Walk:
             return None
         return self._other(one, at)
 
-    def _name(self, column: Column) -> str:
+    def _name(self, column: InputColumn) -> str:
         return next((name for name, one in self._by_name.items() if one is column), "a column")
 
     def _pipeline(self, one: Pipeline, at: At) -> At | None:
@@ -169,7 +171,9 @@ class _Walk:
         if len(at) < one.n_features_in_:
             at = [None] * one.n_features_in_
         places: dict[str, slice] = one.output_indices_
-        out: list[Column | None] = [None] * max((part.stop for part in places.values()), default=0)
+        out: list[InputColumn | None] = [None] * max(
+            (part.stop for part in places.values()), default=0
+        )
         for name, part, which in one.transformers_:
             taken = [at[n] for n in _places(which, names, len(at))]
             given, place = self.step(part, taken), places.get(name)
@@ -244,7 +248,7 @@ def _places(which: Any, names: dict[str, int], count: int) -> list[int]:
 
 
 def _imputer(one: SimpleImputer, at: At) -> At | None:
-    kept: list[Column | None] = []
+    kept: list[InputColumn | None] = []
     for column, value in zip(at, np.asarray(one.statistics_).tolist(), strict=True):
         if column is not None:
             column.is_imputed(value)

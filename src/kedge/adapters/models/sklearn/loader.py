@@ -15,7 +15,7 @@ import skops.io
 
 from kedge.adapters.models.flavours import SklearnFlavour, visible
 from kedge.adapters.models.sklearn.model import SklearnModel
-from kedge.adapters.models.sklearn.signature import Inputs, inputs_of, read_stated
+from kedge.adapters.models.sklearn.signature import EstimatorInputs, inputs_of, read_stated
 from kedge.core.errors import UnfitModel
 from kedge.inspection.objects import attributes, judge, reachable, refusal
 
@@ -102,7 +102,7 @@ class SklearnLoader(SklearnFlavour):
         return SklearnModel(estimator, inputs, stated.outputs, found, written)
 
 
-def _frames(estimator: Any, inputs: Inputs) -> str:
+def _frames(estimator: Any, inputs: EstimatorInputs) -> str:
     """Return why it needs pandas, which no gateway worker imports; empty when it does not."""
     if inputs.frame is not None:
         return "it was fitted on a DataFrame"

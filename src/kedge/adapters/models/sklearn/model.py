@@ -10,7 +10,7 @@ import numpy as np
 
 from kedge.adapters.models.sklearn.arrangement import arrangement
 from kedge.adapters.models.sklearn.outputs import head_of
-from kedge.adapters.models.sklearn.signature import Inputs, known_of
+from kedge.adapters.models.sklearn.signature import EstimatorInputs, known_of
 from kedge.core.golden import Known
 from kedge.core.inputs import DeclaredName, Described, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
@@ -25,7 +25,7 @@ class SklearnModel:
     def __init__(
         self,
         estimator: Any,
-        inputs: Inputs,
+        inputs: EstimatorInputs,
         outputs: Sequence[DeclaredName] | None,
         found: Plainness,
         written_with: Mapping[str, str],

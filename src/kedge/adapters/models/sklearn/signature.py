@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kedge.adapters.models.sklearn import mlmodel
-from kedge.adapters.models.sklearn.columns import INSIDE, Column, columns_of_estimator
+from kedge.adapters.models.sklearn.columns import INSIDE, InputColumn, columns_of_estimator
 from kedge.core.errors import UnfitModel
 from kedge.core.golden import Known
 from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared
@@ -26,11 +26,11 @@ class Stated(NamedTuple):
     outputs: Sequence[DeclaredName] | None = None
 
 
-class Inputs(NamedTuple):
+class EstimatorInputs(NamedTuple):
     """What an estimator takes."""
 
     fields: tuple[Field, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[InputColumn, ...]
     """What the estimator knows of its columns: one for each field, or for each place of the only tensor."""
     frame: tuple[str, ...] | None
     """The columns of the frame that it was fitted on, in order; None: it was fitted on an array."""
@@ -64,7 +64,7 @@ def read_stated(directory: Path) -> Stated:
     return Stated(outputs=names)
 
 
-def inputs_of(estimator: Any, stated: Stated) -> Inputs:
+def inputs_of(estimator: Any, stated: Stated) -> EstimatorInputs:
     """Return what an estimator takes: as stated, else as its names, its encoders and its imputers say.
 
     Raises:
@@ -82,11 +82,11 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
         order = [field.name for field in fields] if names is None else names
         known = columns_of_estimator(estimator, (count or 0) if wide else len(order), order)
         columns = tuple(known if wide else _in_order(fields, dict(zip(order, known, strict=True))))
-        return Inputs(fields, columns, _frame(names), text)
+        return EstimatorInputs(fields, columns, _frame(names), text)
     if text:
-        one = Column()
+        one = InputColumn()
         one.is_text()
-        return Inputs((Field(TEXT, "string"),), (one,), None, is_text=True)
+        return EstimatorInputs((Field(TEXT, "string"),), (one,), None, is_text=True)
     if not count:
         raise UnfitModel(
             f"{type(estimator).__name__} does not say how many features it takes",
@@ -101,14 +101,14 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
     if names is None and not any(column.dtype in ("string", "bool") for column in known):
         gaps = all(column.nullable for column in known)
         tensor = Field(mlmodel.TENSOR, "float64", (count,), nullable=gaps)
-        return Inputs((tensor,), tuple(known), None, unnamed=count)
+        return EstimatorInputs((tensor,), tuple(known), None, unnamed=count)
     called = names if names is not None else [f"x{n}" for n in range(count)]
     fields = tuple(
         Field(name, column.dtype or "float64", nullable=column.nullable)
         for name, column in zip(called, known, strict=True)
     )
     both = list(zip(called, known, strict=True))
-    return Inputs(
+    return EstimatorInputs(
         fields,
         tuple(known),
         _frame(names),
@@ -121,7 +121,7 @@ def inputs_of(estimator: Any, stated: Stated) -> Inputs:
     )
 
 
-def known_of(inputs: Inputs) -> dict[str, Known]:
+def known_of(inputs: EstimatorInputs) -> dict[str, Known]:
     """Return the words and numbers that encoders know, by field: what rows can be made of."""
     if any(field.shape for field in inputs.fields):
         return {}
@@ -136,7 +136,7 @@ def _frame(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(names) if names is not None else None
 
 
-def _in_order(fields: Sequence[Field], known: Mapping[str, Column]) -> list[Column]:
+def _in_order(fields: Sequence[Field], known: Mapping[str, InputColumn]) -> list[InputColumn]:
     return [known[field.name] for field in fields]
 
 
