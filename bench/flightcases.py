@@ -24,8 +24,7 @@ import numpy as np
 from kedge.core.diagnosis.diagnose import diagnose
 from kedge.core.diagnosis.facts import Facts, Sample
 from kedge.core.diagnosis.findings import Diagnosis
-from kedge.core.values import Output
-from kedge.ports import ColumnStatistics
+from kedge.core.values import ColumnStatistics, Output
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "flights"
 OUTPUT = Output(kind="binary", score="p_late")

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     )
     from kedge.core.errors import BadConfig, KedgeError, Refused
     from kedge.core.features.schema import Schema
-    from kedge.core.values import Output
-    from kedge.ports import ColumnStatistics
+    from kedge.core.values import ColumnStatistics, Output
     from kedge.transforms.authoring import Columns, Field, materialise, schema, transform
 
 __all__ = [
@@ -71,8 +70,7 @@ _NAMES = {
     ),
     "kedge.core.errors": "BadConfig KedgeError Refused",
     "kedge.core.features.schema": "Schema",
-    "kedge.core.values": "Output",
-    "kedge.ports": "ColumnStatistics",
+    "kedge.core.values": "ColumnStatistics Output",
     "kedge.transforms.authoring": "Columns Field materialise schema transform",
 }
 """The public names by the module that defines them."""

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from kedge.core.errors import BadRequest
-from kedge.core.golden import RowsMark
 from kedge.core.inputs import Described
-from kedge.core.values import Dtype, Field, Plainness, Signature, Value
-from kedge.ports import ColumnStatistics, Model, Proof
+from kedge.core.values import (
+    ColumnStatistics,
+    Dtype,
+    Field,
+    Plainness,
+    Proof,
+    RowsMark,
+    Signature,
+    Value,
+)
+from kedge.ports import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype("O" if name == "string" else name) for name in get_args(Dtype)

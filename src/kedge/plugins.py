@@ -13,7 +13,7 @@ from kedge.core.values import Dtype, Field, Signature
 from kedge.ports import Flavour, Loader, Model, OnlineStore
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 else:  # the same without NumPy, which a flavour need not import
     from kedge.transforms.authoring import Columns
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 NEEDS = "x:float32,word:string?"
 POLICY = Policy(audience="internal", entity="word", limits=RowLimits(rows=1000))

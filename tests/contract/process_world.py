@@ -18,7 +18,7 @@ from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel, command
 from kedge.adapters.process import environment as one_thread
 from kedge.core.errors import ModelFailure
-from kedge.ports import Proof
+from kedge.core.values import Proof
 from kedge.system.door import ModelDoor, own_directory
 from models import LOADER, SIGNATURE, environment, misbehaving
 

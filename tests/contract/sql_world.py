@@ -29,9 +29,17 @@ from kedge.core.release.commands import AnyCommand, Configure, Promote, Promoted
 from kedge.core.release.machine import decide
 from kedge.core.stored.ledger import Entry
 from kedge.core.stored.roster import Member
-from kedge.core.values import Field, ModelVersion, Placement, Policy, Refusal, Release, Signature
+from kedge.core.values import (
+    Bundle,
+    Field,
+    ModelVersion,
+    Placement,
+    Policy,
+    Refusal,
+    Release,
+    Signature,
+)
 from kedge.core.values import State as Row
-from kedge.ports import Bundle
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(

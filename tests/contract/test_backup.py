@@ -26,13 +26,12 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Outcome
 from kedge.core.release.commands import Canary, Freeze, Promote, Restored, Rollback, Thaw
 from kedge.core.stored.head import Head
-from kedge.core.values import Stage
+from kedge.core.values import Proof, Stage
 from kedge.engine.pins import HostDisk
 from kedge.operations.backup.make import BackupContents, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
 from kedge.operations.releases import create_workplace
-from kedge.ports import Proof
 from kedge.workspace import Workplace
 
 CONFIG = """\

@@ -10,8 +10,7 @@ import numpy as np
 from contract.test_deployable import Home, home
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
-from kedge.core.golden import RowsMark
-from kedge.core.values import Output, Policy, Release, State
+from kedge.core.values import Output, Policy, Release, RowsMark, State
 from kedge.operations.diagnosis.cells import BATCH, Contrasting
 from kedge.operations.diagnosis.window import AnswerReading, Logged
 

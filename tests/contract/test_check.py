@@ -23,12 +23,11 @@ from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, 
 from kedge.core.runbook import configuration_digest
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Member, ReplicaHold
-from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, State
+from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, Proof, State
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.readiness.check import check_of, check_text, gate_of
-from kedge.ports import Proof
 from kedge.workspace import Workplace
 
 PEOPLE: dict[str, Any] = {

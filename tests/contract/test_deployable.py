@@ -24,9 +24,8 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
 from kedge.core.readiness import Proven
-from kedge.core.values import Field, ModelVersion, Placement, Release
+from kedge.core.values import Bundle, Field, ModelVersion, Placement, Proof, Release
 from kedge.operations.readiness.deployable import FOLDER, prove, scratch
-from kedge.ports import Bundle, Proof
 from kedge.transforms.authoring import SPEC, schema, spec_of
 from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform

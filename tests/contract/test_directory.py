@@ -21,7 +21,7 @@ from kedge.adapters.artifacts.directory import (
     DirectoryArtifacts,
 )
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
-from kedge.ports import Proof
+from kedge.core.values import Proof
 from kedge.system.reserve import RESERVE, get_free
 
 PROOF = Proof({"x": [1.0]}, {"y": [2.0]})

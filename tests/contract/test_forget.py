@@ -12,8 +12,8 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.sqlite.create import create
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.features.generations import Run
+from kedge.core.values import Proof
 from kedge.operations.forget import COPIES, HASHES, _holds, forget
-from kedge.ports import Proof
 from kedge.workspace import Workplace
 
 

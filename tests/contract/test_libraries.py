@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
-from kedge.core.values import Placement, Release, Signature, State
+from kedge.core.values import Placement, Proof, Release, Signature, State
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.operations import doctor
-from kedge.ports import Proof
 
 
 def stored(root: Path, **proof: Any) -> tuple[DirectoryArtifacts, str]:

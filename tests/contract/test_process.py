@@ -22,8 +22,7 @@ from contract.process_world import (
 from kedge.adapters.process import ProcessModel
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure
 from kedge.core.evidence.records import JoinRow
-from kedge.core.golden import RowsMark
-from kedge.core.values import Placement, Release
+from kedge.core.values import Placement, Release, RowsMark
 from kedge.operations.replay.model import INCOMPLETE, answered, batches
 from models import SIGNATURE
 

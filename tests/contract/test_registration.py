@@ -30,9 +30,9 @@ from kedge.columns import check_proof
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.golden import MADE
-from kedge.core.values import Field, ModelVersion, Release, Signature
+from kedge.core.values import Bundle, Field, ModelVersion, Release, Signature
 from kedge.engine.registration import Golden, register
-from kedge.ports import Bundle, Loader
+from kedge.ports import Loader
 from kedge.tabular.statistics import SAMPLE, read_training
 from models import LOADER, SIGNATURE, TestLoader, environment, misbehaving, quantised
 

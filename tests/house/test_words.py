@@ -31,7 +31,10 @@ BANNED = re.compile(
     re.IGNORECASE,
 )
 STORED = {
-    "core/values.py": {"Nobody", "nobody"},  # the owner that `kedge init` stored in old policies
+    "core/values/policy.py": {
+        "Nobody",
+        "nobody",
+    },  # the owner that `kedge init` stored in old policies
     "core/readiness.py": {"mend"},  # the field of `kedge check --json` that names the command
     "operations/readiness/check.py": {"mend"},  # reads that field
 }
@@ -200,6 +203,16 @@ def test_gerunds_are_told_from_the_glossary() -> None:
     assert is_gerund("quoting")
     assert is_gerund("late_quoting")
     assert not any(is_gerund(noun) for noun in GERUNDS)
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path, text in TEXTS.items():
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(SOURCE).as_posix())
+    assert len(places) > 500
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_commit_subjects_are_short() -> None:

@@ -33,7 +33,8 @@ from kedge.testing.samples import endpoint, release, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kedge.ports import Columns, OnDone
+    from kedge.ports import OnDone
+    from kedge.typing import Columns
 
 POLICY = Policy(
     audience="internal", output=Output(kind="score", score="p"), canary=CanaryPolicy(dwell="1h")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 LIMIT = 1000
 """Bytes of a body."""

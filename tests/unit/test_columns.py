@@ -20,11 +20,10 @@ from kedge.columns import (
     statistics,
 )
 from kedge.core.errors import BadRequest
-from kedge.core.values import Field, Signature
-from kedge.ports import Proof
+from kedge.core.values import Field, Proof, Signature
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 TAKES = Signature(
     inputs=(

@@ -18,7 +18,7 @@ from kedge.core.diagnosis.defects import (
     plain,
     stepped,
 )
-from kedge.ports import ColumnStatistics
+from kedge.core.values import ColumnStatistics
 
 N = 2_000
 

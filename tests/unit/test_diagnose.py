@@ -13,8 +13,7 @@ from kedge.core.diagnosis.diagnose import diagnose
 from kedge.core.diagnosis.facts import Facts, Instruments, Sample
 from kedge.core.diagnosis.findings import Act, Cause, Diagnosis, Evidence, Kind
 from kedge.core.errors import Refused
-from kedge.core.values import Output
-from kedge.ports import ColumnStatistics
+from kedge.core.values import ColumnStatistics, Output
 
 N = 4_000
 OUTPUT = Output(kind="binary", score="p")

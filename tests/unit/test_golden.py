@@ -9,7 +9,6 @@ from kedge.core.golden import (
     LEAST,
     MADE,
     Known,
-    Origin,
     blank_rows,
     count,
     distinct,
@@ -22,7 +21,7 @@ from kedge.core.golden import (
     unlike,
     whole,
 )
-from kedge.core.values import Field
+from kedge.core.values import Field, Origin
 
 FIELDS = (
     Field("f", "float32"),

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge.core.values import Field, Signature
+from kedge.core.values import Field, Proof, Signature
 from kedge.inspection.independence import answerable, grouped, merges
-from kedge.ports import Proof
 
 SIGNATURE = Signature((Field("x", "float64"), Field("k", "int64")), (Field("y", "float64"),))
 ROWS: dict[str, list[Any]] = {"x": [1.0, -2.0, 30.0, 0.5], "k": [0, 1, 2, 3]}

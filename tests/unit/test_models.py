@@ -15,7 +15,7 @@ from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
 from kedge.core.stored.roster import ReplicaHold
-from kedge.core.values import FileEntry, Placement, Plainness, Release, State
+from kedge.core.values import FileEntry, Placement, Plainness, Proof, Release, State
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.pool import (
     GRACE_S,
@@ -27,7 +27,6 @@ from kedge.engine.serving.pool import (
     socket_of,
 )
 from kedge.inspection import RULE
-from kedge.ports import Proof
 from kedge.system.interpreter import HiddenModules
 from kedge.testing.samples import endpoint, release
 
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns, OnDone, Predicted, RemoteModel
+    from kedge.ports import OnDone, Predicted, RemoteModel
+    from kedge.typing import Columns
 
 INLINE, PROCESS = Placement.INLINE, Placement.PROCESS
 ONE, TWO = release(1), release(2)

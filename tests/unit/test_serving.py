@@ -39,7 +39,8 @@ from kedge.ports import Predicted
 from kedge.testing.samples import endpoint, release, run
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns, Model, OnDone, RemoteModel
+    from kedge.ports import Model, OnDone, RemoteModel
+    from kedge.typing import Columns
 
 SIGNATURE = Signature(inputs=(), outputs=())
 POLICY = Policy(audience="internal", output=Output(kind="score", score="p"))

@@ -11,7 +11,7 @@ from kedge.cli.context import Context, end_in_order, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.report import MARKS, placing
 from kedge.core.formats import fetching
-from kedge.core.values import ModelVersion
+from kedge.core.values import ModelVersion, Proof
 from kedge.engine.libraries import find_differences
 from kedge.engine.registration import find_source
 from kedge.inspection.independence import mark_of
@@ -24,7 +24,6 @@ from kedge.operations.registration import (
     register_version,
     unsaid_lines,
 )
-from kedge.ports import Proof
 from kedge.system.terminal import one_line
 from kedge.workspace import Workplace
 

@@ -9,17 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, isfinite, isnan, prod
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from kedge.core.values import Field, Value
-
-Origin = Literal["given", "training", "log", "made", "unknown"]
-"""`given`: by a person. `training`: rows of the training set. `log`: of the prediction log. `made`: by
-kedge. `unknown`: kept by a version of kedge that did not note it."""
-RowsMark = Literal["independent", "dependent", "unknown"]
-"""Whether an answer to a row is the same whatever rows are asked with it. `unknown`: not tested."""
+from kedge.core.values import Field, Origin, Value
 
 Lists = Mapping[str, Sequence[Any]]
 

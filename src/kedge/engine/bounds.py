@@ -10,8 +10,7 @@ import msgspec
 from kedge.core import codec
 from kedge.core.bounds import BOUNDS, TrainingColumn, bounded, learn, misdeclared
 from kedge.core.errors import Refused
-from kedge.core.values import Field, Signature
-from kedge.ports import ColumnStatistics
+from kedge.core.values import ColumnStatistics, Field, Signature
 
 FILE = "signature.json"
 HINT = '{"inputs": [{"name": "age", "range": [0, 120]}]}'

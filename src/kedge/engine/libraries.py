@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from kedge.core.errors import CorruptArtifact
 from kedge.core.libraries import library_differences
-from kedge.ports import Artifacts, Proof
+from kedge.core.values import Proof
+from kedge.ports import Artifacts
 
 
 def find_differences(artifacts: Artifacts, digest: str) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
 from kedge.core.golden import (
     Known,
     Lists,
-    Origin,
     blank_rows,
     count,
     made_rows,
@@ -44,10 +43,10 @@ from kedge.core.inputs import (
     with_names,
 )
 from kedge.core.names import check_name
-from kedge.core.values import Field, ModelVersion, Signature, TrainingSet
+from kedge.core.values import Field, ModelVersion, Origin, Proof, Signature, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.inspection import RULE
-from kedge.ports import Artifacts, Flavour, Proof, Registry
+from kedge.ports import Artifacts, Flavour, Registry
 from kedge.system.files import read_bounded, walk
 from kedge.tabular.statistics import Training, read_names, read_training, read_types
 

@@ -32,7 +32,7 @@ from kedge.gateway.fields import (
 
 if TYPE_CHECKING:
     from kedge.gateway.fields import Array
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 _rows_of: msgspec.json.Decoder[list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]])
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()

@@ -11,9 +11,9 @@ from typing import Any
 
 from kedge.columns import Grouped, check_answer, columns_of, compare, lists_of
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, ModelFailure
-from kedge.core.golden import Lists, RowsMark, count, distinct, joined, spread, taken
-from kedge.core.values import Release
-from kedge.ports import Artifacts, Model, Proof
+from kedge.core.golden import Lists, count, distinct, joined, spread, taken
+from kedge.core.values import Proof, Release, RowsMark
+from kedge.ports import Artifacts, Model
 
 MOST = 256
 """Rows that are asked in every grouping: more of the same kind show no more."""

@@ -15,8 +15,7 @@ from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.core import entities
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Ingested
-from kedge.core.values import State
-from kedge.ports import Proof
+from kedge.core.values import Proof, State
 from kedge.workspace import Workplace
 
 COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"

@@ -17,10 +17,10 @@ from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features.schema import Schema, misfit
 from kedge.core.stored.ledger import Note
-from kedge.core.values import Field, ModelVersion, State, TrainingSet
+from kedge.core.values import Field, ModelVersion, Proof, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
-from kedge.ports import Flavour, Loader, Proof
+from kedge.ports import Flavour, Loader
 from kedge.system.interpreter import HiddenModules
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor

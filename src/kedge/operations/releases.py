@@ -25,11 +25,13 @@ from kedge.core.release.machine import decide
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
 from kedge.core.values import (
+    Bundle,
     Field,
     ModelVersion,
     Output,
     Placement,
     Policy,
+    Proof,
     Refusal,
     Release,
     State,
@@ -43,7 +45,6 @@ from kedge.engine.unrecorded import unrecorded
 from kedge.gateway.auth import make_secret
 from kedge.inspection import RULE
 from kedge.inspection.independence import release_mark
-from kedge.ports import Bundle, Proof
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor
 

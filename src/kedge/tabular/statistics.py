@@ -16,8 +16,7 @@ import numpy as np
 from kedge.columns import Summary, column_of
 from kedge.core.errors import BadRequest, Refused
 from kedge.core.golden import spread
-from kedge.core.values import Dtype, Field, Signature, Value
-from kedge.ports import ColumnStatistics
+from kedge.core.values import ColumnStatistics, Dtype, Field, Signature, Value
 from kedge.tabular.parquet import UnreadableFile, kinds_of, opened
 from kedge.tabular.quotes import identifier
 from kedge.tabular.rows import HINT, READERS, csv_names, csv_rows

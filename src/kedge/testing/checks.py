@@ -24,8 +24,8 @@ from typing import Any
 
 from kedge.columns import DTYPES, check_answer, check_proof, columns_of, compare, lists_of
 from kedge.core.errors import BadRequest, UnfitModel
-from kedge.core.values import Signature
-from kedge.ports import Flavour, Loader, Model, Proof
+from kedge.core.values import Proof, Signature
+from kedge.ports import Flavour, Loader, Model
 from kedge.system.interpreter import module_command, safe_environment
 
 __all__ = ["Example", "check_announced", "check_flavour", "check_loader"]

@@ -24,7 +24,8 @@ from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import Lookup
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns, Model
+    from kedge.ports import Model
+    from kedge.typing import Columns
 
 
 class Namespace:

@@ -32,7 +32,8 @@ from kedge.core.keys import spell_all
 from kedge.transforms.store import open_store
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns, OnlineStore
+    from kedge.ports import OnlineStore
+    from kedge.typing import Columns
 
 EXCUSED = "features_unread"
 """The code of a failure that no release caused: production answers, and the candidate is not blamed."""

@@ -29,8 +29,7 @@ import msgspec
 
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
-from kedge.core.values import FileEntry
-from kedge.ports import Proof
+from kedge.core.values import FileEntry, Proof
 from kedge.system.files import walk
 from kedge.system.reserve import get_free, get_reserve
 

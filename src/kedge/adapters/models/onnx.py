@@ -23,7 +23,8 @@ from kedge.inspection.graphs import judge
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns, Model
+    from kedge.ports import Model
+    from kedge.typing import Columns
 
 _DTYPES: dict[str, Dtype] = {
     "tensor(bool)": "bool",

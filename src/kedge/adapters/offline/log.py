@@ -41,7 +41,7 @@ from kedge.tabular.quotes import first_line, identifier, quoted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
     Arrays = dict[str, NDArray[Any]]
 

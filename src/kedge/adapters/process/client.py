@@ -24,7 +24,8 @@ from kedge.ports import Predicted
 from kedge.system.files import connect_to
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns, OnDone
+    from kedge.ports import OnDone
+    from kedge.typing import Columns
 
     OnTold = Callable[[Columns | None, int, str | None, str, bool], None]
 

@@ -40,7 +40,7 @@ from kedge.transforms.authoring import Declared
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 PLAIN_KINDS = frozenset("biufcmMSU")
 """NumPy's kinds whose bytes are their value."""

@@ -31,8 +31,9 @@ from kedge.adapters.process import wire
 from kedge.columns import check_proof
 from kedge.core.errors import KedgeError, ModelFailure, UnfitModel
 from kedge.core.features.generations import Online
+from kedge.core.values import Proof
 from kedge.inspection.independence import merges
-from kedge.ports import Artifacts, Loader, Model, Proof
+from kedge.ports import Artifacts, Loader, Model
 from kedge.system.door import HandedSocket, receive, write_status
 from kedge.system.terminal import show
 from kedge.transforms.bundle import Bare, Composed, Transform

@@ -20,7 +20,7 @@ from kedge.core.values import Field, Signature
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 MAX_FRAME = 64 << 20
 """Longest frame either side takes. An endpoint's row limit is reached far below."""

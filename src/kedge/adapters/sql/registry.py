@@ -20,8 +20,7 @@ from kedge.core.features.generations import runs_of
 from kedge.core.names import check_name
 from kedge.core.release.commands import Promoted, RolledBack
 from kedge.core.time.durations import seconds
-from kedge.core.values import Field, ModelVersion, Policy, Release, Signature
-from kedge.ports import Bundle
+from kedge.core.values import Bundle, Field, ModelVersion, Policy, Release, Signature
 
 _version, _release, _ledger = tables.model_version, tables.release, tables.ledger
 

@@ -16,8 +16,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Restored
 from kedge.core.release.machine import apply
 from kedge.core.stored.ledger import Note
-from kedge.core.values import ModelVersion, Release, State
-from kedge.ports import Bundle
+from kedge.core.values import Bundle, ModelVersion, Release, State
 
 States = Callable[[Connection], dict[str, State]]
 

@@ -10,9 +10,8 @@ from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
 from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import iso
-from kedge.core.values import BUCKETS, Policy
+from kedge.core.values import BUCKETS, Policy, Proof
 from kedge.engine.submission import Receipt
-from kedge.ports import Proof
 
 AMBIGUOUS = {
     SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",

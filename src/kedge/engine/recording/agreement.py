@@ -18,7 +18,7 @@ from kedge.engine.recording.custom import Agree
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 
 class RowAnswer(NamedTuple):

@@ -50,7 +50,7 @@ from kedge.engine.recording.segments import Names, Segments
 from kedge.engine.recording.unit_costs import UnitCosts
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 BOUND = 16_384
 """Observations waiting in one worker: more than a second of what one worker can answer."""

@@ -31,7 +31,7 @@ from kedge.core.values import Output
 from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 log = structlog.get_logger("kedge.custom")
 

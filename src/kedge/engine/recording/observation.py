@@ -17,7 +17,7 @@ from kedge.engine.recording.segments import Segments
 if TYPE_CHECKING:
     from kedge.core.evidence.windows import Differing
     from kedge.engine.request import Request
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from kedge.engine.recording.observation import ObservationColumns
 
 if TYPE_CHECKING:
     from kedge.engine.request import Request
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 ARMS = ("production", "candidate")
 """What the columns of a count are called in a row."""

@@ -19,7 +19,7 @@ from kedge.engine.recording.counter import BOUND, BYTES, ROWS, SlowBounds
 from kedge.engine.recording.observation import Observation
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 WORD = 64
 """Bytes that a word in a column is taken for."""

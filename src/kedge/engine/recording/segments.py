@@ -34,7 +34,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 VALUES = 200
 """Values of one segment field that a worker tells apart; the rest is `other`. A thousand cells a

@@ -14,7 +14,7 @@ from kedge.engine.serving.deadlines import Deadlines
 from kedge.engine.serving.pool import Handle
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 
 class Live:

@@ -32,7 +32,8 @@ from kedge.engine.serving.pool import Handle
 from kedge.transforms.lookup import EXCUSED
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns, Predicted
+    from kedge.ports import Predicted
+    from kedge.typing import Columns
 
 log = structlog.get_logger("kedge.serving")
 

@@ -22,7 +22,7 @@ from kedge.system.interpreter import bare_environment, module_command
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
     Decoded = tuple[InferRequest, Columns, int]
 

@@ -25,7 +25,7 @@ from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Unavailable
 from kedge.core.evidence.answers import get_target
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
-from kedge.core.values import Release, Signature, State
+from kedge.core.values import ColumnStatistics, Release, Signature, State
 from kedge.engine.recording.agreement import said
 from kedge.engine.submission import Say
 from kedge.inspection.independence import mark_of
@@ -39,7 +39,6 @@ from kedge.operations.replay.model import (
     merges,
     requests,
 )
-from kedge.ports import ColumnStatistics
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Transform
 from kedge.transforms.lookup import EXCUSED, Lookup, lookups_of

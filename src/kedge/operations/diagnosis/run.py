@@ -93,14 +93,7 @@ def diagnosis_of(
     if accepted is not None and accepted[0] < until:
         since = max(since, accepted[1])
     say(f"reading {endpoint}'s log")
-    today = window(
-        place,
-        state,
-        since,
-        until,
-        lambda row: row.production == state.production,
-        segment=options.segment,
-    )
+    today = _todays(place, state, since, until, options.segment)
     reference = _Referring(place, state, new, old, today, options, now).found(accepted)
     read_columns(state, today, *((reference.logged,) if reference is not None else ()))
     reading = AnswerReading(get_target(state), _metric(state))
@@ -130,6 +123,17 @@ def diagnosis_of(
         "faults": cells.faults,
     }
     return {**told, **_file(place, endpoint, short)}
+
+
+def _todays(
+    place: Workplace, state: State, since: float, until: float, segment: str | None
+) -> Logged:
+    """Read the requests of the window that production answered."""
+
+    def is_live(row: JoinRow) -> bool:
+        return row.production == state.production
+
+    return window(place, state, since, until, is_live, segment=segment)
 
 
 def _told(reference: Reference | None, new: Release, old: Release | None) -> dict[str, Any] | None:

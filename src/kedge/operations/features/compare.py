@@ -15,8 +15,8 @@ from kedge.core.features.schema import (
     outcome_of,
     worst,
 )
-from kedge.core.golden import Origin, count, distinct, is_real, joined, made_rows, unlike, whole
-from kedge.core.values import Signature
+from kedge.core.golden import count, distinct, is_real, joined, made_rows, unlike, whole
+from kedge.core.values import Origin, Signature
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace

@@ -13,10 +13,9 @@ from kedge.columns import Offered, columns_of, compare
 from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
 from kedge.core.features.schema import Spec
-from kedge.core.golden import Lists, Origin, count, made_rows, seen, taken, whole
-from kedge.core.values import Field, Signature
+from kedge.core.golden import Lists, count, made_rows, seen, taken, whole
+from kedge.core.values import Field, Origin, Proof, Signature
 from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
-from kedge.ports import Proof
 from kedge.system.files import read_bounded
 from kedge.tabular.statistics import read_training
 from kedge.workspace import Workplace

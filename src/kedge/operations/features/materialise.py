@@ -48,7 +48,8 @@ from kedge.workspace import Workplace
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns, OnlineStore
+    from kedge.ports import OnlineStore
+    from kedge.typing import Columns
 
 
 class Materialised(NamedTuple):

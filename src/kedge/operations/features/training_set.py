@@ -42,7 +42,7 @@ from kedge.workspace import Workplace
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 BATCH = 50_000
 """Rows that the transformation is given at once."""

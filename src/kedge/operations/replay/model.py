@@ -27,7 +27,7 @@ from kedge.system.door import ModelDoor
 from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 BATCH = 256
 """Rows asked at once: large enough that the socket costs nothing, small enough for any model."""

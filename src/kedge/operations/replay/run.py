@@ -44,7 +44,7 @@ from kedge.operations.replay.model import BATCH, INCOMPLETE, answered, batches, 
 from kedge.workspace import Workplace
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 LABELS = 20_000
 
@@ -200,9 +200,8 @@ def _window(
                 cells[name][6] += 1
             continue
         new = answers[row.id] = said(output, *answer)
-        old = RowAnswer(
-            row.score, row.decision, yes=row.decision == "1" and output.kind == "binary"
-        )
+        yes = row.decision == "1" and output.kind == "binary"
+        old = RowAnswer(row.score, row.decision, yes=yes)
         same = new.same(old, output)
         table = 2 + (0 if old.yes and new.yes else 1 if old.yes else 2 if new.yes else 3)
         for name in slices:

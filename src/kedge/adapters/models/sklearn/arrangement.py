@@ -21,7 +21,7 @@ from kedge.core.values import Field
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
     Array = NDArray[Any]
 

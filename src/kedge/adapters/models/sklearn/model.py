@@ -16,7 +16,7 @@ from kedge.core.inputs import DeclaredName, Described, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
 
 if TYPE_CHECKING:
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
 
 class SklearnModel:

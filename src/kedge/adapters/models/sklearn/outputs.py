@@ -22,7 +22,7 @@ from kedge.core.values import Dtype, Field
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from kedge.ports import Columns
+    from kedge.typing import Columns
 
     Array = NDArray[Any]
     Head = Callable[[Any], tuple[Array, ...]]
