@@ -15,6 +15,7 @@ from contract.receivers import Mail, Web, until
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels.channels import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
+from kedge.cli.text.alerts import alert_test_text, alerts_text
 from kedge.config.model import Alerts
 from kedge.core.alerts import alerts, conditions
 from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
@@ -29,14 +30,12 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.alerts import (
     acknowledge,
     alerts_of,
-    alerts_text,
     outgoing,
     test_of,
-    test_text,
 )
 from kedge.workspace import Workplace
 
-test_of.__test__ = test_text.__test__ = False  # type: ignore[attr-defined]
+test_of.__test__ = False  # type: ignore[attr-defined]
 
 PAGE = Raise(
     key="failing:r2",
@@ -543,7 +542,7 @@ def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(
     for _ in range(5):
         dying(place)
     found = alerts_of(Workplace(place.world.state_dir), "flights", over=False)
-    assert [one["key"].partition(":")[0] for one in found] == ["channel"] * 3 + ["failing"]
+    assert [one.key.partition(":")[0] for one in found] == ["channel"] * 3 + ["failing"]
     assert "COULD NOT BE SENT" in alerts_text(found)
     again = Web(web.port)
     place.clock.go(301)
@@ -620,14 +619,14 @@ def test_a_test_goes_through_every_level_and_its_result_is_kept(tmp_path: Path, 
     here = Workplace(place.world.state_dir)
     ways = outgoing(Alerts(smtp=mail.url, timeout="2s"))
     found = test_of(here, "flights", ways, by="ada")
-    assert found["delivered"]
+    assert found.delivered
     assert mail.recipients == ["ben@example.org", "ada@example.org"]
     assert web.bodies[0]["status"] == "test"
-    assert "level 1  delivered  rota (Ada)" in test_text(found)
+    assert "level 1  delivered  rota (Ada)" in alert_test_text(found)
     mail.close()
     web.close()
     found = test_of(here, "flights", ways, by="ada")
-    assert not found["delivered"]
+    assert not found.delivered
     kept = list(place.world.ledger.history("flights", 2))
     assert [e.event.body["delivered"] for e in kept] == [False, True]  # type: ignore[union-attr]
     assert place.notes() == ["alert_tested"] * 2
@@ -657,7 +656,7 @@ def test_without_an_escalation_a_test_is_refused_and_an_alert_says_so(tmp_path: 
     place.world.do(Canary(release=2, weight=500, override="hurry"))
     place.look()
     (one,) = alerts_of(here, None, over=False)
-    assert one["standing"] == "not sent: the policy has no escalation"
+    assert one.standing == "not sent: the policy has no escalation"
     assert place.world.row().stage is Stage.CANARY
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import models
 from e2e.zygote import Zygote
+from kedge.cli import documents
 from kedge.gateway.auth import read_secret
 
 KEDGE = [sys.executable, "-m", "kedge"]
@@ -91,6 +92,8 @@ class Site:
             raise AssertionError(
                 f"kedge {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
             )
+        if "--json" in words and done.returncode == 0:
+            documents.check(list(words), done.stdout)
         return done
 
     def data(self, *words: str, check: bool = True) -> Any:

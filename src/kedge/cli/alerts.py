@@ -6,19 +6,21 @@ import sys
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import NUMBER
-from kedge.core.runbook import markdown, page
+from kedge.cli.text.alerts import alert_test_text, alerts_text
+from kedge.core.alerts.alerts import Alert
+from kedge.core.runbook import Runbook, markdown, page
 from kedge.operations.alerts import (
+    AlertTest,
+    ListedAlert,
     acknowledge,
     alerts_of,
-    alerts_text,
     outgoing,
     runbook_of,
     test_of,
-    test_text,
 )
 from kedge.system.terminal import one_line
 from kedge.workspace import actor
@@ -38,6 +40,7 @@ class _Alerts(click.Group):
 @endpoint(every=True)
 @click.option("--all", "over", is_flag=True, help="Also those that are over.")
 @verb
+@prints(list[ListedAlert])
 def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
     """Show open alerts, newest first, and who was told."""
     if click.get_current_context().invoked_subcommand is not None:
@@ -50,11 +53,12 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 @alerts.command("test")
 @endpoint()
 @verb
+@prints(AlertTest)
 def alerts_test(context: Context, endpoint: str) -> None:
     """Send a test through every channel of every level."""
     found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
-    context.out(found, test_text(one_line(found)))
-    if not found["delivered"]:
+    context.out(found, alert_test_text(one_line(found)))
+    if not found.delivered:
         context.say("hint: a level without a working channel reaches no recipient")
         sys.exit(REFUSED)
 
@@ -63,6 +67,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 @click.argument("number", type=NUMBER)
 @click.option("--by", help="Who acknowledges it; default: as the ledger would name you.")
 @verb
+@prints(Alert)
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""
     done = acknowledge(context.place(), number, by or actor())
@@ -74,6 +79,7 @@ def ack(context: Context, number: int, by: str | None) -> None:
 @endpoint()
 @click.option("--html", is_flag=True, help="Print a page for a browser instead of Markdown.")
 @verb
+@prints(Runbook)
 def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     """Print what to do when ENDPOINT misbehaves."""
     book = runbook_of(context.place(), endpoint, by=actor())

@@ -176,6 +176,19 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def prints(document: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """State the type of the document that a command prints with --json; None: it prints none.
+
+    docs/reference/json.md is made from it, and the tests hold what is printed against it.
+    """
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        function.document = document  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
 def override(function: Callable[..., None]) -> Callable[..., None]:
     """Give a verb --override REASON; --force is its older spelling, and hidden."""
 

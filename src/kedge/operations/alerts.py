@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.stored.ledger import Note
 from kedge.core.time.durations import seconds
+from kedge.core.values import Value
 from kedge.engine.control.alerting import Alerting
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.runbook import filed
@@ -61,8 +61,48 @@ def alerting_of(
     )
 
 
-def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dict[str, Any]]:
-    """Alerts as plain values, newest first: those that are open, or all.
+class ListedAlert(Alert, frozen=True, kw_only=True):
+    """An alert as lists show it."""
+
+    open: bool
+    """Whether it is not over."""
+    standing: str
+    """In a few words: sent, acknowledged, resolved, or why it could not be sent."""
+
+
+class ChannelTest(Value, frozen=True):
+    """What came of a test message through one channel."""
+
+    channel: str
+    """The channel as it is shown: without secrets."""
+    who: str
+    """The person on duty, where the channel is "rota"; else empty."""
+    delivered: bool
+    fault: str
+    """Why it was not delivered; empty where it was."""
+
+
+class LevelTest(Value, frozen=True):
+    """What came of a test of one level of an escalation."""
+
+    level: int
+    """From 0."""
+    works: bool
+    """Whether at least one channel delivered."""
+    channels: tuple[ChannelTest, ...]
+
+
+class AlertTest(Value, frozen=True):
+    """What came of a test of every channel of an endpoint's escalation."""
+
+    endpoint: str
+    delivered: bool
+    """Whether every level has a channel that delivered."""
+    levels: tuple[LevelTest, ...]
+
+
+def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[ListedAlert]:
+    """Return alerts, newest first: those that are open, or all.
 
     Raises:
         Refused: there is no such endpoint.
@@ -72,7 +112,7 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dic
         get_known(states, endpoint)
     now = place.clock.unix()
     return [
-        described(
+        list_alert(
             alert,
             alerts.rungs(states[alert.endpoint].policy, now) if alert.endpoint in states else (),
         )
@@ -80,8 +120,8 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[dic
     ]
 
 
-def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
-    """One alert as plain values; `standing` says in a few words how it stands."""
+def list_alert(alert: Alert, levels: tuple[Rung, ...]) -> ListedAlert:
+    """Return an alert with how it stands."""
     failing = [d for d in alert.deliveries if d.state != "delivered" and d.failures]
     if not alert.open:
         standing = alert.resolved if alert.ended == "continued" else f"resolved: {alert.resolved}"
@@ -95,23 +135,7 @@ def described(alert: Alert, levels: tuple[Rung, ...]) -> dict[str, Any]:
         standing = f"COULD NOT BE SENT: {failing[0].fault}"
     else:
         standing = "not sent yet"
-    return {**msgspec.to_builtins(alert), "open": alert.open, "standing": standing}
-
-
-def alerts_text(found: list[dict[str, Any]]) -> str:
-    """Alerts for people, two lines each."""
-    return "\n".join(
-        f"#{one['number']:<5} {one['level']:4}  {one['endpoint']}: {one['summary']}"
-        + (f"  ({one['times']} times)" if one["times"] > 1 else "")
-        + f"\n       {one['opened_at'][:19]}Z  {one['standing']}"
-        + (f"\n       kedge ack {one['number']} says that you have it" if _waits(one) else "")
-        for one in found
-    )
-
-
-def _waits(one: dict[str, Any]) -> bool:
-    """Return whether a person should take it."""
-    return bool(one["open"] and one["level"] == "page" and not one["acknowledged_by"])
+    return ListedAlert(**msgspec.structs.asdict(alert), open=alert.open, standing=standing)
 
 
 def acknowledge(place: Workplace, number: int, by: str) -> Alert:
@@ -143,7 +167,7 @@ def acknowledge(place: Workplace, number: int, by: str) -> Alert:
     return after
 
 
-def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) -> dict[str, Any]:
+def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) -> AlertTest:
     """Send a test through every channel of every level, and keep the result in the history.
 
     Raises:
@@ -168,31 +192,11 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         summary="a test of the alerts",
         detail=f"{by} tries every channel; nothing is wrong",
     )
-    found = []
-    for number, rung in enumerate(levels):
-        channels = []
-        for target in rung.targets:
-            fault = ""
-            try:
-                outgoing_.send(target.url, message)
-            except KedgeError as error:
-                fault = str(error)
-            channels.append(
-                {
-                    "channel": target.channel,
-                    "who": target.who,
-                    "delivered": not fault,
-                    "fault": fault,
-                }
-            )
-        works = any(c["delivered"] for c in channels)
-        found.append({"level": number, "works": works, "channels": channels})
-    result = {
-        "endpoint": endpoint,
-        "delivered": all(level["works"] for level in found),
-        "levels": found,
-    }
-    body = {"delivered": result["delivered"], "levels": found}
+    found = tuple(
+        _test_level(number, rung, outgoing_, message) for number, rung in enumerate(levels)
+    )
+    result = AlertTest(endpoint, all(level.works for level in found), found)
+    body = {"delivered": result.delivered, "levels": msgspec.to_builtins(found)}
     place.ledger.note(
         endpoint,
         Note(kind="alert_tested", body=body),
@@ -200,17 +204,27 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         reason="kedge alerts test",
         at=message.opened_at,
     )
-    _resolve_delivered(place, endpoint, found, by)
+    _resolve_delivered(place, result, by)
     return result
 
 
-def _resolve_delivered(
-    place: Workplace, endpoint: str, levels: list[dict[str, Any]], by: str
-) -> None:
+def _test_level(number: int, rung: Rung, outgoing_: Outgoing, message: Message) -> LevelTest:
+    channels = []
+    for target in rung.targets:
+        fault = ""
+        try:
+            outgoing_.send(target.url, message)
+        except KedgeError as error:
+            fault = str(error)
+        channels.append(ChannelTest(target.channel, target.who, not fault, fault))
+    return LevelTest(number, any(one.delivered for one in channels), tuple(channels))
+
+
+def _resolve_delivered(place: Workplace, test: AlertTest, by: str) -> None:
     """Resolve the alerts about channels that delivered a test."""
-    works = {c["channel"] for level in levels for c in level["channels"] if c["delivered"]}
+    works = {one.channel for level in test.levels for one in level.channels if one.delivered}
     at = place.clock.now()
-    for alert in place.alerts.listed(endpoint, over=False, limit=LISTED):
+    for alert in place.alerts.listed(test.endpoint, over=False, limit=LISTED):
         if alert.lasts == "channel" and alert.channel in works:
             place.alerts.change(
                 alert.number,
@@ -218,18 +232,6 @@ def _resolve_delivered(
                 by=by,
                 at=at,
             )
-
-
-def test_text(found: dict[str, Any]) -> str:
-    """What came of a test, a line for each channel."""
-    return "\n".join(
-        f"level {level['level']}  {'delivered' if channel['delivered'] else 'FAILED   '} "
-        f" {channel['channel']}"
-        + (f" ({channel['who']})" if channel["who"] else "")
-        + (f"  {channel['fault']}" if channel["fault"] else "")
-        for level in found["levels"]
-        for channel in level["channels"]
-    )
 
 
 def runbook_of(place: Workplace, endpoint: str, *, by: str) -> Runbook:

@@ -1,0 +1,35 @@
+"""Alerts in words: a list of them, and a test of their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kedge.operations.alerts import AlertTest, ListedAlert
+
+
+def alerts_text(found: Sequence[ListedAlert]) -> str:
+    """Return alerts for people, two lines each."""
+    return "\n".join(
+        f"#{one.number:<5} {one.level:4}  {one.endpoint}: {one.summary}"
+        + (f"  ({one.times} times)" if one.times > 1 else "")
+        + f"\n       {one.opened_at[:19]}Z  {one.standing}"
+        + (f"\n       kedge ack {one.number} says that you have it" if _waits(one) else "")
+        for one in found
+    )
+
+
+def _waits(one: ListedAlert) -> bool:
+    """Return whether a person should take it."""
+    return one.open and one.level == "page" and not one.acknowledged_by
+
+
+def alert_test_text(found: AlertTest) -> str:
+    """Return what came of a test, a line for each channel."""
+    return "\n".join(
+        f"level {level.level}  {'delivered' if channel.delivered else 'FAILED   '} "
+        f" {channel.channel}"
+        + (f" ({channel.who})" if channel.who else "")
+        + (f"  {channel.fault}" if channel.fault else "")
+        for level in found.levels
+        for channel in level.channels
+    )

@@ -1,0 +1,125 @@
+"""Every command with --json states the type of its document, and the page of them is up to date."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from kedge.cli.documents import check, documents, main, page, spell
+from kedge.core.values import Stage, Value
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
+
+
+def test_the_page_is_what_the_commands_print() -> None:
+    assert PAGE.read_text("utf-8") == page(), (
+        f"python -m kedge.cli.documents docs/reference/{PAGE.name}"
+    )
+
+
+def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    main([str(tmp_path / "json.md")])
+    assert (tmp_path / "json.md").read_text("utf-8") == page()
+
+
+@pytest.mark.parametrize("path", documents())
+def test_a_command_states_its_document(path: str) -> None:
+    assert (documents()[path] is inspect.Parameter.empty) == (path in UNDECLARED)
+
+
+UNDECLARED = {
+    "abort",
+    "accept",
+    "apply",
+    "backup",
+    "canary",
+    "check",
+    "completion",
+    "config check",
+    "control",
+    "demo",
+    "diagnose",
+    "doctor",
+    "drill",
+    "evidence",
+    "features apply",
+    "features backfill",
+    "features canary",
+    "features diff",
+    "features follow",
+    "features head",
+    "features hold",
+    "features impact",
+    "features list",
+    "features materialise",
+    "features roll",
+    "features shadow",
+    "features status",
+    "features training-set",
+    "freeze",
+    "gateway",
+    "gateway-worker",
+    "help",
+    "history",
+    "init",
+    "list",
+    "log export",
+    "log forget",
+    "outcomes",
+    "pause",
+    "plan",
+    "promote",
+    "register",
+    "replay",
+    "restart",
+    "restore",
+    "resume",
+    "rollback",
+    "set-weight",
+    "shadow",
+    "speed",
+    "status",
+    "thaw",
+    "unpin",
+    "up",
+    "versions",
+}
+"""Commands whose documents are not typed yet."""
+
+
+class Inner(Value, frozen=True):
+    name: str
+    share: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (int | None, "integer or null"),
+        (list[Inner], "list of [Inner](#inner)"),
+        (tuple[str, int], "[string, integer]"),
+        (tuple[str, ...], "list of string"),
+        (dict[str, list[float]], "object of list of number"),
+        (Literal["a", "b"], '`"a"` or `"b"`'),
+        (Stage, " or ".join(f'`"{one.value}"`' for one in Stage)),
+    ],
+)
+def test_types_are_spelled_in_words(kind: object, words: str) -> None:
+    assert spell(kind) == words
+
+
+@pytest.mark.parametrize(
+    ("printed", "why"),
+    [
+        ('[{"number": 1}]', "missing required field"),
+        ("{}", "Expected `array`"),
+        ("[1]", "Expected `object`"),
+    ],
+)
+def test_another_document_is_refused(printed: str, why: str) -> None:
+    check(["alerts", "flights", "--all", "--json"], "[]")
+    with pytest.raises(ValueError, match=why):
+        check(["alerts", "--json"], printed)
