@@ -30,7 +30,8 @@ from kedge.config.load import load
 from kedge.core.evidence.records import JoinRow, Outcome
 from kedge.core.release.commands import Promote
 from kedge.operations.registration import register_version
-from kedge.operations.releases import apply_policies, create_workplace, release_of
+from kedge.operations.releases import release_of
+from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace
 
 SEED = 20

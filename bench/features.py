@@ -28,7 +28,7 @@ from kedge.adapters.online.redis import RedisOnline
 from kedge.adapters.online.sqlite import SqliteOnline
 from kedge.operations.features.apply import apply_file
 from kedge.operations.features.materialise import Feeder
-from kedge.operations.releases import create_workplace
+from kedge.operations.setup import create_workplace
 from kedge.ports import OnlineStore
 from kedge.workspace import Workplace
 

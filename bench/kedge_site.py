@@ -236,9 +236,9 @@ class Site:
 
     def status(self, endpoint: str) -> dict[str, Any]:
         """What `kedge status` says."""
-        from kedge.operations.releases import status_of  # noqa: PLC0415 - as above
+        from kedge.operations.status.read import status_without_estimates  # noqa: PLC0415 - as above
 
-        return status_of(self.workplace, endpoint)[0]
+        return status_without_estimates(self.workplace, endpoint)[0]
 
     def workers(self) -> list[int]:
         """The gateway workers that are in the roster."""

@@ -31,7 +31,7 @@ from kedge.engine.pins import HostDisk
 from kedge.operations.backup.make import BackupContents, make_backup
 from kedge.operations.backup.manifest import MANIFEST, UNFINISHED, Sealed, read_manifest
 from kedge.operations.backup.restore import BEGAN, find_floor, restore_backup
-from kedge.operations.releases import create_workplace
+from kedge.operations.setup import create_workplace
 from kedge.workspace import Workplace
 
 CONFIG = """\

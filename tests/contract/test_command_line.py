@@ -27,7 +27,7 @@ from kedge.cli.topics import find_topic, list_topics
 from kedge.config import locate
 from kedge.config.load import load
 from kedge.core.errors import BadConfig
-from kedge.operations.releases import apply_policies, create_workplace
+from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace, actor, user_name
 
 COMMANDS = dict(walk(main))

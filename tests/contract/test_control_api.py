@@ -25,7 +25,7 @@ from kedge.core.errors import Unavailable
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.evidence.read import evidence_of
 from kedge.operations.outcomes import hand_in_lines
-from kedge.operations.releases import status_of
+from kedge.operations.status.read import status_of
 from kedge.runtime import outcomes
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.web import bodies, server

@@ -389,7 +389,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         from pathlib import Path
         from kedge import running
         from kedge.config.model import Alerts
-        from kedge.operations.releases import create_workplace
+        from kedge.operations.setup import create_workplace
 
         class Ends:
             should_exit = False

@@ -33,7 +33,7 @@ from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPoli
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.evidence.read import evidence_of
-from kedge.operations.status import status_of
+from kedge.operations.status.read import status_of
 from kedge.workspace import Workplace
 from unit.test_automation import facts
 from unit.test_summary import finding

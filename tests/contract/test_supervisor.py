@@ -23,7 +23,7 @@ from kedge.engine.child import Launch
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
 from kedge.engine.supervisor import Supervisor
-from kedge.operations.releases import create_workplace
+from kedge.operations.setup import create_workplace
 from kedge.system.machine import Machine
 from kedge.workspace import Workplace
 

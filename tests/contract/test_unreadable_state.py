@@ -31,7 +31,7 @@ from kedge.engine.pins import HostDisk
 from kedge.engine.snapshot import UNREADABLE
 from kedge.engine.watch import comparison_of
 from kedge.operations.doctor import examine
-from kedge.operations.releases import status_of
+from kedge.operations.status.read import status_of
 from kedge.system.files import ASIDE_COUNT, list_aside
 from kedge.workspace import Workplace
 

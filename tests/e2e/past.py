@@ -26,7 +26,8 @@ from kedge.core.release.commands import AnyCommand
 from kedge.core.values import Release
 from kedge.operations.features.apply import apply_file
 from kedge.operations.registration import register_version
-from kedge.operations.releases import apply_policies, create_workplace, release_of
+from kedge.operations.releases import release_of
+from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace
 
 HOUR_S = 3600.0

@@ -14,7 +14,8 @@ from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
 from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind, Refusal, State
-from kedge.operations.releases import create_workplace, release_of
+from kedge.operations.releases import release_of
+from kedge.operations.setup import create_workplace
 from kedge.workspace import Workplace
 
 pytestmark = pytest.mark.e2e

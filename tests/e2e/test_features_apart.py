@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
-from kedge.operations.releases import ensure_ledger
+from kedge.operations.setup import ensure_ledger
 
 pytestmark = pytest.mark.e2e
 

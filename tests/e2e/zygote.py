@@ -25,6 +25,8 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
     "kedge.cli",
     "kedge.operations.releases",
+    "kedge.operations.setup",
+    "kedge.operations.status.read",
     "kedge.cli.text.report",
     "kedge.operations.registration",
     "kedge.operations.evidence.read",

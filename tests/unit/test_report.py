@@ -14,7 +14,7 @@ from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback,
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Policy, State
-from kedge.engine.status import describe
+from kedge.operations.status.view import describe
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 

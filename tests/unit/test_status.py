@@ -15,8 +15,8 @@ from kedge.core.release.needs import Need
 from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Placement, State
 from kedge.engine.pins import Pin
-from kedge.engine.status import WINDOW_OVER, describe, lacks_of
 from kedge.engine.submission import SILENT_S, Unready, lacking
+from kedge.operations.status.view import WINDOW_OVER, describe, lacks_of
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60

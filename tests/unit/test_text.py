@@ -17,9 +17,9 @@ from kedge.core.estimate import RolloutEstimate, UnmetCondition
 from kedge.core.evidence.windows import Agreement, Differing, DisagreeingPair
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
 from kedge.core.values import Automation, Stage, State
-from kedge.engine.status import describe as status
 from kedge.engine.watch import Watch
 from kedge.operations.evidence.view import describe
+from kedge.operations.status.view import describe as status
 from kedge.testing.samples import endpoint, release, run
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
 

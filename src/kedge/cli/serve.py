@@ -79,7 +79,7 @@ def _start(
     from kedge.config.load import check_server
     from kedge.core.errors import Refused, Unavailable
     from kedge.operations.preflight import check_machine, check_open_files
-    from kedge.operations.releases import apply_policies, ensure_ledger
+    from kedge.operations.setup import apply_policies, ensure_ledger
     from kedge.runtime.supervisor import run_supervisor, try_out
 
     tokens = context.settings.server.tester_token_file
@@ -189,7 +189,7 @@ def gateway_worker(
 def _import_control() -> tuple[Any, Any, Any, Any]:
     from kedge.operations.evidence.read import evidence_of
     from kedge.operations.outcomes import hand_in_lines
-    from kedge.operations.status import status_of
+    from kedge.operations.status.read import status_of
     from kedge.runtime.control import run_control
 
     return evidence_of, hand_in_lines, run_control, status_of

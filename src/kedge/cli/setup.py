@@ -14,10 +14,10 @@ from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import Port
 from kedge.cli.text.report import audience_text
 from kedge.core.stored.head import read_head
-from kedge.operations.doctor import examine
+from kedge.operations.doctor import examine, forget_replica
 from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
 from kedge.operations.example import first_call
-from kedge.operations.releases import apply_policies, forget_replica
+from kedge.operations.setup import apply_policies
 from kedge.system.terminal import one_line
 
 

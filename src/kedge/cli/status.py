@@ -13,7 +13,7 @@ from kedge.cli.quantities import Count
 from kedge.cli.text.endpoints import list_text, status_text
 from kedge.cli.text.history import history_text, is_noise
 from kedge.core.stored.ledger import Entry
-from kedge.operations.status import status_of
+from kedge.operations.status.read import status_of
 from kedge.system.terminal import clear, one_line
 from kedge.workspace import Workplace
 

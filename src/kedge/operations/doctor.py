@@ -12,17 +12,18 @@ from kedge.adapters.sql.sqlite.create import sqlite_version_fault
 from kedge.config.load import load
 from kedge.config.locate import find_deletion, find_fault
 from kedge.config.model import Settings
-from kedge.core.errors import CorruptArtifact, KedgeError, Unavailable
+from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.engine import supervisor_lock
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.pins import read_pins
+from kedge.engine.submission import SILENT_S
 from kedge.engine.supervisor_lock import is_same
 from kedge.operations.preflight import count_open_files, find_obstacles
 from kedge.operations.registration import check_loaders
-from kedge.operations.releases import status_of
+from kedge.operations.status.read import status_without_estimates
 from kedge.system.files import find_open
 from kedge.system.machine import read_machine
 from kedge.workspace import Workplace, actor
@@ -213,7 +214,7 @@ def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:
 
 def _endpoint_faults(place: Workplace, name: str) -> list[str]:
     try:
-        return [str(fault) for fault in status_of(place, name)[0]["faults"]]
+        return [str(fault) for fault in status_without_estimates(place, name)[0]["faults"]]
     except KedgeError as error:
         return [str(error)]
 
@@ -235,3 +236,17 @@ def _look_at_fence(config: Path, found: Callable[..., None]) -> None:
         told if lacking else "every part is there",
     )
     found("fence exception", None, reach_of(online))
+
+
+def forget_replica(place: Workplace, name: str) -> None:
+    """Take a replica off the roster by hand.
+
+    Raises:
+        Refused: it is not known, or it still speaks.
+    """
+    member = next((m for m in place.roster.members() if m.name == name), None)
+    if member is None:
+        raise Refused(f"no replica {name}", code="unknown_replica", hint="kedge status lists them")
+    if place.clock.unix() - member.beat_at < SILENT_S:
+        raise Refused(f"{name} still speaks", code="replica_alive", hint="stop it first")
+    place.roster.leave(name)

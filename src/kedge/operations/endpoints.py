@@ -23,7 +23,7 @@ from kedge.config.model import Settings
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
 from kedge.operations.registration import proposed_line
-from kedge.operations.releases import apply_policies, create_workplace
+from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace
 
 

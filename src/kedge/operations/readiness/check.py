@@ -33,11 +33,11 @@ from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, State
 from kedge.engine.control.patrol import unwritten
 from kedge.engine.libraries import find_differences
-from kedge.engine.status import lacks_of, not_fenced
 from kedge.engine.submission import Gate, Say, Unready, replicas
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.staleness import behind, lag_of
 from kedge.operations.readiness.deployable import prove, proven_of
+from kedge.operations.status.view import lacks_of, not_fenced
 from kedge.workspace import Workplace
 
 Asked = Callable[[], Online]

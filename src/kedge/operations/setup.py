@@ -1,0 +1,158 @@
+"""Setup of a state directory: its ledger, and the policies of kedge.toml."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.adapters.sql.sqlite.create import create, migrate
+from kedge.config.locate import find_interrupted
+from kedge.config.model import Settings
+from kedge.core.automation import guardrails
+from kedge.core.bounds import BOUNDS
+from kedge.core.codec import fingerprint
+from kedge.core.errors import Refused, Unavailable
+from kedge.core.evidence.labels import is_own
+from kedge.core.release.commands import Configure
+from kedge.core.release.guards import promised
+from kedge.core.release.machine import decide
+from kedge.core.values import Field, Output, Policy, Refusal, State
+from kedge.engine.pins import HostDisk
+from kedge.engine.recording.custom import check_function, set_fence
+from kedge.gateway.auth import make_secret
+from kedge.workspace import Workplace, actor
+
+
+def create_workplace(state_dir: Path) -> bool:
+    """Create the ledger, if there is none and never was one; True when it was made.
+
+    Raises:
+        Refused: `ledger_lost`: gateways of this host remember what a ledger told them.
+        Unavailable: `restore_unfinished`.
+    """
+    interrupted = find_interrupted(state_dir)
+    if interrupted is not None:
+        raise interrupted
+    try:
+        if not (state_dir / "ledger").exists() and HostDisk(state_dir).remembered():
+            raise Refused(
+                f"there was a ledger in {state_dir}, and it is gone",
+                code="ledger_lost",
+                hint=(
+                    "restore it from a backup; to begin again without its history, "
+                    f"remove {state_dir / 'replicas'} too"
+                ),
+            )
+        create(state_dir)
+    except Refused as error:
+        if error.code != "ledger_exists":
+            raise
+        return False
+    make_secret(state_dir)
+    return True
+
+
+def ensure_ledger(state_dir: Path) -> bool:
+    """Make the ledger at the very first start; bring an older one up to date; True when it was made.
+
+    Raises:
+        Unavailable: there was one, and it is gone. It is never silently made again.
+    """
+    try:
+        made = create_workplace(state_dir)
+    except Refused as error:
+        raise Unavailable(str(error), code="ledger_gone", hint=error.hint) from error
+    except OSError as error:
+        raise Unavailable(
+            f"no ledger can be made in {state_dir}: {error.strerror or error}",
+            code="not_writable",
+            hint="kedge doctor names what cannot be written",
+        ) from error
+    migrate(state_dir)
+    return made
+
+
+def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]:
+    """Append `configured` for every endpoint whose policy differs from the one in force."""
+    states = place.ledger.read().states
+    changed: dict[str, list[str]] = {}
+    for name, policy in settings.endpoints.items():
+        state = states.get(name, State(endpoint=name))
+        digest = fingerprint(policy)
+        if digest == state.policy_digest:
+            continue
+        if policy.output.function is not None:
+            set_fence(place.state_dir, place.fence)
+            check_function(policy.output)
+        own = guardrails(policy)["quality"].metric or ""
+        if is_own(own):
+            set_fence(place.state_dir, place.fence)
+            check_function(
+                Output(kind="custom", function=own),
+                "guardrails.quality.metric",
+                "with an answer and what was true, and gives a number from 0 (right) to 1",
+            )
+        diff = tuple(difference(*_as_shown(state, policy))) if state.policy_digest else ()
+        at = place.clock.now()
+        events = decide(state, Configure(policy=policy, digest=digest, diff=diff), at)
+        if isinstance(events, Refusal):
+            raise Refused(events.message, code=events.code, hint=events.hint)
+        place.ledger.append(
+            name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at
+        )
+        changed[name] = list(diff) or [
+            "spelled anew, with the same meaning" if state.policy_digest else "first policy"
+        ]
+    return changed
+
+
+def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The policies before and after as plain values, with both contracts by the name of a field.
+
+    A contract that is left out stays what it is, so it is no difference.
+    """
+    return tuple(
+        msgspec.to_builtins(one)
+        | {
+            "fields": _by_name(one.fields or state.fields),
+            "answers": _by_name(promised(state) if one.answers is None else one.answers),
+        }
+        for one in (state.policy, policy)
+    )
+
+
+def _by_name(fields: tuple[Field, ...]) -> dict[str, Any]:
+    return {field.name: _described(field) for field in fields}
+
+
+def _described(field: Field) -> str:
+    bounds = {name: getattr(field, name) for name in BOUNDS}
+    said = [
+        f", {name} {bound if isinstance(bound, int) else list(bound)}"
+        for name, bound in bounds.items()
+        if bound is not msgspec.UNSET
+    ]
+    null = ", or null" if field.nullable else ""
+    return f"{field.dtype}{list(field.shape) or ''}{null}{''.join(said)}"
+
+
+def difference(old: Any, new: Any, place: str = "") -> list[str]:
+    """What changed between two plain values: one line a leaf."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [
+            line
+            for key in keys
+            for line in difference(
+                old.get(key), new.get(key), f"{place}.{key}" if place else str(key)
+            )
+        ]
+    return [] if old == new else [f"{place}: {_spelled(old)} -> {_spelled(new)}"]
+
+
+def _spelled(value: Any) -> str:
+    """Return a value of a policy as JSON, which is close to what kedge.toml has."""
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

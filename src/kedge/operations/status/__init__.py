@@ -1,0 +1,1 @@
+"""Status of endpoints: read from the state directory, and described."""
