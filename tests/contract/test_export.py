@@ -48,7 +48,7 @@ def test_answers_given_beside_the_hour_of_their_id_are_all_exported(tmp_path: Pa
     times = [HOUR * HOUR_S + 1.0, NEXT + 0.001, NEXT - 0.001, NEXT + 0.002]
     given(there.records, *(row(f"{n}/0", at) for n, at in zip(names, times, strict=True)), now=NEXT)
     told = export_of(there, "flights", "2h", tmp_path / "out")
-    assert (told["predictions"], told["files"]) == (4, 2)
+    assert (told.predictions, told.files) == (4, 2)
     first, second = (f"{int(at // HOUR_S) % 24:02d}" for at in (NEXT - 1, NEXT))
     found = sorted((name, hour) for name, hour, _ in exported(tmp_path / "out"))
     hours = [first, second, first, second]
@@ -59,7 +59,7 @@ def test_a_later_export_does_not_cut_the_hour_in_which_it_begins(tmp_path: Path)
     there = place(tmp_path, NEXT - 60.0)
     given(there.records, row(f"{own(1)}/0", NEXT - 3_000.0), row(f"{own(2)}/0", NEXT - 90.0))
     for since in ("2h", "10m"):
-        assert export_of(there, "flights", since, tmp_path / "out")["predictions"] == 2
+        assert export_of(there, "flights", since, tmp_path / "out").predictions == 2
         assert len(exported(tmp_path / "out")) == 2
 
 

@@ -257,9 +257,9 @@ def test_pins_that_cannot_be_read_are_shown_and_stop_neither_status_nor_doctor(
     told = "the pins of this host cannot be read"
     assert any(told in fault for fault in status_of(place, "flights")[0]["faults"])
     findings = examine(site.state_dir, tmp_path / "kedge.toml")
-    (pins,) = (one for one in findings if one["check"] == "pins")
-    assert not pins["ok"]
-    assert told in pins["detail"]
+    (pins,) = (one for one in findings if one.check == "pins")
+    assert not pins.ok
+    assert told in pins.detail
 
 
 # ---------------------------------------------------------------- a rollout under way

@@ -7,15 +7,26 @@ import sys
 import click
 import msgspec
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.failure import USAGE
 from kedge.config.load import GUARDRAILS, find_faults, read_text
 from kedge.config.model import Settings
 from kedge.config.places import ConfigFault
 from kedge.config.schema import build_schema
 from kedge.core.errors import BadConfig
-from kedge.core.values import Field, Policy
+from kedge.core.values import Field, Policy, Value
 from kedge.system.terminal import one_line, show
+
+
+class ConfigCheck(Value, frozen=True):
+    """What is wrong in a kedge.toml."""
+
+    config: str
+    """Its path."""
+    ok: bool
+    faults: tuple[ConfigFault, ...]
+    endpoints: tuple[str, ...]
+    """Those that it declares, in alphabetical order; empty where it has faults."""
 
 
 @click.group()
@@ -25,6 +36,7 @@ def config() -> None:
 
 @config.command("check")
 @verb
+@prints(ConfigCheck)
 def check_config(context: Context) -> None:
     """List every fault of kedge.toml with its line."""
     text = read_text(context.config)
@@ -35,12 +47,7 @@ def check_config(context: Context) -> None:
             names = sorted(context.settings.endpoints)
     except BadConfig as error:
         faults, names = [ConfigFault("", None, fault) for fault in error.faults], []
-    data = {
-        "config": str(context.config),
-        "ok": not faults,
-        "faults": [fault._asdict() for fault in faults],
-        "endpoints": names,
-    }
+    data = ConfigCheck(str(context.config), not faults, tuple(faults), tuple(names))
     where = context.config.name
     good = f"{where}: no fault; endpoints: {', '.join(names) or 'none'}"
     lines = [one_line(fault.told(where)) for fault in faults]

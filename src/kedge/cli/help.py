@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 from click.shell_completion import get_completion_class
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.pages import COMMANDS, PAGES
 from kedge.cli.root import ALIASES, MEANT
 from kedge.cli.topics import HelpTopic, explain_code, find_topic, list_topics
 from kedge.core.errors import Refused
 from kedge.core.names import nearest
+from kedge.core.values import Value
 from kedge.system.terminal import show_page
+
+
+class ListedTopic(Value, frozen=True):
+    """One page of the documentation in a list of them."""
+
+    topic: str
+    """What kedge help takes."""
+    title: str
+    section: str
+    """The heading that it stands under."""
+
+
+class HelpText(Value, frozen=True):
+    """A page of the documentation, the help of a command, or what an error code means."""
+
+    topic: str
+    """What was asked for."""
+    text: str
+
+
+class CompletionScript(Value, frozen=True):
+    """What makes a shell complete commands and endpoints."""
+
+    shell: Literal["bash", "zsh", "fish"]
+    script: str
 
 
 def _topics(_: click.Context, __: click.Parameter, begins: str) -> list[str]:
@@ -21,18 +49,19 @@ def _topics(_: click.Context, __: click.Parameter, begins: str) -> list[str]:
 @click.command("help")
 @click.argument("topic", nargs=-1, shell_complete=_topics)
 @verb
+@prints(HelpText | list[ListedTopic])
 def show_help(context: Context, topic: tuple[str, ...]) -> None:
     """Show a page of the documentation, or list the topics."""
     if topic:
         word = " ".join(topic)
         text = _explain(word)
         if context.as_json:
-            context.out({"topic": word, "text": text}, "")
+            context.out(HelpText(word, text), "")
         else:
             show_page(text)
         return
     topics = list_topics()
-    told = [{"topic": one.name, "title": one.title, "section": one.section} for one in topics]
+    told = [ListedTopic(one.name, one.title, one.section) for one in topics]
     context.out(told, _list(topics))
 
 
@@ -87,10 +116,11 @@ def _list(topics: list[HelpTopic]) -> str:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @verb
-def completion(context: Context, shell: str) -> None:
+@prints(CompletionScript)
+def completion(context: Context, shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print what makes SHELL complete commands and endpoints."""
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command
     script = kind(root, {}, "kedge", "_KEDGE_COMPLETE").source()
-    context.out({"shell": shell, "script": script}, script)
+    context.out(CompletionScript(shell, script), script)

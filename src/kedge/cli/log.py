@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint, endpoint_option
-from kedge.operations.export import export_of
-from kedge.operations.forget import forget
+from kedge.operations.export import ExportedLog, export_of
+from kedge.operations.forget import ForgottenEntity, forget
 from kedge.system.terminal import one_line
 
 
@@ -33,25 +34,24 @@ def log() -> None:
     help="A directory; an hour is one file.",
 )
 @verb
+@prints(ExportedLog)
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files."""
     found = export_of(context.place(), endpoint, since, to, context.say)
-    context.out(
-        found, f"{found['predictions']:,} predictions in {found['files']} files under {found['to']}"
-    )
+    context.out(found, f"{found.predictions:,} predictions in {found.files} files under {found.to}")
 
 
 @log.command("forget")
 @click.argument("unit")
 @endpoint_option("Of this endpoint only.")
 @verb
+@prints(ForgottenEntity)
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
     """Remove every prediction and label of UNIT."""
     found = forget(context.place(), unit, endpoint)
-    told: dict[str, object] = {"removed": found.removed}
+    told = ForgottenEntity(found.removed, found.under_way or msgspec.UNSET)
     text = f"{found.removed:,} records of {one_line(found.entity)} removed"
     if found.under_way:
-        told["under_way"] = found.under_way
         text += f"; {found.under_way:,} on their way are dropped within seconds"
     for stays in found.stays:
         context.say(f"not reached: {one_line(stays)}")

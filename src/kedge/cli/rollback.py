@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.submit import submit
 from kedge.core.errors import Refused
@@ -12,7 +12,7 @@ from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.engine.pins import HostDisk
 from kedge.operations.features.staleness import refuse_stale
-from kedge.operations.rollback import landing_reads, pin_host
+from kedge.operations.rollback import EndedPin, landing_reads, pin_host
 from kedge.workspace import Workplace
 
 
@@ -81,6 +81,7 @@ def _number(text: str) -> int:
 @click.command()
 @endpoint()
 @verb
+@prints(EndedPin)
 def unpin(context: Context, endpoint: str) -> None:
     """End a pin on this host; it follows the ledger again."""
     context.check_here()
@@ -88,4 +89,4 @@ def unpin(context: Context, endpoint: str) -> None:
         raise Refused(
             f"{endpoint} is not pinned on this host", code="not_pinned", hint="kedge status"
         )
-    context.out({"endpoint": endpoint, "pinned": False}, f"{endpoint} follows the ledger again")
+    context.out(EndedPin(endpoint, pinned=False), f"{endpoint} follows the ledger again")

@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge.cli.context import Context, end_in_order, verb
+from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.quantities import Count, Duration, Port
+from kedge.core.values import Value
 
 if TYPE_CHECKING:
     from kedge.runtime.restart import Handover
+
+
+class RestartedSupervisor(Value, frozen=True):
+    """A running supervisor that took over new code and settings."""
+
+    pid: int
+    version: str
+    """Of kedge, as it runs now."""
+    workers: int
+    """New gateway workers that serve."""
+    seconds: float
+    """How long it took until they did."""
 
 
 @click.command()
@@ -22,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
 @click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
+@prints(None)
 def up(
     context: Context,
     port: int | None,
@@ -38,6 +52,7 @@ def up(
 @click.option("--workers", type=Count("workers", most=1_000), help="Override [server] workers.")
 @click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
 @verb
+@prints(None)
 def gateway(context: Context, port: int | None, workers: int | None, trial: str | None) -> None:
     """Run only the gateway workers and their model processes."""
     _supervise(context, port, workers, with_control=False, trial=trial)
@@ -146,6 +161,7 @@ def _start(
     help="How long to wait until the new workers serve.",
 )
 @verb
+@prints(RestartedSupervisor)
 def restart(context: Context, within: str) -> None:
     """Load new code and settings into kedge up, without outage."""
     import time
@@ -158,7 +174,7 @@ def restart(context: Context, within: str) -> None:
     done = replace(context.state_dir, within_s)
     took = time.monotonic() - began
     context.out(
-        {"pid": done.pid, "version": done.version, "workers": done.workers, "seconds": took},
+        RestartedSupervisor(done.pid, done.version, done.workers, took),
         f"restarted in {took:.1f} s: process {done.pid} runs kedge {done.version}, and"
         f" {done.workers} new workers serve; those before them answer what they have, and end",
     )
@@ -171,6 +187,7 @@ def restart(context: Context, within: str) -> None:
 @click.option("--server", "server_json", required=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), required=True)
 @verb
+@prints(None)
 def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
@@ -199,6 +216,7 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
 @click.option("--port", type=Port(), help="Override [server] control_port.")
 @click.option("--parent", type=int, hidden=True, help="The supervisor to end with.")
 @verb
+@prints(None)
 def control(context: Context, port: int | None, parent: int | None) -> None:
     """Run only control: the patrol, and the API on loopback."""
     evidence_of, hand_in_lines, run_control, status_of = _import_control()

@@ -9,15 +9,15 @@ import click
 from click.core import ParameterSource
 
 from kedge.cli.config import schema_text
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import Port
 from kedge.cli.text.report import audience_text
 from kedge.core.stored.head import read_head
-from kedge.operations.doctor import examine, forget_replica
-from kedge.operations.endpoints import add_endpoint, begin_endpoint, write_schema
+from kedge.operations.doctor import DoctorReport, examine, forget_replica
+from kedge.operations.endpoints import DeclaredEndpoint, add_endpoint, begin_endpoint, write_schema
 from kedge.operations.example import first_call
-from kedge.operations.setup import apply_policies
+from kedge.operations.setup import AppliedPolicies, apply_policies
 from kedge.system.terminal import one_line
 
 
@@ -27,6 +27,7 @@ from kedge.system.terminal import one_line
     "--port", type=Port(), default=8080, show_default=True, help="Where callers will ask."
 )
 @verb
+@prints(DeclaredEndpoint)
 def init(context: Context, endpoint: str, port: int) -> None:
     """Write kedge.toml for ENDPOINT, or add it to the one here."""
     known = context.config.exists() and endpoint in context.settings.endpoints
@@ -59,14 +60,14 @@ def init(context: Context, endpoint: str, port: int) -> None:
         else "   (what the model takes; kedge register prints a call with a row)"
     )
     context.out(
-        {
-            "config": str(context.config),
-            "state_dir": str(context.state_dir),
-            "created": made,
-            "audience": policy.audience,
-            "shadow": policy.shadow,
-            "example": call,
-        },
+        DeclaredEndpoint(
+            config=str(context.config),
+            state_dir=str(context.state_dir),
+            created=made,
+            audience=policy.audience,
+            shadow=policy.shadow,
+            example=call,
+        ),
         f"{done}\n{audience_text(policy)}\nnext: {following}\nask:  {one_line(call)}{more}",
     )
 
@@ -78,14 +79,15 @@ def _named(path: Path) -> str:
 
 @click.command()
 @verb
+@prints(AppliedPolicies)
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
-    changed = apply_policies(context.place(), context.settings)
+    done = apply_policies(context.place(), context.settings)
     lines = [
         f"{name}: {diff[0]}" if len(diff) == 1 else "\n  ".join([f"{name}:", *diff])
-        for name, diff in one_line(changed).items()
+        for name, diff in one_line(done.changed).items()
     ]
-    context.out({"changed": changed}, "\n".join(lines) or "nothing changed")
+    context.out(done, "\n".join(lines) or "nothing changed")
 
 
 @click.command()
@@ -105,6 +107,7 @@ def apply(context: Context) -> None:
     help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.",
 )
 @verb
+@prints(DoctorReport)
 def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
@@ -113,11 +116,11 @@ def doctor(
         forget_replica(context.place(), forget)
     known = [read_head(text) for text in heads]
     findings = examine(context.state_dir, context.config, known, accept_ledger)
-    bad = [finding for finding in findings if not finding["ok"]]
+    report = DoctorReport(all(finding.ok for finding in findings), tuple(findings))
     lines = [
-        f"{'ok  ' if f['ok'] else 'BAD '} {f['check']}: {f['detail']}" for f in one_line(findings)
+        f"{'ok  ' if f.ok else 'BAD '} {f.check}: {f.detail}" for f in one_line(report.findings)
     ]
-    context.out({"ok": not bad, "findings": findings}, "\n".join(lines))
-    if bad:
+    context.out(report, "\n".join(lines))
+    if not report.ok:
         context.say("hint: kedge help repair says what to do about each finding")
         sys.exit(REFUSED)

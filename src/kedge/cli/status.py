@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kedge.cli.context import Context, repeat, verb
+from kedge.cli.context import Context, prints, repeat, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
 from kedge.cli.text.endpoints import list_text, status_text
@@ -73,6 +73,7 @@ def _show(
     "--all", "whole", is_flag=True, help="Also entries on the runbook; --json always has them."
 )
 @verb
+@prints(list[Entry])
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
     entries = _entries(context.place(), endpoint, limit, whole=whole or context.as_json)

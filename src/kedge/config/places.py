@@ -12,6 +12,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from kedge.core.values import Value
+
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 """Blanks, ends of lines and comments between two statements or values."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -31,7 +33,7 @@ class Lines(NamedTuple):
     last: int
 
 
-class ConfigFault(NamedTuple):
+class ConfigFault(Value, frozen=True):
     """What is wrong in kedge.toml, and where."""
 
     place: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from kedge.adapters.process import missing, reach_of
 from kedge.adapters.sql.sqlite.create import sqlite_version_fault
@@ -15,7 +14,7 @@ from kedge.config.model import Settings
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import Head, read_head
 from kedge.core.stored.ledger import Note
-from kedge.core.values import State
+from kedge.core.values import State, Value
 from kedge.engine import supervisor_lock
 from kedge.engine.libraries import find_differences, find_missing
 from kedge.engine.pins import read_pins
@@ -32,10 +31,27 @@ ALERTS = 1_000
 """The newest alerts whose heads are compared."""
 
 
+class DoctorFinding(Value, frozen=True):
+    """What was checked, and what was seen."""
+
+    check: str
+    ok: bool
+    detail: str
+    """The fault, with what to do; or what was seen where there is none."""
+
+
+class DoctorReport(Value, frozen=True):
+    """Everything that `kedge doctor` looks at."""
+
+    ok: bool
+    """Whether no finding has a fault."""
+    findings: tuple[DoctorFinding, ...]
+
+
 def examine(
     state_dir: Path, config: Path, heads: Sequence[Head] = (), accept: str | None = None
-) -> list[dict[str, Any]]:
-    """Everything `kedge doctor` looks at; each finding says what was checked and what was seen.
+) -> list[DoctorFinding]:
+    """Return everything that `kedge doctor` looks at.
 
     Args:
         state_dir: what is looked at.
@@ -43,10 +59,10 @@ def examine(
         heads: of the ledger's chain, such as an alert has them.
         accept: why a history that lacks heads is accepted from now on; None: it is not.
     """
-    findings: list[dict[str, Any]] = []
+    findings: list[DoctorFinding] = []
 
     def found(check: str, fault: str | None, fine: str = "as it should be") -> None:
-        findings.append({"check": check, "ok": not fault, "detail": fault or fine})
+        findings.append(DoctorFinding(check, not fault, fault or fine))
 
     found("sqlite", sqlite_version_fault())
     settings = Settings()

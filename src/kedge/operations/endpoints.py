@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,9 +23,24 @@ from kedge.config.load import read
 from kedge.config.model import Settings
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.names import check_name
+from kedge.core.values import ShadowPolicy, Value
 from kedge.operations.registration import proposed_line
 from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace
+
+
+class DeclaredEndpoint(Value, frozen=True, kw_only=True):
+    """An endpoint that kedge.toml declares, with what a newcomer needs next."""
+
+    config: str
+    """The path of kedge.toml."""
+    state_dir: str
+    created: bool
+    """Whether the ledger was made."""
+    audience: Literal["customer", "internal"]
+    shadow: ShadowPolicy
+    example: str
+    """A call to copy, as a command for a shell."""
 
 
 def begin_endpoint(config: Path, state_dir: Path, name: str, port: int) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.records import HOUR_S, JoinRow, row_hour
 from kedge.core.time.instants import iso, read_when
+from kedge.core.values import Value
 from kedge.engine.submission import Say
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
@@ -50,9 +51,19 @@ COLUMNS = {
 OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labelled_at": "DOUBLE"}
 
 
+class ExportedLog(Value, frozen=True):
+    """What an export of the prediction log wrote."""
+
+    predictions: int
+    """Rows: one that has labels of several versions counts once for each."""
+    files: int
+    to: str
+    """The endpoint's directory."""
+
+
 def export_of(
     place: Workplace, endpoint: str, since: str, to: Path, say: Say = lambda text: None
-) -> dict[str, Any]:
+) -> ExportedLog:
     """Write what was predicted, and what is known to be true of it, as Parquet files.
 
     Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written beside its place and then moved there,
@@ -91,7 +102,7 @@ def export_of(
         raise Refused(
             f"no prediction of {endpoint} is recorded (--since {since})", code="nothing_logged"
         )
-    return {"predictions": written, "files": files, "to": str(to / endpoint)}
+    return ExportedLog(written, files, str(to / endpoint))
 
 
 def _by_hour(rows: Iterable[JoinRow], scratch: Path) -> Iterator[tuple[int, Path, int]]:

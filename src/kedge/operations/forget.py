@@ -11,11 +11,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import msgspec
+
 from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.core import entities
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Ingested
-from kedge.core.values import Proof, State
+from kedge.core.values import Proof, State, Value
 from kedge.workspace import Workplace
 
 COPIES = "exports, training sets and backups are copies that kedge does not know: remove it there"
@@ -39,6 +41,15 @@ class Forgotten(NamedTuple):
     removed: int
     under_way: int
     stays: tuple[str, ...]
+
+
+class ForgottenEntity(Value, frozen=True):
+    """What was removed of an entity."""
+
+    removed: int
+    """Predictions and labels."""
+    under_way: int | msgspec.UnsetType = msgspec.UNSET
+    """Predictions in files that workers still write: they are dropped within seconds. Absent: none."""
 
 
 def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:

@@ -14,7 +14,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Run, runs_of
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
-from kedge.core.values import Refusal, State
+from kedge.core.values import Refusal, State, Value
 from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.submission import SILENT_S, replicas
@@ -24,6 +24,14 @@ from kedge.workspace import Workplace, actor
 LOCAL_ACK_S = 5.0
 FINDING_S = 0.5
 """How long a rollback that is done looks for the newest finding, when the ledger is busy."""
+
+
+class EndedPin(Value, frozen=True):
+    """A pin of this host that was ended: its gateways follow the ledger again."""
+
+    endpoint: str
+    pinned: bool
+    """Whether the host is pinned still: false."""
 
 
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:

@@ -19,7 +19,7 @@ from kedge.core.evidence.labels import is_own
 from kedge.core.release.commands import Configure
 from kedge.core.release.guards import promised
 from kedge.core.release.machine import decide
-from kedge.core.values import Field, Output, Policy, Refusal, State
+from kedge.core.values import Field, Output, Policy, Refusal, State, Value
 from kedge.engine.pins import HostDisk
 from kedge.engine.recording.custom import check_function, set_fence
 from kedge.gateway.auth import make_secret
@@ -75,10 +75,17 @@ def ensure_ledger(state_dir: Path) -> bool:
     return made
 
 
-def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]:
+class AppliedPolicies(Value, frozen=True):
+    """The policies that came into force."""
+
+    changed: dict[str, tuple[str, ...]]
+    """By endpoint: what differs from the policy before, a line each. Without those that differ in nothing."""
+
+
+def apply_policies(place: Workplace, settings: Settings) -> AppliedPolicies:
     """Append `configured` for every endpoint whose policy differs from the one in force."""
     states = place.ledger.read().states
-    changed: dict[str, list[str]] = {}
+    changed: dict[str, tuple[str, ...]] = {}
     for name, policy in settings.endpoints.items():
         state = states.get(name, State(endpoint=name))
         digest = fingerprint(policy)
@@ -103,10 +110,9 @@ def apply_policies(place: Workplace, settings: Settings) -> dict[str, list[str]]
         place.ledger.append(
             name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at
         )
-        changed[name] = list(diff) or [
-            "spelled anew, with the same meaning" if state.policy_digest else "first policy"
-        ]
-    return changed
+        same = "spelled anew, with the same meaning" if state.policy_digest else "first policy"
+        changed[name] = diff or (same,)
+    return AppliedPolicies(changed)
 
 
 def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:

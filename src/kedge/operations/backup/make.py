@@ -16,8 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
-
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
@@ -98,6 +96,29 @@ class BackupContents(Value, frozen=True):
     """Predictions and labels."""
     damaged: bool = True
     """Everything: what is damaged is refused. False: it is left out and listed, unless it is the ledger."""
+
+
+class BackupSummary(Value, frozen=True, kw_only=True):
+    """A backup in short."""
+
+    backup: str
+    """Its directory."""
+    made_at: str
+    made_by: str
+    kedge: str
+    """The version that made it."""
+    head: str | None
+    """The newest entry of the ledger in it, as NUMBER:HASH; null: it has none."""
+    epochs: dict[str, int]
+    """By endpoint."""
+    production: dict[str, str]
+    """By endpoint: the release that it serves, as r3."""
+    artifacts: int
+    files: int
+    bytes: int
+    """Of all files."""
+    left_out: tuple[LeftOut, ...]
+    """What it does not have."""
 
 
 def make_backup(
@@ -484,18 +505,18 @@ def _is_kept(name: str) -> bool:
     return name.endswith(".json") and not name.startswith(".")
 
 
-def summary(manifest: Manifest, directory: Path) -> dict[str, object]:
-    """Return a backup as plain values, for --json and for people."""
-    return {
-        "backup": str(directory),
-        "made_at": manifest.made_at,
-        "made_by": manifest.made_by,
-        "kedge": manifest.kedge,
-        "head": manifest.head.short if manifest.head is not None else None,
-        "epochs": manifest.epochs,
-        "production": manifest.production,
-        "artifacts": len(manifest.artifacts),
-        "files": len(manifest.files),
-        "bytes": manifest.size,
-        "left_out": msgspec.to_builtins(manifest.left_out),
-    }
+def summary(manifest: Manifest, directory: Path) -> BackupSummary:
+    """Return a backup in short."""
+    return BackupSummary(
+        backup=str(directory),
+        made_at=manifest.made_at,
+        made_by=manifest.made_by,
+        kedge=manifest.kedge,
+        head=manifest.head.short if manifest.head is not None else None,
+        epochs=manifest.epochs,
+        production=manifest.production,
+        artifacts=len(manifest.artifacts),
+        files=len(manifest.files),
+        bytes=manifest.size,
+        left_out=manifest.left_out,
+    )

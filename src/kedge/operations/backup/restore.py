@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from kedge.adapters.sql.sqlite.create import LEDGER_DIR, REVISION, complete, migrate
 from kedge.adapters.sql.sqlite.snapshot import find_damage
 from kedge.config.load import read
@@ -23,9 +25,8 @@ from kedge.config.model import STATE_DIR
 from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.stored.head import Head
 from kedge.core.time.instants import read_instant
-from kedge.core.values import Value
 from kedge.operations.backup.claim import claim
-from kedge.operations.backup.make import find_artifact_faults
+from kedge.operations.backup.make import BackupSummary, find_artifact_faults, summary
 from kedge.operations.backup.manifest import (
     CONFIG,
     OF_THE_DISK,
@@ -44,16 +45,14 @@ BEGAN = read_instant("2026-01-01T00:00:00Z")
 """From when the milliseconds are counted that epochs of restored ledgers go on above."""
 
 
-class RestoreResult(Value, kw_only=True, frozen=True):
-    """What became of a backup."""
+class RestoredBackup(BackupSummary, frozen=True, kw_only=True):
+    """A backup that was restored. Epochs are those after it."""
 
-    manifest: Manifest
     state_dir: str
     config: str
     """The path of kedge.toml."""
     config_written: bool
     """Whether it is the backup's; one that was there stays."""
-    epochs: dict[str, int]
 
 
 def find_state_dir(source: Path, config: Path) -> Path:
@@ -74,7 +73,7 @@ def find_state_dir(source: Path, config: Path) -> Path:
 
 def restore_backup(
     source: Path, config: Path, *, heads: Sequence[Head] = (), reason: str = ""
-) -> RestoreResult:
+) -> RestoredBackup:
     """Restore a backup; nothing acts by itself there until a person confirms it.
 
     Args:
@@ -114,12 +113,12 @@ def restore_backup(
             code="not_writable",
             hint="nothing was restored; run it again once that is fixed",
         ) from error
-    return RestoreResult(
-        manifest=manifest,
+    found = msgspec.structs.replace(summary(manifest, source), epochs=epochs)
+    return RestoredBackup(
+        **msgspec.structs.asdict(found),
         state_dir=str(state_dir),
         config=str(config),
         config_written=written,
-        epochs=epochs,
     )
 
 
