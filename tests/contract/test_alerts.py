@@ -26,6 +26,7 @@ from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback
 from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
 from kedge.engine.control.alerting import BLIND_S, Alerting
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.alerts import (
     acknowledge,
@@ -92,17 +93,15 @@ class Place:
         """Another control on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir, patience_s=0.2, actor=ActorKind.CONTROL)
         return Alerting(
+            Duty(
+                self.clock, ProcessFaults(self.clock), leads=lambda: self.leads, by=f"alerting@{by}"
+            ),
             store=place.alerts,
             ledger=place.ledger,
             stamp=place.ledger.stamp,
-            clock=self.clock,
             channels=Outgoing(smtp=None, sender="kedge@x.org", timeout_s=timeout_s, environ={}),
             sight=lambda: self.sight,
-            leads=lambda: self.leads,
-            by=f"alerting@{by}",
-            timeout_s=timeout_s,
             remembered=dict,
-            faults=ProcessFaults(self.clock),
             stands_in=stands_in,
         )
 
@@ -483,10 +482,10 @@ def test_who_was_told_in_the_instant_of_its_end_hears_of_it_too(place: Place, we
 def test_one_that_does_not_lead_raises_and_tells_nothing(place: Place, web: Web) -> None:
     place.sees(FAIL)
     place.leads = False
-    thread = threading.Thread(target=place.one.run)
+    thread = threading.Thread(target=place.one.loop.run)
     thread.start()
     thread.join(0.2)
-    place.one.stop()
+    place.one.loop.stop()
     thread.join()
     assert place.open() == {}
 
@@ -676,6 +675,8 @@ def test_what_is_sent_while_nobody_can_write_is_written_later(place: Place, web:
 
 def test_a_channel_that_raises_nothing_we_know_is_a_failed_attempt(place: Place) -> None:
     class Odd:
+        timeout_s = 1.0
+
         def send(self, url: str, message: Message) -> None:
             raise Unavailable("odd", code="channel_failed")
 

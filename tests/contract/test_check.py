@@ -26,6 +26,7 @@ from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, Proof, State
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.readiness.check import check_of, check_text, gate_of
 from kedge.workspace import Workplace
@@ -56,15 +57,12 @@ class Gated(Watched):
     def fresh(self, by: str = "patrol@here") -> Patrol:
         place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
+            Duty(place.clock, ProcessFaults(place.clock), by=by),
             ledger=place.ledger,
             store=place.windows,
             records=place.records,
             roster=place.roster,
-            clock=place.clock,
             control=self.control,
-            leads=lambda: True,
-            by=by,
-            faults=ProcessFaults(place.clock),
         )
 
     def file(self, kind: str, **body: Any) -> None:
@@ -329,28 +327,26 @@ def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Pat
     site, asked, leads = Gated(tmp_path, policy()), Asked(), [True]
     clock = HandClock()
     readiness = Readiness(
+        Duty(clock, ProcessFaults(clock), leads=lambda: leads[0]),
         ledger=site.place.ledger,
         check=asked,
-        leads=lambda: leads[0],
-        clock=clock,
-        faults=ProcessFaults(clock),
     )
-    readiness.look()
+    readiness.loop.turn()
     assert (asked.epochs, readiness.unready) == ([], {})
-    readiness.look()
+    readiness.loop.turn()
     assert readiness.unready == {"flights": ("drill",)}
     site.begin(Canary(release=2, weight=500))
-    readiness.look()
+    readiness.loop.turn()
     assert len(asked.epochs) == 1
     asked.names = ("fault",)
-    readiness.look()
+    readiness.loop.turn()
     clock.go(EVERY_S)
     assert (len(asked.epochs), readiness.unready) == (2, {"flights": ("drill",)})
     asked.names = ()
-    readiness.look()
+    readiness.loop.turn()
     assert readiness.unready == {"flights": ()}
     leads[0] = False
-    readiness.look()
+    readiness.loop.turn()
     assert readiness.unready == {}
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -33,7 +34,8 @@ from kedge.engine.control.alerting import STEADY_S
 from kedge.engine.control.drills import Schedule
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.retention import Clerk
-from kedge.engine.process_faults import WAITS_S, ProcessFaults
+from kedge.engine.loop import WAITS_S, Duty
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.stand_in import ALIVE_S, WITHIN_S, Endings
 from kedge.runtime.parts import Parts
 from kedge.workspace import Workplace
@@ -82,15 +84,12 @@ class Two:
         self.faults = ProcessFaults(self.clock)
         self.store = Faulty(place.windows, lambda name, given: False)
         self.patrol = Patrol(
+            Duty(self.clock, self.faults, by="patrol@here"),
             ledger=place.ledger,
             store=self.store,
             records=place.records,
             roster=place.roster,
-            clock=self.clock,
             control=lambda: place.control(lambda text: None, None),
-            leads=lambda: True,
-            by="patrol@here",
-            faults=self.faults,
         )
         for endpoint in ("flights", "taxis"):
             self.world.configure(QUICK, endpoint)
@@ -192,14 +191,14 @@ def test_a_patrol_whose_ledger_raises_anything_goes_on_and_says_so(tmp_path: Pat
     ledger = Faulty(site.patrol._ledger, lambda name, given: name == "read")
     site.patrol._ledger = ledger
     site.patrol._net._clock = site.patrol._clock = SystemClock()
-    thread = threading.Thread(target=site.patrol.run)
+    thread = threading.Thread(target=site.patrol.loop.run)
     thread.start()
     try:
         until(lambda: site.patrol.sight.fault, "the fault", 10)
         ledger.raises = lambda name, given: False
         until(lambda: site.patrol.sight.decisions and not site.patrol.sight.fault, "sight", 10)
     finally:
-        site.patrol.stop()
+        site.patrol.loop.stop()
         thread.join(10)
     assert not thread.is_alive()
 
@@ -232,6 +231,8 @@ def test_a_channel_that_ends_its_thread_is_a_failed_attempt_and_is_shown(
     place.canary()
 
     class Exits:
+        timeout_s = 1.0
+
         def send(self, url: str, message: Message) -> None:
             sys.exit("a plug-in")
 
@@ -306,11 +307,10 @@ def test_records_that_cannot_be_taken_in_keep_nothing_from_being_dropped(tmp_pat
 
     faults = ProcessFaults(place.clock)
     Clerk(
+        Duty(place.clock, faults),
         ledger=place.ledger,
         records=Faulty(place.records, raises),
         rolls=place.rolls,
-        clock=place.clock,
-        faults=faults,
     ).look()
     assert called == ["waiting", "prune", "strip"]
     assert standing(faults) == {"clerk.ingest"}
@@ -329,12 +329,10 @@ def test_a_drill_whose_process_cannot_be_started_is_started_later(tmp_path: Path
 
     faults = ProcessFaults(clock)
     own = Schedule(
+        Duty(clock, faults),
         ledger=place.ledger,
         roster=place.roster,
-        clock=clock,
-        leads=lambda: True,
         start=start,
-        faults=faults,
     )
     place.roster.publish(msgspec.structs.replace(replica(made.row()), beat_at=clock.wall))
     own.look()
@@ -372,8 +370,9 @@ def test_a_part_that_ends_by_itself_is_run_again(tmp_path: Path) -> None:
             ended.wait()
 
     parts = Parts(clock, faults)
-    parts.start("part", run, ended.set)
-    parts.start("hangs", lambda: time.sleep(30), lambda: None, waits=False)
+    parts.start("part", SimpleNamespace(run=run, stop=ended.set))
+    hangs = SimpleNamespace(run=lambda: time.sleep(30), stop=lambda: None)
+    parts.start("hangs", hangs, waits=False)
     until(lambda: len(runs) == 3, "the third run", 10)
     (fault,) = [fault for fault in faults.faults if fault.place == "control.part"]
     assert (fault.count, fault.text) == (2, "Ended: it returned, and is run again")

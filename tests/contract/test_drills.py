@@ -24,6 +24,7 @@ from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import ActorKind, DrillPolicy, LogPolicy, Output, Placement, Stage, State
 from kedge.engine.control.drills import CHECK_S, READY_S, Returns, Schedule, due
 from kedge.engine.control.patrol import Patrol
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
@@ -249,12 +250,10 @@ def test_a_drill_that_is_due_is_started_once_and_again_when_the_next_is(tmp_path
 
     place = Workplace(made.state_dir)
     own = Schedule(
+        Duty(clock, ProcessFaults(clock)),
         ledger=place.ledger,
         roster=place.roster,
-        clock=clock,
-        leads=lambda: True,
         start=start,
-        faults=ProcessFaults(clock),
     )
     place.roster.publish(replica(made.row()))
 
@@ -290,12 +289,10 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
         return lambda: False
 
     own = Schedule(
+        Duty(clock, ProcessFaults(clock)),
         ledger=place.ledger,
         roster=place.roster,
-        clock=clock,
-        leads=lambda: True,
         start=start,
-        faults=ProcessFaults(clock),
     )
     whole = replica(made.row())
     for lame in (
@@ -364,15 +361,12 @@ def replica(row: State) -> Member:
 def patrol_on(made: World) -> Patrol:
     place = Workplace(made.state_dir)
     return Patrol(
+        Duty(place.clock, ProcessFaults(place.clock), by="patrol@here"),
         ledger=place.ledger,
         store=place.windows,
         records=place.records,
         roster=place.roster,
-        clock=place.clock,
         control=lambda: place.control(lambda text: None, None),
-        leads=lambda: True,
-        by="patrol@here",
-        faults=ProcessFaults(place.clock),
     )
 
 
@@ -444,13 +438,12 @@ def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_compariso
         made.do(Promote(release=number, override="a test"))
     place = Workplace(made.state_dir)
     recording = Recording(
+        Duty(place.clock, ProcessFaults(place.clock)),
         "w0",
         windows=place.windows,
         evidence=place.evidence,
         spool=lambda rows: 0,
         lives=list,
-        clock=place.clock,
-        faults=ProcessFaults(place.clock),
     )
 
     def flush(state: State, *, mirrored: bool) -> Recorder:

@@ -23,6 +23,7 @@ from kedge.core.release.commands import Promote
 from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.engine.control.diagnosis import AGAIN_S, EVERY_S, LABELS, LOOK_S, WITHIN_S, Inquiry
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.workspace import Workplace
 from unit.test_summary import finding
@@ -50,14 +51,11 @@ class Place:
     def fresh(self) -> Inquiry:
         place = Workplace(self.world.state_dir)
         return Inquiry(
+            Duty(self.clock, ProcessFaults(self.clock), leads=lambda: self.leads, by="patrol@here"),
             ledger=place.ledger,
             records=place.records,
             sight=lambda: self.sight,
-            clock=self.clock,
-            leads=lambda: self.leads,
             command=self.command,
-            by="patrol@here",
-            faults=ProcessFaults(self.clock),
         )
 
     def command(self, state: State, within_s: float) -> Sequence[str]:

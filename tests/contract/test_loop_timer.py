@@ -2,23 +2,26 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from kedge.adapters.clock import SystemClock
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Net
+from kedge.engine.process_faults import ProcessFaults
 from kedge.runtime.loop_timer import LoopTimer
 
 SCRIPT = """
 import sys, threading, time
 from kedge.adapters.clock import SystemClock
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Net
+from kedge.engine.process_faults import ProcessFaults
 from kedge.runtime.loop_timer import LoopTimer
 
 clock = SystemClock()
 faults = ProcessFaults(clock)
 net = Net(faults, clock)
-timer = LoopTimer({"patrol": lambda: net.began}, clock, faults, step_s=0.3, end_s=1)
+timer = LoopTimer({"patrol": net}, clock, faults, step_s=0.3, end_s=1)
 
 def turns():
     until = time.monotonic() + 30
@@ -74,15 +77,15 @@ class Hand(SystemClock):
 def test_a_loop_that_stands_still_is_noted_until_it_turns_again() -> None:
     clock = Hand()
     faults = ProcessFaults(clock)
-    began: list[float | None] = [0.0]
-    timer = LoopTimer({"alerting": lambda: began[0]}, clock, faults)
+    loop = SimpleNamespace(began=0.0)
+    timer = LoopTimer({"alerting": loop}, clock, faults)
     try:
         timer.look()
         assert faults.faults == ()
         clock.at = 61.0
         timer.look()
         assert "is in one step for 60 s" in faults.standing("control.alerting.turning")
-        began[0] = None
+        loop.began = None
         timer.look()
         assert faults.standing("control.alerting.turning") == ""
     finally:

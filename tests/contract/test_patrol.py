@@ -31,6 +31,7 @@ from kedge.core.release.commands import (
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPolicy, Stage
 from kedge.engine.control.patrol import Patrol
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.evidence.read import evidence_of
 from kedge.operations.status.read import status_of
@@ -62,15 +63,12 @@ class Watched:
         """Another patrol on the same files: what takes over when one has died."""
         place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
         return Patrol(
+            Duty(place.clock, ProcessFaults(place.clock), by=by),
             ledger=place.ledger,
             store=place.windows,
             records=place.records,
             roster=place.roster,
-            clock=place.clock,
             control=lambda: place.control(lambda text: None, None),
-            leads=lambda: True,
-            by=by,
-            faults=ProcessFaults(place.clock),
         )
 
     def pass_time(self, seconds: int, *, bad: tuple[int, int] = (0, 0), units: int = 1_000) -> None:

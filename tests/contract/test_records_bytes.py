@@ -12,6 +12,7 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.records.store import Records
 from kedge.core.evidence.records import HOUR_PART, HOUR_S, JoinRow, Outcome
 from kedge.engine.control.retention import Clerk
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.workspace import Workplace
 
@@ -103,11 +104,10 @@ def test_what_is_dropped_is_counted_for_status(tmp_path: Path) -> None:
     place.records.keep(48 * 0.1 / 1024)
     faults = ProcessFaults(SystemClock())
     clerk = Clerk(
+        Duty(place.clock, faults),
         ledger=place.ledger,
         records=place.records,
         rolls=place.rolls,
-        clock=place.clock,
-        faults=faults,
     )
     for batch in range(6):
         with Spool(place.records.spool, "w0") as spool:

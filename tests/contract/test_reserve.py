@@ -18,6 +18,7 @@ from kedge.adapters.sql.sqlite.version import dbapi
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.errors import Unavailable
 from kedge.core.evidence.records import Outcome
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.process_faults import ProcessFaults
 from kedge.system import reserve
 from kedge.system.reserve import RESERVE, Reserve, allocate_open_files, get_reserve, is_short
@@ -121,13 +122,13 @@ def test_a_look_that_fails_costs_that_look(tmp_path: Path, monkeypatch: pytest.M
         looks.append("")
         if len(looks) == 1:
             raise ValueError("such as a path that cannot be decoded")
-        one.stop()
+        loop.stop()
 
     monkeypatch.setattr(reserve, "allocate_open_files", allocate)
-    monkeypatch.setattr(reserve, "BEAT_S", 0.01)
     faults = ProcessFaults(SystemClock())
     one = Reserve(tmp_path, faults.note, faults.clear)
-    one.run(faults.attempt)
+    loop = Loop(Duty(SystemClock(), faults), "disk.look", one.look, every_s=0.01)
+    loop.run()
     assert len(looks) == 2
     (fault,) = faults.faults
     assert (fault.place, fault.count, fault.standing) == ("disk.look", 1, False)

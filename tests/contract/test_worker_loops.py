@@ -17,6 +17,7 @@ from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.release.commands import Promote, Rollback
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import Recorder
@@ -61,13 +62,12 @@ class Worker:
             faults=self.faults,
         )
         self.recording = Recording(
+            Duty(place.clock, self.faults),
             "here/w0",
             windows=place.windows,
             evidence=place.evidence,
             spool=lambda rows: 0,
             lives=self.serving.lives,
-            clock=place.clock,
-            faults=self.faults,
         )
         member = Member(
             name="here/w0",
@@ -80,6 +80,7 @@ class Worker:
             ledger_at=0.0,
         )
         self.replica = Replica(
+            Duty(place.clock, self.faults),
             member=member,
             slot="w0",
             ledger=place.ledger,
@@ -91,8 +92,6 @@ class Worker:
             serving=self.serving,
             signal=signal,
             contract=self.contract,
-            clock=place.clock,
-            faults=self.faults,
         )
         self.thread = threading.Thread(target=self.replica.run)
         self.thread.start()
@@ -178,13 +177,12 @@ def test_a_comparison_that_cannot_be_counted_costs_no_other_its_count(tmp_path: 
         return 0
 
     recording = Recording(
+        Duty(place.clock, faults),
         "w0",
         windows=place.windows,
         evidence=place.evidence,
         spool=spool,
         lives=list,
-        clock=place.clock,
-        faults=faults,
     )
     pairs = []
     for endpoint in ("flights", "taxis"):

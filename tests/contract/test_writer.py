@@ -15,6 +15,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.evidence.records import JoinRow
 from kedge.core.evidence.windows import PRODUCTION
 from kedge.core.values import LogPolicy, Policy, Stage, State
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.observation import Observation
 from kedge.engine.replica import writer as recording_file
@@ -45,13 +46,12 @@ class Pen:
         self.rows = 0
         place = Workplace(tmp_path)
         self.recording = Recording(
+            Duty(self.clock, ProcessFaults(self.clock)),
             "w0",
             windows=place.windows,
             evidence=place.evidence,
             spool=self.spool,
             lives=list,
-            clock=self.clock,
-            faults=ProcessFaults(self.clock),
         )
         self.recorder = self.recording.recorder(STATE, "w0")
 

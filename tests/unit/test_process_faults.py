@@ -5,7 +5,8 @@ import sys
 from structlog.testing import capture_logs
 
 from kedge.adapters.clock import SystemClock
-from kedge.engine.process_faults import OTHER, PLACES, WAITS_S, Net, ProcessFaults
+from kedge.engine.loop import WAITS_S, Net
+from kedge.engine.process_faults import OTHER, PLACES, ProcessFaults
 
 
 def test_a_fault_is_counted_at_its_place_and_stands_until_its_step_succeeds() -> None:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Net
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.last_asked import MUCH, STARVED, path_of, read_last_asked
 from kedge.system.machine import Machine
 

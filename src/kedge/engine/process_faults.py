@@ -1,8 +1,7 @@
 """Process faults: what failed in the loops of this process, and what its bounds refused.
 
-A loop runs its steps in a `Net`: an exception costs its step, which waits before it is tried again,
-and is noted here. The process publishes the notes with its row in the roster, and `kedge status`
-shows them. Nothing in here raises, and nothing grows.
+What a step of a loop raises is noted here (`engine/loop.py`). The process publishes the notes with
+its row in the roster, and `kedge status` shows them. Nothing in here raises, and nothing grows.
 """
 
 from __future__ import annotations
@@ -29,9 +28,6 @@ TEXT = 500
 """Characters of an error's text that are kept."""
 CAUSES = 10
 """Most errors that are followed from one to what began it: more than any chain of ours has."""
-WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before a step that failed so many times in a row is tried again. Short at first: most faults pass
-(a full table of processes, a locked file); bounded, so that production waits 5 s at most after it."""
 
 
 class ProcessFaults:
@@ -162,56 +158,3 @@ def _text(error: BaseException) -> str:
         return text[:TEXT]
     except Exception:  # noqa: BLE001 - the text of another library's error may raise anything
         return type(error).__name__
-
-
-class Net:
-    """Runs the steps of one loop; it belongs to one thread."""
-
-    def __init__(self, faults: ProcessFaults, clock: Clock) -> None:
-        """Note faults there, and take the time from this clock."""
-        self._faults = faults
-        self._clock = clock
-        self._failed: dict[str, tuple[int, float]] = {}
-        """By place: how often in a row its step failed, and when it is due again (monotonic)."""
-        self._depth = 0
-        self.began: float | None = None
-        """When the loop last began or ended a step (monotonic); None while no step is under way."""
-
-    def run(
-        self,
-        place: str,
-        step: Callable[[], object],
-        passing: tuple[type[BaseException], ...] = (),
-    ) -> bool:
-        """Run a step, unless it waits after a fault; return whether it was run and succeeded.
-
-        `passing`: see `ProcessFaults.attempt`.
-        """
-        count, due = self._failed.get(place, (0, 0.0))
-        if count and self._clock.monotonic() < due:
-            return False
-        if not self._attempt(place, step, passing):
-            wait = WAITS_S[min(count, len(WAITS_S) - 1)]
-            self._failed[place] = (count + 1, self._clock.monotonic() + wait)
-            return False
-        if count:
-            del self._failed[place]
-        self._faults.clear(place)
-        return True
-
-    def _attempt(
-        self, place: str, step: Callable[[], object], passing: tuple[type[BaseException], ...]
-    ) -> bool:
-        """Run it, within the step that runs it if there is one; another thread sees since when."""
-        self._depth += 1
-        self.began = self._clock.monotonic()
-        try:
-            return self._faults.attempt(place, step, passing)
-        finally:
-            self._depth -= 1
-            self.began = self._clock.monotonic() if self._depth else None
-
-    def forget(self, place: str) -> None:
-        """Let a step be tried at once, or be gone: its fault does not stand any more."""
-        self._failed.pop(place, None)
-        self._faults.clear(place)

@@ -28,9 +28,10 @@ from kedge.core.stored.ledger import Book, Note
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, is_alive
+from kedge.engine.loop import Net
 from kedge.engine.memory_bounds import MemoryBounds
 from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.engine.serving.last_asked import path_of, read_last_asked
 from kedge.engine.serving.pool import socket_of

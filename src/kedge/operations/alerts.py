@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 
@@ -18,7 +19,7 @@ from kedge.core.stored.ledger import Note
 from kedge.core.time.durations import seconds
 from kedge.core.values import Value
 from kedge.engine.control.alerting import Alerting
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.loop import Duty
 from kedge.engine.runbook import filed
 from kedge.workspace import Workplace, host_name
 
@@ -36,27 +37,22 @@ def outgoing(alerts_: Alerts) -> Outgoing:
 
 
 def alerting_of(
+    duty: Duty,
     place: Workplace,
     sight: Callable[[], Sight],
-    leads: Callable[[], bool],
     alerts_: Alerts,
-    faults: ProcessFaults,
     *,
     stands_in: bool = False,
 ) -> Alerting:
     """What raises and sends, with this place's connections for its thread alone."""
     return Alerting(
+        replace(duty, by=f"alerting@{host_name()}.{os.getpid()}"),
         store=place.alerts,
         ledger=place.ledger,
         stamp=place.ledger.stamp,
         channels=outgoing(alerts_),
         sight=sight,
-        clock=place.clock,
-        leads=leads,
-        by=f"alerting@{host_name()}.{os.getpid()}",
-        timeout_s=seconds(alerts_.timeout),
         remembered=place.disk.remembered,
-        faults=faults,
         stands_in=stands_in,
     )
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import threading
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +19,7 @@ from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Refusal, State
 from kedge.engine.control.drills import LONGEST_S
+from kedge.engine.control.lead import is_led
 from kedge.engine.submission import SILENT_S, Control, Say, Silent, replicas
 from kedge.operations.probe import ask_release, probe
 from kedge.workspace import Workplace, actor
@@ -100,7 +99,7 @@ def may_drill(place: Workplace, endpoint: str) -> State:
             code="page_open",
             hint=f"kedge alerts {endpoint} shows it; practise when it is over",
         )
-    if not patrol_leads(place.state_dir):
+    if not is_led(place.state_dir):
         raise Refused(
             f"no patrol runs on {place.state_dir}: if this process died, the endpoint would stay on"
             " the release of the drill",
@@ -115,18 +114,6 @@ def may_drill(place: Workplace, endpoint: str) -> State:
             hint="kedge unpin ends the pin",
         )
     return state
-
-
-def patrol_leads(state_dir: Path) -> bool:
-    """Whether a patrol holds its lock; one that is let go of at once if none does."""
-    try:
-        with (state_dir / "patrol.lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def _deaf(place: Workplace) -> str:

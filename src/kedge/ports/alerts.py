@@ -60,6 +60,9 @@ class AlertStore(Protocol):
 class Channels(Protocol):
     """The channels to the alert recipients."""
 
+    timeout_s: float
+    """Seconds of one attempt as a whole."""
+
     def send(self, url: str, message: Message) -> None:
         """Say something, and return when the other end has taken it.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +14,17 @@ import structlog
 import uvicorn
 
 from kedge.config.model import Alerts
+from kedge.core.alerts.alerts import Sight
 from kedge.core.features.generations import Online
 from kedge.core.values import ActorKind, Stage, State
 from kedge.engine.child import Command
 from kedge.engine.control.diagnosis import Inquiry
 from kedge.engine.control.drills import Schedule, Start
+from kedge.engine.control.lead import Lead
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import Readiness
 from kedge.engine.control.retention import Clerk
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.submission import Control
 from kedge.operations.alerts import alerting_of
@@ -32,21 +34,22 @@ from kedge.runtime.loop_timer import LoopTimer
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts
 from kedge.runtime.presence import Presence
-from kedge.runtime.state_guard import StateGuard
+from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import kedge_command, safe_environment
-from kedge.system.pause import pause
-from kedge.system.reserve import Reserve
 from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.workspace import Workplace, host_name
 
 log = structlog.get_logger("kedge.control")
 
+LOOK_S = 0.5
+"""How often control looks whether its supervisor lives and its loops turn."""
+
 
 def patrol_of(
+    duty: Duty,
     state_dir: Path,
     online: Callable[[], Online],
-    faults: ProcessFaults,
     *,
     loopback: bool,
     fence: str,
@@ -63,29 +66,17 @@ def patrol_of(
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731
         return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
 
-    lock = (state_dir / "patrol.lock").open("a+")
-
-    def leads() -> bool:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
     return Patrol(
+        duty,
         ledger=place.ledger,
         store=place.windows,
-        clock=place.clock,
-        leads=leads,
         control=control,
-        faults=faults,
-        by=f"patrol@{host_name()}",
         records=place.records,
         roster=place.roster,
     )
 
 
-def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Inquiry:
+def inquiry_of(duty: Duty, place: Workplace, sight: Callable[[], Sight], config: Path) -> Inquiry:
     """What has production diagnosed, with this place's connections for its thread alone."""
 
     def command(state: State, within_s: float) -> Command:
@@ -94,16 +85,7 @@ def inquiry_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFa
         about = () if state.stage is Stage.CANARY else ("--production",)
         return (*line, *about, "--within", f"{within_s:g}", "--json")
 
-    return Inquiry(
-        ledger=place.ledger,
-        records=place.records,
-        sight=lambda: patrol.sight,
-        clock=place.clock,
-        leads=patrol.leads,
-        command=command,
-        by=f"patrol@{host_name()}",
-        faults=faults,
-    )
+    return Inquiry(duty, ledger=place.ledger, records=place.records, sight=sight, command=command)
 
 
 def _own_command(config: Path) -> tuple[str, ...]:
@@ -111,13 +93,13 @@ def _own_command(config: Path) -> tuple[str, ...]:
     return tuple(kedge_command("--config", str(config), f"--acting-as={ActorKind.CONTROL}"))
 
 
-def drills_of(config: Path) -> Start:
+def drills_of(config: Path, by: str) -> Start:
     """How a drill that is due is started: as a person would, in a process of its own."""
 
     def start(endpoint: str) -> Callable[[], bool]:
         child = subprocess.Popen(  # noqa: S603 - our own command
             [*_own_command(config), "drill", endpoint, "--json"],
-            env={**safe_environment(), "KEDGE_ACTOR": f"patrol@{host_name()}"},
+            env={**safe_environment(), "KEDGE_ACTOR": by},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
             start_new_session=True,
@@ -127,40 +109,16 @@ def drills_of(config: Path) -> Start:
     return start
 
 
-def clerk_of(place: Workplace, faults: ProcessFaults) -> Clerk:
-    """Return what takes in the records of workers, and ages what is old."""
-    return Clerk(
-        ledger=place.ledger,
-        records=place.records,
-        rolls=place.rolls,
-        clock=place.clock,
-        faults=faults,
-    )
-
-
-def readiness_of(
-    place: Workplace, patrol: Patrol, online: Callable[[], Online], faults: ProcessFaults
-) -> Readiness:
+def readiness_of(duty: Duty, place: Workplace, online: Callable[[], Online]) -> Readiness:
     """Return what checks the readiness of every endpoint, with a workplace of its own."""
-    return Readiness(
-        ledger=place.ledger,
-        leads=patrol.leads,
-        clock=place.clock,
-        faults=faults,
-        check=checker(place, online, by=f"readiness@{host_name()}"),
-    )
+    check = checker(place, online, by=f"readiness@{host_name()}")
+    return Readiness(duty, ledger=place.ledger, check=check)
 
 
-def schedule_of(place: Workplace, patrol: Patrol, config: Path, faults: ProcessFaults) -> Schedule:
+def schedule_of(duty: Duty, place: Workplace, config: Path) -> Schedule:
     """Return what starts and ends drills, with a workplace of its own."""
-    return Schedule(
-        ledger=place.ledger,
-        roster=place.roster,
-        clock=place.clock,
-        leads=patrol.leads,
-        start=drills_of(config),
-        faults=faults,
-    )
+    start = drills_of(config, duty.by)
+    return Schedule(duty, ledger=place.ledger, roster=place.roster, start=start)
 
 
 def run_control(
@@ -199,31 +157,32 @@ def run_control(
     server = web.make_server(
         Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
     )
-    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
-    patrol = patrol_of(state_dir, online, faults, loopback=loopback, fence=fence, config=config)
+    duty = Duty(place.clock, faults)
+    guard_state(duty, state_dir)
+    leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
+    patrol = patrol_of(leading, state_dir, online, loopback=loopback, fence=fence, config=config)
     own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
-    readiness = readiness_of(own(), patrol, online, faults)
+    readiness = readiness_of(leading, own(), online)
     sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
-    alerting = alerting_of(own(), sight, patrol.leads, alerts, faults)
-    timer = LoopTimer(
-        {"patrol": lambda: patrol.began, "alerting": lambda: alerting.began}, place.clock, faults
-    )
-    ending = partial(_end_with_parent, server, parent, timer, faults)
-    threading.Thread(target=ending, daemon=True).start()
-    StateGuard(state_dir, faults, place.clock).start()
+    alerting = alerting_of(leading, own(), sight, alerts)
+    clerk = Clerk(duty, ledger=place.ledger, records=place.records, rolls=place.rolls)
+    loops = {
+        "patrol": patrol.loop,
+        "alerting": alerting.loop,
+        "clerk": clerk.loop,
+        "drills": schedule_of(leading, own(), config).loop,
+        "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
+        "presence": Presence(duty, own().roster).loop,
+    }
+    turning = {name: loops[name] for name in ("patrol", "alerting")}
+    timer = LoopTimer(turning, place.clock, faults)
+    watch_parent(duty, server, parent, timer).start("kedge-parent")
     parts = Parts(place.clock, faults)
     try:
-        for name, part in (
-            ("patrol", patrol),
-            ("clerk", clerk_of(place, faults)),
-            ("alerting", alerting),
-            ("drills", schedule_of(own(), patrol, config, faults)),
-            ("inquiry", inquiry_of(own(), patrol, config, faults)),
-            ("presence", Presence(own().roster, place.clock, faults)),
-        ):
-            parts.start(name, part.run, part.stop)
+        for name, loop in loops.items():
+            parts.start(name, loop)
         # Control does not wait for a proof when it is told to stop, and the proof dies with it.
-        parts.start("readiness", readiness.run, readiness.stop, waits=False)
+        parts.start("readiness", readiness.loop, waits=False)
         server.run(sockets=[listener])
     finally:
         timer.stop()
@@ -233,12 +192,21 @@ def run_control(
         sys.exit(1)
 
 
-def _end_with_parent(
-    server: uvicorn.Server, parent: int, timer: LoopTimer, faults: ProcessFaults
-) -> None:
-    """Control serves no callers: without its supervisor it only holds a port."""
-    while os.getppid() == parent:
-        faults.attempt("control.turning", timer.look)
-        pause(0.5)
-    timer.stop()
-    server.should_exit = True
+def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:
+    """Build what looks after the timer, and ends control with its supervisor.
+
+    Control serves no callers: without its supervisor it only holds a port.
+    """
+
+    def look() -> None:
+        if os.getppid() == parent:
+            timer.look()
+        else:
+            loop.stop()
+
+    def end() -> None:
+        timer.stop()
+        server.should_exit = True
+
+    loop = Loop(duty, "control.turning", look, every_s=LOOK_S, last=end)
+    return loop

@@ -13,7 +13,8 @@ Theory of operation
 from __future__ import annotations
 
 import faulthandler
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
@@ -31,12 +32,20 @@ class Hung(Exception):
     """What stands in `status` of a loop that stands still."""
 
 
+class Turning(Protocol):
+    """A loop as the timer sees it."""
+
+    @property
+    def began(self) -> float | None:
+        """When the step under way began (monotonic seconds); None between steps."""
+
+
 class LoopTimer:
     """Sets the timer anew while every loop turns; `look` is called in turns of another thread."""
 
     def __init__(
         self,
-        loops: Mapping[str, Callable[[], float | None]],
+        loops: Mapping[str, Turning],
         clock: Clock,
         faults: ProcessFaults,
         *,
@@ -46,7 +55,7 @@ class LoopTimer:
         """Watch these loops.
 
         Args:
-            loops: by name, when the step under way began (monotonic seconds), or None.
+            loops: by name.
             clock: of the same monotonic time.
             faults: where a loop that stands still is noted.
             step_s: seconds that a step may take.
@@ -65,7 +74,7 @@ class LoopTimer:
     def look(self) -> None:
         """Set the timer anew if it is due and every loop turns."""
         now = self._clock.monotonic()
-        hung = {name for name, began in self._loops.items() if self._stands(began(), now)}
+        hung = {name for name, loop in self._loops.items() if self._stands(loop.began, now)}
         for name in hung - self._hung:
             told = f"it is in one step for {self._step_s:g} s; control ends in {self._end_s:g} s"
             self._faults.note(f"control.{name}.turning", Hung(told))

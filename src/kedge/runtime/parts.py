@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Net
+from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
 
 END_S = 10.0
@@ -16,6 +18,16 @@ PAUSE_S = 0.1
 
 class Ended(Exception):
     """What stands in `status` of a part that returned although it was not stopped."""
+
+
+class Part(Protocol):
+    """What runs until it is stopped: a loop."""
+
+    def run(self) -> None:
+        """Run until stopped."""
+
+    def stop(self) -> None:
+        """End soon; `run` returns then."""
 
 
 class Parts:
@@ -28,15 +40,13 @@ class Parts:
         self._stopping = threading.Event()
         self._parts: list[tuple[threading.Thread, Callable[[], None], bool]] = []
 
-    def start(
-        self, name: str, run: Callable[[], None], stop: Callable[[], None], *, waits: bool = True
-    ) -> None:
+    def start(self, name: str, part: Part, *, waits: bool = True) -> None:
         """Run a part on a thread of its own. Without `waits` it dies with the process."""
         thread = threading.Thread(
-            target=self._run, args=(f"control.{name}", run), name=name, daemon=True
+            target=self._run, args=(f"control.{name}", part.run), name=name, daemon=True
         )
         thread.start()
-        self._parts.append((thread, stop, waits))
+        self._parts.append((thread, part.stop, waits))
 
     def _run(self, place: str, run: Callable[[], None]) -> None:
         net = Net(self._faults, self._clock)

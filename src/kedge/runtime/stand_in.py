@@ -16,6 +16,7 @@ from kedge.config.model import Alerts
 from kedge.core.alerts.alerts import Sight
 from kedge.core.codec import decode
 from kedge.core.values import ActorKind
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.alerts import alerting_of
 from kedge.runtime.logs import log_to_stderr
@@ -36,23 +37,18 @@ def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
     alerting = alerting_of(
-        place,
-        Sight,
-        lambda: True,
-        alerts,
-        ProcessFaults(place.clock),
-        stands_in=True,
+        Duty(place.clock, ProcessFaults(place.clock)), place, Sight, alerts, stands_in=True
     )
 
     def end_with_parent() -> None:
         while os.getppid() == parent:
             pause(0.5)
-        alerting.stop()
+        alerting.loop.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: alerting.stop())
+        signal.signal(number, lambda *_: alerting.loop.stop())
     threading.Thread(target=end_with_parent, daemon=True).start()
-    alerting.run()
+    alerting.loop.run()
 
 
 if __name__ == "__main__":

@@ -1,50 +1,35 @@
-"""The state guard: notices that the state directory of a running process was deleted."""
+"""The guard of a state directory: notices that it was deleted, and keeps its disk's reserve."""
 
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import Clock
+from kedge.engine.loop import Duty, Loop
+from kedge.system.reserve import BEAT_S, Reserve
 
 PLACE = "state_directory"
 LOOK_S = 1.0
 
 
 class StateGuard:
-    """A thread of a process that looks whether its state is still there."""
+    """Looks whether the state of a process is still there."""
 
     def __init__(
-        self,
-        state_dir: Path,
-        faults: ProcessFaults,
-        clock: Clock,
-        keep: Callable[[], None] = lambda: None,
+        self, duty: Duty, state_dir: Path, keep: Callable[[], None] = lambda: None
     ) -> None:
         """Prepare it.
 
         Args:
+            duty: of the process: its faults show a deletion until a ledger is there again.
             state_dir: the state directory.
-            faults: where a deletion is noted; it ends when a ledger is there again.
-            clock: for the pauses after a fault.
             keep: what the process must hold there; called at each look.
         """
         self._state_dir = state_dir
-        self._net = Net(faults, clock)
         self._keep = keep
         self._had = False
-        self._ending = threading.Event()
-
-    def start(self) -> None:
-        """Look each second, until `stop` or the end of the process."""
-        threading.Thread(target=self._run, name="kedge-state-guard", daemon=True).start()
-
-    def stop(self) -> None:
-        """End."""
-        self._ending.set()
+        self.loop = Loop(duty, f"{PLACE}.guard", self._step, every_s=LOOK_S, rests_first=True)
 
     def look(self) -> None:
         """Raise FileNotFoundError where the ledger was deleted, alone or with all that is around it."""
@@ -64,7 +49,13 @@ class StateGuard:
             str(self._state_dir if whole else ledger),
         )
 
-    def _run(self) -> None:
-        while not self._ending.wait(LOOK_S):
-            self._net.run(PLACE, self.look)
-            self._net.run(f"{PLACE}.lock", self._keep)
+    def _step(self) -> None:
+        self.loop.net.run(PLACE, self.look)
+        self.loop.net.run(f"{PLACE}.lock", self._keep)
+
+
+def guard_state(duty: Duty, state_dir: Path, keep: Callable[[], None] = lambda: None) -> None:
+    """Look after a state directory and its disk until the process ends; `keep` as `StateGuard`."""
+    reserve = Reserve(state_dir, duty.faults.note, duty.faults.clear)
+    Loop(duty, "disk.look", reserve.look, every_s=BEAT_S).start("kedge-reserve")
+    StateGuard(duty, state_dir, keep).loop.start("kedge-state-guard")

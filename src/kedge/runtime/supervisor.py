@@ -23,6 +23,7 @@ from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.features.generations import Online
 from kedge.core.values import ActorKind, State
 from kedge.engine.child import HostLaunch, Launch
+from kedge.engine.loop import Duty
 from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, process_of
@@ -39,10 +40,9 @@ from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.runtime.stand_in import stand_in_command
-from kedge.runtime.state_guard import StateGuard
+from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import kedge_command
 from kedge.system.machine import read_machine
-from kedge.system.reserve import Reserve
 from kedge.workspace import Workplace, host_name, new_member
 
 log = structlog.get_logger("kedge.supervisor")
@@ -106,7 +106,6 @@ def run_supervisor(
             faults,
             config=config if with_control else None,
         )
-        Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         _listen_to_signals(supervisor.stop, restart.ask)
         restart.started(waiting=relief.waiting)
@@ -118,7 +117,7 @@ def run_supervisor(
         say_not_fenced(server.fence, say)
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
-        StateGuard(state_dir, faults, place.clock, partial(lock.keep, state_dir)).start()
+        guard_state(Duty(place.clock, faults), state_dir, partial(lock.keep, state_dir))
         # An exception leaves it with the children alive: the next supervisor takes them over.
         supervisor.run()
         announcement.stop()

@@ -20,6 +20,7 @@ from kedge.core.errors import KedgeError
 from kedge.core.evidence.records import JoinRow
 from kedge.core.stored.roster import Member
 from kedge.core.values import Release, State
+from kedge.engine.loop import Duty
 from kedge.engine.pins import Apart
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.recording.custom import set_fence
@@ -39,9 +40,9 @@ from kedge.gateway.worker import Handoff, serve
 from kedge.operations.registration import Loaders
 from kedge.ports import Roster
 from kedge.runtime.logs import count_faults
-from kedge.runtime.state_guard import StateGuard
+from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import forbid
-from kedge.system.reserve import Reserve, is_short
+from kedge.system.reserve import is_short
 from kedge.workspace import Workplace, new_member
 
 log = structlog.get_logger("kedge.worker")
@@ -62,6 +63,7 @@ def run_worker(
     signal_ = place.ledger_signal()
     faults = ProcessFaults(place.clock, signal_.wake)
     count_faults(faults.passed)
+    duty = Duty(place.clock, faults)
     spool = Spool(state_dir / RECORDS_DIR / SPOOL, member.name.replace("/", "."))
 
     def spooled(rows: Sequence[JoinRow]) -> int:
@@ -74,6 +76,7 @@ def run_worker(
     links = Links(Allowance())
     pool = new_pool(place, links, run_dir, signal_.wake, faults)
     replica = Replica(
+        duty,
         member=member,
         slot=slot,
         ledger=place.ledger,
@@ -84,23 +87,19 @@ def run_worker(
         serving=serving,
         signal=signal_,
         contract=contract_of,
-        clock=place.clock,
         lease_s=server.lease_s,
-        faults=faults,
         recording=Recording(
+            duty,
             member.name,
             windows=place.windows,
             evidence=place.evidence,
             spool=spooled,
             lives=serving.lives,
-            clock=place.clock,
-            faults=faults,
         ),
     )
     bounds = bounds_of(server, state_dir)
-    Reserve(state_dir, faults.note, faults.clear).start(faults.attempt)
+    guard_state(duty, state_dir)
     connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
-    StateGuard(state_dir, faults, place.clock).start()
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
     try:
         serve(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -116,7 +115,7 @@ class DiskShort(Exception):
 
 
 class Reserve:
-    """Looks after the reserve of one state directory, in a thread of one process."""
+    """Looks after the reserve of one state directory; each process looks once a second."""
 
     def __init__(
         self,
@@ -128,25 +127,6 @@ class Reserve:
         self._directory = directory
         self._note = note
         self._clear = clear
-        self._stopping = threading.Event()
-
-    def start(self, attempt: Callable[[str, Callable[[], object]], bool]) -> None:
-        """Begin to look, once a second; each look in this net, as `ProcessFaults.attempt`."""
-        threading.Thread(
-            target=self.run, args=(attempt,), name="kedge-reserve", daemon=True
-        ).start()
-
-    def stop(self) -> None:
-        """End the thread after its present look."""
-        self._stopping.set()
-
-    def run(self, attempt: Callable[[str, Callable[[], object]], bool]) -> None:
-        """Look until stopped; a fault costs its look."""
-        while True:
-            if attempt("disk.look", self.look):
-                self._clear("disk.look")
-            if self._stopping.wait(BEAT_S):
-                return
 
     def look(self) -> None:
         """Look once: allocate what is open, and say whether the disk is short."""

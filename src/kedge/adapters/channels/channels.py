@@ -69,7 +69,7 @@ class Outgoing:
         """
         self._smtp = smtp
         self._sender = sender
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._environ = environ
 
     def send(self, url: str, message: Message) -> None:
@@ -136,9 +136,9 @@ class Outgoing:
         client: smtplib.SMTP
         if server.scheme == "smtps":
             context = ssl.create_default_context()
-            client = smtplib.SMTP_SSL(timeout=self._timeout_s, context=context)
+            client = smtplib.SMTP_SSL(timeout=self.timeout_s, context=context)
         else:
-            client = smtplib.SMTP(timeout=self._timeout_s)
+            client = smtplib.SMTP(timeout=self.timeout_s)
         port = server.port or PORTS.get(server.scheme, 25)
         # TLS checks this name, and only the constructor that connects at once would set it.
         vars(client)["_host"] = server.hostname or ""
@@ -172,7 +172,7 @@ class Outgoing:
         kind = (
             http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         )
-        connection = kind(parts.hostname, parts.port, timeout=self._timeout_s)
+        connection = kind(parts.hostname, parts.port, timeout=self.timeout_s)
         headers = {"content-type": "application/json", "user-agent": "kedge"}
         if parts.username is not None:
             known = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -197,14 +197,14 @@ class Outgoing:
             with contextlib.suppress(OSError, AttributeError):
                 sock().shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(self._timeout_s, cut)
+        timer = threading.Timer(self.timeout_s, cut)
         timer.daemon = True
         timer.start()
         try:
             yield
         except (OSError, http.client.HTTPException, smtplib.SMTPException) as error:
             if late.is_set():
-                raise TimeoutError(f"no answer within {self._timeout_s:g} s") from error
+                raise TimeoutError(f"no answer within {self.timeout_s:g} s") from error
             raise
         finally:
             timer.cancel()

@@ -37,8 +37,8 @@ from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.values import State
 from kedge.engine.findings import finding_of
-from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import AlertStore, Channels, Clock, Ledger
+from kedge.engine.loop import Duty, Loop
+from kedge.ports import AlertStore, Channels, Ledger
 
 TICK_S = 0.5
 NEWS = 500
@@ -70,49 +70,39 @@ class Alerting:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         store: AlertStore,
         ledger: Ledger,
         stamp: Callable[[], object],
         channels: Channels,
         sight: Callable[[], Sight],
-        clock: Clock,
-        leads: Callable[[], bool],
-        by: str,
-        timeout_s: float,
         remembered: Callable[[], Mapping[str, State]],
-        faults: ProcessFaults,
         stands_in: bool = False,
     ) -> None:
         """Remember what it works with.
 
         Args:
+            duty: of control; its `by` is another one for each process.
             store: where alerts are kept.
             ledger: the rows and policies.
             stamp: a value that differs when the ledger may say something new.
             channels: the ways out.
             sight: what the patrol saw last.
-            clock: time.
-            leads: whether this is the one that acts.
-            by: who, for the ledger; another one for each process.
-            timeout_s: of one attempt at sending.
             remembered: the rows as this host knows them, when there is no ledger.
-            faults: where faults of parts are noted.
             stands_in: it is not control's, and says that control keeps ending.
         """
         self._stands_in = stands_in
-        self._began = clock.monotonic()
-        self._faults = faults
-        self._net = Net(faults, clock)
+        self._began = duty.clock.monotonic()
+        self._faults = duty.faults
         self._store = store
         self._ledger = ledger
         self._stamp = stamp
         self._channels = channels
         self._sight = sight
-        self._clock = clock
-        self._leads = leads
-        self._by = by
-        self._lease_s = 2 * timeout_s + 1
+        self._clock = duty.clock
+        self._by = duty.by
+        self._lease_s = 2 * channels.timeout_s + 1
         self._remembered = remembered
         self._stamped: object = None
         self._states: Mapping[str, State] = {}
@@ -129,28 +119,8 @@ class Alerting:
         self._flying: set[tuple[str, int, AlertTarget, Kind]] = set()
         self._landed: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._unwritten: list[_Sent] = []
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """End after the present look."""
-        self._stopping.set()
-
-    @property
-    def began(self) -> float | None:
-        """When the step under way began (monotonic); None between steps."""
-        return self._net.began
-
-    def run(self) -> None:
-        """Look until stopped."""
-        while not self._stopping.is_set():
-            self._net.run("alerting.look", self._look_if_leading)
-            self._stopping.wait(TICK_S)
-
-    def _look_if_leading(self) -> None:
-        if self._leads():
-            self.look()
-        else:
-            self._forget()
+        self.loop = Loop(duty, "alerting.look", self.look, every_s=TICK_S, forget=self._forget)
+        self._net = self.loop.net
 
     def look(self) -> None:
         """Look once: what is wrong, what is over, and what must be sent."""

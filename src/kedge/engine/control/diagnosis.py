@@ -17,7 +17,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -29,8 +28,8 @@ from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused
 from kedge.core.values import Stage, State
 from kedge.engine.findings import newest_finding
-from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import Clock, Ledger, RecordStore
+from kedge.engine.loop import Duty, Loop
+from kedge.ports import Ledger, RecordStore
 from kedge.system.interpreter import safe_environment
 
 TICK_S = 2.0
@@ -64,23 +63,19 @@ class Inquiry:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         ledger: Ledger,
         records: RecordStore,
         sight: Callable[[], Sight],
-        clock: Clock,
-        leads: Callable[[], bool],
         command: Command,
-        by: str,
-        faults: ProcessFaults,
     ) -> None:
         self._ledger = ledger
         self._records = records
         self._sight = sight
-        self._clock = clock
-        self._leads = leads
+        self._clock = duty.clock
         self._command = command
-        self._by = by
+        self._by = duty.by
         self._running: _Running | None = None
         self._begun: dict[str, float] = {}
         """By endpoint: when one was begun last, Unix time."""
@@ -88,27 +83,15 @@ class Inquiry:
         self._failed: dict[str, int] = {}
         """By endpoint: the epoch whose failure was diagnosed."""
         self._looked: dict[str, float] = {}
-        self._net = Net(faults, clock)
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """End after the present look, and end what runs."""
-        self._stopping.set()
-
-    def run(self) -> None:
-        """Look until stopped."""
-        try:
-            while not self._stopping.is_set():
-                self._net.run("inquiry.look", self._look_if_leading)
-                self._stopping.wait(TICK_S)
-        finally:
-            self._end("control stops")
-
-    def _look_if_leading(self) -> None:
-        if self._leads():
-            self.look()
-        else:
-            self._end("another control leads")
+        self.loop = Loop(
+            duty,
+            "inquiry.look",
+            self.look,
+            every_s=TICK_S,
+            forget=partial(self._end, "another control leads"),
+            last=partial(self._end, "control stops"),
+        )
+        self._net = self.loop.net
 
     def look(self) -> None:
         """Look once: is one done or overdue, and is another one due?"""

@@ -11,7 +11,6 @@ control is there long before the models are, and a drill that fails of that says
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,7 +26,7 @@ from kedge.core.stored.ledger import Entry, Note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Drilling, Stage, State
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.submission import SILENT_S, Control, lacking, replicas
 from kedge.ports import Clock, Ledger, Roster
 
@@ -149,38 +148,22 @@ class Schedule:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         ledger: Ledger,
         roster: Roster,
-        clock: Clock,
-        leads: Callable[[], bool],
         start: Start,
-        faults: ProcessFaults,
     ) -> None:
         self._ledger = ledger
         self._roster = roster
-        self._clock = clock
-        self._leads = leads
+        self._clock = duty.clock
         self._start = start
-        self._net = Net(faults, clock)
         self._checked: dict[str, float] = {}
         self._due: dict[str, float] = {}
         """By endpoint: since when (monotonic) a drill waits for its replicas."""
         self._running: dict[str, Callable[[], bool]] = {}
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """End after the present look."""
-        self._stopping.set()
-
-    def run(self) -> None:
-        """Look until stopped."""
-        while not self._stopping.wait(TICK_S):
-            self._net.run("drills.look", self._look_if_leading)
-
-    def _look_if_leading(self) -> None:
-        if self._leads():
-            self.look()
+        self.loop = Loop(duty, "drills.look", self.look, every_s=TICK_S, rests_first=True)
+        self._net = self.loop.net
 
     def look(self) -> None:
         """Start what is due, does not run yet, and has its replicas ready."""

@@ -37,11 +37,11 @@ from kedge.core.values import Stage, State
 from kedge.engine.control.continuity import Continuity
 from kedge.engine.control.drills import Returns
 from kedge.engine.findings import newest_finding
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.recording.own_loss import own_loss
 from kedge.engine.submission import Control
 from kedge.engine.watch import Watch, judged
-from kedge.ports import Clock, Ledger, RecordStore, Roster, WindowStore
+from kedge.ports import Ledger, RecordStore, Roster, WindowStore
 
 TICK_S = 0.5
 """How often it looks: twice a second, so that a breach waits for half a second at most."""
@@ -67,22 +67,19 @@ class Patrol:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         ledger: Ledger,
         store: WindowStore,
         control: Callable[[], Control],
-        clock: Clock,
-        leads: Callable[[], bool],
-        by: str,
-        faults: ProcessFaults,
         records: RecordStore,
         roster: Roster,
     ) -> None:
+        clock, by = duty.clock, duty.by
         self._ledger = ledger
         self._store = store
         self._control = control
         self._clock = clock
-        self.leads = leads
         self._by = by
         self._records = records
         self._roster = roster
@@ -96,37 +93,21 @@ class Patrol:
         self._unready: dict[str, tuple[int, float]] = {}
         """By endpoint: the epoch of a promotion that was refused, and until when."""
         self._fault = ""
-        self._faults = faults
-        self._net = Net(faults, clock)
+        self._faults = duty.faults
         self._behind = False
         """Whether the last look left something to fold at once."""
         self.sight = Sight()
         """What it saw last; replaced whole, so that another thread may read it."""
-        self._stopping = threading.Event()
-
-    @property
-    def began(self) -> float | None:
-        """When the step under way began (monotonic); None between steps."""
-        return self._net.began
-
-    def stop(self) -> None:
-        """End after the present look."""
-        self._stopping.set()
-
-    def run(self) -> None:
-        """Look until stopped."""
-        while not self._stopping.is_set():
-            self._behind = False
-            self._net.run("patrol.look", self._look_if_leading)
-            self._note_fault(self._faults.standing("patrol.look"))
-            self._stopping.wait(0.0 if self._behind else TICK_S)
-        self._faults.attempt("patrol.keep", partial(self._keep, force=True))
-
-    def _look_if_leading(self) -> None:
-        if self.leads():
-            self.look()
-        else:
-            self._watches.clear()
+        self.loop = Loop(
+            duty,
+            "patrol.look",
+            self.look,
+            every_s=TICK_S,
+            forget=self._watches.clear,
+            told=self._note_fault,
+            last=partial(self._keep, force=True),
+        )
+        self._net = self.loop.net
 
     def look(self) -> bool:
         """Look once at every rollout. True when there is more to fold at once."""

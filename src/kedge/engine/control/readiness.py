@@ -10,15 +10,14 @@ Theory of operation
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
 
 from kedge.core.values import State
-from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import Clock, Ledger
+from kedge.engine.loop import Duty, Loop
+from kedge.ports import Ledger
 
 EVERY_S = 60.0
 """How often it looks: a person who fixed something looks again after about as long."""
@@ -30,38 +29,29 @@ class Readiness:
     """What is known of the readiness of endpoints that have something in production."""
 
     def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        check: Callable[[State], tuple[str, ...]],
-        leads: Callable[[], bool],
-        clock: Clock,
-        faults: ProcessFaults,
+        self, duty: Duty, *, ledger: Ledger, check: Callable[[State], tuple[str, ...]]
     ) -> None:
         """Judge by `check`, which names the checks that fail; only while this one leads."""
         self._ledger = ledger
         self._check = check
-        self._leads = leads
-        self._net = Net(faults, clock)
         self._epochs: dict[str, int] = {}
-        self._stopping = threading.Event()
         self.unready: Mapping[str, tuple[str, ...]] = {}
         """By endpoint: the checks that fail. Replaced whole, so that another thread may read it."""
+        self.loop = Loop(
+            duty,
+            "readiness.look",
+            self.look,
+            every_s=EVERY_S,
+            rests_first=True,
+            forget=self._forget,
+        )
+        self._net = self.loop.net
 
-    def stop(self) -> None:
-        """End after the present look."""
-        self._stopping.set()
-
-    def run(self) -> None:
-        """Look until stopped."""
-        while not self._stopping.wait(EVERY_S):
-            self._net.run("readiness.look", self.look)
+    def _forget(self) -> None:
+        self._epochs, self.unready = {}, {}
 
     def look(self) -> None:
         """Look once at every endpoint that stood still since the last look."""
-        if not self._leads():
-            self._epochs, self.unready = {}, {}
-            return
         states = self._ledger.read().states
         before, self._epochs = self._epochs, {n: state.epoch for n, state in states.items()}
         for name, state in states.items():

@@ -5,7 +5,6 @@ Runs beside the patrol, so that a flood of outcomes or a slow disk holds no verd
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 import structlog
@@ -13,8 +12,8 @@ import structlog
 from kedge.core.evidence.records import Ingested
 from kedge.core.time.durations import seconds
 from kedge.core.values import State
-from kedge.engine.process_faults import Net, ProcessFaults
-from kedge.ports import Clock, Ledger, RecordStore, RollStore
+from kedge.engine.loop import Duty, Loop
+from kedge.ports import Ledger, RecordStore, RollStore
 
 TICK_S = 2.0
 """How often it looks; a worker closes its file every ten seconds."""
@@ -28,33 +27,17 @@ class Clerk:
     """One host's clerk. Several may run: the store lets one write at a time."""
 
     def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        records: RecordStore,
-        rolls: RollStore,
-        clock: Clock,
-        faults: ProcessFaults,
+        self, duty: Duty, *, ledger: Ledger, records: RecordStore, rolls: RollStore
     ) -> None:
         self._ledger = ledger
         self._rolls = rolls
         self._records = records
-        self._clock = clock
-        self._stopping = threading.Event()
+        self._clock = duty.clock
         self._pruned_at = -PRUNE_S
         self._aged_at = -AGE_S
-        self._net = Net(faults, clock)
-        self._limit = faults.limit
-
-    def stop(self) -> None:
-        """End after the present look."""
-        self._stopping.set()
-
-    def run(self) -> None:
-        """Look until stopped."""
-        while not self._stopping.is_set():
-            self.look()
-            self._stopping.wait(TICK_S)
+        self._limit = duty.faults.limit
+        self.loop = Loop(duty, "clerk.look", self.look, every_s=TICK_S)
+        self._net = self.loop.net
 
     def look(self) -> None:
         """Take in everything that waits; once an hour, drop what is too old.
@@ -72,7 +55,7 @@ class Clerk:
             self._net.run("clerk.strip", self._strip_all)
 
     def _ingest(self) -> None:
-        while self._records.waiting() and not self._stopping.is_set():
+        while self._records.waiting() and not self.loop.is_stopped:
             taken = self._records.ingest(self._clock.unix())
             if taken.torn or taken.damaged:
                 log.warning("clerk.damaged", torn=taken.torn, damaged=taken.damaged)

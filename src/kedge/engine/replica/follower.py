@@ -35,13 +35,13 @@ from kedge.core.stored.head import Head
 from kedge.core.stored.ledger import Book, Wanted
 from kedge.core.stored.roster import Member, ProcessFault
 from kedge.core.values import Placement, Stage, State
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.pins import HostDisk, Pin
-from kedge.engine.process_faults import Net, ProcessFaults
 from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle, Pool
 from kedge.engine.serving.serving import Serving
-from kedge.ports import Clock, Ledger, Roster, Signal
+from kedge.ports import Ledger, Roster, Signal
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -68,6 +68,7 @@ class Replica:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         member: Member,
         slot: str,
@@ -80,8 +81,6 @@ class Replica:
         serving: Serving,
         signal: Signal,
         contract: Callable[[State], object],
-        clock: Clock,
-        faults: ProcessFaults,
         lease_s: float = LEASE_S,
     ) -> None:
         self._member = member
@@ -95,9 +94,10 @@ class Replica:
         self._serving = serving
         self._signal = signal
         self._contract = contract
-        self._clock = clock
-        self._faults = faults
-        self._net = Net(faults, clock)
+        self._clock = clock = duty.clock
+        self._faults = duty.faults
+        self._loop = Loop(duty, "replica.step", self._turn, every_s=PAUSE_S, last=self._end)
+        self._net = self._loop.net
         self._wishes: dict[str, tuple[Need, ...]] = {}
         self._lease_s = lease_s
         for name in disk.set_aside_unreadable(slot):
@@ -113,7 +113,6 @@ class Replica:
         self._unremembered: list[Live] = []
         self._remember_at = 0.0
         self._published, self._published_at = member, clock.monotonic() - BEAT_S
-        self._stopping = threading.Event()
         self._due = 0.0
         self.started = threading.Event()
         """Set once everything that can be served from what is known is served."""
@@ -122,20 +121,20 @@ class Replica:
 
     def stop(self) -> None:
         """End the thread after its present step."""
-        self._stopping.set()
+        self._loop.stop()
         self._signal.wake()
 
     def run(self) -> None:
         """Follow until stopped."""
-        while not self._stopping.is_set():
-            self._net.run("replica.recording", self._recording.start)
-            if not self._net.run("replica.step", self._turn):
-                self._stopping.wait(PAUSE_S)
+        self._loop.run()
+
+    def _end(self) -> None:
         for part in (self._remember, self._last_words, self._signal.close):
             self._faults.attempt("replica.stop", part)
 
-    def _turn(self) -> None:
-        """Wait for something to do, and do it."""
+    def _turn(self) -> bool:
+        """Wait for something to do, and do it; the next turn waits by itself."""
+        self._net.run("replica.recording", self._recording.start)
         woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
         if self._to_remember() and self._clock.monotonic() >= self._remember_at:
             self._net.run("replica.remember", self._remember)
@@ -145,6 +144,7 @@ class Replica:
             self._step()
         if due:
             self._due = self._clock.monotonic() + BEAT_S / 4
+        return True
 
     def _pending(self) -> bool:
         """Whether something is under way that no signal tells of: a load, or a file to write."""

@@ -27,11 +27,11 @@ from kedge.core.evidence.unrecorded import FAULT, SPOOL
 from kedge.core.evidence.windows import Window
 from kedge.core.stored.roster import Tally
 from kedge.core.values import State
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Duty, Loop
 from kedge.engine.recording.counter import QUIET, SLOW_FLOOR_US, Counter, SlowBounds
 from kedge.engine.recording.recorder import Recorder, Taken
 from kedge.engine.serving.live import Live, watched
-from kedge.ports import Clock, EvidenceStore, WindowStore
+from kedge.ports import EvidenceStore, WindowStore
 
 log = structlog.get_logger("kedge.recording")
 
@@ -64,23 +64,21 @@ class Recording:
 
     def __init__(
         self,
+        duty: Duty,
         replica: str,
         *,
         windows: WindowStore,
         evidence: EvidenceStore,
         spool: Spool,
         lives: Callable[[], list[Live]],
-        clock: Clock,
-        faults: ProcessFaults,
     ) -> None:
         self._replica = replica
         self._windows = windows
         self._evidence = evidence
         self._spool = spool
         self._lives = lives
-        self._clock = clock
-        self._faults = faults
-        self._net = Net(faults, clock)
+        self._clock = duty.clock
+        self._faults = duty.faults
         self._lock = threading.Lock()
         self._recorders: dict[Key, Recorder] = {}
         self._watched: dict[Key, tuple[State, Recorder]] = {}
@@ -90,8 +88,16 @@ class Recording:
         self._waiting: list[Window] = []
         self._lost = 0
         self._began = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kedge-recording", daemon=True)
+        self._loop = Loop(
+            duty,
+            "recording.beat",
+            self._beat,
+            every_s=BEAT_S,
+            rests_first=True,
+            last=self._beat,
+        )
+        self._net = self._loop.net
+        self._thread = threading.Thread(target=self._loop.run, name="kedge-recording", daemon=True)
         self._told_at: float | None = None
         self._told_requests = 0
         self.unwritten = ""
@@ -105,7 +111,7 @@ class Recording:
 
     def close(self, patience_s: float) -> None:
         """Write what is left and end; what takes longer than the patience is lost."""
-        self._stopping.set()
+        self._loop.stop()
         if self._thread.is_alive():
             self._thread.join(patience_s)
 
@@ -137,11 +143,6 @@ class Recording:
         with self._lock:
             recorders = list(self._recorders.values())
         return sum(recorder.requests() for recorder in recorders)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(BEAT_S):
-            self._faults.attempt("recording.beat", self._beat)
-        self._faults.attempt("recording.beat", self._beat)
 
     def _beat(self) -> None:
         """Tell one second. A fault costs what was being told, and the next second is another."""
@@ -293,7 +294,7 @@ class Recording:
         """Between two parts of the counting: leave others the interpreter as long as it was ours."""
         worked = self._clock.monotonic() - self._began
         if worked >= TURN_S:
-            self._stopping.wait(worked)
+            self._loop.rest(worked)
             self._began = self._clock.monotonic()
 
 

@@ -25,7 +25,8 @@ from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import Placement, Release, State
-from kedge.engine.process_faults import Net, ProcessFaults
+from kedge.engine.loop import Net
+from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.absence import Absence
 from kedge.inspection import RULE, plainness
 from kedge.ports import Artifacts, Clock, Loader, Model, RemoteModel
