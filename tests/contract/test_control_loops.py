@@ -386,9 +386,9 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
     program = """
         import os, sys
         from pathlib import Path
-        from kedge import running
         from kedge.config.model import Alerts
         from kedge.operations.setup import create_workplace
+        from kedge.runtime import control
 
         class Ends:
             should_exit = False
@@ -397,12 +397,15 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
 
         state = Path(sys.argv[1])
         create_workplace(state)
-        running.web.make_server = lambda app, faults: Ends()
-        running.run_control(
+        control.web.make_server = lambda app, faults: Ends()
+        control.run_control(
             0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), online=lambda: None,
-            loopback=True, status=None, evidence=None, hand_in=None, parent=os.getppid(),
+            loopback=True, fence="warn", status=print, evidence=print, hand_in=print,
+            parent=os.getppid(), records_gb=1.0,
         )
     """
     script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / ".kedge")]
-    ended = subprocess.run(script, check=False, timeout=60, env=models.environment())
-    assert ended.returncode == 1
+    ended = subprocess.run(
+        script, stderr=subprocess.PIPE, text=True, check=False, timeout=60, env=models.environment()
+    )
+    assert (ended.returncode, "control.ended" in ended.stderr) == (1, True), ended.stderr
