@@ -1,5 +1,8 @@
 """Options of this suite."""
 
+import atexit
+import gc
+
 import hypothesis
 import pytest
 
@@ -16,3 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the traces of tests/scenarios anew; then read the difference as a story",
     )
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of every later search for garbage: it is most of all objects."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)

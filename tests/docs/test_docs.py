@@ -29,10 +29,9 @@ from kedge.core.release.refusals import REFUSALS
 from kedge.core.routing import Reason
 from kedge.engine.recording.recorder import ANSWERED
 from kedge.gateway.http.app import STATUS
+from support.source import FILES, SOURCE, get_trees
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "kedge"
-TREES = {path: ast.parse(path.read_text("utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TEXTS = {page: page.read_text("utf-8") for page in PAGES}
 
@@ -47,7 +46,7 @@ def name(page: Path) -> str:
 
 def calls(called: str) -> Iterator[ast.Call]:
     """Calls of a function or method of this name."""
-    for tree in TREES.values():
+    for tree in get_trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == called:
                 yield node
@@ -206,7 +205,7 @@ def test_every_variable_of_the_environment_is_documented() -> None:
 def codes() -> set[str]:
     """Every error code in the source."""
     found = set(REFUSALS) | set(STATUS)
-    for tree in TREES.values():
+    for tree in get_trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 found |= keyword(node, "code")
@@ -287,7 +286,7 @@ def test_every_file_that_the_source_names_is_documented() -> None:
     page = text_of("docs/reference/files.md")
     named = {
         node.value.rsplit("/", 1)[-1]
-        for tree in TREES.values()
+        for tree in get_trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
@@ -350,7 +349,7 @@ def test_architecture_names_every_module() -> None:
     text = text_of("ARCHITECTURE.md").split("## Code map", 1)[1].split("\n## ")[0]
     named = set(re.findall(r"`([\w/]+)`", text))
     inside = {"demo", "migrations", "testing"}
-    modules = [p for p in TREES if not inside & {*p.parts} and not p.stem.startswith("_")]
+    modules = [p for p in FILES if not inside & {*p.parts} and not p.stem.startswith("_")]
     missing = [
         p.relative_to(SOURCE).as_posix()
         for p in modules
@@ -365,14 +364,14 @@ def test_the_functions_of_the_two_walks_exist() -> None:
     steps = re.split(r"(?m)^\d\. ", text.split("## Code map")[0])[1:]
     steps = [step for step in steps if step.startswith("`")]
     assert len(steps) == 16
+    defined = {
+        node.name
+        for tree in get_trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     for step in steps:
         files = re.findall(r"`(\w+(?:/\w+)+\.py)`", step)
-        defined = {
-            node.name
-            for tree in TREES.values()
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        }
         assert files
         assert all((SOURCE / file).is_file() for file in files)
         functions = re.findall(r"`(?:[A-Z]\w+\.)?(_?[a-z]\w+)`", step)
@@ -457,7 +456,7 @@ def literals(tree: ast.AST) -> Iterator[str]:
 
 def test_a_message_names_a_topic_that_help_shows_and_no_file() -> None:
     """The repository's folders are not where kedge is installed."""
-    found = [text for tree in TREES.values() for text in literals(tree)]
+    found = [text for tree in get_trees().values() for text in literals(tree)]
     assert not [text for text in found if re.search(r"\bdocs/[\w/-]+\.md", text)]
     topics = {one for text in found for one in re.findall(r"kedge help ([a-z][\w/-]*)", text)}
     assert {"repair", "security", "register-a-model", "reference/config"} <= topics

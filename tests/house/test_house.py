@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from support.source import FILES, SOURCE, get_tree, get_trees
+
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "kedge"
-FILES = sorted(SOURCE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 FILE_LINES = 700
 FUNCTION_LINES = 70
@@ -247,33 +246,35 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_function_fits_on_a_page(path: Path) -> None:
-    long = {f.name: n for f in functions(TREES[path]) if (n := lines_of(f)) > FUNCTION_LINES}
+    long = {f.name: n for f in functions(get_tree(path)) if (n := lines_of(f)) > FUNCTION_LINES}
     assert not long
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_what_a_file_imports_of_ours_stands_at_its_top(path: Path) -> None:
-    inside = {f.name for f in functions(TREES[path]) if any(is_internal(n) for n in ast.walk(f))}
+    inside = {f.name for f in functions(get_tree(path)) if any(is_internal(n) for n in ast.walk(f))}
     assert bool(inside) == (name(path) in IMPORTS_INSIDE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_exceptions_are_caught_narrowly(path: Path) -> None:
-    assert not broad(TREES[path]) or name(path) in BROAD_EXCEPT
+    assert not broad(get_tree(path)) or name(path) in BROAD_EXCEPT
 
 
 def test_the_allow_list_holds_no_file_that_does_not_need_it() -> None:
-    assert set(BROAD_EXCEPT) <= {name(path) for path, tree in TREES.items() if broad(tree)}
+    assert set(BROAD_EXCEPT) <= {name(path) for path, tree in get_trees().items() if broad(tree)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_no_branch_depends_on_words_for_people(path: Path) -> None:
     """What a branch needs is a field, an enum or a code: a message may be reworded at any time."""
-    assert not prose_read(TREES[path]) or name(path) in READS_PROSE
+    assert not prose_read(get_tree(path)) or name(path) in READS_PROSE
 
 
 def test_no_file_is_allowed_to_read_words_that_reads_none() -> None:
-    assert set(READS_PROSE) <= {name(path) for path, tree in TREES.items() if prose_read(tree)}
+    assert set(READS_PROSE) <= {
+        name(path) for path, tree in get_trees().items() if prose_read(tree)
+    }
 
 
 @pytest.mark.parametrize(
@@ -348,13 +349,13 @@ def prints(tree: ast.AST) -> list[int]:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_only_one_place_prints(path: Path) -> None:
     """What comes from callers must not control the operator's terminal."""
-    assert not prints(TREES[path]) or name(path) in PRINTS
+    assert not prints(get_tree(path)) or name(path) in PRINTS
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_one_noun_a_concept(path: Path) -> None:
     defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [n.name for n in ast.walk(TREES[path]) if isinstance(n, defined)]
+    names = [n.name for n in ast.walk(get_tree(path)) if isinstance(n, defined)]
     assert not [n for n in (*names, path.stem) if words(n) & BANNED]
 
 
@@ -415,7 +416,7 @@ def loads_features(tree: ast.AST) -> list[int]:
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_features_files_run_in_processes_of_their_own(path: Path) -> None:
     """Their code may do anything: no command, control or worker loads it."""
-    assert not loads_features(TREES[path]) or name(path) in RUNS_FEATURES
+    assert not loads_features(get_tree(path)) or name(path) in RUNS_FEATURES
 
 
 def test_nothing_sleeps_by_a_clock_that_may_be_moved() -> None:
@@ -455,7 +456,7 @@ UNCLEANED = {
 
 def test_only_the_terminal_prints() -> None:
     found = set()
-    for path, tree in TREES.items():
+    for path, tree in get_trees().items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             said = ast.unparse(call.func)
             if said == "print" or said in {
@@ -472,7 +473,7 @@ def test_only_the_terminal_prints() -> None:
 
 def test_a_command_cleans_the_values_that_it_prints() -> None:
     counted: dict[str, int] = {}
-    for path, tree in TREES.items():
+    for path, tree in get_trees().items():
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             if ast.unparse(call.func) == "context.out" and "one_line" not in ast.unparse(call):
                 counted[name(path)] = counted.get(name(path), 0) + 1
