@@ -153,12 +153,12 @@ def test_labels_wait_for_the_child_and_are_judged_by_it_then() -> None:
     assert rules(state.policy, paired=True).rails["quality"].mean
     assert fold_labels(kept, state, watch, 100.0) is False  # type: ignore[arg-type]
     assert watch.labels.cursor == 0
-    assert "gives no losses yet" in watch.label_summary()["fault"]
+    assert "gives no losses yet" in watch.label_summary().fault
     assert fold_labels(kept, state, watch, 100.0, 30.0) is False  # type: ignore[arg-type]
     assert watch.labels.cursor == 50
     summary = watch.label_summary()
-    assert (summary["metric"], summary["fault"]) == ("my_losses:apart", "")
-    assert summary["figures"] == pytest.approx([0.1, 0.05])
+    assert (summary.metric, summary.fault) == ("my_losses:apart", "")
+    assert summary.figures == pytest.approx([0.1, 0.05])
     assert own_loss("my_losses:apart") is own_loss("my_losses:apart")
 
 

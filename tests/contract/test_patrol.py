@@ -238,7 +238,7 @@ def test_a_store_that_is_no_database_is_broken_input_for_whoever_looks(tmp_path:
     shutil.rmtree(folder)
     folder.write_text("a file where a directory should be")
     found = evidence_of(place, "flights")
-    assert (found["decision"]["verdict"], found["decision"]["code"]) == ("broken input", "unread")
+    assert (found.decision.verdict, found.decision.code) == ("broken input", "unread")
 
 
 def test_a_store_that_cannot_be_read_decides_nothing(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_status_says_what_a_rollout_waits_for_by_what_the_patrol_kept(tmp_path: 
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500, auto=True))
     (empty,) = status_of(site.place, "flights")
-    assert (empty["estimate"]["seconds"], empty["estimate"]["cause"]) == (None, "no_traffic")
+    assert (empty["estimate"].seconds, empty["estimate"].cause) == (None, "no_traffic")
     for _ in range(3):
         site.pass_time(2, units=400)
         site.look()
@@ -415,5 +415,5 @@ def test_status_says_what_a_rollout_waits_for_by_what_the_patrol_kept(tmp_path: 
         2,
         50.0,
     )
-    assert found["estimate"]["waits_for"] in ("errors.doubled", "requests")
+    assert found["estimate"].waits_for in ("errors.doubled", "requests")
     assert "step 1 of 2, automatic" in status_text(found)

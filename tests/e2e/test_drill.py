@@ -79,7 +79,7 @@ def notes(site: Site, kind: str) -> list[dict[str, Any]]:
 
 def copied(site: Site) -> int:
     """How many requests were compared of production with the release that it left."""
-    return int(evidence_of(place(site), "flights")["coverage"]["copied"])
+    return int(evidence_of(place(site), "flights").coverage.copied)
 
 
 def speed(site: Site) -> Speed:

@@ -280,10 +280,10 @@ def test_the_largest_cost_is_the_cap_and_clips_are_counted() -> None:
     one = played(1.0, largest=20.0)
     one.fold(window(1_300, clips=(3, 2), uncosted=4, cells=arms([20.0], [20.0] * 2)))
     found = one.figures()
-    assert (found["cap"], found["clipped"], found["at_cap"], found["left_out"]) == (
+    assert (found.cap, found.clipped, found.at_cap, found.left_out) == (
         20.0,
-        [3, 2],
-        [1, 2],
+        (3, 2),
+        (1, 2),
         4,
     )
 

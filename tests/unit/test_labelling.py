@@ -301,8 +301,8 @@ def test_a_misspelt_column_of_parquet_is_a_fault(tmp_path: Path) -> None:
 def test_every_row_of_parquet_that_is_not_read_for_a_column_is_counted(tmp_path: Path) -> None:
     path = parquet(tmp_path, "UNNEST([1, 2, 3]) AS id, 1 AS value")
     found = hand_in(place(), "flights", path)
-    assert (found["unreadable"], len(found["faults"])) == (3, 1)
-    assert "column id is INTEGER" in found["faults"][0]
+    assert (found.unreadable, len(found.faults)) == (3, 1)
+    assert "column id is INTEGER" in found.faults[0]
 
 
 def test_a_parquet_file_that_is_none_is_one_fault(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
     lines = [json.dumps({"id": f"a{n}", "value": n % 2}) for n in range(BATCH + 5)]
     found = hand_in(there, "flights", file(tmp_path, "a.jsonl", [*lines, "7", "8"]))
     assert there.records.asked == ["ingest", "ingest", BATCH, 5]
-    assert found == {
+    assert msgspec.to_builtins(found) == {
         "joined": BATCH + 5,
         "declined": 0,
         "duplicates": 0,
@@ -365,13 +365,13 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
         "ambiguous_because": {},
         "unreadable": 2,
         "unfit": 0,
-        "unfit_because": [],
+        "unfit_because": (),
         "parked_until": None,
         "unrecorded_predictions": None,
         "log_sample": 10.0,
-        "faults": found["faults"],
+        "faults": found.faults,
     }
-    assert [fault.split(": ")[0] for fault in found["faults"]] == [
+    assert [fault.split(": ")[0] for fault in found.faults] == [
         f"a.jsonl:{BATCH + 6}",
         f"a.jsonl:{BATCH + 7}",
     ]
@@ -379,8 +379,8 @@ def test_every_line_is_in_one_count_and_what_waits_is_taken_first(tmp_path: Path
 
 def test_faults_are_named_up_to_a_bound_and_all_counted() -> None:
     found = hand_in_lines(place(), "flights", [b"7"] * (FAULTS + 20))
-    assert (found["unreadable"], len(found["faults"])) == (FAULTS + 20, FAULTS)
-    assert found["faults"][1].startswith("line 2: ")
+    assert (found.unreadable, len(found.faults)) == (FAULTS + 20, FAULTS)
+    assert found.faults[1].startswith("line 2: ")
 
 
 def test_labels_of_no_endpoint_are_refused() -> None:
@@ -399,7 +399,7 @@ def test_a_store_that_takes_nothing_is_not_asked_for_ever() -> None:
 
     there = place()
     there.records = Idle(waiting=3)
-    assert labelling.hand_in_lines(there, "flights", [])["joined"] == 0
+    assert labelling.hand_in_lines(there, "flights", []).joined == 0
     assert there.records.asked == ["ingest"]
 
 
@@ -463,8 +463,8 @@ def test_labels_that_can_equal_no_answer_are_joined_and_said(tmp_path: Path) -> 
     }
     lines = [json.dumps({"id": "a", "value": value}) for value in ("yes", "no", 1.5, 1, None)]
     found = hand_in_lines(there, "flights", [line.encode() for line in lines])
-    assert (found["joined"], found["unfit"]) == (5, 3)
-    assert found["unfit_because"] == [
+    assert (found.joined, found.unfit) == (5, 3)
+    assert [msgspec.to_builtins(one) for one in found.unfit_because] == [
         {"code": "text", "count": 2, "reason": "label 'yes' is text, output label gives int64"},
         {
             "code": "fraction",
@@ -477,7 +477,7 @@ def test_labels_that_can_equal_no_answer_are_joined_and_said(tmp_path: Path) -> 
 def test_labels_with_another_value_name_the_way_to_correct_them() -> None:
     found = hand_in_lines(place(), "flights", [b'{"id": "a", "value": 1}'])
     assert warnings(found) == []
-    (said,) = warnings({**found, "conflicts": 2})
+    (said,) = warnings(msgspec.structs.replace(found, conflicts=2))
     assert "2 have another value" in said
     assert "kedge outcomes --correct" in said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,11 +15,13 @@ from kedge.cli.text.layout import rate, rough, shorten, wrap
 from kedge.cli.text.plan import plan_text
 from kedge.core.automation import decide
 from kedge.core.estimate import RolloutEstimate, UnmetCondition
+from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.windows import Agreement, Differing, DisagreeingPair
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
 from kedge.core.values import Automation, Stage, State
 from kedge.engine.watch import Watch
-from kedge.operations.evidence.view import describe
+from kedge.operations.evidence.read import PlannedStep, RolloutPlan
+from kedge.operations.evidence.view import ComparisonView, CoursePoint, describe
 from kedge.operations.status.view import describe as status
 from kedge.testing.samples import endpoint, release, run
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
@@ -29,7 +32,7 @@ SMALL = change(CANARY, weight=500, releases=RELEASES, automation=Automation(auto
 LONG = "a_long_field_name=and a value of many words that goes on and on"
 
 
-def watched(state: State, seconds: int, errors: float = 0.0) -> dict[str, Any]:
+def watched(state: State, seconds: int, errors: float = 0.0) -> ComparisonView:
     """A canary at 60 requests a second, with a segment whose name is long."""
     random, watch = np.random.default_rng(1), Watch(state)
     for at in range(1_000, 1_000 + seconds):
@@ -57,17 +60,19 @@ def test_evidence_says_how_much_came_and_how_long_it_still_takes() -> None:
     found = watched(SMALL, 140)
     lines = evidence_text(found).splitlines()
     text = " ".join(" ".join(lines).split())
-    assert f"too early: {found['requests'][1]} requests to r2, 0 failed" in text
+    assert f"too early: {found.requests[1]} requests to r2, 0 failed" in text
     assert "step 2 of 4, automatic" in text
     assert "About 8 min more until the step's least time of 10 min is over; then 25 %" in text
-    assert found["estimate"]["waits_for"] == "dwell"
-    assert found["estimate"]["seconds"] == pytest.approx(461, abs=2)
-    assert (found["step"], found["steps"], found["next_weight"]) == (2, 4, 25.0)
+    assert found.estimate is not None
+    assert found.estimate.waits_for == "dwell"
+    assert found.estimate.seconds == pytest.approx(461, abs=2)
+    assert (found.step, found.steps, found.next_weight) == (2, 4, 25.0)
 
 
 def test_it_says_what_is_to_be_shown_at_which_rate() -> None:
     found = watched(SMALL, 140, errors=0.01)
-    assert found["estimate"]["waits_for"] == "errors.doubled"
+    assert found.estimate is not None
+    assert found.estimate.waits_for == "errors.doubled"
     text = " ".join(evidence_text(found).split())
     assert "more at 60 requests/s to show that errors are not doubled; then 25 %" in text
 
@@ -101,7 +106,8 @@ def test_a_disagreement_names_the_output_and_both_values() -> None:
         "for example q1/0 (origin=JFK): churn is 0.9 by r1 and not given by r2; "
         "p_churn is not given by r1 and 0.9 by r2"
     ) in text
-    assert found["agreement"]["examples"][0]["differs"][0]["output"] == "churn"
+    assert found.agreement is not None
+    assert found.agreement.examples[0].differs[0].output == "churn"
 
 
 def test_releases_keep_their_names_after_a_promotion() -> None:
@@ -112,7 +118,7 @@ def test_releases_keep_their_names_after_a_promotion() -> None:
     watch.end()
     facts = watch.facts(130.0)
     found = describe(state, watch, decide(state, facts), facts)
-    assert [(arm["release"], arm["role"]) for arm in found["arms"]] == [
+    assert [(arm.release, arm.role) for arm in found.arms] == [
         ("r1", "previous"),
         ("r2", "production"),
     ]
@@ -138,22 +144,33 @@ def test_releases_keep_their_names_after_a_promotion() -> None:
     ],
 )
 def test_an_interval_is_written_as_it_is_read(item: dict[str, Any], said: str) -> None:
-    assert compared(item) == said
+    verdict = Verdict(
+        metric="errors",
+        segment="",
+        verdict="inconclusive",
+        reason="",
+        units=(100, 100),
+        bad=(1, 1),
+        **item,
+    )
+    assert compared(verdict) == said
 
 
 def test_the_course_of_time_fits_eighty_columns() -> None:
-    row = {
-        "at": 0,
-        "span_s": 3600,
-        "production": "r11",
-        "candidate": "r12",
-        "weight": 25.0,
-        "paired": False,
-        "units": [1_234_567, 123_456],
-        "bad": {"errors": [1_234, 12]},
-        "agreement": None,
-        "segments": {},
-    }
+    row = CoursePoint(
+        at=0,
+        span_s=3600,
+        production="r11",
+        candidate="r12",
+        weight=25.0,
+        paired=False,
+        units=(1_234_567, 123_456),
+        bad={"errors": (1_234, 12)},
+        agreement=None,
+        coverage=None,
+        lost=0,
+        segments={},
+    )
     lines = course_text([row]).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == [
@@ -174,15 +191,14 @@ def test_the_course_of_time_fits_eighty_columns() -> None:
 # ---------------------------------------------------------------- estimates
 
 
-def told(part: UnmetCondition, **more: Any) -> dict[str, Any]:
+def told(part: UnmetCondition, **more: Any) -> RolloutEstimate:
     known = {
         "seconds": part.seconds,
         "waits_for": part.waits_for,
         "cause": part.cause,
         "rate": 60.0,
     }
-    found = RolloutEstimate(**{**known, **more}, parts=(part,))
-    return msgspec.to_builtins(found)  # type: ignore[no-any-return]
+    return RolloutEstimate(**{**known, **more}, parts=(part,))
 
 
 @pytest.mark.parametrize(
@@ -252,11 +268,10 @@ TWO = run(endpoint(release(1), release(2), release(3)), Promote(1), Promote(2, o
 )
 def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, then: str) -> None:
     item = status(state, (), (), {}, now=0.0)
-    assert rollout_lines({**item, "estimate": None, "decision": None}, 66) == [line]
-    assert next_text(item) == then
-    estimated = rollout_lines(
-        {**item, "estimate": told(UnmetCondition("errors", 600.0, margin=1.0))}, 66
-    )
+    assert rollout_lines(SimpleNamespace(**item, estimate=None, decision=None), 66) == [line]
+    assert next_text(SimpleNamespace(**item)) == then  # type: ignore[arg-type]
+    estimate = told(UnmetCondition("errors", 600.0, margin=1.0))
+    estimated = rollout_lines(SimpleNamespace(**item, estimate=estimate), 66)
     text = " ".join(estimated)
     assert (
         f"about 10 min more at 60 requests/s to show that errors are not doubled; then {then}"
@@ -267,30 +282,27 @@ def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, 
 
 def test_what_is_settled_has_no_rollout() -> None:
     assert TWO.stage is Stage.SETTLED
-    assert rollout_lines(status(TWO, (), (), {}, now=0.0), 66) == []
+    assert rollout_lines(SimpleNamespace(**status(TWO, (), (), {}, now=0.0)), 66) == []
 
 
 # ---------------------------------------------------------------- plan and layout
 
 
 def test_a_plan_says_what_is_found_and_what_is_proven_and_fits() -> None:
-    step = {
-        "weight": 25.0,
-        "seconds": 55.0,
-        "harmed": 32,
-        "excess": 16,
-        "callers": 90,
-        "proven_s": 14_000.0,
-    }
-    found = {
-        "endpoint": "flights",
-        "rate": 60.0,
-        "errors": 0.01,
-        "times": 2.0,
-        "callers": 400,
-        "provable": 700,
-        "steps": [step, {**step, "weight": 50.0, "seconds": None, "proven_s": None}],
-    }
+    step = PlannedStep(
+        weight=25.0, seconds=55.0, harmed=32, excess=16, callers=90, proven_s=14_000.0
+    )
+    found = RolloutPlan(
+        endpoint="flights",
+        rate=60.0,
+        errors=0.01,
+        counted=1_000,
+        times=2.0,
+        alpha=0.01,
+        callers=400,
+        provable=700,
+        steps=(step, change(step, weight=50.0, seconds=None, proven_s=None)),
+    )
     narrow = plan_text(found, 60).splitlines()
     assert max(map(len, narrow)) <= 60
     assert ["found", "failed", "caused", "proven", "its"] in [line.split() for line in narrow]

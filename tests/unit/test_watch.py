@@ -431,7 +431,7 @@ def test_two_label_versions_never_mix() -> None:
     watch.fold_labels([label(n, score=0.9, shadow=0.9, version="v1") for n in range(50)], 50, 1.0)
     watch.fold_labels([label(n, score=0.9, shadow=0.1, version="v2") for n in range(50)], 100, 2.0)
     assert quality(watch).bad == (0, 0)
-    assert watch.label_summary()["versions"] == {"v1": 50, "v2": 50}
+    assert watch.label_summary().versions == {"v1": 50, "v2": 50}
 
 
 def test_labels_that_never_come_and_labels_that_do_not_fit_are_counted() -> None:
@@ -439,13 +439,15 @@ def test_labels_that_never_come_and_labels_that_do_not_fit_are_counted() -> None
     rows = [label(1, score=0.9, shadow=0.9, value=None), label(2, score=0.9, shadow=0.9, value=7.0)]
     watch.fold_labels(rows, 2, 1.0)
     found = watch.label_summary()
-    assert (found["declined"], found["unfit"], found["units"]) == (1, 1, [0, 0])
+    assert (found.declined, found.unfit, found.units) == (1, 1, (0, 0))
 
 
 def test_the_delay_of_labels_is_told() -> None:
     watch = Watch(SHADOW)
     watch.fold_labels([label(n, score=0.9, shadow=0.9) for n in range(10)], 10, 1.0)
-    assert 60 <= watch.label_summary()["delay_s"]["p50"] <= 91
+    median = watch.label_summary().delay_s.p50
+    assert median is not None
+    assert 60 <= median <= 91
 
 
 def test_labels_survive_taking_over() -> None:
@@ -684,7 +686,7 @@ def test_labels_that_equal_no_answer_are_no_proof_and_said_to_be_broken() -> Non
     said = decide(NAMED, found.facts(1_100.0))
     assert (said.verdict, said.code, said.command) == ("broken input", "labels_unfit", None)
     assert said.reason.startswith("2,000 labels, none equals any answer of either release")
-    assert found.label_summary()["fault"] == said.reason
+    assert found.label_summary().fault == said.reason
     killed = msgspec.structs.replace(found.facts(1_100.0), overall=Overall("fail", "errors: worse"))
     assert decide(NAMED, killed).verdict == "fail"
 
@@ -694,8 +696,8 @@ def test_labels_of_named_classes_are_judged() -> None:
     rows = [named(n, IRIS[n % 3], IRIS[(n + (n % 5 > 1)) % 3], IRIS[n % 3]) for n in range(2_000)]
     watch.fold_labels(rows, 2_000, 1_000.0)
     found = watch.label_summary()
-    assert found["loss"] == [0.0, 0.6]
-    assert (found["output"], found["matched"], found["fault"]) == ("label", [2_000, 800], "")
+    assert found.loss == (0.0, 0.6)
+    assert (found.output, found.matched, found.fault) == ("label", (2_000, 800), "")
     assert quality(watch).verdict == "fail"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, repeat, verb
+from kedge.cli.context import Context, prints, repeat, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.evidence import course_text, evidence_text
 from kedge.cli.text.layout import get_width
-from kedge.operations.evidence.read import course_of, evidence_of
+from kedge.operations.evidence.read import RolloutEvidence, course_of, evidence_of
+from kedge.operations.evidence.view import CoursePoint
 from kedge.system.terminal import clear, one_line
 
 
@@ -18,6 +19,7 @@ from kedge.system.terminal import clear, one_line
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 @click.option("--since", help="Show the course of minutes and hours instead, such as 7d.")
 @verb
+@prints(RolloutEvidence | list[CoursePoint])
 def evidence(
     context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
 ) -> None:
@@ -33,7 +35,7 @@ def evidence(
         if watch and not context.as_json:
             clear()
         context.out(found, evidence_text(one_line(found), get_width()))
-        if segment is not None and not found["segments"]:
+        if segment is not None and not found.segments:
             context.say(f"no request of {segment} was counted at this step")
 
     repeat(show, again=watch)

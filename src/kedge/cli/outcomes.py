@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.outcomes import outcomes_text, warnings
-from kedge.operations.outcomes import hand_in, hand_in_lines
+from kedge.operations.outcomes import JoinedOutcomes, hand_in, hand_in_lines
 from kedge.workspace import actor
 
 STDIN = Path("-")
@@ -40,6 +40,7 @@ STDIN = Path("-")
     help="How `at` is written where it is text, as for strptime, UTC without %z; else ISO 8601.",
 )
 @verb
+@prints(JoinedOutcomes)
 def outcomes(
     context: Context, endpoint: str, path: Path, *, correct: bool, form: str | None
 ) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count, Factor, Percent, Rate
 from kedge.cli.text.layout import get_width
 from kedge.cli.text.plan import plan_text
-from kedge.operations.evidence.read import plan_of
+from kedge.operations.evidence.read import RolloutPlan, plan_of
 from kedge.system.terminal import one_line
 
 
@@ -30,6 +30,7 @@ from kedge.system.terminal import one_line
     "--callers", type=Count("callers"), help="How many different callers; default: by the log."
 )
 @verb
+@prints(RolloutPlan)
 def plan(
     context: Context,
     endpoint: str,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.evidence import evidence_text
 from kedge.cli.text.layout import get_width
-from kedge.operations.replay.run import replay_of
+from kedge.operations.replay.run import ReplayedComparison, replay_of
 from kedge.system.terminal import one_line
 
 
@@ -22,15 +22,16 @@ from kedge.system.terminal import one_line
     help="From when: a date, a time, or a duration back such as 7d.",
 )
 @verb
+@prints(ReplayedComparison)
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Replay logged requests to RELEASE, and judge its answers."""
     found = replay_of(
         context.place(), endpoint, release, since, online=context.online, say=context.say
     )
-    left = found["incomplete"]
+    left = found.incomplete
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     context.out(
         found,
-        f"{found['replayed']:,} predictions asked"
+        f"{found.replayed:,} predictions asked"
         f" again{more}\n{evidence_text(one_line(found), get_width())}",
     )

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from kedge.core.evidence.unrecorded import PREFIX
+from kedge.core.values import Value
 from kedge.ports import EvidenceStore, RecordStore
 
 ROWS = "rows."
 """What the counts begin with that have answered predictions, by arm."""
 
 
-def unrecorded(evidence: EvidenceStore, records: RecordStore, endpoint: str) -> dict[str, Any]:
+class UnrecordedPredictions(Value, frozen=True):
+    """How many predictions of an endpoint left no record."""
+
+    answered: int
+    """Predictions that were answered, with and without a record."""
+    by_cause: dict[str, int]
+    """Those without one, the most frequent cause first."""
+
+
+def unrecorded(
+    evidence: EvidenceStore, records: RecordStore, endpoint: str
+) -> UnrecordedPredictions:
     """Return how many predictions were answered, and how many of them left no record, by cause.
 
     All comparisons together: counts of workers since telemetry began, those of records for thirty days.
@@ -28,4 +39,4 @@ def unrecorded(evidence: EvidenceStore, records: RecordStore, endpoint: str) -> 
                 found[name.removeprefix(PREFIX)] += count
             answered += count if name.startswith(ROWS) else 0
     by_cause = {cause: count for cause, count in found.most_common() if count}
-    return {"answered": answered, "by_cause": by_cause}
+    return UnrecordedPredictions(answered, by_cause)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 import msgspec
@@ -22,15 +22,16 @@ import numpy as np
 from kedge.core.automation import PatrolFacts, canary_steps, guardrails, rules
 from kedge.core.evidence import stats
 from kedge.core.evidence.answers import get_target
-from kedge.core.evidence.cost_judge import CostJudge, figure
+from kedge.core.evidence.cost_judge import CostFigures, CostJudge, figure
 from kedge.core.evidence.events import Caller, First, Label, Second
 from kedge.core.evidence.faults import Faults, folded
 from kedge.core.evidence.judge import Judge, load_judge
-from kedge.core.evidence.labels import is_own, matched, reason, told
+from kedge.core.evidence.label_summary import LabelSummary, get_delays
+from kedge.core.evidence.labels import UnfitLabels, is_own, matched, reason, told
 from kedge.core.evidence.quality import Loss
 from kedge.core.evidence.quality import figure as figure_of
 from kedge.core.evidence.quality import judged as judged_labels
-from kedge.core.evidence.records import Labelled, Reused, delay_upper_s, live_version
+from kedge.core.evidence.records import Labelled, Reused, live_version
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
 from kedge.core.evidence.scores import estimates, gathered
 from kedge.core.evidence.verdicts import ARMS, overall, verdicts
@@ -385,48 +386,39 @@ class Watch:
             f" {shares[1]:.1%} of the candidate's"
         )
 
-    def label_summary(self) -> dict[str, Any]:
-        """Coverage, delay and the declared loss by arm, as plain values."""
+    def label_summary(self) -> LabelSummary:
+        """Return coverage, delay and the declared loss by arm."""
         known = self.labels
-        total = sum(known.delays.values())
-        shown: dict[str, float | None] = {"p50": None, "p95": None}
-        for name, q in (("p50", 0.5), ("p95", 0.95)):
-            run = 0
-            for index in sorted(known.delays):
-                run += known.delays[index]
-                if run >= q * total:
-                    shown[name] = delay_upper_s(index)
-                    break
-        return {
-            "metric": self._metric,
-            "version": known.version,
-            "versions": known.versions,
-            "units": list(known.units),
-            "loss": [s / n if n else None for s, n in zip(known.loss, known.units, strict=True)],
-            "figures": [
-                figure_of(self._metric, self._output, s / n) if n else None
-                for s, n in zip(known.loss, known.units, strict=True)
-            ],
-            "estimates": estimates(known.scores),
-            "declined": known.declined,
-            "unfit": known.unfit,
-            "output": self._output.name,
-            "reads": self._output.reads,
-            "unfit_because": [
-                {
-                    "code": why,
-                    "count": count,
-                    "reason": reason(why, known.matching.examples.get(why, ""), self._output),
-                }
+        ours, theirs = (s / n if n else None for s, n in zip(known.loss, known.units, strict=True))
+        return LabelSummary(
+            metric=self._metric,
+            version=known.version,
+            versions=known.versions,
+            units=known.units,
+            loss=(ours, theirs),
+            figures=(self._figure(ours), self._figure(theirs)),
+            estimates=estimates(known.scores),
+            declined=known.declined,
+            unfit=known.unfit,
+            output=self._output.name,
+            reads=self._output.reads,
+            unfit_because=tuple(
+                UnfitLabels(
+                    why, count, reason(why, known.matching.examples.get(why, ""), self._output)
+                )
                 for why, count in known.matching.unfit.items()
-            ],
-            "matched": list(self._arms_turned(known.matching.matched)),
-            "fault": self.own_fault or told(known.matching, self._output),
-            "delay_s": shown,
-            "coverage": {arm: list(counts) for arm, counts in self.label_coverage.items()},
-            "uneven": self.uneven_labels(),
-            "reused": msgspec.structs.asdict(self.reused),
-        }
+            ),
+            matched=self._arms_turned(known.matching.matched),
+            fault=self.own_fault or told(known.matching, self._output),
+            delay_s=get_delays(known.delays),
+            coverage=self.label_coverage,
+            uneven=self.uneven_labels(),
+            reused=self.reused,
+        )
+
+    def _figure(self, mean: float | None) -> float | None:
+        """Return a mean loss as the declared metric spells it."""
+        return None if mean is None else figure_of(self._metric, self._output, mean)
 
     # ------------------------------------------------------------ telling
 
@@ -508,7 +500,7 @@ class Watch:
             if only is None or name in only
         )
 
-    def cost_figures(self) -> dict[str, Any] | None:
+    def cost_figures(self) -> CostFigures | None:
         """Return what the judge of cost clipped and left out; None where cost is not guarded."""
         return self._dearer.figures() if self._dearer else None
 

@@ -23,12 +23,13 @@ import msgspec
 from kedge.core import codec
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.evidence.answers import EXACT_BELOW, Target, get_target, normal, unfit
-from kedge.core.evidence.labels import reason
+from kedge.core.evidence.labels import UnfitLabels, reason
 from kedge.core.evidence.records import COUNTS, PARKED_S, Ingested, Joined, Outcome
 from kedge.core.phrases import tell_fault
 from kedge.core.time.instants import check_form, early, read_formed, read_instant, untrue
+from kedge.core.values import Value
 from kedge.engine.submission import Say
-from kedge.engine.unrecorded import unrecorded
+from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
@@ -73,6 +74,46 @@ class Placed(NamedTuple):
     outcome: Outcome
 
 
+class JoinedOutcomes(Value, frozen=True, kw_only=True):
+    """What became of outcomes that were handed in; each is in one of the counts up to `unreadable`."""
+
+    joined: int
+    declined: int
+    """Joined with null: no label will come."""
+    duplicates: int
+    """The same value again, of a label that was joined."""
+    conflicts: int
+    """Another value than the label that stands: not joined."""
+    parked: int
+    """No prediction has this id yet; it waits up to 24 h for one."""
+    unknown: int
+    """It waited in vain, or its prediction is beyond the horizon, or too many are waiting."""
+    ambiguous: int
+    """It names more than one prediction: `ambiguous_because` says why."""
+    unrecorded: int
+    """It names a request that was answered, by the time in its id, and whose prediction is not recorded."""
+    corrected: int
+    """It replaced the value that stood."""
+    early: int
+    """Refused: it is dated before its prediction."""
+    ambiguous_because: dict[str, int]
+    """By cause: `several_rows`, the request has several rows and the id names none; `id_reused`, more
+    than one request used the id."""
+    unreadable: int
+    """Lines that cannot be read."""
+    unfit: int
+    """Labels that can equal no answer: kept, and not judged while the output stays as it is."""
+    faults: tuple[str, ...]
+    """The first faults of lines, each with its place."""
+    unfit_because: tuple[UnfitLabels, ...]
+    parked_until: float | None
+    """Unix seconds until which the first parked one may still be joined; null: none is parked."""
+    unrecorded_predictions: UnrecordedPredictions | None
+    """Null: each label found its prediction, or it cannot be read."""
+    log_sample: float
+    """Per cent of entities whose predictions are recorded while nothing is compared."""
+
+
 def hand_in(
     place: Workplace,
     endpoint: str,
@@ -81,7 +122,7 @@ def hand_in(
     by: str = "",
     form: str | None = None,
     say: Say = lambda text: None,
-) -> dict[str, Any]:
+) -> JoinedOutcomes:
     """Join the outcomes in a file.
 
     Args:
@@ -91,13 +132,6 @@ def hand_in(
         by: who corrects labels that stand; empty: they stand.
         form: how `at` is written where it is text, as for strptime; UTC without %z. None: ISO 8601.
         say: told now and then how far it is.
-
-    Returns:
-        How many there are of each of `COUNTS` (ambiguous ones also by cause), how many are unreadable,
-        and the first faults in words. How many are unfit, by reason: those are kept, and not judged
-        while the output stays as it is. `parked_until`: Unix seconds until which the first parked one
-        may still be joined. `unrecorded_predictions`: see `engine.unrecorded`; None where each label
-        found its prediction.
 
     Raises:
         Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`; `bad_time_format`.
@@ -118,7 +152,7 @@ def hand_in_lines(
     by: str = "",
     form: str | None = None,
     say: Say = lambda text: None,
-) -> dict[str, Any]:
+) -> JoinedOutcomes:
     """Join outcomes that came as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
     if form is not None:
@@ -143,7 +177,7 @@ def _join(
     target: Target,
     by: str,
     say: Say,
-) -> dict[str, Any]:
+) -> JoinedOutcomes:
     now = place.clock.unix()
     # What was answered a moment ago may be asked for already.
     while place.records.waiting() and place.records.ingest(now) != Ingested():
@@ -169,31 +203,29 @@ def _join(
         ][: FAULTS - len(faults)]
         total = total.plus(msgspec.structs.replace(done, labelled=(), early_ones=()))
         work.add(len(batch))
-    return {
+    since = total.parked_since
+    return JoinedOutcomes(
         **{name: getattr(total, name) for name in COUNTS},
-        "ambiguous_because": total.ambiguous_because,
-        "unreadable": unreadable,
-        "unfit": reasons.total(),
-        "faults": faults,
-        "unfit_because": [
-            {"code": why, "count": count, "reason": reason(why, examples[why], target)}
+        ambiguous_because=total.ambiguous_because,
+        unreadable=unreadable,
+        unfit=reasons.total(),
+        faults=tuple(faults),
+        unfit_because=tuple(
+            UnfitLabels(why, count, reason(why, examples[why], target))
             for why, count in reasons.items()
-        ],
-        **_waiting(place, endpoint, total),
-    }
+        ),
+        parked_until=None if since is None else since + PARKED_S,
+        unrecorded_predictions=_unrecorded(place, endpoint, total),
+        log_sample=state_of(place, endpoint).policy.log.sample,
+    )
 
 
-def _waiting(place: Workplace, endpoint: str, total: Joined) -> dict[str, Any]:
-    """Say until when parked labels wait, and why predictions that labels name may not be recorded."""
-    lost, since = None, total.parked_since
+def _unrecorded(place: Workplace, endpoint: str, total: Joined) -> UnrecordedPredictions | None:
+    """Return why predictions that labels name may not be recorded; None where each label found its own."""
     if total.parked + total.unrecorded + total.unknown + total.ambiguous:
         with suppress(Unavailable):  # the labels are still joined
-            lost = unrecorded(place.evidence, place.records, endpoint)
-    return {
-        "parked_until": None if since is None else since + PARKED_S,
-        "unrecorded_predictions": lost,
-        "log_sample": state_of(place, endpoint).policy.log.sample,
-    }
+            return unrecorded(place.evidence, place.records, endpoint)
+    return None
 
 
 # ---------------------------------------------------------------- reading
@@ -316,9 +348,9 @@ def _csv_rows(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFaul
             except csv.Error as error:
                 yield LineFault(f"{path.name}:{reader.line_num + 1}: {error}")
                 continue
-            given: dict[str, Any] = {k: v for k, v in row.items() if k is not None and v}
+            given = {k: v for k, v in row.items() if k is not None and v}
             place = f"{path.name}:{reader.line_num}"
-            if any(isinstance(word, str) and not _is_utf8(word) for word in given.values()):
+            if not all(map(_is_utf8, given.values())):
                 yield LineFault(f"{place}: {codec.NOT_UTF8}")
                 continue
             yield _outcome({"value": None, **given, **_typed(given, reading)}, place, reading)
@@ -328,13 +360,13 @@ def _is_utf8(word: str) -> bool:
     return word.isascii() or not any("\udc80" <= each <= "\udcff" for each in word)
 
 
-def _typed(given: dict[str, Any], reading: OutcomeReading) -> dict[str, Any]:
+def _typed(given: Mapping[str, str], reading: OutcomeReading) -> dict[str, float]:
     """Return the numbers of a CSV, which has only text.
 
     What a value is, the output says. Where none is known yet, text that a number would not be
     written as (007, 1_000, more digits than a float holds) stays a word.
     """
-    typed = {}
+    typed: dict[str, float] = {}
     known = reading.target is not None and not reading.target.unread
     for name in ("at",) if known else ("value", "at"):
         text = given.get(name, "_")

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import msgspec
 
@@ -103,22 +103,35 @@ def _fill(file: IO[bytes], body: bytes | bytearray) -> None:
     file.seek(0)
 
 
-def read_report(raw: bytes, exit_code: int | None) -> dict[str, Any]:
-    """Read what the process printed.
+class _Failure(msgspec.Struct):
+    """What a command prints of a fault."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class _Printed(msgspec.Struct):
+    """What a command prints, as far as it is read here."""
+
+    error: _Failure | None = None
+
+
+def read_report(raw: bytes, exit_code: int | None) -> msgspec.Raw:
+    """Return what the process printed, as it is.
 
     Raises:
         Refused, Unavailable: what it says; `outcomes_failed` where it says nothing.
     """
     try:
-        found = msgspec.json.decode(raw, type=dict[str, Any])
+        error = msgspec.json.decode(raw, type=_Printed).error
     except msgspec.DecodeError:
         raise Unavailable(
             f"the process that joins outcomes ended with exit code {exit_code}",
             code="outcomes_failed",
             hint="its error is in control's log",
         ) from None
-    error = found.get("error")
-    if not isinstance(error, dict):
-        return found
+    if error is None:
+        return msgspec.Raw(raw)
     kind = Refused if exit_code == 1 else Unavailable
-    raise kind(str(error["message"]), code=str(error["code"]), hint=str(error["hint"]))
+    raise kind(error.message, code=error.code, hint=error.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from kedge.cli.text.estimate import rollout_lines
@@ -10,6 +11,7 @@ from kedge.cli.text.evidence import causes
 from kedge.cli.text.layout import get_width
 from kedge.cli.text.report import MARKS
 from kedge.core.evidence.unrecorded import sentence
+from kedge.engine.unrecorded import UnrecordedPredictions
 
 
 def list_text(found: Sequence[dict[str, Any]]) -> str:
@@ -86,7 +88,11 @@ def status_text(item: dict[str, Any]) -> str:
         lines.append(f"  candidate   {_release(item['candidate'])}: {share}{after}")
     lines += [
         f"  {'rollout' if not n else '':11} {line}"
-        for n, line in enumerate(rollout_lines(item, get_width() - 14))
+        for n, line in enumerate(
+            rollout_lines(
+                SimpleNamespace(**{"estimate": None, "decision": None, **item}), get_width() - 14
+            )
+        )
     ]
     lines += [
         f"  rows        of {part['release']} {MARKS[part['rows']]}"
@@ -129,9 +135,9 @@ def status_text(item: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _unrecorded_lines(lost: dict[str, Any] | None, head: str = "  ") -> list[str]:
+def _unrecorded_lines(lost: UnrecordedPredictions | None, head: str = "  ") -> list[str]:
     """How many predictions left no record, and why."""
-    said = sentence(lost["answered"], lost["by_cause"]) if lost else ""
+    said = sentence(lost.answered, lost.by_cause) if lost is not None else ""
     return [head + said] if said else []
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedge.cli.text.layout import rate, rough, span, wrap
+from kedge.core.estimate import RolloutEstimate, UnmetCondition
+from kedge.core.values import Stage
+
+if TYPE_CHECKING:
+    from kedge.operations.evidence.view import ComparisonView
+
 
 WHAT = {
     "errors": "errors are",
@@ -38,18 +44,18 @@ def shown_by(metric: str, margin: float | None, figure: str = "") -> str:
     return f"{what} not {margin * 100:g} % more frequent"
 
 
-def _counted(part: dict[str, Any]) -> str:
-    return f"{part['needed'] or 0:,.0f}"
+def _counted(part: UnmetCondition) -> str:
+    return f"{part.needed or 0:,.0f}"
 
 
-UNTIL: dict[str, Callable[[dict[str, Any]], str]] = {
-    "dwell": lambda part: f"until the step's least time of {span(part['needed'] or 0)} is over",
+UNTIL: dict[str, Callable[[UnmetCondition], str]] = {
+    "dwell": lambda part: f"until the step's least time of {span(part.needed or 0)} is over",
     "requests": lambda part: f"until each release had {_counted(part)} requests",
     "pairs": lambda part: f"until {_counted(part)} answers are compared",
-    "window": lambda part: f"until the shadow window of {span(part['needed'] or 0)} is over",
+    "window": lambda part: f"until the shadow window of {span(part.needed or 0)} is over",
     "segments": lambda part: f"until each segment has {_counted(part)} compared answers",
     "silence": lambda part: (
-        f"until {span(part['needed'] or 0)} passed without an alarm: so few callers can prove no"
+        f"until {span(part.needed or 0)} passed without an alarm: so few callers can prove no"
         " more at this step"
     ),
 }
@@ -68,80 +74,76 @@ WITHOUT = {
 """What is said where there is no number of seconds, by cause."""
 
 
-def estimate_text(found: dict[str, Any], then: str = "") -> str:
+def estimate_text(found: RolloutEstimate, then: str = "") -> str:
     """Return one sentence without a full stop: how long, at which rate, to show what.
 
     Args:
-        found: `core.estimate.Estimate` as plain values.
+        found: the estimate.
         then: what follows.
     """
-    part = next(one for one in found["parts"] if one["waits_for"] == found["waits_for"])
-    name = part["waits_for"]
+    part = found.part
+    name = part.waits_for
     aim = (
         UNTIL[name](part)
         if name in UNTIL
-        else f"to show that {shown_by(name, part['margin'], part['metric'])}"
+        else f"to show that {shown_by(name, part.margin, part.metric)}"
     )
-    if found["seconds"] is None:
-        return f"{WITHOUT[found['cause']]}; it waits {aim}"
-    at = "" if name in ("dwell", "window", "silence") else f" at {rate(found['rate'])}"
-    least = "at least " if found["at_least"] else ""
+    if found.seconds is None:
+        return f"{WITHOUT[found.cause]}; it waits {aim}"
+    at = "" if name in ("dwell", "window", "silence") else f" at {rate(found.rate)}"
+    least = "at least " if found.at_least else ""
     after = f"; then {then}" if then else ""
-    return f"{least}{rough(found['seconds'])} more{at} {aim}{after}"
+    return f"{least}{rough(found.seconds)} more{at} {aim}{after}"
 
 
-def part_text(part: dict[str, Any]) -> str:
+def part_text(part: UnmetCondition) -> str:
     """Return what one condition still takes."""
-    if part["seconds"] is None:
-        return WITHOUT[part["cause"]]
-    return rough(part["seconds"])
+    if part.seconds is None:
+        return WITHOUT[part.cause]
+    return rough(part.seconds)
 
 
-def next_text(found: dict[str, Any]) -> str:
-    """Return what follows when the present step or window is proven.
-
-    Args:
-        found: with `stage`, `auto`, `paused`, `frozen`, `next_weight`, `on_pass` and `endpoint`.
-    """
-    to = "production" if found["next_weight"] is None else f"{found['next_weight']:g} %"
-    if found["stage"] == "shadow":
-        goes = found["on_pass"] == "promote"
+def next_text(found: ComparisonView) -> str:
+    """Return what follows when the present step or window is proven."""
+    to = "production" if found.next_weight is None else f"{found.next_weight:g} %"
+    if found.stage == Stage.SHADOW:
+        goes = found.on_pass == "promote"
         return (
             "production"
             if goes
-            else f"kedge canary {found['endpoint']} or kedge promote {found['endpoint']}"
+            else f"kedge canary {found.endpoint} or kedge promote {found.endpoint}"
         )
-    walks = found["auto"] and (found["next_weight"] is not None or found["on_pass"] == "promote")
-    if walks and not found["paused"] and not found["frozen"]:
+    walks = found.auto and (found.next_weight is not None or found.on_pass == "promote")
+    if walks and not found.paused and not found.frozen:
         return to
-    return f"kedge promote {found['endpoint']} (to {to})"
+    return f"kedge promote {found.endpoint} (to {to})"
 
 
-def rollout_lines(found: dict[str, Any], width: int) -> list[str]:
+def rollout_lines(found: Any, width: int) -> list[str]:
     """Return what `kedge status` says of a rollout: its step, who walks it, what it waits for."""
-    if found["stage"] not in ("canary", "shadow"):
+    if found.stage not in (Stage.CANARY, Stage.SHADOW):
         return []
     who = (
         "held"
-        if found["paused"]
+        if found.paused
         else (
             "automation is frozen"
-            if found["frozen"]
+            if found.frozen
             else (
                 "automatic"
-                if found["auto"] or (found["stage"] == "shadow" and found["on_pass"] == "promote")
+                if found.auto or (found.stage == Stage.SHADOW and found.on_pass == "promote")
                 else "by hand"
             )
         )
     )
     where = "shadow"
-    if found["stage"] == "canary":
-        number, of = found["step"], found["steps"]
+    if found.stage == Stage.CANARY:
+        number, of = found.step, found.steps
         where = f"step {number} of {of}" if number else f"before step 1 of {of}"
     lines = [f"{where}, {who}"]
-    if found.get("estimate"):
-        lines += wrap(estimate_text(found["estimate"], next_text(found)), width, hanging="")
-    elif found.get("decision"):
-        decision = found["decision"]
-        lines += wrap(f"{decision['verdict']}: {decision['reason']}", width, hanging="")
+    if found.estimate is not None:
+        lines += wrap(estimate_text(found.estimate, next_text(found)), width, hanging="")
+    elif found.decision is not None:
+        decision = found.decision
+        lines += wrap(f"{decision.verdict}: {decision.reason}", width, hanging="")
     return lines

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from kedge.cli.text.estimate import NAMES, estimate_text, next_text, part_text
 from kedge.cli.text.layout import PLAIN_WIDTH, table, wrap
+from kedge.core.evidence.label_summary import LabelSummary
+from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.unrecorded import sentence
+from kedge.core.values import Stage
+from kedge.operations.evidence.read import RolloutEvidence
+from kedge.operations.evidence.view import (
+    AgreementView,
+    CandidateCoverage,
+    ComparisonView,
+    CoursePoint,
+    DisagreementExample,
+    MetricVerdict,
+)
 
 WORDS = {
     "pass": "not worse",
@@ -31,24 +42,24 @@ NAME = 18
 INDENT = "  "
 
 
-def evidence_text(found: Mapping[str, Any], width: int = PLAIN_WIDTH) -> str:
+def evidence_text(found: ComparisonView, width: int = PLAIN_WIDTH) -> str:
     """Return everything that is known of a rollout, in lines of at most `width` columns.
 
     Args:
-        found: what `operations.evidence.view.describe` returned.
+        found: what is known of it.
         width: of the terminal.
     """
     lines = wrap(_head(found), width)
     lines += wrap(_verdict(found), width)
-    if found.get("estimate"):
-        lines += wrap(_sentence(estimate_text(found["estimate"], next_text(dict(found)))), width)
-    if found["restarted"]:
-        lines += wrap(f"evidence began anew: {found['restarted']}", width)
+    if found.estimate is not None:
+        lines += wrap(_sentence(estimate_text(found.estimate, next_text(found))), width)
+    if found.restarted:
+        lines += wrap(f"evidence began anew: {found.restarted}", width)
     lines += ["", *_figures(found, width), *_waits(found, width)]
-    lines += _agreement(found, width) if found["agreement"] else []
-    coverage = found["coverage"]
-    if coverage["mirrored"]:
-        text = f"coverage {coverage['share']:.1%} of {coverage['mirrored']:,} mirrored requests"
+    lines += _agreement(found, found.agreement, width) if found.agreement is not None else []
+    coverage = found.coverage
+    if coverage.share is not None:
+        text = f"coverage {coverage.share:.1%} of {coverage.mirrored:,} mirrored requests"
         lines += ["", *wrap(text, width, INDENT)]
     for text in (*_unasked(coverage), *_lost(coverage)):
         lines += wrap(text, width, INDENT)
@@ -61,37 +72,37 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def names(found: Mapping[str, Any]) -> tuple[str, str]:
+def names(found: ComparisonView) -> tuple[str, str]:
     """Return both releases by name, the measure first: names stay true when roles change."""
-    return found["production"], found["candidate"]
+    return found.production, found.candidate
 
 
-def _head(found: Mapping[str, Any]) -> str:
+def _head(found: ComparisonView) -> str:
     """Return which releases are compared, in which role, and how."""
-    arms = [f"{arm['release']} ({arm['version']}, {arm['role']})" for arm in found["arms"]]
-    where = str(found["stage"])
-    if found["stage"] == "canary":
-        number, of = found["step"], found["steps"]
+    arms = [f"{arm.release} ({arm.version}, {arm.role})" for arm in found.arms]
+    where = found.stage.value
+    if found.stage is Stage.CANARY:
+        number, of = found.step, found.steps
         step = f"step {number} of {of}" if number else f"before step 1 of {of}"
-        where = f"canary, {found['weight']:g} % of callers, {step}"
-    elif found["holdback"]:
-        where = f"{where}, {found['holdback']:g} % of callers held back"
-    auto = ", automatic" if found["auto"] else ""
-    held = ", held" if found["paused"] else ""
-    return f"{found['endpoint']}: {arms[1]} against {arms[0]}, {where}{auto}{held}" + (
-        ", frozen" if found["frozen"] else ""
+        where = f"canary, {found.weight:g} % of callers, {step}"
+    elif found.holdback:
+        where = f"{where}, {found.holdback:g} % of callers held back"
+    auto = ", automatic" if found.auto else ""
+    held = ", held" if found.paused else ""
+    return f"{found.endpoint}: {arms[1]} against {arms[0]}, {where}{auto}{held}" + (
+        ", frozen" if found.frozen else ""
     )
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
+def _verdict(found: ComparisonView) -> str:
     """Return the verdict with its reason; while it waits for evidence, with what came so far."""
-    decision = found["decision"]
-    if not found.get("estimate"):
-        return f"{HEADS[decision['verdict']]}: {decision['reason']}"
-    errors = next((one for one in found["metrics"] if one["metric"] == "errors"), None)
-    asked = found["requests"][1]
-    if found["paired"]:
-        alone = errors["bad"][1] if errors else 0
+    decision = found.decision
+    if found.estimate is None:
+        return f"{HEADS[decision.verdict]}: {decision.reason}"
+    errors = next((one for one in found.metrics if one.metric == "errors"), None)
+    asked = found.requests[1]
+    if found.paired:
+        alone = errors.bad[1] if errors else 0
         return (
             f"too early: {asked:,} requests answered by both, {names(found)[1]} alone failed"
             f" {alone:,}"
@@ -99,17 +110,17 @@ def _verdict(found: Mapping[str, Any]) -> str:
     told = f"too early: {asked:,} requests to {names(found)[1]}"
     if errors is None:
         return told
-    whose = "callers met a failure" if errors["callers"] else "failed"
-    return f"{told}, {errors['bad'][1]:,} {whose}"
+    whose = "callers met a failure" if errors.callers else "failed"
+    return f"{told}, {errors.bad[1]:,} {whose}"
 
 
 # ---------------------------------------------------------------- figures
 
 
-def _figures(found: Mapping[str, Any], width: int) -> list[str]:
+def _figures(found: ComparisonView, width: int) -> list[str]:
     """Return metrics and segments as one table: all columns align."""
     old, new = names(found)
-    shown = [*found["metrics"], *found["segments"]]
+    shown = [*found.metrics, *found.segments]
     if not shown:
         return []
     head = ["", old, new, f"{new} / {old}", ""]
@@ -117,18 +128,17 @@ def _figures(found: Mapping[str, Any], width: int) -> list[str]:
     if sum(max(len(row[n]) for row in rows) for n in range(1, 5)) + NAME + 10 > width:
         rows = [head, *(_row(item, percent=False) for item in shown)]
     lines = table(rows, width, right=(False, True, True, False, False))
-    if found["segments"]:
-        lines.insert(1 + len(found["metrics"]), f"{INDENT}segments, the worst first")
+    if found.segments:
+        lines.insert(1 + len(found.metrics), f"{INDENT}segments, the worst first")
     return lines
 
 
-def _row(item: Mapping[str, Any], *, percent: bool) -> list[str]:
-    name = item["metric"] if not item["segment"] else f"{item['metric']} {item['segment']}"
+def _row(item: MetricVerdict, *, percent: bool) -> list[str]:
+    name = item.metric if not item.segment else f"{item.metric} {item.segment}"
     cells = [
-        _cell(bad, units, percent=percent)
-        for bad, units in zip(item["bad"], item["units"], strict=True)
+        _cell(bad, units, percent=percent) for bad, units in zip(item.bad, item.units, strict=True)
     ]
-    return [name, *cells, compared(item), WORDS[item["verdict"]]]
+    return [name, *cells, compared(item), WORDS[item.verdict]]
 
 
 def _cell(bad: int, units: int, *, percent: bool) -> str:
@@ -137,16 +147,16 @@ def _cell(bad: int, units: int, *, percent: bool) -> str:
     return f"{bad:,}/{units:,}" + (f" {bad / units:6.2%}" if percent else "")
 
 
-def compared(item: Mapping[str, Any]) -> str:
+def compared(item: Verdict) -> str:
     """Return how the second release compares: times as often, or a difference; with its interval."""
-    if item.get("difference") is not None and item.get("ratio") is None:
-        shown = f"{item['difference']:+.3f}"
-        if not item.get("interval"):
+    if item.difference is not None and item.ratio is None:
+        shown = f"{item.difference:+.3f}"
+        if item.interval is None:
             return shown
-        low, high = item["interval"]
+        low, high = item.interval
         return f"{shown} ({low:+.3f} to {high:+.3f})"
-    ratio, interval = item.get("ratio"), item.get("interval")
-    if not interval:
+    ratio, interval = item.ratio, item.interval
+    if interval is None:
         return "-" if ratio is None else f"{ratio:.2f}"
     low, high = interval
     bounded = high is not None and high <= MOST_RATIO
@@ -159,12 +169,12 @@ def compared(item: Mapping[str, Any]) -> str:
     return "-" if ratio is None else f"{ratio:.2f}, no bound yet"
 
 
-def _waits(found: Mapping[str, Any], width: int) -> list[str]:
+def _waits(found: ComparisonView, width: int) -> list[str]:
     """Return what each condition still takes, where there are several."""
-    parts = found["estimate"]["parts"] if found.get("estimate") else []
+    parts = found.estimate.parts if found.estimate is not None else ()
     if len(parts) < 2:
         return []
-    rows = [[NAMES.get(part["waits_for"], part["waits_for"]), part_text(part)] for part in parts]
+    rows = [[NAMES.get(part.waits_for, part.waits_for), part_text(part)] for part in parts]
     named = max(len(row[0]) for row in rows)
     lines = ["", f"{INDENT}still missing"]
     for name, text in rows:
@@ -175,48 +185,45 @@ def _waits(found: Mapping[str, Any], width: int) -> list[str]:
 # ---------------------------------------------------------------- agreement
 
 
-def _agreement(found: Mapping[str, Any], width: int) -> list[str]:
-    shown = found["agreement"]
-    if not shown["pairs"]:
+def _agreement(found: ComparisonView, shown: AgreementView, width: int) -> list[str]:
+    if not shown.pairs:
         return []
     more = "".join(
-        f", {name} {shown[key]:.2f}"
-        for name, key in (("kappa", "kappa"), ("of the positive", "positive"))
-        if shown[key] is not None
+        f", {name} {figure:.2f}"
+        for name, figure in (("kappa", shown.kappa), ("of the positive", shown.positive))
+        if figure is not None
     )
     text = (
-        f"agreement {shown['raw']:.1%} of {shown['pairs']:,} pairs{more}; {shown['flips']:,}"
-        f" decisions flip, {shown['missing']:,} without an answer"
+        f"agreement {shown.raw:.1%} of {shown.pairs:,} pairs{more}; {shown.flips:,}"
+        f" decisions flip, {shown.missing:,} without an answer"
     )
     lines = ["", *wrap(text, width, INDENT)]
-    own = shown["noise"]
-    if own:
+    own = shown.noise
+    if own is not None:
         old, new = names(found)
-        beyond = "" if own["beyond"] is None else f"; {new} {own['beyond']:+.1%} beyond that"
-        text = (
-            f"{old} disagrees with itself in {own['disagreement']:.1%} of {own['pairs']:,}{beyond}"
-        )
+        beyond = "" if own.beyond is None else f"; {new} {own.beyond:+.1%} beyond that"
+        text = f"{old} disagrees with itself in {own.disagreement:.1%} of {own.pairs:,}{beyond}"
         lines += wrap(text, width, INDENT * 2)
-    if shown["segments"]:
+    if shown.segments:
         rows = [
-            [item["segment"], f"{item['disagreement']:.1%} of {item['pairs']:,}", "disagree"]
-            for item in shown["segments"][:5]
+            [item.segment, f"{item.disagreement:.1%} of {item.pairs:,}", "disagree"]
+            for item in shown.segments[:5]
         ]
         lines += [INDENT + line for line in table(rows, width - 2, right=(False, True, False))]
-    for item in shown["examples"][:3]:
+    for item in shown.examples[:3]:
         lines += wrap(_example(item, *names(found)), width, INDENT * 2)
     return lines
 
 
-def _example(item: Mapping[str, Any], old: str, new: str) -> str:
+def _example(item: DisagreementExample, old: str, new: str) -> str:
     """Return one disagreement: which output differs, with both values."""
-    where = f" ({', '.join(item['segments'])})" if item["segments"] else ""
+    where = f" ({', '.join(item.segments)})" if item.segments else ""
     told = "; ".join(
-        f"{one['output']} is {one['production']} by {old} and {one['candidate']} by {new}"
-        for one in item["differs"]
+        f"{one.output} is {one.production} by {old} and {one.candidate} by {new}"
+        for one in item.differs
     )
-    return f"for example {item['id']}{where}: " + (
-        told or f"{item['production']} by {old} and {item['candidate']} by {new}"
+    return f"for example {item.id}{where}: " + (
+        told or f"{item.production} by {old} and {item.candidate} by {new}"
     )
 
 
@@ -229,52 +236,52 @@ def causes(by_cause: Mapping[str, int]) -> str:
     return f" ({told})" if told else ""
 
 
-def _unasked(coverage: Mapping[str, Any]) -> list[str]:
+def _unasked(coverage: CandidateCoverage) -> list[str]:
     """Return what the candidate was never asked, and what it answered too late for its caller."""
-    unasked = sum(coverage["unasked"].values())
+    unasked = sum(coverage.unasked.values())
     lines = []
     if unasked:
         lines.append(
-            f"never asked {unasked:,} of the candidate's {coverage['routed']:,} requests"
-            f"{causes(coverage['unasked'])}: no failures, and no evidence"
+            f"never asked {unasked:,} of the candidate's {coverage.routed:,} requests"
+            f"{causes(coverage.unasked)}: no failures, and no evidence"
         )
-    if coverage["late"]:
-        lines.append(f"{coverage['late']:,} answers came after their deadline: latency, no errors")
+    if coverage.late:
+        lines.append(f"{coverage.late:,} answers came after their deadline: latency, no errors")
     return lines
 
 
-def _lost(coverage: Mapping[str, Any]) -> list[str]:
-    if not coverage["lost"]:
+def _lost(coverage: CandidateCoverage) -> list[str]:
+    if not coverage.lost:
         return []
-    return [f"{coverage['lost']:,} observations were dropped: a worker's recorder was full"]
+    return [f"{coverage.lost:,} observations were dropped: a worker's recorder was full"]
 
 
-def _labels(found: Mapping[str, Any], width: int) -> list[str]:
-    labels = found["labels"]
-    by_arm = found["by_arm"]
+def _labels(found: ComparisonView, width: int) -> list[str]:
+    labels = found.labels
+    by_arm = found.by_arm
     arms = [
         f"{by_arm.get(arm, arm)} {labelled:,} of {predictions:,}"
-        for arm, (labelled, predictions) in sorted(labels["coverage"].items(), reverse=True)
+        for arm, (labelled, predictions) in sorted(labels.coverage.items(), reverse=True)
     ]
     faults = [
-        f"{item['count']:,} labels are unfit and not judged: {item['reason']}"
-        for item in labels["unfit_because"]
+        f"{item.count:,} labels are unfit and not judged: {item.reason}"
+        for item in labels.unfit_because
     ]
-    if labels["fault"]:
-        faults.append(f"quality cannot be judged: {labels['fault']}")
-    reused = labels["reused"]
-    if reused["ids"]:
+    if labels.fault:
+        faults.append(f"quality cannot be judged: {labels.fault}")
+    reused = labels.reused
+    if reused.ids:
         faults.append(
-            f"{reused['ids']:,} ids were used by more than one request: {reused['refused']:,}"
-            f" labels are not joined, {reused['withdrawn']:,} were joined before and are withdrawn"
+            f"{reused.ids:,} ids were used by more than one request: {reused.refused:,}"
+            f" labels are not joined, {reused.withdrawn:,} were joined before and are withdrawn"
         )
     texts: list[str] = []
-    if any(labels["units"]):
-        delay = labels["delay_s"]["p50"]
+    if any(labels.units):
+        delay = labels.delay_s.p50
         texts = [
             f"labels: {'; '.join(arms)}"
             + (f", half within {delay:.0f} s" if delay else "")
-            + (f", {labels['declined']:,} will never have one" if labels["declined"] else ""),
+            + (f", {labels.declined:,} will never have one" if labels.declined else ""),
             _loss(labels, *names(found)),
             *_estimates(labels, *names(found)),
         ]
@@ -282,57 +289,57 @@ def _labels(found: Mapping[str, Any], width: int) -> list[str]:
     return ["", *(line for text in texts for line in wrap(text, width, INDENT))] if texts else []
 
 
-def _recorded(found: Mapping[str, Any]) -> list[str]:
+def _recorded(found: ComparisonView) -> list[str]:
     """Return how many predictions left no record, and how many labels were corrected."""
-    lost, corrections = found.get("unrecorded"), found.get("corrections")
-    texts = [sentence(lost["answered"], lost["by_cause"])] if lost else []
-    if corrections and corrections["count"]:
-        texts.append(f"{corrections['count']:,} labels were corrected")
+    if not isinstance(found, RolloutEvidence):
+        return []
+    lost, corrections = found.unrecorded, found.corrections
+    texts = [sentence(lost.answered, lost.by_cause)] if lost is not None else []
+    if corrections is not None and corrections.count:
+        texts.append(f"{corrections.count:,} labels were corrected")
     return [text for text in texts if text]
 
 
-def _loss(labels: Mapping[str, Any], old: str, new: str) -> str:
+def _loss(labels: LabelSummary, old: str, new: str) -> str:
     """Return the declared figure of each release, and of how many labels."""
     parts = [
         f"{name} {'-' if one is None else f'{one:.4g}'} of {units:,} labels"
-        for name, one, units in zip((old, new), labels["figures"], labels["units"], strict=True)
+        for name, one, units in zip((old, new), labels.figures, labels.units, strict=True)
     ]
-    output = f", compared with output {labels['output']}" if labels["output"] else ""
-    return f"{labels['metric']}: {'; '.join(parts)}{output}"
+    output = f", compared with output {labels.output}" if labels.output else ""
+    return f"{labels.metric}: {'; '.join(parts)}{output}"
 
 
-def _estimates(labels: Mapping[str, Any], old: str, new: str) -> list[str]:
+def _estimates(labels: LabelSummary, old: str, new: str) -> list[str]:
     """Return figures that are no average over requests, with their intervals: no verdict follows."""
     return [
         f"{name.replace('_', ' ')} (an estimate, no verdict): "
         + ", ".join(
-            f"{release} {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+            f"{release} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
             for release, one in zip((old, new), both, strict=True)
             if one is not None
         )
-        for name, both in labels["estimates"].items()
+        for name, both in labels.estimates.items()
     ]
 
 
-def _cost(found: Mapping[str, Any], width: int) -> list[str]:
-    cost = found["cost"]
-    if not cost:
+def _cost(found: ComparisonView, width: int) -> list[str]:
+    cost = found.cost
+    if cost is None:
         return []
     old, new = names(found)
-    arms = ["-" if one is None else f"{one:.4g}" for one in cost["per_inference"]]
-    texts = [f"cost an inference, in {cost['currency']}: {old} {arms[0]}, {new} {arms[1]}"]
-    if cost.get("cap") is not None and any(cost["at_cap"]):
-        at_cap, units = cost["at_cap"], cost["units"]
+    arms = ["-" if one is None else f"{one:.4g}" for one in cost.per_inference]
+    texts = [f"cost an inference, in {cost.currency}: {old} {arms[0]}, {new} {arms[1]}"]
+    at_cap, units = cost.at_cap or (0, 0), cost.units or (0, 0)
+    if cost.cap is not None and any(at_cap):
         texts.append(
-            f"judged up to {cost['cap']:.4g}: {at_cap[0]:,} of {units[0]:,} units of {old} cost"
+            f"judged up to {cost.cap:.4g}: {at_cap[0]:,} of {units[0]:,} units of {old} cost"
             f" that or more, {at_cap[1]:,} of {units[1]:,} of {new}"
         )
-    if any(cost.get("clipped", ())):
-        texts.append(
-            f"clipped at cost.max: {cost['clipped'][0]:,} and {cost['clipped'][1]:,} requests"
-        )
-    if cost.get("left_out"):
-        texts.append(f"{cost['left_out']:,} costs were left out: more callers than a window holds")
+    if cost.clipped is not None and any(cost.clipped):
+        texts.append(f"clipped at cost.max: {cost.clipped[0]:,} and {cost.clipped[1]:,} requests")
+    if cost.left_out:
+        texts.append(f"{cost.left_out:,} costs were left out: more callers than a window holds")
     return [line for text in texts for line in wrap(text, width, INDENT)]
 
 
@@ -340,23 +347,21 @@ def _cost(found: Mapping[str, Any], width: int) -> list[str]:
 
 
 def course_text(
-    course: list[dict[str, Any]], segment: str | None = None, width: int = PLAIN_WIDTH
+    course: Sequence[CoursePoint], segment: str | None = None, width: int = PLAIN_WIDTH
 ) -> str:
     """Return minutes and hours of a comparison: units, and of them those gone bad."""
     found = []
     for item in course:
-        known = item if segment is None else item["segments"].get(segment)
+        known = item if segment is None else item.segments.get(segment)
         if known is None:
             continue
-        bad = known["bad"].get("errors", [0, 0])
-        cells = [_cell(b, n, percent=False) for b, n in zip(bad, known["units"], strict=True)]
-        agreement = "-" if segment or item["agreement"] is None else f"{item['agreement']:.1%}"
-        at = datetime.fromtimestamp(item["at"], UTC).strftime("%Y-%m-%d %H:%M")
-        how = "shadow" if item["paired"] else f"{item['weight']:g} %"
-        pair = f"{item['candidate']}/{item['production']}"
-        found.append(
-            [at, "1 h" if item["span_s"] == 3600 else "1 min", pair, how, *cells, agreement]
-        )
+        bad = known.bad.get("errors", (0, 0))
+        cells = [_cell(b, n, percent=False) for b, n in zip(bad, known.units, strict=True)]
+        agreement = "-" if segment or item.agreement is None else f"{item.agreement:.1%}"
+        at = datetime.fromtimestamp(item.at, UTC).strftime("%Y-%m-%d %H:%M")
+        how = "shadow" if item.paired else f"{item.weight:g} %"
+        pair = f"{item.candidate}/{item.production}"
+        found.append([at, "1 h" if item.span_s == 3600 else "1 min", pair, how, *cells, agreement])
     if not found:
         return "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
     heads = ["from (UTC)", "span", "releases", "at", "new failed", "old failed", "agree"]

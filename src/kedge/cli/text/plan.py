@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kedge.cli.text.layout import PLAIN_WIDTH, rate, rough, table, wrap
+from kedge.operations.evidence.read import PlannedStep, RolloutPlan
 
 HEADS = [
     ("", "weight"),
@@ -16,43 +15,43 @@ HEADS = [
 OWN = ("its", "callers")
 
 
-def plan_text(found: dict[str, Any], width: int = PLAIN_WIDTH) -> str:
+def plan_text(found: RolloutPlan, width: int = PLAIN_WIDTH) -> str:
     """Return how soon candidates would be found or proven, with a line for each step."""
-    callers = found["callers"]
+    callers = found.callers
     by = "" if callers is None else f" by about {callers:,} callers"
-    traffic = f"{found['endpoint']}: {rate(found['rate'])}{by}, {found['errors']:.3%} of them fail"
+    traffic = f"{found.endpoint}: {rate(found.rate)}{by}, {found.errors:.3%} of them fail"
     asked = (
-        f"Found after: a candidate that fails {found['times']:g} times as often. Proven after: one"
+        f"Found after: a candidate that fails {found.times:g} times as often. Proven after: one"
         " that fails as often as production."
     )
     heads = HEADS if callers is None else [*HEADS, OWN]
     above = [[" ".join(words).strip() for words in heads]]
     if width < PLAIN_WIDTH:
         above = [[first for first, _ in heads], [second for _, second in heads]]
-    rows = [*above, *(_row(step, callers=callers is not None) for step in found["steps"])]
+    rows = [*above, *(_row(step, callers=callers is not None) for step in found.steps)]
     lines = [*wrap(f"{traffic}. {asked}", width), *table(rows, width, right=[True] * len(rows[0]))]
-    fewest = min((step["callers"] for step in found["steps"]), default=0) if callers else 0
+    fewest = min((step.callers or 0 for step in found.steps), default=0) if callers else 0
     notes = []
     if callers is not None and not fewest:
         notes.append(
             "At a step without callers nothing can be shown, and it is not left by itself."
         )
-    if callers is not None and fewest < found["provable"]:
+    if callers is not None and fewest < found.provable:
         notes.append(
-            f"Evidence counts callers. Fewer than about {found['provable']} callers of the"
+            f"Evidence counts callers. Fewer than about {found.provable} callers of the"
             " candidate cannot prove a candidate without failures: promote it by hand."
         )
     return "\n".join([*lines, *(line for note in notes for line in wrap(note, width, "  ", "  "))])
 
 
-def _row(step: dict[str, Any], *, callers: bool) -> list[str]:
+def _row(step: PlannedStep, *, callers: bool) -> list[str]:
     return [
-        f"{step['weight']:g} %",
-        _after(step["seconds"]),
-        f"{step['harmed']:,}",
-        f"{step['excess']:,}",
-        _after(step["proven_s"]),
-        *([f"{step['callers']:,}"] if callers else []),
+        f"{step.weight:g} %",
+        _after(step.seconds),
+        f"{step.harmed:,}",
+        f"{step.excess:,}",
+        _after(step.proven_s),
+        *([f"{step.callers:,}"] if callers else []),
     ]
 
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from kedge.core.evidence.records import ID_REUSED, SEVERAL_ROWS
 from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
 from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import iso
 from kedge.core.values import BUCKETS, Policy, Proof
 from kedge.engine.submission import Receipt
-
-AMBIGUOUS = {
-    SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",
-    ID_REUSED: "more than one request used the id",
-}
-"""What is said of labels that are ambiguous for this cause."""
 
 
 def story(event: r.AnyEvent | Note) -> str:

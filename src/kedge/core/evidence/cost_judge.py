@@ -55,7 +55,7 @@ from kedge.core.evidence.cost_bets import (
     pairs_log_e,
     requests_growth,
 )
-from kedge.core.evidence.rules import Verdict
+from kedge.core.evidence.rules import Verdict, Word
 from kedge.core.evidence.stats import log_mixture
 from kedge.core.evidence.windows import CANDIDATE, PRODUCTION, CallerCost, CostCell, Spent, Window
 from kedge.core.values import BUCKETS, Value
@@ -82,6 +82,21 @@ Pair = tuple[int, int]
 Evidence = tuple[float, float]
 """For `pass` and for `fail`."""
 Wealth = tuple[tuple[float, ...], ...]
+
+
+class CostFigures(Value, frozen=True, kw_only=True):
+    """What the judge of cost clipped and left out. Pairs are (production, candidate)."""
+
+    cap: float | None
+    """What a cost is clipped at, in the policy's currency; None: it is not known yet."""
+    clipped: Pair
+    """Requests that were clipped at the declared `cost.max`."""
+    at_cap: Pair
+    """Units whose mean cost is the cap, or more."""
+    units: Pair
+    """Units that were bet on in this step."""
+    left_out: int
+    """Costs that a window had no room for."""
 
 
 class Kept(Value, frozen=True, kw_only=True):
@@ -413,38 +428,40 @@ class CostJudge:
             failed=self._is.failed or log_e[1] >= needed - log(self._is.share),
         )
 
-    def figures(self) -> dict[str, Any]:
-        """Return what was clipped and left out, as plain values; arms are production, candidate."""
+    def figures(self) -> CostFigures:
+        """Return what was clipped and left out."""
         of = self._is
-        return {
-            "cap": of.cap or None,
-            "clipped": list(of.clips),
-            "at_cap": list(
-                _plus(of.above, of.callers_above if any(of.callers) else of.firsts_above)
-            ),
-            "units": list(self.units),
-            "left_out": of.left_out,
-        }
+        return CostFigures(
+            cap=of.cap or None,
+            clipped=of.clips,
+            at_cap=_plus(of.above, of.callers_above if any(of.callers) else of.firsts_above),
+            units=self.units,
+            left_out=of.left_out,
+        )
 
     def verdict(self, spent: Spent) -> Verdict:
         """Return what is proven at this step, beside what both arms spent."""
-        known = _known("", spent)
-        passing, failing = map(max, zip(self._in_time(), self._at_look(), strict=True))
-        known |= {"units": self.units, "log_e": failing, "log_e_pass": passing}
         told = _told(spent)
+        word: Word = "inconclusive"
         if self._is.failed:
-            reason = f"over {self._worse_by:.0%} dearer, proven: {told}"
-            return Verdict(verdict="fail", reason=reason, **known)
-        if self._is.passed:
-            reason = f"not {self._worse_by:.0%} dearer, proven: {told}"
-            return Verdict(verdict="pass", reason=f"{reason}{self._capped()}", **known)
-        return Verdict(
-            verdict="inconclusive", reason=self._lacks() or f"neither proven: {told}", **known
+            word, reason = "fail", f"over {self._worse_by:.0%} dearer, proven: {told}"
+        elif self._is.passed:
+            word = "pass"
+            reason = f"not {self._worse_by:.0%} dearer, proven: {told}{self._capped()}"
+        else:
+            reason = self._lacks() or f"neither proven: {told}"
+        passing, failing = map(max, zip(self._in_time(), self._at_look(), strict=True))
+        return msgspec.structs.replace(
+            _undecided("", spent, reason),
+            verdict=word,
+            units=self.units,
+            log_e=failing,
+            log_e_pass=passing,
         )
 
     def _capped(self) -> str:
         """Return which costs the verdict is of."""
-        n0, n1 = self.figures()["at_cap"]
+        n0, n1 = self.figures().at_cap
         return f"; costs are clipped at {self._is.cap:.3g} ({n0} and {n1} units)"
 
     def _lacks(self) -> str:
@@ -481,18 +498,23 @@ def _plus(one: Pair, other: Pair) -> Pair:
 def figure(segment: str, spent: Spent, *, guarded: bool) -> Verdict:
     """Return what both arms spent without a verdict: in a segment, or without a guardrail."""
     why = "cost is judged as a whole" if guarded else "no guardrail"
-    return Verdict(
-        verdict="inconclusive", reason=f"{why}: {_told(spent)}", **_known(segment, spent)
-    )
+    return _undecided(segment, spent, f"{why}: {_told(spent)}")
 
 
-def _known(segment: str, spent: Spent) -> dict[str, Any]:
+def _undecided(segment: str, spent: Spent, reason: str) -> Verdict:
+    """Return what both arms spent, as a verdict that proves nothing."""
     (n0, sum0, _), (n1, sum1, _) = spent.production, spent.candidate
-    known: dict[str, Any] = {"metric": "cost", "segment": segment, "units": (n0, n1), "bad": (0, 0)}
-    if min(n0, n1):
-        m0, m1 = sum0 / n0, sum1 / n1
-        known |= {"ratio": m1 / m0 if m0 else None, "difference": m1 - m0}
-    return known
+    m0, m1 = (sum0 / n0, sum1 / n1) if min(n0, n1) else (0.0, 0.0)
+    return Verdict(
+        metric="cost",
+        segment=segment,
+        verdict="inconclusive",
+        reason=reason,
+        units=(n0, n1),
+        bad=(0, 0),
+        ratio=m1 / m0 if m0 else None,
+        difference=m1 - m0 if min(n0, n1) else None,
+    )
 
 
 def _told(spent: Spent) -> str:

@@ -12,7 +12,6 @@ Windows of all workers are folded into one value. Nothing here compares the two 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -146,29 +145,35 @@ def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
         unasked = dict(unasked)
         for cause, number in conduct.unasked.items():
             unasked[cause] = unasked.get(cause, 0) + number
-    more: dict[str, Any] = {
-        "routed": faults.routed + conduct.routed,
-        "unasked": unasked,
-        "late": faults.late + conduct.late,
-        "by_callers": tuple(
+    many = conduct.streak_seconds >= CALLERS
+    crashed = conduct.crashes > 0 and not 0 <= at - faults.crashed_at <= 1
+    return msgspec.structs.replace(
+        faults,
+        routed=faults.routed + conduct.routed,
+        unasked=unasked,
+        late=faults.late + conduct.late,
+        by_callers=tuple(
             max(longest, window.streak) if least <= len(conduct.streak_callers) else longest
             for least, longest in enumerate(faults.by_callers)
         ),
-    }
-    if conduct.streak_seconds >= CALLERS:
-        more["by_seconds"] = max(faults.by_seconds, window.streak)
-    if conduct.crashes and not 0 <= at - faults.crashed_at <= 1:
-        more |= {"crashes": faults.crashes + conduct.crashes, "crashed_at": at}
-    if conduct.answered:
-        more["heard_at"] = max(faults.heard_at, at)
-    if conduct.silent_s:
-        more |= {"silent_s": conduct.silent_s, "silent_at": at}
-    if conduct.patience_s:
-        others = faults.patience
-        if len(others) >= WORKERS and window.replica not in others:
-            others = {name: told for name, told in others.items() if told[0] >= at - PATIENCE_S}
-        more["patience"] = {**others, window.replica: (at, conduct.patience_s)}
-    return msgspec.structs.replace(faults, **more)
+        by_seconds=max(faults.by_seconds, window.streak) if many else faults.by_seconds,
+        crashes=faults.crashes + conduct.crashes if crashed else faults.crashes,
+        crashed_at=at if crashed else faults.crashed_at,
+        heard_at=max(faults.heard_at, at) if conduct.answered else faults.heard_at,
+        silent_s=conduct.silent_s or faults.silent_s,
+        silent_at=at if conduct.silent_s else faults.silent_at,
+        patience=_patience(faults, window),
+    )
+
+
+def _patience(faults: Faults, window: Window) -> dict[str, tuple[int, float]]:
+    """Return the patience of each worker, with what this window says of it."""
+    known, told_s = faults.patience, window.conduct.patience_s
+    if not told_s:
+        return known
+    if len(known) >= WORKERS and window.replica not in known:
+        known = {name: told for name, told in known.items() if told[0] >= window.at - PATIENCE_S}
+    return {**known, window.replica: (window.at, told_s)}
 
 
 def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:

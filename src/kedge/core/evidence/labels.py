@@ -83,6 +83,15 @@ class Matching(Value, frozen=True, kw_only=True):
         return bool(self.labels) and bool(self.answers) and len(values) <= 2
 
 
+class UnfitLabels(Value, frozen=True):
+    """Labels that can equal no answer, for one reason: they are not judged."""
+
+    code: str
+    count: int
+    reason: str
+    """In words, with an example and what to declare instead."""
+
+
 def is_own(metric: str) -> bool:
     """Whether a metric is a function of the policy's, MODULE:NAME: it decides itself what a label means."""
     return ":" in metric

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import floor, isfinite, log, sqrt
-from typing import Any, NamedTuple
 
 from kedge.core.evidence.answers import truth
 from kedge.core.evidence.labels import answers_of
@@ -46,13 +45,14 @@ class Scored(Value, frozen=True, kw_only=True):
     """Scores that are no probability: with any, nothing is said of calibration."""
 
 
-class Figure(NamedTuple):
-    """An estimate with its 95 % interval, of so many labels."""
+class EstimatedFigure(Value, frozen=True):
+    """An estimate with its 95 % interval."""
 
     value: float
     low: float
     high: float
     labels: int
+    """Labels that it is made from."""
 
 
 def bin_of(score: float) -> int:
@@ -91,7 +91,7 @@ def counted(known: Scored, found: Iterable[tuple[float, bool]]) -> Scored:
     return Scored(bins=bins, table=kept, outside=outside)
 
 
-def auc(of: Scored) -> Figure | None:
+def auc(of: Scored) -> EstimatedFigure | None:
     """Return the area under the ROC curve; None without labels of both kinds."""
     places = [of.bins[place] for place in sorted(of.bins)]
     no, yes = sum(one for one, _ in places), sum(one for _, one in places)
@@ -116,7 +116,7 @@ def auc(of: Scored) -> Figure | None:
     return _figure(value, variance, no + yes)
 
 
-def calibration_error(of: Scored) -> Figure | None:
+def calibration_error(of: Scored) -> EstimatedFigure | None:
     """Return the mean distance of scores from how often they came true, by bins; None without labels.
 
     None as well where scores are no probabilities.
@@ -133,9 +133,9 @@ def calibration_error(of: Scored) -> Figure | None:
     return _figure(value, variance, labels)
 
 
-def _figure(value: float, variance: float, labels: int) -> Figure:
+def _figure(value: float, variance: float, labels: int) -> EstimatedFigure:
     half = Z * sqrt(variance)
-    return Figure(value, max(value - half, 0.0), min(value + half, 1.0), labels)
+    return EstimatedFigure(value, max(value - half, 0.0), min(value + half, 1.0), labels)
 
 
 def gathered(
@@ -164,13 +164,13 @@ ESTIMATES = {"auc": auc, "calibration_error": calibration_error}
 """Figures of a binary output that are shown beside the verdicts, by name."""
 
 
-def estimates(of: tuple[Scored, Scored]) -> dict[str, list[dict[str, Any] | None]]:
-    """Return every estimate of both releases as plain values; none of them where no score has a label."""
+BothFigures = tuple[EstimatedFigure | None, EstimatedFigure | None]
+"""One estimate of both releases, the measure first."""
+
+
+def estimates(of: tuple[Scored, Scored]) -> dict[str, BothFigures]:
+    """Return every estimate of both releases by name; none of them where no score has a label."""
     if not any(one.bins for one in of):
         return {}
-    found = {name: [estimate(one) for one in of] for name, estimate in ESTIMATES.items()}
-    return {
-        name: [None if one is None else one._asdict() for one in both]
-        for name, both in found.items()
-        if any(one is not None for one in both)
-    }
+    found = {name: (estimate(of[0]), estimate(of[1])) for name, estimate in ESTIMATES.items()}
+    return {name: both for name, both in found.items() if any(one is not None for one in both)}

@@ -12,19 +12,26 @@ import msgspec
 
 from kedge.core.automation import decide, rules
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.estimate import estimate, proven_after
-from kedge.core.evidence.forecast import ExpectedTraffic, detection
+from kedge.core.estimate import RolloutEstimate, estimate, proven_after
+from kedge.core.evidence.forecast import ExpectedTraffic, ForecastStep, detection
+from kedge.core.evidence.records import Correction
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.names import check_segment, get_known
 from kedge.core.time.instants import read_when
-from kedge.core.values import BUCKETS, Stage, State
+from kedge.core.values import BUCKETS, Stage, State, Value
 from kedge.engine.control.patrol import covered, fold_labels, unwritten
 from kedge.engine.recording.custom import set_fence
 from kedge.engine.recording.recorder import summary
 from kedge.engine.submission import Say
-from kedge.engine.unrecorded import unrecorded
+from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.engine.watch import Watch, comparison_of
-from kedge.operations.evidence.view import course, describe
+from kedge.operations.evidence.view import (
+    ComparisonView,
+    CoursePoint,
+    ReasonedVerdict,
+    course,
+    describe,
+)
 from kedge.system.pause import pause
 from kedge.workspace import Workplace
 
@@ -42,8 +49,61 @@ COUNTED = 100
 """Requests from which the share of failures is known well enough to plan with."""
 
 
-def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> dict[str, Any]:
-    """What is known of the rollout: what the patrol kept, and every window since.
+class CorrectedLabels(Value, frozen=True):
+    """Labels of an endpoint that were corrected."""
+
+    count: int
+    newest: tuple[Correction, ...]
+    """The newest of them, newest first."""
+
+
+class RolloutEvidence(ComparisonView, frozen=True, kw_only=True):
+    """What is known of a rollout, and of the endpoint's records. Pairs are as in ComparisonView."""
+
+    unrecorded: UnrecordedPredictions | None
+    """Null: it cannot be read."""
+    corrections: CorrectedLabels | None
+    """Null: they cannot be read."""
+
+
+class RolloutOutlook(Value, frozen=True):
+    """What a rollout waits for, by what the patrol kept last."""
+
+    decision: ReasonedVerdict
+    estimate: RolloutEstimate | None
+    """Null: it waits for nothing that time brings."""
+
+
+class PlannedStep(ForecastStep, frozen=True, kw_only=True):
+    """One canary step as it is expected."""
+
+    proven_s: float | None
+    """Seconds until a candidate that fails as often as production may go on; null: not within a month."""
+
+
+class RolloutPlan(Value, frozen=True, kw_only=True):
+    """How soon a worse candidate would be found at each canary step."""
+
+    endpoint: str
+    rate: float
+    """Requests a second."""
+    errors: float
+    """Share of requests that production fails, 0 to 1."""
+    counted: int
+    """Requests from which it is known, where it was not stated."""
+    times: float
+    """How many times as often the worse candidate fails."""
+    alpha: float
+    """The chance that a healthy candidate is rolled back."""
+    callers: int | None
+    """How many different callers there are; null: requests have no entity, for the most part."""
+    provable: int
+    """Callers of the candidate from which one without failures can be proven."""
+    steps: tuple[PlannedStep, ...]
+
+
+def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> RolloutEvidence:
+    """Return what is known of the rollout: what the patrol kept, and every window since.
 
     Raises:
         Refused: there is no such endpoint, no rollout, or `unknown_segment`.
@@ -58,15 +118,15 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
             hint=f"kedge history {endpoint} has the verdicts of earlier ones",
         )
     watch, unread = Watch(state), ""
-    beside: dict[str, Any] = {"unrecorded": None, "corrections": None}
+    lost: UnrecordedPredictions | None = None
+    corrections: CorrectedLabels | None = None
     try:
         watch = Watch(state, place.windows.kept(endpoint, comparison_of(state)))
         if watch.own is not None:
             set_fence(place.state_dir, place.fence)
         _fold_all(place, state, watch)
-        count, newest = place.records.corrections(endpoint, CORRECTIONS)
-        beside["corrections"] = {"count": count, "newest": msgspec.to_builtins(newest)}
-        beside["unrecorded"] = unrecorded(place.evidence, place.records, endpoint)
+        corrections = CorrectedLabels(*place.records.corrections(endpoint, CORRECTIONS))
+        lost = unrecorded(place.evidence, place.records, endpoint)
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
     facts = msgspec.structs.replace(
@@ -75,11 +135,13 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
     found = describe(
         state, watch, decide(state, facts), facts, segment=segment, past=_past(place, endpoint)
     )
-    return {**found, **beside}
+    return RolloutEvidence(
+        **msgspec.structs.asdict(found), unrecorded=lost, corrections=corrections
+    )
 
 
-def estimate_of(place: Workplace, state: State) -> dict[str, Any] | None:
-    """What a rollout waits for and how long, by what the patrol kept last; None where nothing can be said.
+def estimate_of(place: Workplace, state: State) -> RolloutOutlook | None:
+    """Return what a rollout waits for and how long, by what the patrol kept last; None where nothing can be said.
 
     It reads no newer window: `kedge status` is looked at each second.
     """
@@ -92,11 +154,10 @@ def estimate_of(place: Workplace, state: State) -> dict[str, Any] | None:
     except Unavailable:
         return None  # status names the fault itself
     found = decide(state, facts)
-    reckoned = estimate(state, found, facts, watch.judge, past)
-    return {
-        "decision": {"verdict": found.verdict, "code": found.code, "reason": found.reason},
-        "estimate": None if reckoned is None else msgspec.to_builtins(reckoned),
-    }
+    return RolloutOutlook(
+        ReasonedVerdict(found.verdict, found.code, found.reason),
+        estimate(state, found, facts, watch.judge, past),
+    )
 
 
 def _past(place: Workplace, endpoint: str) -> tuple[int, int]:
@@ -108,8 +169,8 @@ def _past(place: Workplace, endpoint: str) -> tuple[int, int]:
     return failed, requests
 
 
-def course_of(place: Workplace, endpoint: str, since: str) -> list[dict[str, Any]]:
-    """The course of an endpoint's evidence: windows that became minutes and hours, oldest first.
+def course_of(place: Workplace, endpoint: str, since: str) -> list[CoursePoint]:
+    """Return the course of an endpoint's evidence: windows that became minutes and hours, oldest first.
 
     Raises:
         Refused: there is no such endpoint; `bad_time`, `in_the_future`.
@@ -150,8 +211,8 @@ def plan_of(
     times: float,
     callers: int | None,
     say: Say,
-) -> dict[str, Any]:
-    """How soon a worse candidate would be found at each canary step.
+) -> RolloutPlan:
+    """Return how soon a worse candidate would be found at each canary step.
 
     `callers`: how many different callers there are; None: counted in the prediction log of the last day.
 
@@ -185,23 +246,23 @@ def plan_of(
     if callers is None:
         callers = _callers(place, state)
     traffic = ExpectedTraffic(rate=rate, errors=share, callers=callers)
-    steps = []
+    steps: list[PlannedStep] = []
     for step in state.policy.canary.steps:
         weight = round(step * BUCKETS / 100)
         found = detection(asked, traffic, times=times, weight=weight)
         proven_s = proven_after(state.policy, traffic, weight)
-        steps.append({**msgspec.to_builtins(found), "proven_s": proven_s})
-    return {
-        "endpoint": endpoint,
-        "rate": round(rate, 2),
-        "errors": share,
-        "counted": requests,
-        "times": times,
-        "alpha": asked.alpha,
-        "callers": callers,
-        "provable": PROVABLE,
-        "steps": steps,
-    }
+        steps.append(PlannedStep(**msgspec.structs.asdict(found), proven_s=proven_s))
+    return RolloutPlan(
+        endpoint=endpoint,
+        rate=round(rate, 2),
+        errors=share,
+        counted=requests,
+        times=times,
+        alpha=asked.alpha,
+        callers=callers,
+        provable=PROVABLE,
+        steps=tuple(steps),
+    )
 
 
 def _callers(place: Workplace, state: State) -> int | None:

@@ -1,19 +1,20 @@
-"""View of a rollout as plain values: the same for people, JSON and pages."""
+"""View of a rollout: what is known of it, the same for people, JSON and pages."""
 
 from __future__ import annotations
 
 from math import exp
-from typing import Any
+from typing import Literal
 
 import msgspec
 
 from kedge.core.automation import EARLY, Decision, PatrolFacts
-from kedge.core.estimate import estimate
+from kedge.core.estimate import RolloutEstimate, estimate
+from kedge.core.evidence.label_summary import LabelSummary
 from kedge.core.evidence.rollup import Roll
-from kedge.core.evidence.rules import Verdict
+from kedge.core.evidence.rules import Overall, Verdict, Word
 from kedge.core.evidence.windows import Agreement, DisagreeingPair
 from kedge.core.release.guards import next_step, on_pass, step_number
-from kedge.core.values import BUCKETS, Arm, Stage, State
+from kedge.core.values import BUCKETS, Arm, Stage, State, Value
 from kedge.engine.recording.agreement import BIN_RATIO
 from kedge.engine.watch import Watch, judged
 
@@ -21,6 +22,245 @@ WORST = 10
 """Segments that are shown, the worst first."""
 LEAST_PAIRS = 20
 """Pairs from which a segment's disagreement is ranked: below, one pair is five per cent."""
+
+
+class ComparedRelease(Value, frozen=True):
+    """One of the two releases that are compared."""
+
+    release: str
+    """Such as r2."""
+    version: str
+    """Such as v2; empty where the release is not known any more."""
+    role: Literal["production", "candidate", "previous"]
+    """What it is now: `previous` was left by a promotion."""
+
+
+class ReasonedVerdict(Value, frozen=True):
+    """What the policy makes of the evidence."""
+
+    verdict: Word
+    code: str
+    reason: str
+
+
+class MetricVerdict(Verdict, frozen=True, kw_only=True):
+    """What is known of one metric, as it is shown."""
+
+    e: float
+    """Evidence that it is worse, as an e-value: `log_e` without the logarithm."""
+
+
+class SegmentDisagreement(Value, frozen=True):
+    """How often answers differ in one segment."""
+
+    segment: str
+    pairs: int
+    disagreement: float
+    """Share of the pairs."""
+
+
+class OwnDisagreement(Value, frozen=True):
+    """How often production disagrees with itself when it is asked twice."""
+
+    pairs: int
+    disagreement: float
+    """Share of the pairs."""
+    beyond: float | None
+    """How much more often the candidate disagrees; null: there are no pairs."""
+
+
+class ScoreDecile(Value, frozen=True):
+    """How scores differ in a tenth of production's own scores."""
+
+    up_to: float
+    """The largest score in it, about."""
+    pairs: int
+    within: float
+    """Share of the pairs that agree."""
+    bias: float
+    """Mean difference, the candidate's score less production's."""
+    distance: float
+    """Mean size of the difference."""
+
+
+class DifferingOutput(Value, frozen=True):
+    """An output in which both answers differ, as text."""
+
+    output: str
+    production: str
+    candidate: str
+
+
+class DisagreementExample(Value, frozen=True):
+    """A prediction that both releases answered differently."""
+
+    id: str
+    segments: tuple[str, ...]
+    production: str
+    candidate: str
+    differs: tuple[DifferingOutput, ...]
+    """The outputs that differ, the one that is compared first."""
+
+
+class AgreementRates(Value, frozen=True, kw_only=True):
+    """How often both releases say the same."""
+
+    pairs: int
+    agreeing: int
+    missing: int
+    """Pairs without an answer of the candidate: they disagree."""
+    raw: float | None
+    """Share of the pairs that agree; null: there are none."""
+    kappa: float | None
+    """Cohen's kappa; null: no decision is yes or no, or chance alone explains all."""
+    positive: float | None
+    """Agreement on yes; null: nothing was yes."""
+    flips: int
+    """Decisions that are yes in one release only."""
+
+
+class AgreementView(AgreementRates, frozen=True, kw_only=True):
+    """How often both releases say the same, and where they do not."""
+
+    noise: OwnDisagreement | None
+    """Null: production is not asked twice."""
+    segments: tuple[SegmentDisagreement, ...]
+    """Segments in which they disagree most."""
+    deciles: tuple[ScoreDecile, ...]
+    examples: tuple[DisagreementExample, ...]
+
+
+class CandidateCoverage(Value, frozen=True, kw_only=True):
+    """What reached the candidate and what did not."""
+
+    mirrored: int
+    """Requests of which the candidate was to get a copy."""
+    copied: int
+    """Copies that it answered."""
+    share: float | None
+    """Answered copies of all; null: nothing is mirrored."""
+    routed: int
+    """Requests of the candidate's share at this step."""
+    unasked: dict[str, int]
+    """Those of them that never reached it, by cause."""
+    late: int
+    """Answers that came after the deadline: production answered these callers."""
+    lost: int
+    """Requests that could not be counted."""
+    other: int
+    """Requests whose segment was beyond the bound of a window."""
+    cut: int
+    """Callers that were beyond the bound of a window."""
+
+
+class InferenceCost(Value, frozen=True, kw_only=True):
+    """What an inference costs. Pairs are the measure, then the release that it judges."""
+
+    currency: str
+    per_inference: tuple[float | None, float | None]
+    """Mean cost; null: no cost was reported."""
+    cap: float | None = None
+    """What the judge clips a cost at; null: not known yet, or cost is not guarded, as below."""
+    clipped: tuple[int, int] | None = None
+    """Requests that were clipped at the declared `cost.max`."""
+    at_cap: tuple[int, int] | None = None
+    """Units whose mean cost is the cap, or more."""
+    units: tuple[int, int] | None = None
+    """Units that are judged."""
+    left_out: int | None = None
+    """Costs that a window had no room for."""
+
+
+class ComparisonView(Value, frozen=True, kw_only=True):
+    """What is known of two releases. Pairs are the measure, then the release that it judges."""
+
+    endpoint: str
+    stage: Stage
+    production: str
+    """The release that is the measure."""
+    candidate: str
+    """The release that is judged by it: production itself, after a promotion."""
+    weight: float
+    """Per cent of callers that the candidate answers."""
+    holdback: float
+    """Per cent of callers that the release before still answers."""
+    arms: tuple[ComparedRelease, ...]
+    by_arm: dict[str, str]
+    """Which release each arm of the prediction log is."""
+    paused: bool
+    step: int | None
+    """The canary step, from 1; 0: before the first; null: no canary."""
+    steps: int | None
+    """How many steps there are; null: no canary."""
+    next_weight: float | None
+    """Per cent at the next step; null: there is none."""
+    on_pass: str
+    """What follows when the last step, or the shadow's window, is proven."""
+    estimate: RolloutEstimate | None
+    """How long the rollout still waits; null: it waits for nothing that time brings."""
+    paired: bool
+    """Whether both releases answer the same requests: a shadow."""
+    frozen: bool
+    auto: bool
+    """Whether the patrol takes the steps."""
+    decision: ReasonedVerdict
+    overall: Overall
+    metrics: tuple[MetricVerdict, ...]
+    """Of all requests."""
+    segments: tuple[MetricVerdict, ...]
+    """The worst first."""
+    units: tuple[int, int]
+    """Requests of the whole comparison; in a shadow, pairs."""
+    requests: tuple[int, int]
+    """Requests at this step."""
+    callers: tuple[int, int]
+    """Callers at this step."""
+    restarted: str
+    """Why evidence began anew; empty: it did not."""
+    healthy_s: float
+    """Seconds of a shadow's window that were watched."""
+    step_s: float
+    """Seconds since this step began."""
+    stale_s: float
+    """Seconds since the newest request."""
+    agreement: AgreementView | None
+    """Null: both releases do not answer the same requests."""
+    coverage: CandidateCoverage
+    labels: LabelSummary
+    cost: InferenceCost | None
+    """Null: the policy declares no cost, or none was reported."""
+
+
+class CoursePart(Value, frozen=True):
+    """What was counted in one segment. Pairs are (production, candidate)."""
+
+    units: tuple[int, int]
+    bad: dict[str, tuple[int, int]]
+    """Units that went bad, by metric."""
+
+
+class CoursePoint(Value, frozen=True, kw_only=True):
+    """One minute or hour of a comparison. Pairs are (production, candidate)."""
+
+    at: int
+    """Unix seconds of its beginning."""
+    span_s: int
+    """60 or 3600."""
+    production: str
+    candidate: str
+    weight: float
+    """Per cent of callers."""
+    paired: bool
+    units: tuple[int, int]
+    bad: dict[str, tuple[int, int]]
+    """Units that went bad, by metric."""
+    agreement: float | None
+    """Share of the pairs that agree; null: there are none."""
+    coverage: float | None
+    """Share of mirrored requests that the candidate answered; null: nothing was mirrored."""
+    lost: int
+    """Requests that could not be counted."""
+    segments: dict[str, CoursePart]
 
 
 def describe(
@@ -31,8 +271,8 @@ def describe(
     *,
     segment: str | None = None,
     past: tuple[int, int] = (0, 0),
-) -> dict[str, Any]:
-    """Everything `kedge evidence` says of one rollout.
+) -> ComparisonView:
+    """Return what is known of one rollout.
 
     Args:
         state: the row.
@@ -44,69 +284,75 @@ def describe(
     """
     number, steps = step_number(state)
     step = next_step(state) if state.stage is Stage.CANARY else None
-    reckoned = estimate(state, decision, facts, watch.judge, past)
     found = [v for v in watch.verdicts() if v.metric != EARLY]
-    whole = [v for v in found if v.segment == ""]
     slices = [v for v in found if v.segment and (segment is None or v.segment == segment)]
     slices.sort(key=lambda v: -v.log_e)
-    return {
-        "endpoint": state.endpoint,
-        "stage": state.stage.value,
-        "production": f"r{judged(state)[0]}",
-        "candidate": f"r{judged(state)[1]}",
-        "weight": state.weight * 100 / BUCKETS,
-        "holdback": state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
-        "arms": _arms(state),
-        "by_arm": _by_arm(state),
-        "paused": state.paused,
-        "step": number if state.stage is Stage.CANARY else None,
-        "steps": steps if state.stage is Stage.CANARY else None,
-        "next_weight": step * 100 / BUCKETS if step is not None else None,
-        "on_pass": on_pass(state),
-        "estimate": None if reckoned is None else msgspec.to_builtins(reckoned),
-        "paired": watch.paired,
-        "frozen": state.automation.frozen,
-        "auto": state.automation.auto,
-        "decision": {"verdict": decision.verdict, "code": decision.code, "reason": decision.reason},
-        "overall": msgspec.to_builtins(facts.overall),
-        "metrics": [_verdict(v) for v in whole],
-        "segments": [_verdict(v) for v in slices[: WORST if segment is None else len(slices)]],
-        "units": list(facts.units),
-        "requests": list(facts.requests),
-        "callers": list(facts.callers),
-        "restarted": facts.restarted,
-        "healthy_s": facts.healthy_s,
-        "step_s": facts.step_s,
-        "stale_s": round(facts.stale_s, 1),
-        "agreement": _agreement(watch, segment) if watch.paired else None,
-        "coverage": {
-            "mirrored": facts.mirrored,
-            "copied": facts.copied,
-            "share": facts.copied / facts.mirrored if facts.mirrored else None,
-            "routed": facts.routed,
-            "unasked": facts.unasked,
-            "late": watch.faults.late,
-            "lost": watch.counted.get("lost", 0),
-            "other": watch.counted.get("other", 0),
-            "cut": watch.counted.get("cut", 0),
-        },
-        "labels": watch.label_summary(),
-        "cost": _cost(state, watch),
-    }
+    canary = state.stage is Stage.CANARY
+    return ComparisonView(
+        endpoint=state.endpoint,
+        stage=state.stage,
+        production=f"r{judged(state)[0]}",
+        candidate=f"r{judged(state)[1]}",
+        weight=state.weight * 100 / BUCKETS,
+        holdback=state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
+        arms=_arms(state),
+        by_arm=_by_arm(state),
+        paused=state.paused,
+        step=number if canary else None,
+        steps=steps if canary else None,
+        next_weight=step * 100 / BUCKETS if step is not None else None,
+        on_pass=on_pass(state),
+        estimate=estimate(state, decision, facts, watch.judge, past),
+        paired=watch.paired,
+        frozen=state.automation.frozen,
+        auto=state.automation.auto,
+        decision=ReasonedVerdict(decision.verdict, decision.code, decision.reason),
+        overall=facts.overall,
+        metrics=tuple(_verdict(v) for v in found if v.segment == ""),
+        segments=tuple(_verdict(v) for v in slices[: WORST if segment is None else len(slices)]),
+        units=facts.units,
+        requests=facts.requests,
+        callers=facts.callers,
+        restarted=facts.restarted,
+        healthy_s=facts.healthy_s,
+        step_s=facts.step_s,
+        stale_s=round(facts.stale_s, 1),
+        agreement=_agreement(watch, segment) if watch.paired else None,
+        coverage=_coverage(watch, facts),
+        labels=watch.label_summary(),
+        cost=_cost(state, watch),
+    )
 
 
-def _arms(state: State) -> list[dict[str, Any]]:
+def _coverage(watch: Watch, facts: PatrolFacts) -> CandidateCoverage:
+    return CandidateCoverage(
+        mirrored=facts.mirrored,
+        copied=facts.copied,
+        share=facts.copied / facts.mirrored if facts.mirrored else None,
+        routed=facts.routed,
+        unasked=facts.unasked,
+        late=watch.faults.late,
+        lost=watch.counted.get("lost", 0),
+        other=watch.counted.get("other", 0),
+        cut=watch.counted.get("cut", 0),
+    )
+
+
+def _arms(state: State) -> tuple[ComparedRelease, ...]:
     """Return the measure and the release that is judged by it, with the roles that they have now."""
-    roles = {state.production: "production", state.candidate: "candidate"}
-    return [
-        {
-            "release": f"r{number}",
-            "version": f"v{state.releases[number].version}" if number in state.releases else "",
-            "role": roles.get(number, "previous"),
-        }
+    return tuple(
+        ComparedRelease(
+            f"r{number}",
+            f"v{state.releases[number].version}" if number in state.releases else "",
+            "production"
+            if number == state.production
+            else "candidate"
+            if number == state.candidate
+            else "previous",
+        )
         for number in judged(state)
         if number is not None
-    ]
+    )
 
 
 def _by_arm(state: State) -> dict[str, str]:
@@ -114,67 +360,67 @@ def _by_arm(state: State) -> dict[str, str]:
     return {Arm.PRODUCTION.value: f"r{state.production}", Arm.CANDIDATE.value: f"r{state.compared}"}
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "metric": verdict.metric,
-        "segment": verdict.segment,
-        **{k: v for k, v in msgspec.to_builtins(verdict).items() if k not in ("metric", "segment")},
-        "e": exp(min(verdict.log_e, 700.0)),
-    }
+def _verdict(verdict: Verdict) -> MetricVerdict:
+    return MetricVerdict(
+        **msgspec.structs.asdict(verdict),
+        e=exp(min(verdict.log_e, 700.0)),
+    )
 
 
-def _cost(state: State, watch: Watch) -> dict[str, Any] | None:
-    """Cost per inference by arm, production first, in the policy's currency."""
+def _cost(state: State, watch: Watch) -> InferenceCost | None:
+    """Return the cost per inference by arm, production first, in the policy's currency."""
     spent = watch.costs.get("")
     if spent is None or state.policy.cost is None:
         return None
-    means = [sums[1] / sums[0] if sums[0] else None for sums in (spent.production, spent.candidate)]
-    figures = watch.cost_figures() or {}
-    return {"currency": state.policy.cost.currency, "per_inference": means, **figures}
+    ours, theirs = (s[1] / s[0] if s[0] else None for s in (spent.production, spent.candidate))
+    figures = watch.cost_figures()
+    return InferenceCost(
+        currency=state.policy.cost.currency,
+        per_inference=(ours, theirs),
+        **({} if figures is None else msgspec.structs.asdict(figures)),
+    )
 
 
-def course(roll: Roll) -> dict[str, Any]:
-    """One minute or hour of a comparison as plain values. Pairs are production, then candidate."""
+def course(roll: Roll) -> CoursePoint:
+    """Return one minute or hour of a comparison."""
     pairs = roll.agreement.get("", Agreement())
-    return {
-        "at": roll.at,
-        "span_s": roll.span,
-        "production": f"r{roll.production}",
-        "candidate": f"r{roll.candidate}",
-        "weight": roll.weight * 100 / BUCKETS,
-        "paired": roll.paired,
-        "units": list(roll.exposed.get("", (0, 0))),
-        "bad": {metric: list(cells.get("", (0, 0))) for metric, cells in roll.bad.items()},
-        "agreement": pairs.agreeing / pairs.pairs if pairs.pairs else None,
-        "coverage": roll.copied / roll.mirrored if roll.mirrored else None,
-        "lost": roll.lost,
-        "segments": {
-            name: {
-                "units": list(cell),
-                "bad": {
-                    metric: list(cells.get(name, (0, 0))) for metric, cells in roll.bad.items()
-                },
-            }
-            for name, cell in roll.exposed.items()
-            if name
-        },
-    }
+    whole = _part(roll, "")
+    return CoursePoint(
+        at=roll.at,
+        span_s=roll.span,
+        production=f"r{roll.production}",
+        candidate=f"r{roll.candidate}",
+        weight=roll.weight * 100 / BUCKETS,
+        paired=roll.paired,
+        units=whole.units,
+        bad=whole.bad,
+        agreement=pairs.agreeing / pairs.pairs if pairs.pairs else None,
+        coverage=roll.copied / roll.mirrored if roll.mirrored else None,
+        lost=roll.lost,
+        segments={name: _part(roll, name) for name in roll.exposed if name},
+    )
 
 
-def _noise(watch: Watch) -> dict[str, Any] | None:
-    """What production disagrees with itself (A/A), and the candidate beyond that."""
+def _part(roll: Roll, segment: str) -> CoursePart:
+    return CoursePart(
+        roll.exposed.get(segment, (0, 0)),
+        {metric: cells.get(segment, (0, 0)) for metric, cells in roll.bad.items()},
+    )
+
+
+def _noise(watch: Watch) -> OwnDisagreement | None:
+    """Return what production disagrees with itself (A/A), and the candidate beyond that."""
     asked, alike = watch.noise
     whole = watch.agreement.get("", Agreement())
     if not asked:
         return None
     own = 1 - alike / asked
     beyond = 1 - whole.agreeing / whole.pairs - own if whole.pairs else None
-    return {"pairs": asked, "disagreement": own, "beyond": beyond}
+    return OwnDisagreement(asked, own, beyond)
 
 
-def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
-    """Agreement of the pairs, and where they disagree most."""
-    whole = watch.agreement.get("", Agreement())
+def _agreement(watch: Watch, segment: str | None) -> AgreementView:
+    """Return the agreement of the pairs, and where they disagree most."""
     ranked = sorted(
         (
             (name, cell)
@@ -183,80 +429,72 @@ def _agreement(watch: Watch, segment: str | None) -> dict[str, Any]:
         ),
         key=lambda item: item[1].agreeing / item[1].pairs,
     )
-    return {
-        **rates(whole),
-        "noise": _noise(watch),
-        "segments": [
-            {"segment": name, "pairs": cell.pairs, "disagreement": 1 - cell.agreeing / cell.pairs}
+    return AgreementView(
+        **msgspec.structs.asdict(rates(watch.agreement.get("", Agreement()))),
+        noise=_noise(watch),
+        segments=tuple(
+            SegmentDisagreement(name, cell.pairs, 1 - cell.agreeing / cell.pairs)
             for name, cell in ranked[:WORST]
-        ],
-        "deciles": deciles(watch.scores),
-        "examples": [_example(one) for one in watch.examples[:5]],
-    }
+        ),
+        deciles=deciles(watch.scores),
+        examples=tuple(_example(one) for one in watch.examples[:5]),
+    )
 
 
-def _example(one: DisagreeingPair) -> dict[str, Any]:
+def _example(one: DisagreeingPair) -> DisagreementExample:
     """Return a pair that disagrees, with the outputs in which it does."""
-    return {
-        "id": one.id,
-        "segments": list(one.segments),
-        "production": one.production,
-        "candidate": one.candidate,
-        "differs": [msgspec.structs.asdict(each) for each in one.differs],
-    }
+    return DisagreementExample(
+        one.id,
+        one.segments,
+        one.production,
+        one.candidate,
+        tuple(DifferingOutput(**msgspec.structs.asdict(each)) for each in one.differs),
+    )
 
 
-def rates(of: Agreement) -> dict[str, Any]:
-    """Raw agreement, Cohen's kappa and positive agreement of paired decisions.
+def rates(of: Agreement) -> AgreementRates:
+    """Return raw agreement, Cohen's kappa and positive agreement of paired decisions.
 
     Raw agreement alone misleads where yes is rare. Two unrelated models that say yes once in a
     hundred agree in 98 %, with a kappa of 0 (Cohen 1960; positive agreement: Fleiss 1981).
     A pair whose copy is missing disagrees in all three.
     """
     n = of.pairs
-    shown: dict[str, Any] = {
-        "pairs": n,
-        "agreeing": of.agreeing,
-        "missing": of.missing,
-        "raw": of.agreeing / n if n else None,
-        "kappa": None,
-        "positive": None,
-        "flips": of.only_production + of.only_candidate,
-    }
+    kappa = positive = None
     yes = 2 * of.both + of.only_production + of.only_candidate
     if yes and n:
-        shown["positive"] = 2 * of.both / (yes + of.missing)
+        positive = 2 * of.both / (yes + of.missing)
         ours = (of.both + of.only_production) / n
         theirs = (of.both + of.only_candidate) / n
         chance = ours * theirs + (1 - ours) * (1 - theirs)
         if chance < 1:
-            shown["kappa"] = ((of.both + of.neither) / n - chance) / (1 - chance)
-    return shown
+            kappa = ((of.both + of.neither) / n - chance) / (1 - chance)
+    return AgreementRates(
+        pairs=n,
+        agreeing=of.agreeing,
+        missing=of.missing,
+        raw=of.agreeing / n if n else None,
+        kappa=kappa,
+        positive=positive,
+        flips=of.only_production + of.only_candidate,
+    )
 
 
-def deciles(scores: dict[int, tuple[int, int, float, float]]) -> list[dict[str, Any]]:
-    """Differences by tenth of production's own score, from the fixed bins."""
+def deciles(scores: dict[int, tuple[int, int, float, float]]) -> tuple[ScoreDecile, ...]:
+    """Return differences by tenth of production's own score, from the fixed bins."""
     total = sum(cell[0] for cell in scores.values())
-    found: list[dict[str, Any]] = []
-    n = within = 0
+    found: list[ScoreDecile] = []
+    done = n = within = 0
     apart = size = 0.0
     for bin_ in sorted(scores):
         cell = scores[bin_]
         n, within, apart, size = n + cell[0], within + cell[1], apart + cell[2], size + cell[3]
-        done = sum(item["pairs"] for item in found) + n
-        if n and done >= total * (len(found) + 1) / 10:
-            found.append(
-                {
-                    "up_to": _upper(bin_),
-                    "pairs": n,
-                    "within": within / n,
-                    "bias": apart / n,
-                    "distance": size / n,
-                }
-            )
+        if n and done + n >= total * (len(found) + 1) / 10:
+            found.append(ScoreDecile(_upper(bin_), n, within / n, apart / n, size / n))
+            done += n
             n = within = 0
             apart = size = 0.0
-    return found
+    return tuple(found)
 
 
 def _upper(bin_: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -37,7 +37,7 @@ from kedge.engine.recording.own_loss import own_loss
 from kedge.engine.submission import Say
 from kedge.engine.watch import Watch
 from kedge.operations.evidence.read import state_of
-from kedge.operations.evidence.view import describe
+from kedge.operations.evidence.view import ComparisonView, describe
 from kedge.operations.progress import Progress
 from kedge.operations.releases import release_of
 from kedge.operations.replay.model import BATCH, INCOMPLETE, answered, batches, loaded, merges
@@ -49,9 +49,18 @@ if TYPE_CHECKING:
 LABELS = 20_000
 
 
+class ReplayedComparison(ComparisonView, frozen=True, kw_only=True):
+    """What the log says of a release that was asked again. Pairs are as in ComparisonView."""
+
+    replayed: int
+    """Predictions that were asked again, and answered."""
+    incomplete: int
+    """Predictions left out: some rows of their request are not in the log."""
+
+
 def replay_of(
     place: Workplace, endpoint: str, text: str, since: str, *, online: Online, say: Say
-) -> dict[str, Any]:
+) -> ReplayedComparison:
     """Ask a release what was logged, and judge its answers against those that were given.
 
     Args:
@@ -110,11 +119,11 @@ def replay_of(
     _fold_labels(place, asked, watch, answers, now)
     watch.end()
     facts = watch.facts(now)
-    return {
-        **describe(asked, watch, decide(asked, facts), facts),
-        "replayed": len(answers),
-        "incomplete": incomplete,
-    }
+    return ReplayedComparison(
+        **msgspec.structs.asdict(describe(asked, watch, decide(asked, facts), facts)),
+        replayed=len(answers),
+        incomplete=incomplete,
+    )
 
 
 async def _ask(

@@ -12,7 +12,7 @@ from kedge.core.stored.roster import Tally
 from kedge.core.values import State
 from kedge.engine.libraries import find_differences
 from kedge.engine.pins import read_pins
-from kedge.engine.unrecorded import unrecorded
+from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.inspection.independence import release_mark
 from kedge.operations.evidence.read import estimate_of
 from kedge.operations.status.view import describe
@@ -42,7 +42,8 @@ def _waits(place: Workplace, endpoint: str) -> dict[str, Any]:
         state = place.ledger.read().states.get(endpoint)
     except Unavailable:
         return {}
-    return (estimate_of(place, state) if state is not None else None) or {}
+    found = estimate_of(place, state) if state is not None else None
+    return {} if found is None else {"decision": found.decision, "estimate": found.estimate}
 
 
 def status_without_estimates(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
@@ -94,7 +95,7 @@ def status_without_estimates(place: Workplace, endpoint: str | None) -> list[dic
 
 def _observed(
     place: Workplace, state: State
-) -> tuple[tuple[Tally, ...], list[str], str, dict[str, Any] | None]:
+) -> tuple[tuple[Tally, ...], list[str], str, UnrecordedPredictions | None]:
     """What was counted of an endpoint, what is kept aside, why that cannot be read, and what left no record.
 
     A full disk hides no state.
