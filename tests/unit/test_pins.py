@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -18,7 +17,7 @@ from kedge.core.release.commands import (
     RolledBack,
 )
 from kedge.core.values import Policy, State
-from kedge.engine.pins import HostDisk, Pin, write_atomically
+from kedge.engine.pins import HostDisk, Pin
 from kedge.testing.samples import AT, endpoint, release, run
 
 ONE = run(endpoint(release(1), release(2), release(3)), Promote(1))
@@ -165,23 +164,7 @@ def test_a_configured_row_can_be_pinned_too(disk: HostDisk) -> None:
     assert pinned(disk, state=configured).state.policy.back_window == "3d"
 
 
-# ---------------------------------------------------------------- files
-
-
-def test_a_file_is_replaced_whole_and_leaves_no_other_behind(tmp_path: Path) -> None:
-    """Its folder is made when it is missing."""
-    path = tmp_path / "new" / "file.json"
-    write_atomically(path, b"one")
-    write_atomically(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    """A full disk must not cost the last state."""
-    path = tmp_path / "file.json"
-    write_atomically(path, b"one")
-    (tmp_path / f".file.json.{os.getpid()}").mkdir()
-    with pytest.raises(OSError):  # noqa: PT011 - whichever the system says
-        write_atomically(path, b"two")
-    assert path.read_bytes() == b"one"
+def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    disk = HostDisk(tmp_path / "new")
+    disk.remember("w0", TWO)
+    assert [p.name for p in (tmp_path / "new" / "replicas" / "w0").iterdir()] == ["flights.json"]

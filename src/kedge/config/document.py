@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tomllib
 from collections.abc import Collection
@@ -14,6 +13,7 @@ from typing import Any
 from kedge.config.contacts import is_group
 from kedge.core.errors import Refused
 from kedge.core.values import UNNAMED_OWNER
+from kedge.system.durable import write_atomically
 
 SCHEMA_NAME = "kedge.schema.json"
 """In the state directory: what editors check kedge.toml by."""
@@ -125,17 +125,8 @@ def write(path: Path, text: str) -> None:
         OSError: it cannot be written.
     """
     target = path.resolve()
-    new = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with new.open("w", encoding="utf-8", newline="") as file:
-            if target.exists():
-                os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o600
+    write_atomically(target, text.encode(), mode=mode)
 
 
 def owner_from_git() -> tuple[str, str]:

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.system.durable import replacing
+
 LATE_AFTER_MIN = 15.0
 NO_LABEL = -1
 STRINGS = ("origin", "dest", "carrier")
@@ -115,9 +117,8 @@ def load(cache: Path | None = None) -> Flights:
             gc.enable()
     if stored is not None:
         stored.parent.mkdir(parents=True, exist_ok=True)
-        partial = stored.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **arrays)
-        partial.replace(stored)  # a load that is interrupted never leaves half a cache
+        with replacing(stored, durable=False, via=stored.with_suffix(".partial.npz")) as partial:
+            np.savez(partial, allow_pickle=False, **arrays)
     return _flights(arrays)
 
 

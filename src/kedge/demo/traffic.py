@@ -38,6 +38,7 @@ import numpy as np
 from kedge.demo import flights as data
 from kedge.demo.pace import MOST_WAITING, Pace
 from kedge.demo.scorecard import quality
+from kedge.system.durable import write_atomically
 from kedge.system.terminal import show_json
 
 ENDPOINT = "flights"
@@ -295,9 +296,8 @@ class Traffic:
             return
         self._dice.shuffle(lines)
         self._files += 1
-        partial = folder / f"{self._files:04d}.partial"
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        partial.rename(partial.with_suffix(".jsonl"))
+        told = folder / f"{self._files:04d}.jsonl"
+        write_atomically(told, "".join(f"{line}\n" for line in lines).encode(), durable=False)
 
     def totals(self) -> dict[str, Any]:
         """Count everything that was sent so far."""

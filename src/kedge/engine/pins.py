@@ -23,6 +23,7 @@ from kedge.core.release.commands import AnyEvent, Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
+from kedge.system.durable import write_atomically
 from kedge.system.files import list_aside, set_aside
 
 if TYPE_CHECKING:
@@ -54,19 +55,9 @@ class Pin(Value, frozen=True):
         return _decided(row, self.command, at)
 
 
-def write_atomically(path: Path, raw: bytes, *, durable: bool = True) -> None:
-    """Replace a file's content; a crash leaves the old or the new, never half.
-
-    `durable` also survives a power cut, for the price of a disk's flush.
-    """
+def _write(path: Path, raw: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, raw, durable=durable)
 
 
 class Apart(Value, frozen=True):
@@ -98,7 +89,7 @@ class HostDisk:
         rollback that they remember. After a power cut the ledger, which is flushed, is there.
         """
         path = self._replicas / replica / f"{state.endpoint}.json"
-        write_atomically(path, encode(state), durable=False)
+        _write(path, encode(state), durable=False)
 
     def set_aside_unreadable(self, replica: str) -> list[str]:
         """Rename what this replica keeps and cannot be read; the new names. Its writer calls it."""
@@ -120,7 +111,7 @@ class HostDisk:
 
     def remember_head(self, replica: str, head: Head) -> None:
         """Keep the newest entry of the ledger that a replica followed."""
-        write_atomically(self._replicas / replica / HEAD, encode(head), durable=False)
+        _write(self._replicas / replica / HEAD, encode(head), durable=False)
 
     def heads(self) -> dict[str, Head]:
         """The newest entry that each replica of this host followed; without files that cannot be read."""
@@ -154,7 +145,7 @@ class HostDisk:
 
     def set_apart(self, one: Apart) -> None:
         """Have a release run in a process on this host from now on, whatever it was made for."""
-        write_atomically(self._apart_dir / f"{one.endpoint}-r{one.release}.json", encode(one))
+        _write(self._apart_dir / f"{one.endpoint}-r{one.release}.json", encode(one))
 
     def forgive(self, endpoint: str, release: int, code: str) -> None:
         """Let a release run where it was made to run, when it was set apart for this reason."""
@@ -219,7 +210,7 @@ class HostDisk:
 
     def write(self, pin: Pin) -> None:
         """Put a pin in force."""
-        write_atomically(self.pins_dir / f"{pin.endpoint}.json", encode(pin))
+        _write(self.pins_dir / f"{pin.endpoint}.json", encode(pin))
 
     def unpin(self, endpoint: str) -> bool:
         """End a pin; False when there was none."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from enum import StrEnum
@@ -18,6 +17,7 @@ import msgspec
 
 from kedge.core.errors import Refused
 from kedge.engine.relief import process_of
+from kedge.system.locks import open_lock, try_lock
 
 NAME = "supervisor.lock"
 SIZE = 4096
@@ -88,9 +88,9 @@ class SupervisorLock:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(self.descriptor)):
                 return
-        fresh = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fresh = open_lock(path)
         try:
-            if not _take(fresh, fcntl.LOCK_EX):
+            if not try_lock(fresh):
                 raise BlockingIOError(errno.EAGAIN, "another kedge up holds the lock", str(path))
             os.dup2(fresh, self.descriptor, inheritable=False)
         finally:
@@ -109,13 +109,10 @@ def one_supervisor(state_dir: Path, inherited: int | None = None) -> Iterator[Su
     Raises:
         Refused: another supervisor runs on this state directory.
     """
-    if inherited is None:
-        descriptor = os.open(state_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    else:
-        descriptor = os.dup(inherited)
+    descriptor = open_lock(state_dir / NAME) if inherited is None else os.dup(inherited)
     lock = SupervisorLock(descriptor)
     try:
-        if not _take(descriptor, fcntl.LOCK_EX):
+        if not try_lock(descriptor):
             raise Refused(
                 f"kedge up already runs on {state_dir}",
                 code="already_running",
@@ -135,17 +132,9 @@ def read(state_dir: Path) -> Record | None:
     except FileNotFoundError:
         return None
     try:
-        return None if _take(descriptor, fcntl.LOCK_SH) else _read(descriptor)
+        return None if try_lock(descriptor, shared=True) else _read(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _take(descriptor: int, how: int) -> bool:
-    try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read(descriptor: int) -> Record:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from kedge.core.errors import BadConfig, BadRequest
+from kedge.system.durable import write_atomically
 
 SECRET = "secret"
 """File in the state directory, of mode 0600: one token, for kedge's own commands."""
@@ -86,13 +87,7 @@ def make_secret(state_dir: Path) -> None:
     path = state_dir / SECRET
     if read_secret(state_dir):
         return
-    made = path.with_name(f".{SECRET}-{os.getpid()}")
-    made.unlink(missing_ok=True)
-    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(os.urandom(32).hex().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    made.replace(path)
+    write_atomically(path, os.urandom(32).hex().encode() + b"\n")
 
 
 def read_secret(state_dir: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from kedge.core.values import Value
 from kedge.engine.submission import Say
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
+from kedge.system.durable import replacing
 from kedge.tabular.parquet import database, load_duckdb
 from kedge.tabular.quotes import first_line, quoted
 from kedge.workspace import Workplace
@@ -166,16 +166,12 @@ def _lines(path: Path, items: Iterable[dict[str, Any]]) -> int:
 
 def _copy(db: Any, source: Path, labels: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    partial = to.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with replacing(to, durable=False) as partial:
         db.execute(  # the paths are ours, and quoted
             f"COPY (SELECT * FROM {_table(source, COLUMNS)} AS rows"  # noqa: S608
             f" LEFT JOIN {_table(labels, OUTCOME)} AS labels USING (id)"
             f' ORDER BY "at", id) TO {quoted(partial)} (FORMAT parquet, COMPRESSION zstd)'
         )
-        partial.replace(to)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _table(path: Path, columns: dict[str, str]) -> str:

@@ -46,16 +46,18 @@ def wait_for_lock(handle: int) -> None:
 
 
 @contextmanager
-def lock_file(path: Path, within_s: float = 0.0) -> Iterator[bool]:
-    """Lock a file, and yield whether that succeeded within so many seconds.
+def lock_file(path: Path, within_s: float | None = 0.0) -> Iterator[bool]:
+    """Lock a file, and yield whether that succeeded within so many seconds; None: however long.
 
     Raises:
         OSError: it cannot be opened or locked.
     """
     handle = open_lock(path)
     try:
+        if within_s is None:
+            wait_for_lock(handle)
         taken = try_lock(handle)
-        for _ in range(0 if taken else round(within_s / LOOK_S)):
+        for _ in range(0 if taken or within_s is None else round(within_s / LOOK_S)):
             pause(LOOK_S)
             if taken := try_lock(handle):
                 break

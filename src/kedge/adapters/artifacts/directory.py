@@ -12,15 +12,13 @@ releases the lock of an owner that has ended, and the next copy removes what it 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +28,9 @@ import msgspec
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.core.values import FileEntry, Proof
+from kedge.system.durable import sync, sync_all, write_atomically
 from kedge.system.files import walk
+from kedge.system.locks import open_lock, try_lock
 from kedge.system.reserve import get_free, get_reserve
 
 MOST_FILES = 10_000
@@ -81,8 +81,8 @@ class DirectoryArtifacts:
             copy = temporary / "artifact"
             files = tuple(_Copying(self._root, found).run(copy / "files"))
             digest = codec.fingerprint(files)
-            _write(copy / "manifest.json", codec.canonical(files))
-            _sync_files(copy / "files" / entry.path for entry in files)
+            write_atomically(copy / "manifest.json", codec.canonical(files))
+            sync_all(copy / "files" / entry.path for entry in files)
             _sync_tree(copy)
             copy.chmod(0o700)
             self._install(copy, digest)
@@ -132,17 +132,17 @@ class DirectoryArtifacts:
             copy.rename(home)
         except OSError:
             self.verify(digest)  # another process was first with the same bytes
-        _sync(self._root)
+        sync(self._root)
 
     def _replace(self, home: Path, copy: Path) -> None:
         """Swap damaged bytes for sound ones. For an instant there are none: also a failure."""
         if (home / "proof.json").is_file():
             shutil.copyfile(home / "proof.json", copy / "proof.json")
-            _sync_files([copy / "proof.json"])
-            _sync(copy)
+            sync_all([copy / "proof.json"])
+            sync(copy)
         home.rename(copy.with_name("damaged"))
         copy.rename(home)
-        _sync(self._root)
+        sync(self._root)
 
     def path(self, digest: str) -> Path:
         """Where the files are, unverified.
@@ -214,9 +214,9 @@ class DirectoryArtifacts:
         """Keep the golden rows beside the files; replaces those that are there, whole."""
         home = self.path(digest).parent
         with self._writing(), self._temporary() as temporary:
-            _write(temporary / "proof.json", codec.encode(proof))
-            (temporary / "proof.json").replace(home / "proof.json")
-            _sync(home)
+            via = temporary / "proof.json"
+            write_atomically(home / "proof.json", codec.encode(proof), via=via)
+            sync(home)
 
     def proof(self, digest: str) -> Proof:
         """The golden rows.
@@ -260,10 +260,8 @@ class DirectoryArtifacts:
                 self._sweep_unlocked(path, now)
                 continue
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            except BlockingIOError:
-                continue  # its owner lives
+                if try_lock(handle):  # otherwise its owner lives
+                    shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(handle)
 
@@ -458,14 +456,14 @@ def _no_room(root: Path, size: int, free: int) -> Unavailable:
 def _lock(directory: Path) -> int | None:
     """Take the owner's lock of a new temporary directory; None where a sweep was faster."""
     try:
-        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_lock(directory / "lock")
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), (directory / "lock").stat()):
+        own = os.fstat(handle)
+        if try_lock(handle) and os.path.samestat(own, (directory / "lock").stat()):
             return handle
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         pass
     except BaseException:
         os.close(handle)
@@ -482,30 +480,8 @@ def _is(path: Path, entry: FileEntry) -> bool:
         return hashlib.file_digest(reader, "sha256").hexdigest() == entry.sha256
 
 
-def _write(path: Path, raw: bytes) -> None:
-    with path.open("wb") as writer:
-        writer.write(raw)
-        writer.flush()
-        os.fsync(writer.fileno())
-
-
-def _sync_files(paths: Iterable[Path]) -> None:
-    """Make files durable. One after the other, 20,000 of them would wait for the disk 20,000 times."""
-    with ThreadPoolExecutor(_SYNCERS) as pool:
-        for _ in pool.map(_sync, paths):
-            pass
-
-
 def _sync_tree(directory: Path) -> None:
     for _, entry in walk(directory):
         if entry.is_dir(follow_symlinks=False):
-            _sync(Path(entry.path))
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(Path(entry.path))
+    sync(directory)

@@ -12,7 +12,6 @@ Also reads what is materialised: Parquet or CSV files, as columns.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,8 @@ from kedge.core.features.generations import Run
 from kedge.core.features.schema import Schema
 from kedge.core.keys import spell
 from kedge.core.time.instants import ISO, SPELLINGS
+from kedge.system.durable import replacing, sync
+from kedge.system.locks import wait_for_lock
 from kedge.tabular.parquet import (
     ColumnKind,
     database,
@@ -80,17 +81,15 @@ class OfflineLog:
             for leftover in folder.glob(f"*{_PARTIAL}"):
                 leftover.unlink()
             path = folder / f"{_micros(end):020d}.parquet"
-            partial = path.with_suffix(_PARTIAL)
-            with database(KEEPING) as db:
+            via = path.with_suffix(_PARTIAL)
+            with replacing(path, via=via) as partial, database(KEEPING) as db:
                 db.register("given", given)
                 db.execute(
                     # Every name and value in it is quoted.
                     f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608
                     f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{kedge: {quoted(told)}}})"
                 )
-            _sync(partial)
-            partial.replace(path)
-            _sync(folder)
+            sync(folder)
         return len(next(iter(given.values())))
 
     def ends(self, run: Run) -> tuple[float, ...]:
@@ -215,7 +214,7 @@ class OfflineLog:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            wait_for_lock(handle)
             yield folder
         finally:
             os.close(handle)
@@ -344,14 +343,6 @@ def _faults(doing: str, where: Path) -> Iterator[None]:
 
 def _files(paths: Sequence[Path]) -> str:
     return f"read_parquet([{', '.join(map(quoted, paths))}])"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---------------------------------------------------------------- columns

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -12,39 +10,26 @@ from pathlib import Path
 from urllib.parse import quote
 
 from kedge.core.errors import Unavailable
-from kedge.system.pause import pause
+from kedge.system.durable import replacing
+from kedge.system.locks import lock_file
 from kedge.system.reserve import NO_SPACE, get_free, is_short
 
 BUSY_S = 30.0
 """How long a writer waits for another."""
-LOOK_S = 0.02
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Be the only one who writes; the lock of a process that dies is gone with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _wait(handle, path)
+    with lock_file(path, within_s=BUSY_S) as taken:
+        if not taken:
+            raise Unavailable(
+                f"another process has been writing to {path.parent} for {BUSY_S:g} s",
+                code="records_busy",
+                hint="try again",
+            )
         yield
-    finally:
-        os.close(handle)
-
-
-def _wait(handle: int, path: Path) -> None:
-    for _ in range(int(BUSY_S / LOOK_S)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pause(LOOK_S)
-        else:
-            return
-    raise Unavailable(
-        f"another process has been writing to {path.parent} for {BUSY_S:g} s",
-        code="records_busy",
-        hint="try again",
-    )
 
 
 def refuse_when_short(directory: Path) -> None:
@@ -124,10 +109,12 @@ def make(path: Path, tables: str) -> None:
     new = path.with_name(f"{path.name}.new")
     for stale in (f"{new}", f"{new}-wal", f"{new}-shm", f"{path}-wal", f"{path}-shm"):
         Path(stale).unlink(missing_ok=True)
-    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+    with (
+        replacing(path, durable=False, via=new),
+        closing(sqlite3.connect(new, isolation_level=None)) as connection,
+    ):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(tables)
-    new.rename(path)
 
 
 def damaged(error: sqlite3.DatabaseError) -> bool:

@@ -12,7 +12,7 @@ more than that, because every frame is checked.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from itertools import count as numbers_from
@@ -27,6 +27,7 @@ from zlib import crc32
 import msgspec
 
 from kedge.core.evidence.records import JoinRow
+from kedge.system.locks import try_lock
 
 OPEN, CLOSED, NEW = ".open", ".rows", ".new"
 BOUND = 256 << 20
@@ -159,7 +160,8 @@ class Spool:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         handle = os.open(new, flags, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(handle):
+                raise BlockingIOError(errno.EAGAIN, "another process holds its lock", str(new))
             self._path = new.rename(new.with_suffix(OPEN))
         except OSError:
             os.close(handle)
@@ -238,7 +240,8 @@ def _abandoned(path: Path) -> bool:
     try:
         if path.suffix == NEW and not _dead(path):
             return False  # between being made and being locked
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(handle):
+            return False
         there, held = path.stat(), os.fstat(handle)
     except OSError:
         return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from kedge.core import codec
 from kedge.core.values import Beginning
+from kedge.system.durable import write_atomically
 
 NAME = "BEGINNING"
 
@@ -19,9 +19,7 @@ def write_beginning(database: Path, beginning: Beginning) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = database.with_name(f".{NAME}.{os.getpid()}")
-    temporary.write_bytes(codec.encode(beginning))
-    temporary.replace(database.with_name(NAME))
+    write_atomically(database.with_name(NAME), codec.encode(beginning), durable=False)
 
 
 def read_beginning(database: Path) -> Beginning | None:

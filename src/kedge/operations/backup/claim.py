@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kedge.core.errors import Refused
+from kedge.system.locks import lock_file
 
 
 @contextmanager
@@ -30,17 +29,12 @@ def claim(
     """
     check()
     lock.parent.mkdir(mode=0o700, exist_ok=True)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(told, code=code, hint="wait for it") from None
+    with lock_file(lock) as taken:
+        if not taken:
+            raise Refused(told, code=code, hint="wait for it")
         try:
             check()
         except Refused:
             release()
             raise
         yield
-    finally:
-        os.close(handle)

@@ -39,9 +39,9 @@ from kedge.operations.backup.manifest import (
     Manifest,
     finish,
     measure,
-    sync,
     write_manifest,
 )
+from kedge.system.durable import sync
 from kedge.system.files import tighten, walk
 from kedge.system.reserve import is_short
 from kedge.workspace import Workplace, actor, host_name

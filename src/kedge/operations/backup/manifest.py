@@ -9,10 +9,8 @@ DIR/manifest.json    written last: a backup without one was interrupted
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -21,6 +19,7 @@ from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.stored.head import Head
 from kedge.core.values import Value
+from kedge.system.durable import sync, sync_all, write_atomically
 from kedge.system.files import PRIVATE_UMASK, walk
 
 MANIFEST = "manifest.json"
@@ -107,13 +106,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         OSError: it cannot be written.
     """
     raw = codec.encode(Sealed(codec.fingerprint(manifest), manifest))
-    new = directory / f"{MANIFEST}.new"
-    with new.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(directory / MANIFEST)
+    write_atomically(directory / MANIFEST, raw, via=directory / f"{MANIFEST}.new")
     sync(directory)
 
 
@@ -223,19 +216,4 @@ def finish(directory: Path) -> None:
         mode = stat.S_IMODE(path.lstat().st_mode)
         if mode & PRIVATE_UMASK:
             path.chmod(mode & ~PRIVATE_UMASK)
-    with ThreadPoolExecutor(_SYNCERS) as pool:
-        for _ in pool.map(sync, [*entries, directory]):
-            pass
-
-
-def sync(path: Path) -> None:
-    """Make one file or directory durable.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_all([*entries, directory])

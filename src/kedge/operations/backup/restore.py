@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -35,8 +35,8 @@ from kedge.operations.backup.manifest import (
     check_files,
     finish,
     read_manifest,
-    sync,
 )
+from kedge.system.durable import sync, write_atomically
 from kedge.system.reserve import get_free
 from kedge.workspace import Workplace, actor
 
@@ -279,15 +279,7 @@ def _write_config(source: Path, config: Path) -> bool:
     if config.exists() or not (source / CONFIG).exists():
         return False
     config.parent.mkdir(parents=True, exist_ok=True)
-    new = config.with_name(f".{config.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(source / CONFIG, new)
-        new.chmod(0o600)
-        sync(new)
-        new.replace(config)
-    finally:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
+    write_atomically(config, (source / CONFIG).read_bytes())
     sync(config.parent)
     return True
 

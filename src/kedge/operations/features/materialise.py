@@ -7,7 +7,6 @@ not computed again, and writing a slice again changes nothing.
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -41,6 +40,7 @@ from kedge.core.time.durations import seconds
 from kedge.core.time.instants import iso
 from kedge.operations.features.staleness import mark_in, patience_of, view_of
 from kedge.operations.progress import Progress
+from kedge.system.locks import lock_file
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.lookup import keys_of, pack
 from kedge.workspace import Workplace
@@ -154,15 +154,13 @@ class Feeder:
         """Two at once could write an older slice over a newer one."""
         folder = self._place.state_dir / OFFLINE_DIR
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with lock_file(folder / "lock") as taken:
+            if not taken:
                 raise Refused(
                     "another process is materialising here already",
                     code="materialise_busy",
                     hint="wait for it, or end it: it goes on where it was",
-                ) from None
+                )
             yield
 
     def _feed(

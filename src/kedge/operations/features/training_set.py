@@ -7,11 +7,10 @@ by key is joined as of that time, the verified bundle that serves makes the feat
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +32,7 @@ from kedge.inspection.independence import merges
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.operations.releases import transform_of
+from kedge.system.durable import replacing
 from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
 from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 from kedge.transforms.authoring import spec_of
@@ -523,10 +523,9 @@ def _picked(schema: Schema, names: Mapping[str, str], kept: list[str]) -> str:
 
 def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
     """Write the file, whole; what it says of itself has the digest of what it holds."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
+        with replacing(out) as partial, tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
             # Written twice: the digest is of what a reader will find, and stands in the file.
             first = Path(scratch) / "data.parquet"
             db.execute(
@@ -541,18 +540,12 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
                 f"COPY (SELECT * FROM read_parquet({quoted(first)})) TO {quoted(partial)} "  # noqa: S608
                 f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{KEY}: {quoted(said)}}})"
             )
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(out)
     except (OSError, load_duckdb().Error) as error:
         raise Refused(
             f"{out} cannot be written: {first_line(error)}",
             code="export_failed",
             hint="name a place with room, with --out",
         ) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return told
 
 

@@ -10,7 +10,6 @@ by a shell that waits for nothing but its end. If that is killed too, the next p
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from kedge.core.readiness import DAY_S, PROOF_S, Proven
 from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import ModelVersion, Release, State
+from kedge.system.locks import lock_file
 from kedge.workspace import Workplace
 
 FOLDER = "proving"
@@ -89,7 +89,7 @@ def prove(
     """
     folder = place.state_dir / FOLDER
     began = place.clock.unix()
-    with _alone(folder, place):
+    with _alone(folder):
         # Another process may have made one while this one waited.
         filed = proven_of(place, state, number)
         oldest = began if again else place.clock.unix() - PROOF_S
@@ -197,27 +197,20 @@ def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, Any]]:
 
 
 @contextmanager
-def _alone(folder: Path, place: Workplace) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of the folder, and take away what killed provers left in it.
 
     Raises:
         Refused: `proof_busy`: another process has held it for too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        until = place.clock.monotonic() + BUSY_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if place.clock.monotonic() >= until:
-                    raise Refused(
-                        f"another proof has been under way for {BUSY_S:.0f} s",
-                        code="proof_busy",
-                        hint="try again; kedge history shows what came of it",
-                    ) from None
-                place.clock.sleep(0.1)
+    with lock_file(folder / "lock", within_s=BUSY_S) as taken:
+        if not taken:
+            raise Refused(
+                f"another proof has been under way for {BUSY_S:.0f} s",
+                code="proof_busy",
+                hint="try again; kedge history shows what came of it",
+            )
         for left in folder.iterdir():
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kedge.system.durable import sync
 from kedge.system.reserve import get_free
 
 SIZE = 1024 * 1024
@@ -21,9 +22,8 @@ class Ballast:
 
     def make(self) -> None:
         """Write it, durably. Random bytes, because a file system may compress zeros away."""
-        with self._path.open("wb", buffering=0) as file:
-            file.write(os.urandom(SIZE))
-            os.fsync(file.fileno())
+        self._path.write_bytes(os.urandom(SIZE))
+        sync(self._path)
 
     def free(self) -> bool:
         """Give its space back. False when it has none to give."""

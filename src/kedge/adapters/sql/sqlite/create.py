@@ -15,7 +15,6 @@ Each has a directory of its own, so that a watch on one wakes no process for ano
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -32,7 +31,9 @@ from kedge.adapters.sql.sqlite.version import dbapi, sqlite_version_fault
 from kedge.adapters.sql.tables import EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Beginning
+from kedge.system.durable import replacing, sync
 from kedge.system.files import set_aside
+from kedge.system.locks import lock_file
 
 __all__ = [
     "EVIDENCE_DIR",
@@ -73,8 +74,8 @@ def create(state_dir: Path) -> None:
         Ballast(making / "ballast").make()
         (making / "CREATED").write_text("kedge made a ledger here; see docs on restoring one\n")
         for file in making.iterdir():
-            _fsync(file)
-        _fsync(making)
+            sync(file)
+        sync(making)
         # A directory cannot be renamed onto one with something in it: the race has one winner.
         making.rename(home)
     except OSError:
@@ -82,7 +83,7 @@ def create(state_dir: Path) -> None:
         raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    _fsync(state_dir)
+    sync(state_dir)
 
 
 def complete(home: Path) -> None:
@@ -217,8 +218,7 @@ def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
 
 def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(path.parent / ".lock", within_s=None):
         why = kept = ""
         if os.path.lexists(path):
             why = _find_fault(path, name, metadata)
@@ -228,16 +228,18 @@ def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
             why = "it was gone"
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
-        _blank(new)
-        database = Database(new, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
-        database.write(metadata.create_all)
-        database.close()
-        if os.path.lexists(path):
-            kept = set_aside(path, "-wal", "-shm")
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-        write_beginning(path, Beginning(at=new.stat().st_mtime, why=why, kept=kept))
-        new.replace(path)
+        with replacing(path, durable=False, via=new):
+            _blank(new)
+            database = Database(
+                new, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL"
+            )
+            database.write(metadata.create_all)
+            database.close()
+            if os.path.lexists(path):
+                kept = set_aside(path, "-wal", "-shm")
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            write_beginning(path, Beginning(at=new.stat().st_mtime, why=why, kept=kept))
 
 
 def _find_fault(path: Path, name: str, metadata: MetaData) -> str:
@@ -269,11 +271,3 @@ def _blank(path: Path) -> None:
         raw.execute("PRAGMA journal_mode=WAL")
     finally:
         raw.close()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
