@@ -447,7 +447,6 @@ UNCLEANED = {
     "cli/outcomes.py": 1,
     "cli/rollback.py": 2,
     "cli/serve.py": 1,
-    "cli/setup.py": 2,
     "cli/status.py": 1,
     "cli/submit.py": 2,
 }

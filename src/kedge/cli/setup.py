@@ -12,7 +12,7 @@ from kedge.cli.config import schema_text
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import Port
-from kedge.cli.text.report import audience_text
+from kedge.cli.text.setup import applied_text, audience_text, doctor_text
 from kedge.core.stored.head import read_head
 from kedge.operations.doctor import DoctorReport, examine, forget_replica
 from kedge.operations.endpoints import DeclaredEndpoint, add_endpoint, begin_endpoint, write_schema
@@ -83,11 +83,7 @@ def _named(path: Path) -> str:
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
     done = apply_policies(context.place(), context.settings)
-    lines = [
-        f"{name}: {diff[0]}" if len(diff) == 1 else "\n  ".join([f"{name}:", *diff])
-        for name, diff in one_line(done.changed).items()
-    ]
-    context.out(done, "\n".join(lines) or "nothing changed")
+    context.out(done, applied_text(one_line(done)) or "nothing changed")
 
 
 @click.command()
@@ -117,10 +113,7 @@ def doctor(
     known = [read_head(text) for text in heads]
     findings = examine(context.state_dir, context.config, known, accept_ledger)
     report = DoctorReport(all(finding.ok for finding in findings), tuple(findings))
-    lines = [
-        f"{'ok  ' if f.ok else 'BAD '} {f.check}: {f.detail}" for f in one_line(report.findings)
-    ]
-    context.out(report, "\n".join(lines))
+    context.out(report, doctor_text(one_line(report)))
     if not report.ok:
         context.say("hint: kedge help repair says what to do about each finding")
         sys.exit(REFUSED)

@@ -9,7 +9,7 @@ from kedge.core.release import commands as r
 from kedge.core.stored.head import SHORT
 from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import iso
-from kedge.core.values import BUCKETS, Policy, Proof
+from kedge.core.values import BUCKETS, Proof
 from kedge.engine.submission import Receipt
 
 
@@ -132,22 +132,6 @@ def _noted(note: Note) -> str:
             return f"alert {body['alert']} ({body['key']}) goes on as another one"
         case Note(kind=kind, body=body):
             return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
-
-
-def audience_text(policy: Policy) -> str:
-    """Say what an endpoint's audience asks of a candidate, and how to choose otherwise."""
-    window, pairs = policy.shadow.window, policy.shadow.min_pairs
-    if policy.audience == "customer":
-        return (
-            f"audience customer: a canary is refused until the candidate passed its shadow window "
-            f'(shadow.window {window}, shadow.min_pairs {pairs:,}); audience = "internal" lets a'
-            " canary come first"
-        )
-    return (
-        "audience internal: a canary may come before a passed shadow window; "
-        f'audience = "customer" refuses that until one passed (shadow.window {window},'
-        f" shadow.min_pairs {pairs:,})"
-    )
 
 
 def drill_story(body: dict[str, Any]) -> str:
