@@ -51,6 +51,15 @@ COLUMNS = {
 OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labelled_at": "DOUBLE"}
 
 
+class ExportedLabel(Value, frozen=True):
+    """A label as the files have it."""
+
+    id: str
+    label: object
+    label_version: str
+    labelled_at: float
+
+
 class ExportedLog(Value, frozen=True):
     """What an export of the prediction log wrote."""
 
@@ -132,12 +141,12 @@ def _path(to: Path, endpoint: str, hour: int) -> Path:
     return to / endpoint / f"{at:%Y-%m-%d}" / f"{at:%H}.parquet"
 
 
-def _plain(row: JoinRow) -> dict[str, Any]:
+def _plain(row: JoinRow) -> dict[str, object]:
     found = {name: getattr(row, name) for name in COLUMNS if name != "inputs"}
     return {**found, "inputs": msgspec.msgpack.decode(row.inputs) if row.inputs else None}
 
 
-def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[dict[str, Any]]:
+def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[ExportedLabel]:
     before, cursor = -1, 0
     while cursor > before:
         # What cannot be read is passed over, so that a short batch need not be the last one.
@@ -145,15 +154,15 @@ def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[dict[str,
         cursor, found = place.records.labels(endpoint, cursor, LABELS)
         for one in found:
             if one.row.at >= begin:
-                yield {
-                    "id": one.row.id,
-                    "label": one.outcome.value,
-                    "label_version": one.outcome.label_version,
-                    "labelled_at": one.joined_at,
-                }
+                yield ExportedLabel(
+                    id=one.row.id,
+                    label=one.outcome.value,
+                    label_version=one.outcome.label_version,
+                    labelled_at=one.joined_at,
+                )
 
 
-def _lines(path: Path, items: Iterable[dict[str, Any]]) -> int:
+def _lines(path: Path, items: Iterable[object]) -> int:
     """Append JSON lines; numbers that JSON has no word for become null. Return how many."""
     count = 0
     encode = msgspec.json.Encoder().encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -12,12 +12,21 @@ from kedge.core.bounds import is_within
 from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import KedgeError
 from kedge.core.stored.roster import Member
-from kedge.core.values import State
+from kedge.core.values import State, Value
 from kedge.engine.submission import Probe, replicas
 from kedge.gateway.auth import read_secret
 from kedge.workspace import Workplace
 
 PROBE_TIMEOUT_S = 2.0
+
+
+class ProbedColumn(Value, frozen=True):
+    """One column of a request with a single row, as the gateway takes it."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[object]
 
 
 def probe(place: Workplace) -> Probe:
@@ -62,7 +71,7 @@ def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | N
     return msgspec.json.encode({"id": "kedge-probe", "inputs": _first_row(state, proof.inputs)})
 
 
-def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _first_row(state: State, inputs: Mapping[str, Sequence[object]]) -> list[ProbedColumn]:
     """The first row that the gateway takes, as tensors; the very first where it takes none."""
     sent = [field for field in state.fields if field.name in inputs]
     rows = range(len(inputs[sent[0].name])) if sent else range(0)
@@ -74,14 +83,7 @@ def _first_row(state: State, inputs: dict[str, list[Any]]) -> list[dict[str, Any
             row = inputs[field.name][first]
             shape = [1, *(len(row) if isinstance(row, list) else size for size in field.shape)]
             data = row if isinstance(row, list) else [row]
-            tensors.append(
-                {
-                    "name": field.name,
-                    "shape": shape,
-                    "datatype": OIP_DTYPES[field.dtype],
-                    "data": data,
-                }
-            )
+            tensors.append(ProbedColumn(field.name, shape, OIP_DTYPES[field.dtype], data))
     return tensors
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -115,7 +114,7 @@ def apply_policies(place: Workplace, settings: Settings) -> AppliedPolicies:
     return AppliedPolicies(changed)
 
 
-def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, Any]]:
+def _as_shown(state: State, policy: Policy) -> tuple[dict[str, object], dict[str, object]]:
     """The policies before and after as plain values, with both contracts by the name of a field.
 
     A contract that is left out stays what it is, so it is no difference.
@@ -130,7 +129,7 @@ def _as_shown(state: State, policy: Policy) -> tuple[dict[str, Any], dict[str, A
     )
 
 
-def _by_name(fields: tuple[Field, ...]) -> dict[str, Any]:
+def _by_name(fields: tuple[Field, ...]) -> dict[str, str]:
     return {field.name: _described(field) for field in fields}
 
 
@@ -145,7 +144,7 @@ def _described(field: Field) -> str:
     return f"{field.dtype}{list(field.shape) or ''}{null}{''.join(said)}"
 
 
-def difference(old: Any, new: Any, place: str = "") -> list[str]:
+def difference(old: object, new: object, place: str = "") -> list[str]:
     """What changed between two plain values: one line a leaf."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
@@ -159,6 +158,6 @@ def difference(old: Any, new: Any, place: str = "") -> list[str]:
     return [] if old == new else [f"{place}: {_spelled(old)} -> {_spelled(new)}"]
 
 
-def _spelled(value: Any) -> str:
+def _spelled(value: object) -> str:
     """Return a value of a policy as JSON, which is close to what kedge.toml has."""
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
