@@ -23,7 +23,12 @@ from e2e.test_features_ahead import DELAYS, write_source
 from kedge.core.release.commands import Promote, Shadow
 
 SOURCE = f"{Path(kedge.__file__).parent}/"
-WHEN_DUE = {"adapters/sql/creation.py", "adapters/sql/sqlite/faults.py", "core/automation.py"}
+WHEN_DUE = {
+    "adapters/sql/creation.py",
+    "adapters/sql/sqlite/faults.py",
+    "core/automation.py",
+    "system/locks.py",
+}
 """What a worker passes once a second by itself: it writes its counts, and makes evidence.db."""
 SAMPLED = {
     ("core/values.py", "State.stratum"),
