@@ -238,7 +238,10 @@ class Site:
         """What `kedge status` says."""
         from kedge.operations.status.read import status_without_estimates  # noqa: PLC0415 - as above
 
-        return status_without_estimates(self.workplace, endpoint)[0]
+        found: dict[str, Any] = msgspec.to_builtins(
+            status_without_estimates(self.workplace, endpoint)[0]
+        )
+        return found
 
     def workers(self) -> list[int]:
         """The gateway workers that are in the roster."""

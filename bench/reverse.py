@@ -22,7 +22,7 @@ from common import SERVER_CPU as CPU
 from common import Bench, interval, on, quantile, spread
 from kedge_site import Site, post, until
 from loadgen import OneCaller, OpenLoad, failures, within
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 if TYPE_CHECKING:
     from kedge.core.release.commands import AnyCommand
@@ -47,11 +47,10 @@ def sampled(site: Site, percent: float) -> AnyCommand:
 
 def counted(site: Site) -> dict[str, Any]:
     """What was copied so far, and what came of it."""
-    from kedge.engine.recording.recorder import summary  # noqa: PLC0415 - as above
+    from kedge.engine.recording.counts import summary  # noqa: PLC0415 - as above
 
-    told: dict[str, Any] = summary([*site.workplace.evidence.tallies(ENDPOINT)])
-    found: dict[str, Any] = told["shadow"]
-    return found
+    told = summary(site.workplace.evidence.tallies(ENDPOINT))
+    return asdict(told.shadow)
 
 
 def callers(kind: str, site: Site, body: bytes) -> Load:

@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 from common import LOAD_CPU, Bench, interval, place, quantile, spread
 from kedge_site import Site
 from loadgen import OpenLoad, Record, failures, within
 
 from kedge.core.release.commands import Abort, Shadow
-from kedge.engine.recording.recorder import summary
+from kedge.engine.recording.counts import summary
 
 RATE = 300.0
 SETTLE_S = 0.3
@@ -209,6 +210,6 @@ def measure_all(
     tallies = site.workplace.evidence.tallies(endpoint)
     for case in CASES:
         mine = [tally for tally in tallies if tally.salt in salts[case]]
-        found[case]["counted"] = summary(mine)["shadow"]
+        found[case]["counted"] = msgspec.structs.asdict(summary(mine).shadow)
     worst = max(CASES, key=lambda case: float(found[case]["ratio"]))
     bench.detail["shadow"] = {**found, "worst": {"candidate": worst, **found[worst]}}

@@ -11,7 +11,7 @@ import pytest
 
 from contract.sql_world import POLICY, World, at, world
 from kedge.adapters.records.spool import Spool
-from kedge.cli.text.endpoints import status_text
+from kedge.cli.text.status import status_text
 from kedge.core.codec import fingerprint
 from kedge.core.diagnosis.findings import Cause
 from kedge.core.evidence.records import JoinRow, Outcome
@@ -403,17 +403,14 @@ def test_status_says_what_a_rollout_waits_for_by_what_the_patrol_kept(tmp_path: 
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500, auto=True))
     (empty,) = status_of(site.place, "flights")
-    assert (empty["estimate"].seconds, empty["estimate"].cause) == (None, "no_traffic")
+    assert empty.estimate is not None
+    assert (empty.estimate.seconds, empty.estimate.cause) == (None, "no_traffic")
     for _ in range(3):
         site.pass_time(2, units=400)
         site.look()
     site.patrol._keep(force=True)
     (found,) = status_of(site.place, "flights")
-    assert (found["auto"], found["step"], found["steps"], found["next_weight"]) == (
-        True,
-        1,
-        2,
-        50.0,
-    )
-    assert found["estimate"].waits_for in ("errors.doubled", "requests")
+    assert (found.auto, found.step, found.steps, found.next_weight) == (True, 1, 2, 50.0)
+    assert found.estimate is not None
+    assert found.estimate.waits_for in ("errors.doubled", "requests")
     assert "step 1 of 2, automatic" in status_text(found)

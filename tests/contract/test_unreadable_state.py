@@ -240,7 +240,7 @@ def test_a_file_of_a_replica_that_cannot_be_read_is_kept(tmp_path: Path) -> None
     assert disk.remembered()["flights"] == site.row()
     (told,) = (
         fault
-        for fault in status_of(Workplace(site.state_dir), "flights")[0]["faults"]
+        for fault in status_of(Workplace(site.state_dir), "flights")[0].faults
         if "kept" in fault
     )
     assert name in told
@@ -255,7 +255,7 @@ def test_pins_that_cannot_be_read_are_shown_and_stop_neither_status_nor_doctor(
     place = Workplace(site.state_dir)
     (place.disk.pins_dir / "flights.json").mkdir(parents=True)
     told = "the pins of this host cannot be read"
-    assert any(told in fault for fault in status_of(place, "flights")[0]["faults"])
+    assert any(told in fault for fault in status_of(place, "flights")[0].faults)
     findings = examine(site.state_dir, tmp_path / "kedge.toml")
     (pins,) = (one for one in findings if one.check == "pins")
     assert not pins.ok
@@ -377,7 +377,7 @@ def test_status_names_what_is_kept_by_endpoint(tmp_path: Path) -> None:
     site.patrol._keep(force=True)
     judged_by_newer(site)
     site.look(site.fresh("patrol@next"))
-    faults = status_of(Workplace(site.world.state_dir), "flights")[0]["faults"]
+    faults = status_of(Workplace(site.world.state_dir), "flights")[0].faults
     (told,) = (fault for fault in faults if "kept" in fault)
     assert f"{comparison_of(site.world.row())}.unreadable-" in told
 

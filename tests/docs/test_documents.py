@@ -52,7 +52,6 @@ UNDECLARED = {
     "features status",
     "features training-set",
     "freeze",
-    "list",
     "pause",
     "promote",
     "register",
@@ -61,7 +60,6 @@ UNDECLARED = {
     "set-weight",
     "shadow",
     "speed",
-    "status",
     "thaw",
     "versions",
 }

@@ -11,6 +11,7 @@ from kedge.core.release.commands import Promote, Shadow
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Arm
 from kedge.engine.recording.counter import BOUND, ROWS
+from kedge.engine.recording.counts import ArmLatency, CanaryCounts, summary
 from kedge.engine.recording.observation import Observation
 from kedge.engine.recording.recorder import (
     MAX_US,
@@ -19,7 +20,6 @@ from kedge.engine.recording.recorder import (
     latency_bin,
     quantile_us,
     size_of,
-    summary,
 )
 from kedge.engine.request import Request
 from kedge.testing.samples import endpoint, release, run
@@ -147,16 +147,15 @@ def test_what_several_replicas_counted_is_added_up() -> None:
     one = msgspec.structs.replace(tally(requests__production=3, keyless=1), latency={"a": {5: 1}})
     two = msgspec.structs.replace(tally(requests__production=4), latency={"a": {5: 2, 6: 1}})
     told = summary([one, two])
-    assert told["requests"] == {"production": 7}
-    assert told["keyless"] == 1
-    assert told["latency_us"] == {"a": {"p50": 5, "p99": 6, "n": 4}}
+    assert told.requests == {"production": 7}
+    assert told.keyless == 1
+    assert told.latency_us == {"a": ArmLatency(p50=5, p99=6, n=4)}
 
 
 def test_nothing_counted_is_no_agreement_and_no_coverage() -> None:
     """None, never a hundred per cent: no data is never a pass."""
-    shadow = summary([])["shadow"]
-    assert isinstance(shadow, dict)
-    assert (shadow["agreement"], shadow["coverage"], shadow["pairs"]) == (None, None, 0)
+    shadow = summary([]).shadow
+    assert (shadow.agreement, shadow.coverage, shadow.pairs) == (None, None, 0)
 
 
 def test_a_shadow_that_is_dropped_late_or_failing_is_told_apart() -> None:
@@ -175,7 +174,7 @@ def test_a_shadow_that_is_dropped_late_or_failing_is_told_apart() -> None:
             )
         ]
     )
-    assert told["shadow"] == {
+    assert msgspec.to_builtins(told.shadow) == {
         "requests": 10,
         "answered": 4,
         "pairs": 8,
@@ -203,16 +202,16 @@ def test_a_canary_was_asked_also_when_production_answered_instead() -> None:
             )
         ]
     )
-    assert told["canary"] == {"requests": 8, "failovers": 3, "unasked": 1}
-    assert told["failovers_by_cause"] == {"breaker_open": 1, "model_late": 2}
+    assert told.canary == CanaryCounts(requests=8, failovers=3, unasked=1)
+    assert told.failovers_by_cause == {"breaker_open": 1, "model_late": 2}
 
 
 def test_refusals_and_errors_are_counted_by_their_code() -> None:
     """And a tester's requests apart."""
     told = summary([tally(refused__wrong_dtype=2, errors__production=1, asked=4)])
-    assert told["refused"] == {"wrong_dtype": 2}
-    assert told["errors"] == {"production": 1}
-    assert told["asked"] == 4
+    assert told.refused == {"wrong_dtype": 2}
+    assert told.errors == {"production": 1}
+    assert told.asked == 4
 
 
 def test_production_is_timed_by_the_size_of_the_request() -> None:

@@ -7,14 +7,14 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from kedge.cli.text.endpoints import status_text
 from kedge.cli.text.report import story
+from kedge.cli.text.status import status_text
 from kedge.core.release import commands as r
 from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Policy, State
-from kedge.operations.status.view import describe
+from kedge.operations.status.view import HostPin, describe
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 
@@ -213,14 +213,16 @@ def test_faults_stand_at_the_end_each_on_its_line() -> None:
 def test_a_pin_and_its_drift_are_told_with_the_way_out() -> None:
     """By whom, since when, and why."""
     item = describe(TWO, (member(),), (), {}, now=NOW)
-    pin = {
-        "serves": "r1",
-        "by": "ada",
-        "at": AT,
-        "reason": "",
-        "drift": "another command came first",
-    }
-    text = status_text({**item, "pin": pin})
+    pin = HostPin(
+        serves="r1",
+        left_epoch=TWO.epoch,
+        row_epoch=TWO.epoch,
+        by="ada",
+        reason="",
+        at=AT,
+        drift="another command came first",
+    )
+    text = status_text(msgspec.structs.replace(item, pin=pin))
     assert f"PINNED      to r1 by ada at {AT}: no reason" in text
     assert "DRIFT       another command came first; kedge unpin flights" in text
 

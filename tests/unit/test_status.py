@@ -1,4 +1,4 @@
-"""What `kedge status` says, as plain values."""
+"""What `kedge status` says, as its document has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kedge.cli.text.endpoints import status_text
+from kedge.cli.text.status import status_text
 from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.release.needs import Need
@@ -16,7 +16,7 @@ from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Placement, State
 from kedge.engine.pins import Pin
 from kedge.engine.submission import SILENT_S, Unready, lacking
-from kedge.operations.status.view import WINDOW_OVER, describe, lacks_of
+from kedge.operations.status.view import WINDOW_OVER, EndpointStatus, describe, lacks_of
 from kedge.testing.samples import AT, endpoint, release, run
 
 NOW = datetime.fromisoformat(AT).timestamp() + 60
@@ -52,9 +52,11 @@ def told(
     now: float = NOW,
     pin: Pin | None = None,
 ) -> dict[str, Any]:
-    return describe(
+    found = describe(
         state, members or (member(),), tallies, {} if pin is None else {"flights": pin}, now=now
     )
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
+    return plain
 
 
 def tally(state: State, replica: str = "w0", **counts: int) -> Tally:
@@ -86,6 +88,8 @@ def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
         "runtime": "inline",
         "features": "flight/1#1",
         "digest": "sha256:model-2",
+        "rows": "independent",
+        "libraries": [],
     }
     assert told()["previous"]["release"] == "r1"
 
@@ -93,7 +97,9 @@ def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
 def test_everything_can_be_written_as_json() -> None:
     """For every stage."""
     for state in (endpoint(), ONE, TWO, CANARY, run(TWO, Shadow(3)), run(TWO, Rollback())):
-        assert msgspec.json.decode(msgspec.json.encode(told(state)))["endpoint"] == "flights"
+        found = describe(state, (member(),), (), {}, now=NOW)
+        raw = msgspec.json.encode(found)
+        assert msgspec.json.encode(msgspec.json.decode(raw, type=EndpointStatus)) == raw
 
 
 def test_an_endpoint_without_a_release_is_shown_all_the_same() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -268,10 +267,10 @@ TWO = run(endpoint(release(1), release(2), release(3)), Promote(1), Promote(2, o
 )
 def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, then: str) -> None:
     item = status(state, (), (), {}, now=0.0)
-    assert rollout_lines(SimpleNamespace(**item, estimate=None, decision=None), 66) == [line]
-    assert next_text(SimpleNamespace(**item)) == then  # type: ignore[arg-type]
+    assert rollout_lines(item, 66) == [line]
+    assert next_text(item) == then
     estimate = told(UnmetCondition("errors", 600.0, margin=1.0))
-    estimated = rollout_lines(SimpleNamespace(**item, estimate=estimate), 66)
+    estimated = rollout_lines(change(item, estimate=estimate), 66)
     text = " ".join(estimated)
     assert (
         f"about 10 min more at 60 requests/s to show that errors are not doubled; then {then}"
@@ -282,7 +281,7 @@ def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, 
 
 def test_what_is_settled_has_no_rollout() -> None:
     assert TWO.stage is Stage.SETTLED
-    assert rollout_lines(SimpleNamespace(**status(TWO, (), (), {}, now=0.0)), 66) == []
+    assert rollout_lines(status(TWO, (), (), {}, now=0.0), 66) == []
 
 
 # ---------------------------------------------------------------- plan and layout

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import click
 
 from kedge.cli.context import Context, prints, repeat, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
-from kedge.cli.text.endpoints import list_text, status_text
 from kedge.cli.text.history import history_text, is_noise
+from kedge.cli.text.status import list_text, status_text
 from kedge.core.stored.ledger import Entry
 from kedge.operations.status.read import status_of
+from kedge.operations.status.view import EndpointStatus
 from kedge.system.terminal import clear, one_line
 from kedge.workspace import Workplace
 
@@ -24,10 +24,11 @@ NONE_YET = "no endpoint yet: kedge apply"
 @endpoint(every=True)
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 @verb
+@prints(EndpointStatus | list[EndpointStatus])
 def status(context: Context, endpoint: str | None, watch: bool) -> None:
     """Show what is live, what can take over, and what is wrong."""
 
-    def whole(found: list[dict[str, Any]]) -> str:
+    def whole(found: list[EndpointStatus]) -> str:
         return "\n".join(map(status_text, found))
 
     _show(context, endpoint, list_text if endpoint is None else whole, watch=watch)
@@ -36,6 +37,7 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
 @click.command("list")
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 @verb
+@prints(list[EndpointStatus])
 def list_endpoints(context: Context, watch: bool) -> None:
     """List the endpoints, one line each."""
     _show(context, None, list_text, watch=watch)
@@ -44,7 +46,7 @@ def list_endpoints(context: Context, watch: bool) -> None:
 def _show(
     context: Context,
     endpoint: str | None,
-    text: Callable[[list[dict[str, Any]]], str],
+    text: Callable[[list[EndpointStatus]], str],
     *,
     watch: bool,
 ) -> None:

@@ -230,7 +230,7 @@ def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:
 
 def _endpoint_faults(place: Workplace, name: str) -> list[str]:
     try:
-        return [str(fault) for fault in status_without_estimates(place, name)[0]["faults"]]
+        return [*status_without_estimates(place, name)[0].faults]
     except KedgeError as error:
         return [str(error)]
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from kedge.cli.text.layout import rate, rough, span, wrap
 from kedge.core.estimate import RolloutEstimate, UnmetCondition
 from kedge.core.values import Stage
-
-if TYPE_CHECKING:
-    from kedge.operations.evidence.view import ComparisonView
-
+from kedge.operations.evidence.view import ComparisonView
+from kedge.operations.status.view import EndpointStatus
 
 WHAT = {
     "errors": "errors are",
@@ -103,7 +100,7 @@ def part_text(part: UnmetCondition) -> str:
     return rough(part.seconds)
 
 
-def next_text(found: ComparisonView) -> str:
+def next_text(found: ComparisonView | EndpointStatus) -> str:
     """Return what follows when the present step or window is proven."""
     to = "production" if found.next_weight is None else f"{found.next_weight:g} %"
     if found.stage == Stage.SHADOW:
@@ -119,7 +116,7 @@ def next_text(found: ComparisonView) -> str:
     return f"kedge promote {found.endpoint} (to {to})"
 
 
-def rollout_lines(found: Any, width: int) -> list[str]:
+def rollout_lines(found: EndpointStatus, width: int) -> list[str]:
     """Return what `kedge status` says of a rollout: its step, who walks it, what it waits for."""
     if found.stage not in (Stage.CANARY, Stage.SHADOW):
         return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
+from typing import Literal
 
 from kedge.core.contract import lacking
 from kedge.core.release.commands import (
@@ -175,7 +176,7 @@ def next_step(state: State) -> int | None:
     return next((step for step in steps if step > state.weight), None)
 
 
-def on_pass(state: State) -> str:
+def on_pass(state: State) -> Literal["ask", "promote"]:
     """What the policy does when a shadow's window, or the last canary step, is proven."""
     policy = state.policy.shadow if state.stage is Stage.SHADOW else state.policy.canary
     return policy.on_pass

@@ -6,7 +6,6 @@ Apart from `verbs`, because it needs NumPy, and a rollback must not wait for tha
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 import msgspec
 
@@ -20,8 +19,8 @@ from kedge.core.names import check_segment, get_known
 from kedge.core.time.instants import read_when
 from kedge.core.values import BUCKETS, Stage, State, Value
 from kedge.engine.control.patrol import covered, fold_labels, unwritten
+from kedge.engine.recording.counts import summary
 from kedge.engine.recording.custom import set_fence
-from kedge.engine.recording.recorder import summary
 from kedge.engine.submission import Say
 from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.engine.watch import Watch, comparison_of
@@ -286,6 +285,6 @@ def _callers(place: Workplace, state: State) -> int | None:
 
 def _answered(place: Workplace, endpoint: str) -> tuple[int, int]:
     """Requests that were answered, and those that production failed."""
-    counts: Any = summary(list(place.evidence.tallies(endpoint)))
-    failed = sum(counts["errors"].values())
-    return sum(counts["requests"].values()) + failed, failed
+    counts = summary(place.evidence.tallies(endpoint))
+    failed = sum(counts.errors.values())
+    return sum(counts.requests.values()) + failed, failed

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from msgspec.structs import replace
 
 from kedge.config.locate import find_deletion
 from kedge.core.errors import Unavailable
 from kedge.core.names import get_known
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
-from kedge.core.values import State
+from kedge.core.values import Stage, State
 from kedge.engine.libraries import find_differences
 from kedge.engine.pins import read_pins
 from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.inspection.independence import release_mark
 from kedge.operations.evidence.read import estimate_of
-from kedge.operations.status.view import describe
+from kedge.operations.status.view import EndpointStatus, LiveRelease, ReadinessStatus, describe
 from kedge.workspace import Workplace
 
 OPEN_ALERTS = 200
 """Open alerts of one endpoint that status shows at most."""
 
 
-def status_of(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
+def status_of(place: Workplace, endpoint: str | None) -> list[EndpointStatus]:
     """Return the status of one endpoint, or of all; without the ledger, as this host remembers it.
 
     Raises:
         Refused: there is no such endpoint.
     """
-    found = status_without_estimates(place, endpoint)
-    for item in found:
-        item.update(estimate=None, decision=None)
-        if item["candidate"] is not None and item["stage"] in ("canary", "shadow"):
-            item.update(_waits(place, item["endpoint"]))
-    return found
+    return [_with_estimate(place, item) for item in status_without_estimates(place, endpoint)]
 
 
-def _waits(place: Workplace, endpoint: str) -> dict[str, Any]:
-    """Return what a rollout waits for; without the ledger nothing is said of it."""
+def _with_estimate(place: Workplace, item: EndpointStatus) -> EndpointStatus:
+    """Return a status with what its rollout waits for; without the ledger nothing is said of it."""
+    if item.candidate is None or item.stage not in (Stage.CANARY, Stage.SHADOW):
+        return item
     try:
-        state = place.ledger.read().states.get(endpoint)
+        state = place.ledger.read().states.get(item.endpoint)
     except Unavailable:
-        return {}
+        return item
     found = estimate_of(place, state) if state is not None else None
-    return {} if found is None else {"decision": found.decision, "estimate": found.estimate}
+    if found is None:
+        return item
+    return replace(item, estimate=found.estimate, decision=found.decision)
 
 
-def status_without_estimates(place: Workplace, endpoint: str | None) -> list[dict[str, Any]]:
+def status_without_estimates(place: Workplace, endpoint: str | None) -> list[EndpointStatus]:
     """Return the status of one endpoint, or of all; without the ledger, as this host remembers it.
 
     Raises:
@@ -62,41 +61,49 @@ def status_without_estimates(place: Workplace, endpoint: str | None) -> list[dic
             raise fault from (None if fault is error else error)
     if endpoint is not None:
         get_known(states, endpoint)
-    found = []
+    names = sorted(states) if endpoint is None else [endpoint]
+    return [_read(place, states[name], lost) for name in names]
+
+
+def _read(place: Workplace, state: State, lost: str) -> EndpointStatus:
+    """Return the status of one endpoint; `lost` is why the ledger cannot be read."""
     pins, unpinned = read_pins(place.disk)
-    for name in sorted(states) if endpoint is None else [endpoint]:
-        members = place.roster.members()
-        tallies, aside, unread, missing = _observed(place, states[name])
-        open_ = place.alerts.listed(name, over=False, limit=OPEN_ALERTS) if not lost else ()
-        item = describe(
-            states[name], members, tallies, pins, now=place.clock.unix(), alerts=open_, aside=aside
-        )
-        for part, number in (
-            ("production", states[name].production),
-            ("candidate", states[name].candidate),
-        ):
-            if item[part] is not None and number is not None:
-                release = states[name].releases[number]
-                item[part]["rows"] = release_mark(place.artifacts, release)
-                item[part]["libraries"] = find_differences(place.artifacts, release.model_digest)
-        item["unrecorded"] = missing
-        item["readiness"] = None if lost else _readiness(place, name)
-        if lost:
-            item["faults"].insert(
-                0, f"the ledger cannot be read ({lost}): this is what the host remembers"
-            )
-        if unread:
-            item["faults"].append(f"the evidence cannot be read ({unread})")
-        if unpinned:
-            item["faults"].append(unpinned)
-        found.append(item)
-    return found
+    members = place.roster.members()
+    tallies, aside, unread, missing = _observed(place, state)
+    open_ = place.alerts.listed(state.endpoint, over=False, limit=OPEN_ALERTS) if not lost else ()
+    item = describe(
+        state, members, tallies, pins, now=place.clock.unix(), alerts=open_, aside=aside
+    )
+    first = (
+        (f"the ledger cannot be read ({lost}): this is what the host remembers",) if lost else ()
+    )
+    last = (f"the evidence cannot be read ({unread})",) if unread else ()
+    return replace(
+        item,
+        production=_inspected(place, state, item.production),
+        candidate=_inspected(place, state, item.candidate),
+        unrecorded=missing,
+        readiness=None if lost else _readiness(place, state.endpoint),
+        faults=(*first, *item.faults, *last, *filter(None, [unpinned])),
+    )
+
+
+def _inspected(place: Workplace, state: State, live: LiveRelease | None) -> LiveRelease | None:
+    """Return a live release with what its artifacts say of it."""
+    if live is None:
+        return None
+    release = state.releases[int(live.release.removeprefix("r"))]
+    return replace(
+        live,
+        rows=release_mark(place.artifacts, release),
+        libraries=find_differences(place.artifacts, release.model_digest),
+    )
 
 
 def _observed(
     place: Workplace, state: State
 ) -> tuple[tuple[Tally, ...], list[str], str, UnrecordedPredictions | None]:
-    """What was counted of an endpoint, what is kept aside, why that cannot be read, and what left no record.
+    """Return what was counted, what is kept aside, why that cannot be read, and what left no record.
 
     A full disk hides no state.
     """
@@ -109,13 +116,12 @@ def _observed(
         return tallies, [], f"{error.code}: {error}", None
 
 
-def _readiness(place: Workplace, endpoint: str) -> dict[str, Any] | None:
-    """What was filed last of an endpoint's readiness; None: no check has run yet."""
+def _readiness(place: Workplace, endpoint: str) -> ReadinessStatus | None:
+    """Return what was stored last of an endpoint's readiness; None: no check has run yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
         if isinstance(entry.event, Note):
-            return {
-                "ready": entry.event.body.get("ready"),
-                "at": entry.at,
-                "failed": entry.event.body.get("failed", []),
-            }
+            body = entry.event.body
+            return ReadinessStatus(
+                ready=body.get("ready", False), at=entry.at, failed=tuple(body.get("failed", ()))
+            )
     return None

@@ -1,24 +1,229 @@
-"""Status: what is live, ready, counted and wrong, as plain values: the same for people, JSON and pages."""
+"""Status view: what is live, ready, counted and wrong, the same for people, JSON and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import msgspec
 
 from kedge.core.alerts.alerts import Alert
+from kedge.core.estimate import RolloutEstimate
 from kedge.core.release.guards import next_step, on_pass, promised, step_number
 from kedge.core.release.needs import needs
 from kedge.core.release.ways_back import returned
-from kedge.core.stored.roster import Member, Tally
-from kedge.core.values import BUCKETS, Release, Stage, State
+from kedge.core.stored.roster import Member, ProcessFault, Tally
+from kedge.core.values import BUCKETS, Field, Placement, Release, RowsMark, Stage, State, Value
 from kedge.engine.pins import Pin
-from kedge.engine.recording.recorder import summary
+from kedge.engine.recording.counts import CanaryCounts, CountSummary, ShadowCounts, summary
 from kedge.engine.submission import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
+from kedge.engine.unrecorded import UnrecordedPredictions
+from kedge.operations.evidence.view import ReasonedVerdict
 
 WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
 """Why a replica is cold that does not hold a way back any more, as the policy has it."""
+
+
+class ReleaseSummary(Value, frozen=True, kw_only=True):
+    """A release in short."""
+
+    release: str
+    """Its name: r3."""
+    version: str
+    """The model's version: v2."""
+    model: str
+    flavour: str
+    runtime: Placement
+    features: str | None
+    """What its features are made by, such as flight/1#4; null: the model has no schema."""
+    digest: str
+    """Of the model."""
+
+
+class LiveRelease(ReleaseSummary, frozen=True, kw_only=True):
+    """A release that is asked now."""
+
+    rows: RowsMark = "independent"
+    """Whether the answer to a row depends on the rows beside it."""
+    libraries: tuple[str, ...] = ()
+    """A sentence for each library that has another version than where the model was written."""
+
+
+class WayBack(ReleaseSummary, frozen=True, kw_only=True):
+    """A release that a rollback would land on."""
+
+    kept: bool
+    """Whether replicas are to hold it; false: `back_window` is over."""
+    ready: tuple[str, ...]
+    """Replicas on which it is ready."""
+    cold: dict[str, str]
+    """By replica on which it is not ready: why."""
+    load_s: float
+    """How long a load takes, in seconds."""
+
+
+class RunningDrill(Value, frozen=True):
+    """A drill under way."""
+
+    left: str
+    """The release that is restored after it."""
+    until: float
+    """Unix time of its end."""
+    left_s: float
+    """Seconds until then."""
+
+
+class HoldStatus(Value, frozen=True, kw_only=True):
+    """How a replica holds a release."""
+
+    release: str
+    placement: Placement
+    state: str
+    """loading, ready or failed."""
+    detail: str
+    processes: int
+    """How many processes of it answer; 0 inline."""
+    unfenced: tuple[str, ...]
+    """The parts of the fence that its processes lack."""
+
+
+class ReplicaStatus(Value, frozen=True, kw_only=True):
+    """A gateway worker."""
+
+    name: str
+    pid: int
+    address: str
+    epoch: int | None
+    """The endpoint's epoch that it serves; null: none yet."""
+    silent: bool
+    beat_age_s: float
+    """Seconds since it was heard."""
+    head: str | None
+    """The newest entry of the ledger that it followed, as NUMBER:HASH."""
+    ledger_age_s: float
+    """Seconds since it reached the ledger."""
+    lease: bool
+    """False: it has lost the ledger, and gives no candidate a share."""
+    loads: dict[str, int]
+    """By digest: how often it loaded a model inline since it began."""
+    pinned: str | None
+    """The release that its host is pinned to; null: it follows the ledger."""
+    holds: tuple[HoldStatus, ...]
+
+
+class HostPin(Value, frozen=True, kw_only=True):
+    """The pin of this host."""
+
+    serves: str
+    """The release that it is pinned to."""
+    left_epoch: int
+    """The endpoint's epoch when it was pinned."""
+    row_epoch: int
+    """The endpoint's epoch now."""
+    by: str
+    reason: str
+    at: str
+    drift: str
+    """Why it cannot be handed in to the ledger; empty: it can."""
+
+
+class OpenAlert(Value, frozen=True, kw_only=True):
+    """An open alert in short."""
+
+    number: int
+    level: Literal["warn", "page"]
+    summary: str
+    acknowledged_by: str
+    """Empty: it is not acknowledged."""
+    told: int
+    """Channels that delivered it."""
+
+
+class ProcessStatus(Value, frozen=True, kw_only=True):
+    """A process of kedge that survived faults, or whose bounds refused something."""
+
+    name: str
+    kind: str
+    """gateway, supervisor or control."""
+    faults: tuple[ProcessFault, ...]
+    limited: dict[str, int]
+    """By bound: how often it refused or dropped something since the process started."""
+
+
+class ReadinessStatus(Value, frozen=True, kw_only=True):
+    """What the newest check of an endpoint's readiness came to."""
+
+    ready: bool
+    at: str
+    failed: tuple[str, ...]
+    """Checks that failed."""
+
+
+class EndpointStatus(Value, frozen=True, kw_only=True):
+    """What is live, ready, counted and wrong on an endpoint. Shares are per cent."""
+
+    endpoint: str
+    epoch: int
+    stage: Stage
+    paused: bool
+    restored: str | None
+    """When it was restored from a backup; null: it was not, or an operator confirmed it."""
+    auto: bool
+    """Whether the patrol walks the canary's steps."""
+    frozen: bool
+    step: int | None
+    """The canary step under way, from 1; 0: before the first. Null: no canary."""
+    steps: int | None
+    """How many canary steps there are; null: no canary."""
+    on_pass: Literal["ask", "promote"]
+    """What the policy does when a shadow's window, or the last canary step, is proven."""
+    production: LiveRelease | None
+    previous: ReleaseSummary | None
+    candidate: LiveRelease | None
+    weight: float
+    """Of the callers, to the candidate."""
+    holdback: float
+    """Of the callers, still to the release before, after a promotion."""
+    next_weight: float | None
+    """The weight of the next canary step; null: production comes next, or no canary."""
+    sample: float
+    """Of the inputs, to the candidate in the shadow."""
+    audience: Literal["customer", "internal"]
+    back: WayBack | None
+    """Where a rollback would land; null: nowhere."""
+    back_model: WayBack | None
+    """Where one of the model alone would land."""
+    back_features: WayBack | None
+    """Where one of the features alone would land."""
+    drill: RunningDrill | None
+    condemned: tuple[str, ...]
+    failed: dict[str, str]
+    """By candidate that failed against today's production: why."""
+    answers: tuple[Field, ...]
+    """What callers are promised."""
+    policy: str
+    """The digest of the policy in force."""
+    replicas: tuple[ReplicaStatus, ...]
+    pin: HostPin | None
+    counts: CountSummary
+    """Of the comparison of today's production and candidate."""
+    shadow: ShadowCounts
+    """`counts.shadow`."""
+    canary: CanaryCounts
+    """`counts.canary`."""
+    alerts: tuple[OpenAlert, ...]
+    """Newest first."""
+    faults: tuple[str, ...]
+    """What an operator should look at, a sentence each."""
+    processes: tuple[ProcessStatus, ...]
+    unrecorded: UnrecordedPredictions | None = None
+    """Null: it cannot be read."""
+    readiness: ReadinessStatus | None = None
+    """Null: no check has run, or the ledger cannot be read."""
+    estimate: RolloutEstimate | None = None
+    """How long the rollout waits for its next step; null: no rollout, or it waits for nothing that time brings."""
+    decision: ReasonedVerdict | None = None
+    """What the policy makes of the rollout; null: no rollout, or nothing is known of it."""
 
 
 def describe(
@@ -30,8 +235,8 @@ def describe(
     now: float,
     alerts: Sequence[Alert] = (),
     aside: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Everything `kedge status` says of one endpoint.
+) -> EndpointStatus:
+    """Return what `kedge status` says of one endpoint, as far as it follows from these.
 
     Args:
         state: the row.
@@ -51,80 +256,85 @@ def describe(
     counts = summary(mine)
     step = next_step(state) if state.stage is Stage.CANARY else None
     number, steps = step_number(state)
-    return {
-        "endpoint": state.endpoint,
-        "epoch": state.epoch,
-        "stage": state.stage.value,
-        "paused": state.paused,
-        "restored": state.automation.restored or None,
-        "auto": state.automation.auto,
-        "frozen": state.automation.frozen,
-        "step": number if state.stage is Stage.CANARY else None,
-        "steps": steps if state.stage is Stage.CANARY else None,
-        "on_pass": on_pass(state),
-        "production": _release(state, state.production),
-        "previous": _release(state, state.previous),
-        "candidate": _release(state, state.candidate),
-        "weight": state.weight * 100 / BUCKETS,
-        "holdback": state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
-        "next_weight": step * 100 / BUCKETS if step is not None else None,
-        "sample": state.sample * 100 / BUCKETS,
-        "audience": state.policy.audience,
-        "back": way_back(state, state.back, serving, now),
-        "back_model": way_back(state, state.back_model, serving, now),
-        "back_features": way_back(state, state.back_features, serving, now),
-        "drill": _drill(state, now),
-        "condemned": [f"r{number}" for number in state.condemned],
-        "failed": {
+    return EndpointStatus(
+        endpoint=state.endpoint,
+        epoch=state.epoch,
+        stage=state.stage,
+        paused=state.paused,
+        restored=state.automation.restored or None,
+        auto=state.automation.auto,
+        frozen=state.automation.frozen,
+        step=number if state.stage is Stage.CANARY else None,
+        steps=steps if state.stage is Stage.CANARY else None,
+        on_pass=on_pass(state),
+        production=_live(state, state.production),
+        previous=_release(state, state.previous),
+        candidate=_live(state, state.candidate),
+        weight=state.weight * 100 / BUCKETS,
+        holdback=state.holdback * 100 / BUCKETS if state.held is not None else 0.0,
+        next_weight=step * 100 / BUCKETS if step is not None else None,
+        sample=state.sample * 100 / BUCKETS,
+        audience=state.policy.audience,
+        back=way_back(state, state.back, serving, now),
+        back_model=way_back(state, state.back_model, serving, now),
+        back_features=way_back(state, state.back_features, serving, now),
+        drill=_drill(state, now),
+        condemned=tuple(f"r{number}" for number in state.condemned),
+        failed={
             f"r{one.candidate}": one.reason
             for one in state.automation.failures
             if one.production == returned(state).production
         },
-        "answers": promised(state),
-        "policy": state.policy_digest,
-        "replicas": [_replica(member, state, now) for member in serving],
-        "pin": _pin(pins.get(state.endpoint), state),
-        "counts": counts,
-        "shadow": counts["shadow"],
-        "canary": counts["canary"],
-        "alerts": [_alert(alert) for alert in alerts],
-        "faults": [*_faults(state, serving, pins, now), *map(_unreadable, aside)],
-        "processes": [_process(each) for each in members if each.faults or each.limited],
-    }
+        answers=promised(state),
+        policy=state.policy_digest,
+        replicas=tuple(_replica(member, state, now) for member in serving),
+        pin=_pin(pins.get(state.endpoint), state),
+        counts=counts,
+        shadow=counts.shadow,
+        canary=counts.canary,
+        alerts=tuple(_alert(alert) for alert in alerts),
+        faults=(*_faults(state, serving, pins, now), *map(_unreadable, aside)),
+        processes=tuple(_process(each) for each in members if each.faults or each.limited),
+    )
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
-    return {
-        "number": alert.number,
-        "level": alert.level,
-        "summary": alert.summary,
-        "acknowledged_by": alert.acknowledged_by,
-        "told": len(alert.told),
-    }
+def _alert(alert: Alert) -> OpenAlert:
+    return OpenAlert(
+        number=alert.number,
+        level=alert.level,
+        summary=alert.summary,
+        acknowledged_by=alert.acknowledged_by,
+        told=len(alert.told),
+    )
 
 
-def _process(member: Member) -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "kind": member.kind,
-        "faults": [msgspec.structs.asdict(fault) for fault in member.faults],
-        "limited": member.limited,
-    }
+def _process(member: Member) -> ProcessStatus:
+    return ProcessStatus(
+        name=member.name,
+        kind=member.kind,
+        faults=member.faults,
+        limited=member.limited,
+    )
 
 
-def _release(state: State, number: int | None) -> dict[str, Any] | None:
-    release: Release | None = state.releases.get(number) if number is not None else None
+def _release(state: State, number: int | None) -> ReleaseSummary | None:
+    release = state.releases.get(number) if number is not None else None
     if release is None:
         return None
-    return {
-        "release": release.label,
-        "version": f"v{release.version}",
-        "model": release.model,
-        "flavour": release.flavour,
-        "runtime": release.placement.value,
-        "features": features_of(release),
-        "digest": release.model_digest,
-    }
+    return ReleaseSummary(
+        release=release.label,
+        version=f"v{release.version}",
+        model=release.model,
+        flavour=release.flavour,
+        runtime=release.placement,
+        features=features_of(release),
+        digest=release.model_digest,
+    )
+
+
+def _live(state: State, number: int | None) -> LiveRelease | None:
+    found = _release(state, number)
+    return LiveRelease(**msgspec.structs.asdict(found)) if found is not None else None
 
 
 def features_of(release: Release) -> str | None:
@@ -136,19 +346,19 @@ def features_of(release: Release) -> str | None:
 
 def way_back(
     state: State, number: int | None, members: tuple[Member, ...], now: float
-) -> dict[str, Any] | None:
-    """A release that a rollback would land on, and where it is ready."""
+) -> WayBack | None:
+    """Return a release that a rollback would land on, and where it is ready."""
     found = _release(state, number)
     if found is None or number is None:
         return None
     kept, cold = lacks_of(state, number, members, now)
-    return {
-        **found,
-        "kept": kept,
-        "ready": sorted(m.name for m in members if m.name not in cold),
-        "cold": {name: lack.text for name, lack in cold.items()},
-        "load_s": state.releases[number].load_s,
-    }
+    return WayBack(
+        **msgspec.structs.asdict(found),
+        kept=kept,
+        ready=tuple(sorted(m.name for m in members if m.name not in cold)),
+        cold={name: lack.text for name, lack in cold.items()},
+        load_s=state.releases[number].load_s,
+    )
 
 
 def lacks_of(
@@ -167,12 +377,12 @@ def lacks_of(
     return False, dict.fromkeys((m.name for m in members), WINDOW_OVER) | silent
 
 
-def _drill(state: State, now: float) -> dict[str, Any] | None:
-    """The drill under way: what is restored, and how many seconds are left."""
+def _drill(state: State, now: float) -> RunningDrill | None:
+    """Return the drill under way: what is restored, and how many seconds are left."""
     if state.drill is None:
         return None
     left_s = max(state.drill.until - now, 0.0)
-    return {"left": f"r{state.drill.left}", "until": state.drill.until, "left_s": left_s}
+    return RunningDrill(f"r{state.drill.left}", state.drill.until, left_s)
 
 
 def not_fenced(endpoint: str, members: tuple[Member, ...]) -> list[str]:
@@ -190,46 +400,46 @@ def not_fenced(endpoint: str, members: tuple[Member, ...]) -> list[str]:
     ]
 
 
-def _replica(member: Member, state: State, now: float) -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "pid": member.pid,
-        "address": member.address,
-        "epoch": member.epochs.get(state.endpoint),
-        "silent": now - member.beat_at > SILENT_S,
-        "beat_age_s": round(now - member.beat_at, 2),
-        "head": member.head.short if member.head is not None else None,
-        "ledger_age_s": round(now - member.ledger_at, 2),
-        "lease": member.lease,
-        "loads": member.loads,
-        "pinned": f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
-        "holds": [
-            {
-                "release": f"r{h.release}",
-                "placement": h.placement.value,
-                "state": h.state,
-                "detail": h.detail,
-                "processes": h.copies,
-                "unfenced": h.unfenced,
-            }
+def _replica(member: Member, state: State, now: float) -> ReplicaStatus:
+    return ReplicaStatus(
+        name=member.name,
+        pid=member.pid,
+        address=member.address,
+        epoch=member.epochs.get(state.endpoint),
+        silent=now - member.beat_at > SILENT_S,
+        beat_age_s=round(now - member.beat_at, 2),
+        head=member.head.short if member.head is not None else None,
+        ledger_age_s=round(now - member.ledger_at, 2),
+        lease=member.lease,
+        loads=member.loads,
+        pinned=f"r{member.pinned[state.endpoint]}" if state.endpoint in member.pinned else None,
+        holds=tuple(
+            HoldStatus(
+                release=f"r{h.release}",
+                placement=h.placement,
+                state=h.state,
+                detail=h.detail,
+                processes=h.copies,
+                unfenced=h.unfenced,
+            )
             for h in member.holds
             if h.endpoint == state.endpoint
-        ],
-    }
+        ),
+    )
 
 
-def _pin(pin: Pin | None, state: State) -> dict[str, Any] | None:
+def _pin(pin: Pin | None, state: State) -> HostPin | None:
     if pin is None:
         return None
-    return {
-        "serves": f"r{pin.state.production}",
-        "left_epoch": pin.left,
-        "row_epoch": state.epoch,
-        "by": pin.by,
-        "reason": pin.reason,
-        "at": pin.at,
-        "drift": pin.drift,
-    }
+    return HostPin(
+        serves=f"r{pin.state.production}",
+        left_epoch=pin.left,
+        row_epoch=state.epoch,
+        by=pin.by,
+        reason=pin.reason,
+        at=pin.at,
+        drift=pin.drift,
+    )
 
 
 def _restored(state: State) -> list[str]:
