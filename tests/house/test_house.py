@@ -445,7 +445,7 @@ UNCLEANED = {
     "cli/log.py": 2,
     "cli/models.py": 1,
     "cli/outcomes.py": 1,
-    "cli/rollback.py": 2,
+    "cli/rollback.py": 1,
     "cli/serve.py": 1,
     "cli/status.py": 1,
     "cli/submit.py": 2,

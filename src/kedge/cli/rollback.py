@@ -7,12 +7,14 @@ import click
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.submit import submit
+from kedge.cli.text.receipt import pinned_text
 from kedge.core.errors import Refused
 from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.engine.pins import HostDisk
 from kedge.operations.features.staleness import refuse_stale
 from kedge.operations.rollback import EndedPin, landing_reads, pin_host
+from kedge.system.terminal import one_line
 from kedge.workspace import Workplace
 
 
@@ -49,13 +51,8 @@ def rollback(
     if local:
         context.check_here()
 
-        data = pin_host(context.state_dir, endpoint, command, reason=reason)
-        acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in data["acks"].items())
-        context.out(
-            data,
-            f"this host is pinned to {data['serves']} (it left epoch {data['left_epoch']}){acks}\n"
-            "the command is handed in when the ledger is back; kedge unpin ends the pin",
-        )
+        pinned = pin_host(context.state_dir, endpoint, command, reason=reason)
+        context.out(pinned, pinned_text(one_line(pinned)))
         return
 
     def make(place: Workplace) -> Rollback:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kedge.cli.context import Context
-from kedge.cli.text.report import finding_text, receipt_data, receipt_text
+from kedge.cli.text.receipt import finding_text
+from kedge.cli.text.report import receipt_data, receipt_text
 from kedge.core.release.commands import AnyCommand, Promote
 from kedge.engine.submission import Gate, Silent
 from kedge.operations.probe import probe

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
+from msgspec import UNSET, UnsetType
+
+from kedge.core.diagnosis.findings import Act, Cause, Estimate
 from kedge.core.diagnosis.summary import about
 from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Run, runs_of
@@ -34,6 +36,43 @@ class EndedPin(Value, frozen=True):
     """Whether the host is pinned still: false."""
 
 
+class PinnedHost(Value, frozen=True, kw_only=True):
+    """What became of a rollback of this host alone."""
+
+    endpoint: str
+    serves: str
+    """The release that it is pinned to."""
+    left_epoch: int
+    """The endpoint's epoch when it was pinned."""
+    acks: dict[str, float]
+    """By replica: milliseconds until it served that release."""
+    silent: tuple[str, ...]
+    """Replicas that did not say that they do."""
+
+
+class FindingBeside(Value, frozen=True, kw_only=True):
+    """The newest diagnosis beside a rollback's receipt.
+
+    Where it cannot be read, only `fault` and `against` are present.
+    """
+
+    fault: str
+    """Why it cannot be read; empty: it can."""
+    age_s: float | UnsetType = UNSET
+    against: bool
+    """Whether it speaks against the rollback."""
+    headline: str | UnsetType = UNSET
+    causes: tuple[Cause, ...] | UnsetType = UNSET
+    effect: Estimate | UnsetType | None = UNSET
+    """Of rolling back; negative is better. Null: it is not known."""
+    action: Act | UnsetType = UNSET
+    advice: str | UnsetType = UNSET
+    new: str | UnsetType = UNSET
+    """The release that it is about, as r3."""
+    old: str | UnsetType | None = UNSET
+    """The release before that; null: there was none."""
+
+
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:
     """The runs that a rollback would bring back, and that production does not read today."""
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
@@ -49,7 +88,7 @@ def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[R
     return tuple(run for run in landing if run not in today)
 
 
-def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> dict[str, Any]:
+def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> PinnedHost:
     """Pin this host without the ledger, and wait for its gateways to say so."""
     place = Workplace(state_dir, patience_s=0.2)
     started = time.monotonic()
@@ -68,13 +107,13 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
             pause(0.005)
     except KedgeError:
         waiting = set()
-    return {
-        "endpoint": endpoint,
-        "serves": f"r{pin.state.production}",
-        "left_epoch": pin.left,
-        "acks": acks,
-        "silent": sorted(waiting),
-    }
+    return PinnedHost(
+        endpoint=endpoint,
+        serves=f"r{pin.state.production}",
+        left_epoch=pin.left,
+        acks=acks,
+        silent=tuple(sorted(waiting)),
+    )
 
 
 def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
@@ -83,8 +122,8 @@ def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
     return not fault and endpoint not in pins
 
 
-def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str, Any] | None:
-    """The newest finding, when it is about the release that was left and a day old at most.
+def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> FindingBeside | None:
+    """Return the newest finding, when it is about the release that was left and a day old at most.
 
     A fault is a word in what is returned: what it stands beside is done.
     """
@@ -92,18 +131,18 @@ def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> dict[str
         place = Workplace(state_dir, patience_s=FINDING_S)
         found, now = newest_finding(place.ledger, endpoint), place.clock.unix()
     except KedgeError as error:
-        return {"fault": f"{error.code}: {error}", "against": False}
+        return FindingBeside(fault=f"{error.code}: {error}", against=False)
     if found is None or left is None or not about(found, int(left.removeprefix("r")), now):
         return None
-    return {
-        "fault": "",
-        "age_s": max(now - found.at, 0.0),
-        "against": found.against,
-        "headline": found.headline,
-        "causes": found.causes,
-        "effect": found.effect,
-        "action": found.action,
-        "advice": found.advice,
-        "new": f"r{found.new}",
-        "old": f"r{found.old}" if found.old is not None else None,
-    }
+    return FindingBeside(
+        fault="",
+        age_s=max(now - found.at, 0.0),
+        against=found.against,
+        headline=found.headline,
+        causes=found.causes,
+        effect=found.effect,
+        action=found.action,
+        advice=found.advice,
+        new=f"r{found.new}",
+        old=f"r{found.old}" if found.old is not None else None,
+    )

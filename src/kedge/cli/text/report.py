@@ -293,17 +293,6 @@ def diagnosis_text(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def finding_text(found: dict[str, Any]) -> str:
-    """The newest finding beside a rollback's receipt."""
-    if found["fault"]:
-        return f"  finding  could not be read: {found['fault']}"
-    causes = ", ".join(found["causes"]).replace("_", " ")
-    lines = [f"  finding  {found['age_s'] / 60:.0f} min ago: {causes}: {found['headline']}"]
-    if found["against"]:
-        lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found['advice']}")
-    return "\n".join(lines)
-
-
 def _estimate(found: dict[str, Any]) -> str:
     return f"{found['value']:+.3g} [{found['low']:+.3g}, {found['high']:+.3g}]"
 
