@@ -627,7 +627,7 @@ def test_a_test_goes_through_every_level_and_its_result_is_kept(tmp_path: Path, 
     found = test_of(here, "flights", ways, by="ada")
     assert not found.delivered
     kept = list(place.world.ledger.history("flights", 2))
-    assert [e.event.body["delivered"] for e in kept] == [False, True]  # type: ignore[union-attr]
+    assert [e.event.body.delivered for e in kept] == [False, True]  # type: ignore[union-attr]
     assert place.notes() == ["alert_tested"] * 2
 
 

@@ -18,10 +18,11 @@ from kedge.core.alerts import conditions
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.features.generations import Online
-from kedge.core.readiness import DAY_S, REFUSING_S, Proven
+from kedge.core.readiness import DAY_S, REFUSING_S
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import OverrideNote, Proven, ReadinessNote
 from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import ActorKind, Contact, Escalation, Placement, Policy, Proof, State
 from kedge.engine.control.patrol import Patrol
@@ -99,7 +100,7 @@ class Gated(Watched):
         """Do something just now: evidence may be as old as that."""
         self.world.do(command, at=self.place.clock.now())
 
-    def notes(self, kind: str) -> list[Note]:
+    def notes(self, kind: str) -> list[Any]:
         found = self.place.ledger.entries("flights", kind, limit=50)
         return [entry.event for entry in found if isinstance(entry.event, Note)]
 
@@ -123,7 +124,7 @@ def test_where_others_reach_it_a_promotion_is_refused_else_it_is_warned(
             "warning: a rollback of flights at night could fail or reach no one. Not set up: notification"
         )
         (noted,) = site.notes("readiness")
-        assert (noted.body["ready"], noted.body["promoting"]) == (False, "r2")
+        assert (noted.body.ready, noted.body.promoting) == (False, "r2")
         return
     site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True)))
     with pytest.raises(Refused) as refused:
@@ -153,7 +154,8 @@ def test_the_first_release_is_served_with_a_warning_where_others_reach_it(
     assert ("the next promotion is refused" in told[0]) == (said is None)
     (noted,) = place.ledger.entries("flights", "readiness")
     assert isinstance(noted.event, Note)
-    assert (noted.event.body["promoting"], noted.event.body["ready"]) == ("r1", False)
+    assert isinstance(noted.event.body, ReadinessNote)
+    assert (noted.event.body.promoting, noted.event.body.ready) == ("r1", False)
     if said is None:
         made.do(Canary(release=2, weight=500))
         with pytest.raises(Refused, match="not ready"):
@@ -195,8 +197,9 @@ def test_an_override_goes_past_it_and_is_kept(tmp_path: Path) -> None:
     site.control().submit("flights", Promote(full=True, override="an incident"), by="ada")
     (entry,) = site.place.ledger.entries("flights", "override")
     assert isinstance(entry.event, Note)
-    assert (entry.by, entry.reason, entry.event.body["promoting"]) == ("ada", "an incident", "r2")
-    assert "deployable" in entry.event.body["failed"]
+    assert isinstance(entry.event.body, OverrideNote)
+    assert (entry.by, entry.reason, entry.event.body.promoting) == ("ada", "an incident", "r2")
+    assert "deployable" in entry.event.body.failed
     promoted = site.place.ledger.entries("flights", "promoted")[0]
     assert not isinstance(promoted.event, Note)
     told = conditions.happened(promoted.event, by="ada", actor=promoted.actor, reason="")
@@ -239,9 +242,9 @@ def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
     assert len(site.notes("readiness")) == 1
     site.file("alert_tested", delivered=True, levels=[])
     assert site.failing() == ["runbook"]
-    assert [note.body["failed"] for note in site.notes("readiness")] == [
-        ["runbook"],
-        ["notification", "runbook"],
+    assert [note.body.failed for note in site.notes("readiness")] == [
+        ("runbook",),
+        ("notification", "runbook"),
     ]
 
 

@@ -23,7 +23,7 @@ from kedge.core import codec
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
-from kedge.core.readiness import Proven
+from kedge.core.stored.notes import Proven
 from kedge.core.values import Bundle, Field, ModelVersion, Placement, Proof, Release
 from kedge.operations.readiness.deployable import FOLDER, prove, scratch
 from kedge.transforms.authoring import SPEC, schema, spec_of

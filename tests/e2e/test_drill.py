@@ -74,7 +74,11 @@ def row(site: Site) -> State:
 def notes(site: Site, kind: str) -> list[dict[str, Any]]:
     """The bodies of notes of a kind, newest first."""
     found = [entry.event for entry in place(site).ledger.history("flights", 200)]
-    return [note.body for note in found if isinstance(note, Note) and note.kind == kind]
+    return [
+        msgspec.to_builtins(note.body)
+        for note in found
+        if isinstance(note, Note) and note.kind == kind
+    ]
 
 
 def copied(site: Site) -> int:

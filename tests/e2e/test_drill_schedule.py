@@ -13,6 +13,7 @@ from e2e.place import Site
 from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import DrillResult, build_note
 from kedge.core.values import ActorKind, Refusal, State
 from kedge.operations.releases import release_of
 from kedge.operations.setup import create_workplace
@@ -49,10 +50,14 @@ def row(place: Workplace) -> State:
     return place.ledger.read().states["flights"]
 
 
-def drills(place: Workplace) -> list[tuple[ActorKind, dict[str, Any]]]:
+def drills(place: Workplace) -> list[tuple[ActorKind, DrillResult]]:
     """What filed each, and its body; newest first."""
     entries = place.ledger.entries("flights", "drill", limit=20)
-    return [(e.actor, e.event.body) for e in entries if isinstance(e.event, Note)]
+    return [
+        (e.actor, e.event.body)
+        for e in entries
+        if isinstance(e.event, Note) and isinstance(e.event.body, DrillResult)
+    ]
 
 
 @pytest.mark.parametrize("last_h", [None, 25.0], ids=["never", "a day ago"])
@@ -65,7 +70,7 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
     if last_h is not None:
         place.ledger.note(
             "flights",
-            Note(kind="drill", body={"ok": True, "total_s": 1.0, "release": 1}),
+            build_note(DrillResult(ok=True, total_s=1.0, release=1)),
             by="ada",
             reason="",
             at=iso(last_h * HOUR_S),
@@ -80,8 +85,8 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
     assert load.failures == []
     actor, filed = drills(place)[0]
     assert actor is ActorKind.CONTROL
-    assert (filed["ok"], filed["why"], filed["release"], filed["left"]) == (True, "", 1, 2)
-    assert (filed["failed"], filed["answered"] > 0) == (0, True)
+    assert (filed.ok, filed.why, filed.release, filed.left) == (True, "", 1, 2)
+    assert (filed.failed, (filed.answered or 0) > 0) == (0, True)
     assert load.releases["r1"] > 100
     after = row(place)
     assert (after.drill, after.production, after.back, after.condemned) == (None, 2, 1, ())
@@ -100,7 +105,7 @@ def test_what_starts_slowly_is_drilled_when_it_is_ready_and_not_filed_as_failed(
     site.start()
     actor, filed = site.until(lambda: drills(place), "the outcome", 90)[0]
     assert actor is ActorKind.CONTROL
-    assert (filed["ok"], filed["why"], filed["for_s"] > 40) == (True, "", True)
+    assert (filed.ok, filed.why, filed.for_s > 40) == (True, "", True)
     assert site.served() == "r2"
     checked = {one["name"]: one for one in site.data("check", "flights", check=False)["checks"]}
     assert [checked[name]["outcome"] for name in ("deployable", "warm", "drill")] == ["pass"] * 3

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def row(site: Site) -> State:
     return Workplace(site.root / ".kedge").ledger.read().states["flights"]
 
 
-def notes(site: Site, kind: str) -> list[Note]:
+def notes(site: Site, kind: str) -> list[Any]:
     entries = Workplace(site.root / ".kedge").ledger.entries("flights", kind, limit=50)
     return [entry.event for entry in entries if isinstance(entry.event, Note)]
 
@@ -77,7 +78,7 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     assert failing(site) == ["deployable"]
     site.run("promote", "flights", "--full")
     (proven,) = notes(site, "proven")
-    assert (proven.body["release"], proven.body["ok"], proven.body["rows"]) == (1, True, 9)
+    assert (proven.body.release, proven.body.ok, proven.body.rows) == (1, True, 9)
     assert failing(site) == ["drill"]
     site.run("drill", "flights", "--for", "2s")
     mend(site, 'back_window = "9d"')
@@ -101,7 +102,7 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     site.run("promote", "flights", "--full", "--override", "r2 is worse")
     assert site.served() == "r1"
     (override,) = notes(site, "override")
-    assert (override.body["promoting"], override.body["failed"]) == ("r1", ["deployable"])
+    assert (override.body.promoting, override.body.failed) == ("r1", ("deployable",))
     alerts = Workplace(site.root / ".kedge").alerts
     site.until(lambda: [a for a in alerts.live() if a.key == "override:r1"], "an alert")
 

@@ -9,6 +9,7 @@ from kedge.cli.text.history import by_time, history_text, is_noise
 from kedge.cli.text.report import story
 from kedge.core.release import commands as r
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.upcast import read_body
 from kedge.testing.samples import AT
 
 ENTRY = Entry(
@@ -107,7 +108,7 @@ def test_a_clock_that_was_set_back_changes_no_order() -> None:
     ],
 )
 def test_a_note_is_a_story(note: Note, said: str) -> None:
-    assert story(note) == said
+    assert story(Note(note.kind, read_body(note.kind, note.body))) == said
 
 
 def test_only_what_another_entry_brought_with_it_is_left_out() -> None:

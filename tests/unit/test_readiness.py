@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -19,7 +19,6 @@ from kedge.core.readiness import (
     TEST_S,
     UNREADY_S,
     NewestNote,
-    Proven,
     ReadinessFacts,
     failed,
     judge,
@@ -29,6 +28,7 @@ from kedge.core.readiness import (
 )
 from kedge.core.release.commands import Canary, Configure, Promote, Rollback
 from kedge.core.runbook import configuration_digest
+from kedge.core.stored.notes import AlertTested, DrillResult, LevelTest, Proven, RunbookNote
 from kedge.core.values import UNNAMED_OWNER, Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run
 
@@ -42,7 +42,10 @@ SECOND = run(FIRST, Promote(2, override="a test"))
 PROVEN = Proven(release=1, ok=True, rows=3, fetch_s=0.1, verify_s=0.1, load_s=0.5, answer_s=0.01)
 
 
-def filed(age_s: float = 60.0, epoch: int = 9, **body: Any) -> NewestNote:
+B = TypeVar("B")
+
+
+def filed(body: B, age_s: float = 60.0, epoch: int = 9) -> NewestNote[B]:
     return NewestNote(NOW - age_s, epoch, body)
 
 
@@ -51,12 +54,12 @@ READY = ReadinessFacts(
     now=NOW,
     landing=1,
     people_since=1,
-    tested=filed(delivered=True, levels=[]),
+    tested=filed(AlertTested(delivered=True)),
     proven=PROVEN,
     proven_at=NOW - 60,
     replicas=("w0", "w1"),
-    drill=filed(ok=True, total_s=4.0, release=1),
-    runbook=filed(digest=configuration_digest(SECOND)),
+    drill=filed(DrillResult(ok=True, total_s=4.0, release=1)),
+    runbook=filed(RunbookNote(digest=configuration_digest(SECOND))),
     runs=1,
 )
 
@@ -153,23 +156,28 @@ def test_two_levels_tell_two_and_one_of_them_the_owner(
     "tested, said",
     [
         (None, "no test"),
-        (filed(epoch=3, delivered=True), "changed after"),
+        (filed(AlertTested(delivered=True), epoch=3), "changed after"),
         (
             filed(
-                delivered=False, levels=[{"level": 0, "works": True}, {"level": 1, "works": False}]
+                AlertTested(
+                    delivered=False,
+                    levels=(LevelTest(level=0, works=True), LevelTest(level=1, works=False)),
+                )
             ),
             "of level 1",
         ),
-        (filed(age_s=TEST_S + DAY_S, delivered=True), "31 days ago"),
+        (filed(AlertTested(delivered=True), age_s=TEST_S + DAY_S), "31 days ago"),
     ],
 )
 def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
-    tested: NewestNote | None, said: str
+    tested: NewestNote[AlertTested] | None, said: str
 ) -> None:
     found, why = outcome(but(tested=tested, people_since=4), "notification")
     assert (found, said in why) == ("fail", True)
     assert (
-        outcome(but(tested=filed(epoch=4, delivered=True), people_since=4), "notification")[0]
+        outcome(
+            but(tested=filed(AlertTested(delivered=True), epoch=4), people_since=4), "notification"
+        )[0]
         == "pass"
     )
 
@@ -239,20 +247,28 @@ def test_a_way_back_whose_window_is_over_has_to_load_in_time_and_no_replica_has_
     "drill, said",
     [
         (None, "never practised"),
-        (filed(ok=False, total_s=3.0, release=1, why="w0 did not ack"), "w0 did not ack"),
-        (filed(ok=True, total_s=DRILL_MOST_S + 1, release=1), "took 601 s"),
-        (filed(age_s=DRILL_S + 1, ok=True, total_s=3.0, release=1), "30 days ago"),
+        (
+            filed(DrillResult(ok=False, total_s=3.0, release=1, why="w0 did not ack")),
+            "w0 did not ack",
+        ),
+        (filed(DrillResult(ok=True, total_s=DRILL_MOST_S + 1, release=1)), "took 601 s"),
+        (filed(DrillResult(ok=True, total_s=3.0, release=1), age_s=DRILL_S + 1), "30 days ago"),
     ],
 )
-def test_going_back_was_practised_lately_and_fast(drill: NewestNote | None, said: str) -> None:
+def test_going_back_was_practised_lately_and_fast(
+    drill: NewestNote[DrillResult] | None, said: str
+) -> None:
     found, why = outcome(but(drill=drill), "drill")
     assert (found, said in why) == ("fail", True)
-    assert outcome(but(drill=filed(ok=True, total_s=DRILL_MOST_S, release=7)), "drill")[0] == "pass"
+    assert (
+        outcome(but(drill=filed(DrillResult(ok=True, total_s=DRILL_MOST_S, release=7))), "drill")[0]
+        == "pass"
+    )
 
 
 @pytest.mark.parametrize(("took", "shown"), [(0.0121, "in 12 ms"), (3.04, "in 3.0 s")])
 def test_how_long_a_drill_took_is_told_in_its_own_unit(took: float, shown: str) -> None:
-    found, why = outcome(but(drill=filed(ok=True, total_s=took, release=7)), "drill")
+    found, why = outcome(but(drill=filed(DrillResult(ok=True, total_s=took, release=7))), "drill")
     assert (found, why.endswith(shown)) == ("pass", True)
 
 

@@ -9,10 +9,13 @@ import pytest
 
 from kedge.cli.text.report import story
 from kedge.cli.text.status import status_text
+from kedge.core.diagnosis.findings import Act, Cause
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release import commands as r
 from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
+from kedge.core.stored.upcast import read_body
 from kedge.core.values import Policy, State
 from kedge.operations.status.view import HostPin, describe
 from kedge.testing.samples import AT, endpoint, fields, release, run
@@ -64,6 +67,23 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
 ]
 
 
+FOUND = DiagnosisSummary(
+    at=0.0,
+    since=0.0,
+    until=0.0,
+    requests=9,
+    labelled=9,
+    new=2,
+    old=1,
+    metric="brier",
+    headline="said",
+    causes=(Cause.WORLD, Cause.DATA),
+    action=next(iter(Act)),
+    advice="go forward",
+    took_s=4.0,
+)
+
+
 @pytest.mark.parametrize("event, sentence", SENTENCES, ids=lambda x: type(x).__name__)
 def test_an_event_is_told_in_a_sentence(event: r.AnyEvent, sentence: str) -> None:
     """Without a full stop: others stand behind it."""
@@ -79,11 +99,13 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
     "note, sentence",
     [
         (
-            Note("receipt", {"command": "rollback", "total_ms": 12.34, "last_ack_ms": 8.0}),
+            Note(
+                "receipt", {"of": 1, "command": "rollback", "total_ms": 12.34, "last_ack_ms": 8.0}
+            ),
             "rollback took 12.3 ms, last ack after 8.0 ms",
         ),
         (
-            Note("receipt", {"command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
+            Note("receipt", {"of": 1, "command": "promote", "total_ms": 5.0, "last_ack_ms": None}),
             "promote took 5.0 ms",
         ),
         (
@@ -101,13 +123,14 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
             "v1 was registered (onnx, sha256:0123456789ab)",
         ),
         (
-            Note(
-                "finding", {"causes": ["world", "data"], "headline": "said", "advice": "go forward"}
-            ),
+            Note("finding", msgspec.to_builtins(FOUND)),
             "diagnosed: world, data: said; go forward",
         ),
         (
-            Note("accepted", {"requests": 1200, "release": 2, "since": 0.0, "until": 3600.0}),
+            Note(
+                "accepted",
+                {"requests": 1200, "labelled": 0, "release": 2, "since": 0, "until": 3600},
+            ),
             "1,200 requests of r2, 1970-01-01 00:00 to 1970-01-01 01:00 UTC, are the reference from now on",
         ),
         (
@@ -130,7 +153,7 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
 )
 def test_a_note_is_told_too_whatever_it_is(note: Note, sentence: str) -> None:
     """A newer kedge may have written kinds that this one does not know."""
-    assert story(note) == sentence
+    assert story(Note(note.kind, read_body(note.kind, note.body))) == sentence
 
 
 # ---------------------------------------------------------------- status

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from kedge.core.diagnosis.findings import Act, Cause
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release.commands import Canary, Drill, Promote
 from kedge.core.runbook import (
     FLIP_S,
@@ -23,6 +25,7 @@ from kedge.core.runbook import (
     page,
     runbook,
 )
+from kedge.core.stored.upcast import read_body
 from kedge.core.values import Contact, Escalation, Policy, Rota, State
 from kedge.testing.samples import AT, endpoint, release, run
 
@@ -94,18 +97,35 @@ def _duty() -> str:
     return next(one.who.split(",")[0] for one in book(TWO).people if one.when.startswith("on duty"))
 
 
+FOUND = DiagnosisSummary(
+    at=0.0,
+    since=0.0,
+    until=0.0,
+    requests=9,
+    labelled=9,
+    new=2,
+    old=1,
+    metric="brier",
+    headline="said",
+    causes=(Cause.WORLD, Cause.DATA),
+    action=next(iter(Act)),
+    advice="go forward",
+    took_s=4.0,
+)
+
+
 def test_what_was_measured_last_stands_beside_what_is_expected() -> None:
-    notes: list[tuple[str, str, dict[str, Any]]] = [
-        ("verdict", "2026-11-26T00:00:00Z", {}),
-        ("receipt", "2026-11-25T00:00:00Z", {"command": "promote", "total_ms": 9e9}),
-        ("receipt", "2026-11-24T00:00:00Z", {"command": "rollback", "total_ms": 41.0}),
-        ("receipt", "2026-11-23T00:00:00Z", {"command": "rollback", "total_ms": 99.0}),
-        ("drill", "2026-11-22T00:00:00Z", {"ok": True, "total_s": 1.0, "dry": True}),
-        ("drill", "2026-11-21T00:00:00Z", {"ok": False, "total_s": 2.0}),
-        ("drill", "2026-11-20T00:00:00Z", {"ok": True, "total_s": 3.0}),
-        ("finding", "2026-11-19T00:00:00Z", {"took_s": 4.0}),
+    stored: list[tuple[str, str, dict[str, Any]]] = [
+        ("verdict", "2026-11-26T00:00:00Z", {"verdict": "fail"}),
+        ("receipt", "2026-11-25T00:00:00Z", {"of": 1, "command": "promote", "total_ms": 9e9}),
+        ("receipt", "2026-11-24T00:00:00Z", {"of": 2, "command": "rollback", "total_ms": 41.0}),
+        ("receipt", "2026-11-23T00:00:00Z", {"of": 3, "command": "rollback", "total_ms": 99.0}),
+        ("drill", "2026-11-22T00:00:00Z", {"ok": True, "release": 1, "total_s": 1.0, "dry": True}),
+        ("drill", "2026-11-21T00:00:00Z", {"ok": False, "release": 1, "total_s": 2.0}),
+        ("drill", "2026-11-20T00:00:00Z", {"ok": True, "release": 1, "total_s": 3.0}),
+        ("finding", "2026-11-19T00:00:00Z", msgspec.to_builtins(FOUND)),
     ]
-    took = measured(notes)
+    took = measured([(at, read_body(kind, body)) for kind, at, body in stored])
     assert {name: one.seconds for name, one in took.items()} == {
         "rollback": 0.041,
         "drill": 3.0,

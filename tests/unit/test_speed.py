@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from kedge.core.release.commands import (
@@ -19,6 +20,8 @@ from kedge.core.release.commands import (
     WeightSet,
 )
 from kedge.core.speed import LedgerLine, Quantiles, Speed, machine_of, speed, spread
+from kedge.core.stored.notes import ReceiptNote
+from kedge.core.stored.upcast import read_body
 from kedge.core.values import ActorKind
 from kedge.testing.samples import AT
 
@@ -33,6 +36,9 @@ PARTS = {
     "first_old_answer_ms": 20.0,
     "total_ms": 25.0,
 }
+
+
+RECEIPT = msgspec.convert({"of": 1, "command": "any", **PARTS}, ReceiptNote)
 
 
 class Book:
@@ -52,7 +58,7 @@ class Book:
         return self
 
     def note(self, at: float, by: str, kind: str, **body: Any) -> Book:
-        self.lines.append(LedgerLine(len(self.lines) + 1, at, by, kind=kind, body=body))
+        self.lines.append(LedgerLine(len(self.lines) + 1, at, by, note=read_body(kind, body)))
         return self
 
     def read(self, now: float = 1_000.0, *, after: int = 0) -> Speed:
@@ -91,7 +97,7 @@ def test_an_automatic_rollback_is_detected_by_itself_and_decided_at_once() -> No
     (one,) = two().did(200, ADA, canary(3)).did(230, PATROL, gone(3)).read().incidents
     assert (one.release, one.event, one.automatic) == (3, "candidate_rolled_back", True)
     assert (one.sign, one.detect_s, one.decide_s) == ("patrol", 30, 0)
-    assert one.machine == machine_of(PARTS)
+    assert one.machine == machine_of(RECEIPT)
     assert one.total_s == pytest.approx(30 + 0.020)
 
 
@@ -180,7 +186,7 @@ def test_a_drill_has_both_its_receipts_and_how_it_came_out() -> None:
     book.note(309, ADA, "drill", ok=True, release=1, why="", dry=False)
     (one,) = book.read().drills
     assert (one.release, one.by, one.ok, one.dry, one.lasted_s) == (1, ADA, True, False, 8)
-    assert one.back == machine_of(PARTS)
+    assert one.back == machine_of(RECEIPT)
     assert one.forward is not None
     assert one.forward.first_answer_s == 0.04
     assert book.read().drill_s == Quantiles(1, 0.02, 0.02)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
 
 from kedge.core.alerts.alerts import Alert, Topic
-from kedge.core.stored.upcast import decode_alert, derive_actor, upcast_body
+from kedge.core.stored.notes import KINDS, AlertOpened, ReceiptNote, VerdictNote, build_note
+from kedge.core.stored.upcast import decode_alert, derive_actor, read_body
 from kedge.core.values import ActorKind
 
 OLD: dict[str, Any] = {
@@ -62,23 +64,89 @@ def test_an_alert_without_fields_is_told_by_its_key(key: str, fields: dict[str, 
     wanted = {"subject": None, "step": "", "channel": "", **fields, "topic": Topic(fields["topic"])}
     assert {name: getattr(found, name) for name in wanted} == wanted
     assert decode_alert(msgspec.json.encode(found)) == found, "and is stored with them"
-    note = upcast_body("alert_opened", {"alert": 4, "key": key})
-    assert (note["topic"], note["subject"]) == (fields["topic"], fields.get("subject"))
+    note = read_body("alert_opened", {"alert": 4, "key": key})
+    assert isinstance(note, AlertOpened)
+    assert (note.topic, note.subject) == (Topic(fields["topic"]), fields.get("subject"))
 
 
 def test_fields_that_are_stored_stand_whatever_the_key_says() -> None:
     new = {**OLD, "key": "failing:r2", "topic": "blind", "subject": 9}
     assert decode_alert(msgspec.json.encode(new)).topic is Topic.BLIND
-    body = {"key": "failing:r2", "topic": "blind", "subject": 9}
-    assert upcast_body("alert_opened", body) == body
-    assert upcast_body("verdict", {"candidate": "r2", "subject": 9})["subject"] == 9
+    body = {"alert": 1, "key": "failing:r2", "topic": "blind", "subject": 9}
+    read = read_body("alert_opened", body)
+    assert isinstance(read, AlertOpened)
+    assert {name: getattr(read, name) for name in body} == body
+    assert subject({"candidate": "r2", "subject": 9}) == 9
+
+
+def subject(body: dict[str, Any]) -> int | None:
+    read = read_body("verdict", {"verdict": "fail", **body})
+    assert isinstance(read, VerdictNote)
+    return read.subject
 
 
 def test_a_verdict_names_its_release() -> None:
-    assert upcast_body("verdict", {"candidate": "r2"})["subject"] == 2
-    assert upcast_body("verdict", {"candidate": "rNone"})["subject"] is None
-    assert upcast_body("verdict", {})["subject"] is None
-    assert upcast_body("receipt", {"of": 1}) == {"of": 1}
+    assert subject({"candidate": "r2"}) == 2
+    assert subject({"candidate": "rNone"}) is None
+    assert subject({}) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("receipt", {"of": 1}),
+        ("drill", {"release": "one"}),
+        ("of tomorrow", {"a": 1}),
+        ("drill", []),
+    ],
+)
+def test_a_body_that_fits_no_struct_stays_as_it_is(kind: str, body: object) -> None:
+    assert read_body(kind, body) == body
+
+
+def test_a_body_of_a_later_version_is_read_without_what_is_new() -> None:
+    found = read_body("receipt", {"of": 1, "command": "promote", "total_ms": 5.0, "new": True})
+    assert found == ReceiptNote(of=1, command="promote", total_ms=5.0)
+
+
+def example(kind: type) -> Any:
+    """A value of a struct with each required field, the simplest that its type takes."""
+    made = {
+        field.encode_name: simplest(field.type)
+        for field in msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]
+        if field.required
+    }
+    return msgspec.convert(made, kind)
+
+
+def simplest(kind: Any) -> Any:
+    match kind:
+        case msgspec.inspect.UnionType(types=types):
+            return None if msgspec.inspect.NoneType() in types else simplest(types[0])
+        case msgspec.inspect.EnumType(cls=cls):
+            return next(iter(cls)).value
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.StrType():
+            return ""
+        case msgspec.inspect.BoolType():
+            return True
+        case msgspec.inspect.VarTupleType() | msgspec.inspect.ListType():
+            return []
+    return 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_is_read_again(kind: str) -> None:
+    """The stored form has the kind beside the body, as every version has written it."""
+    body = example(KINDS[kind])
+    stored = json.loads(msgspec.json.encode(build_note(body)))
+    assert (stored["event"], stored["kind"], [*stored]) == (
+        "noted",
+        kind,
+        ["event", "kind", "body"],
+    )
+    assert read_body(kind, stored["body"]) == body
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"{}", b'{"key": "x", "topic": "nonsense"}', b"{"])

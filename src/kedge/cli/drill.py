@@ -43,7 +43,7 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
     context.out(filed, drill_text(endpoint, one_line(filed)))
     if not filed.ok:
         context.say(f"hint: {one_line(filed.why)}")
-        silent = any(flip is not None and flip["silent"] for flip in (filed.back, filed.forward))
+        silent = any(flip is not None and flip.silent for flip in (filed.back, filed.forward))
         sys.exit(NOT_ACKNOWLEDGED if silent else REFUSED)
 
 

@@ -14,12 +14,15 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from kedge.core.alerts.alerts import Raise, Topic, rungs, url_of
 from kedge.core.automation import guardrails
 from kedge.core.runbook import FLIP_S, MOST_S, PEOPLE_S, configuration_digest
+from kedge.core.stored.notes import AlertTested, DrillResult, Proven, RunbookNote
 from kedge.core.values import UNNAMED_OWNER, State, Value
+
+B = TypeVar("B")
 
 DAY_S = 86_400.0
 PROOF_S = DAY_S
@@ -49,36 +52,13 @@ class Check(Value, frozen=True, kw_only=True):
     mend: str = ""
 
 
-class NewestNote(Value, frozen=True):
+class NewestNote(NamedTuple, Generic[B]):
     """The newest note of a kind in the ledger."""
 
     at: float
     """Unix time."""
     epoch: int
-    body: Mapping[str, Any]
-
-
-class Proven(Value, frozen=True, kw_only=True):
-    """What came of deploying a release from nothing, in a process of its own. Times in seconds."""
-
-    release: int
-    ok: bool
-    why: str = ""
-    """The step that failed, and its fault."""
-    golden: Literal["given", "training", "made"] = "made"
-    rows: int = 0
-    """Golden rows that were answered, the transformation's among them."""
-    sampled: int = 0
-    """Rows out of the prediction log that were answered beyond those."""
-    fetch_s: float | None = None
-    verify_s: float | None = None
-    load_s: float | None = None
-    answer_s: float | None = None
-
-    @property
-    def took_s(self) -> float:
-        """All of its steps."""
-        return sum(t or 0.0 for t in (self.fetch_s, self.verify_s, self.load_s, self.answer_s))
+    body: B
 
 
 class ReadinessFacts(Value, frozen=True, kw_only=True):
@@ -93,7 +73,7 @@ class ReadinessFacts(Value, frozen=True, kw_only=True):
     """The owner's name or address is that of a group."""
     people_since: int = 0
     """The epoch at which owner, escalation and rota became what they are."""
-    tested: NewestNote | None = None
+    tested: NewestNote[AlertTested] | None = None
     """The newest test of the alerts."""
     proven: Proven | None = None
     """The newest proof of the landing."""
@@ -105,8 +85,8 @@ class ReadinessFacts(Value, frozen=True, kw_only=True):
     """The landing is to be loaded everywhere; else `back_window` is over, as the policy has it."""
     pinned: tuple[str, ...] = ()
     """Replicas that follow a pin and no command."""
-    drill: NewestNote | None = None
-    runbook: NewestNote | None = None
+    drill: NewestNote[DrillResult] | None = None
+    runbook: NewestNote[RunbookNote] | None = None
     unwritten: str = ""
     """Which replicas cannot write what they count."""
     silence_s: float | None = None
@@ -205,10 +185,8 @@ def _notification(facts: ReadinessFacts) -> Check:
         return _no("notification", "no test of the alerts was ever sent", fix)
     if tested.epoch < facts.people_since:
         return _no("notification", "owner or escalation changed after the last test", fix)
-    if not tested.body.get("delivered"):
-        dead = [
-            str(one.get("level")) for one in tested.body.get("levels", ()) if not one.get("works")
-        ]
+    if not tested.body.delivered:
+        dead = [str(one.level) for one in tested.body.levels if not one.works]
         return _no(
             "notification", f"the last test reached no recipient of level {', '.join(dead)}", fix
         )
@@ -299,12 +277,10 @@ def _drill(facts: ReadinessFacts) -> Check:
         return _none("drill", NO_BACK)
     if drill is None:
         return _no("drill", "going back was never practised", fix)
-    took = float(drill.body.get("total_s") or 0.0)
-    when = f"{_ago(facts, drill.at)}, to r{drill.body.get('release')}"
-    if not drill.body.get("ok"):
-        return _no(
-            "drill", f"the last drill failed {when}: {drill.body.get('why') or 'no reason'}", fix
-        )
+    took = drill.body.total_s
+    when = f"{_ago(facts, drill.at)}, to r{drill.body.release}"
+    if not drill.body.ok:
+        return _no("drill", f"the last drill failed {when}: {drill.body.why or 'no reason'}", fix)
     if took > DRILL_MOST_S:
         return _no(
             "drill",
@@ -328,7 +304,7 @@ def _runbook(facts: ReadinessFacts) -> Check:
         return _none("runbook", NO_PRODUCTION)
     if runbook is None:
         return _no("runbook", "there is none", fix)
-    if runbook.body.get("digest") != configuration_digest(facts.state):
+    if runbook.body.digest != configuration_digest(facts.state):
         return _no(
             "runbook",
             "policy, production or the way back changed since it was made "

@@ -15,13 +15,14 @@ from __future__ import annotations
 import html
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
 from kedge.core.alerts.alerts import on_duty, rungs
 from kedge.core.codec import fingerprint
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release.ways_back import returned
+from kedge.core.stored.notes import DrillResult, ReceiptNote
 from kedge.core.values import Stage, State, Value
 
 MOST_S = 600.0
@@ -124,20 +125,21 @@ def configuration_digest(state: State) -> str:
     return fingerprint({"policy": state.policy, **digests})
 
 
-def measured(notes: Iterable[tuple[str, str, Mapping[str, Any]]]) -> dict[str, Took]:
+def measured(notes: Iterable[tuple[str, object]]) -> dict[str, Took]:
     """The last rollback, drill and diagnosis out of the ledger's notes, newest first.
 
     Args:
-        notes: (kind, when, body) of each.
+        notes: when each was written, and its body.
     """
     found: dict[str, Took] = {}
-    for kind, at, body in notes:
-        if kind == "receipt" and body.get("command") == "rollback":
-            found.setdefault("rollback", Took(body["total_ms"] / 1e3, at))
-        elif kind == "drill" and body.get("ok") and not body.get("dry"):
-            found.setdefault("drill", Took(float(body["total_s"]), at))
-        elif kind == "finding" and body.get("took_s") is not None:
-            found.setdefault("diagnose", Took(float(body["took_s"]), at))
+    for at, body in notes:
+        match body:
+            case ReceiptNote(command="rollback", total_ms=took):
+                found.setdefault("rollback", Took(took / 1e3, at))
+            case DrillResult(ok=True, dry=False, total_s=took):
+                found.setdefault("drill", Took(took, at))
+            case DiagnosisSummary(took_s=float(took)):
+                found.setdefault("diagnose", Took(took, at))
     return found
 
 

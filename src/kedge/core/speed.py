@@ -8,9 +8,9 @@ began to do harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -26,6 +26,7 @@ from kedge.core.release.commands import (
     RolledBack,
     WeightSet,
 )
+from kedge.core.stored.notes import AlertOpened, DrillResult, ReceiptNote, VerdictNote
 from kedge.core.values import ActorKind, Value
 
 SLO_S = 600.0
@@ -37,41 +38,15 @@ Sign = Literal["alert", "verdict", "patrol", "command"]
 
 
 class LedgerLine(NamedTuple):
-    """One entry of an endpoint's ledger: an event, or a note of some kind with its body."""
+    """One entry of an endpoint's ledger: an event, or the body of a note."""
 
     seq: int
     at: float
     """Unix time."""
     by: str
     event: AnyEvent | None = None
-    kind: str = ""
-    body: Mapping[str, Any] = {}
+    note: object = None
     actor: ActorKind = ActorKind.PERSON
-
-
-class DrillResult(Value, frozen=True, kw_only=True):
-    """What a drill came to: the body of its note in the ledger."""
-
-    ok: bool
-    """Both flips were acknowledged by every replica, and going back took ten minutes at most."""
-    total_s: float
-    """Going back, from the command to its end. Where no receipt tells: until it was undone."""
-    release: int
-    """The way back."""
-    left: int
-    why: str = ""
-    """Why it failed, or what it could not show."""
-    dry: bool = False
-    """Nothing was flipped: it proves less than a drill."""
-    for_s: float = 0.0
-    lasted_s: float = 0.0
-    """From the first flip to the second, callers got the way back."""
-    back: dict[str, Any] | None = None
-    """The receipt's parts of going back, and of coming again."""
-    forward: dict[str, Any] | None = None
-    answered: int | None = None
-    """Requests that the way back answered meanwhile, and that failed on it."""
-    failed: int | None = None
 
 
 class FlipTimes(Value, frozen=True):
@@ -224,19 +199,16 @@ def _trend(timed: Sequence[tuple[float, float | None]], now: float) -> Trend:
     return Trend(last=between(-TREND_S, TREND_S), before=between(TREND_S, 2 * TREND_S))
 
 
-def machine_of(parts: Mapping[str, Any]) -> FlipTimes:
-    """A receipt's parts, in seconds."""
-
-    def seconds(name: str) -> float | None:
-        return None if parts.get(name) is None else parts[name] / 1e3
-
+def machine_of(receipt: ReceiptNote) -> FlipTimes:
+    """Return what a receipt says of one flip, in seconds."""
+    ack, answer = receipt.last_ack_ms, receipt.first_old_answer_ms
     return FlipTimes(
-        decide_s=seconds("decide_ms") or 0.0,
-        prepare_s=seconds("prepare_ms") or 0.0,
-        write_s=seconds("write_ms") or 0.0,
-        last_ack_s=seconds("last_ack_ms"),
-        first_answer_s=seconds("first_old_answer_ms"),
-        total_s=seconds("total_ms") or 0.0,
+        decide_s=receipt.decide_ms / 1e3,
+        prepare_s=receipt.prepare_ms / 1e3,
+        write_s=receipt.write_ms / 1e3,
+        last_ack_s=None if ack is None else ack / 1e3,
+        first_answer_s=None if answer is None else answer / 1e3,
+        total_s=receipt.total_ms / 1e3,
     )
 
 
@@ -262,14 +234,16 @@ class _Reader:
         if line.event is not None:
             self._command = (self._began(line), line)
             self._event(line, line.event)
-        elif line.kind == "receipt":
-            self._receipts[line.body["of"]] = machine_of(line.body)
-        elif line.kind == "alert_opened" and line.body["topic"] == Topic.FAILING:
-            self._sign(line.body["subject"], line.at, "alert")
-        elif line.kind == "verdict" and line.body.get("verdict") == "fail":
-            self._sign(line.body["subject"], line.at, "verdict")
-        elif line.kind == "drill":
-            self._filed(line)
+            return
+        match line.note:
+            case ReceiptNote() as receipt:
+                self._receipts[receipt.of] = machine_of(receipt)
+            case AlertOpened(topic=Topic.FAILING, subject=subject):
+                self._sign(subject, line.at, "alert")
+            case VerdictNote(verdict="fail", subject=subject):
+                self._sign(subject, line.at, "verdict")
+            case DrillResult() as result:
+                self._filed(line, result)
 
     def _began(self, line: LedgerLine) -> int:
         """The first entry of the command that caused this one: its receipt names that."""
@@ -362,30 +336,23 @@ class _Reader:
             over = replace(drill, lasted_s=max(line.at - drill.at, 0.0))
             self._drills[at] = (began, self._command[0], over)
 
-    def _filed(self, line: LedgerLine) -> None:
-        """How the newest drill came out; or a dry one, which has no other entry."""
-        body = line.body
-        ok, why = bool(body.get("ok")), str(body.get("why", ""))
-        if body.get("dry"):
-            self._drills.append(
-                (
-                    None,
-                    None,
-                    Practice(
-                        at=line.at,
-                        release=body["release"],
-                        by=line.by,
-                        dry=True,
-                        ok=ok,
-                        why=why,
-                    ),
-                )
+    def _filed(self, line: LedgerLine, result: DrillResult) -> None:
+        """Take in how the newest drill came out; or a dry one, which has no other entry."""
+        if result.dry:
+            practice = Practice(
+                at=line.at,
+                release=result.release,
+                by=line.by,
+                dry=True,
+                ok=result.ok,
+                why=result.why,
             )
+            self._drills.append((None, None, practice))
             return
         at = self._newest()
         if at is not None and self._drills[at][2].ok is None:
             began, ended, drill = self._drills[at]
-            self._drills[at] = (began, ended, replace(drill, ok=ok, why=why))
+            self._drills[at] = (began, ended, replace(drill, ok=result.ok, why=result.why))
 
     def incidents(self) -> Iterable[Incident]:
         """Each with its receipt, oldest first."""

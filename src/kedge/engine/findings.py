@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import Refused
 from kedge.core.stored.ledger import Entry, Note
@@ -32,11 +30,10 @@ def finding_of(entry: Entry) -> DiagnosisSummary | None:
     """
     if not isinstance(entry.event, Note) or entry.event.kind != "finding":
         return None
-    try:
-        return msgspec.convert(entry.event.body, DiagnosisSummary)
-    except msgspec.ValidationError as error:
+    if not isinstance(entry.event.body, DiagnosisSummary):
         raise Refused(
-            f"entry {entry.seq}: {error}",
+            f"entry {entry.seq}: another version of kedge wrote this diagnosis",
             code="finding_unreadable",
             hint=f"kedge diagnose {entry.endpoint} files a new one",
-        ) from None
+        )
+    return entry.event.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kedge.core.runbook import Runbook, Site, markdown, measured, runbook
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import RunbookNote, build_note
 from kedge.core.values import State
 from kedge.ports import Clock, Ledger
 
@@ -15,7 +16,7 @@ would be of another machine."""
 def made(ledger: Ledger, clock: Clock, state: State, site: Site) -> Runbook:
     """The runbook of an endpoint as it stands, with what the ledger last measured."""
     notes = [
-        (entry.event.kind, entry.at, entry.event.body)
+        (entry.at, entry.event.body)
         for entry in ledger.history(state.endpoint, READ)
         if isinstance(entry.event, Note)
     ]
@@ -26,8 +27,8 @@ def filed(ledger: Ledger, clock: Clock, state: State, site: Site, *, by: str) ->
     """Make it, and keep it in the history unless the newest one there is still true."""
     book = made(ledger, clock, state, site)
     newest = [entry.event for entry in ledger.entries(state.endpoint, "runbook")]
-    if not any(isinstance(n, Note) and n.body.get("digest") == book.digest for n in newest):
-        body = {"digest": book.digest, "markdown": markdown(book)}
-        note = Note(kind="runbook", body=body)
+    kept = [n.body for n in newest if isinstance(n, Note) and isinstance(n.body, RunbookNote)]
+    if not any(body.digest == book.digest for body in kept):
+        note = build_note(RunbookNote(digest=book.digest, markdown=markdown(book)))
         ledger.note(state.endpoint, note, by=by, reason="", at=book.made_at)
     return book

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused, Stale
@@ -50,6 +51,7 @@ from kedge.core.release.machine import apply, decide
 from kedge.core.release.needs import Need, needs
 from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.stored.ledger import Change, Entry, Note, Wanted
+from kedge.core.stored.notes import ReceiptNote, ReceiptParts, build_note
 from kedge.core.stored.roster import Member, ReplicaHold
 from kedge.core.values import Placement, Refusal, Stage, State, Value
 from kedge.engine import runbook
@@ -129,20 +131,11 @@ class Receipt(Value, frozen=True):
     """Replicas whose processes ended before they acknowledged: they answer no caller."""
     cold: dict[str, str] = {}
 
-    def parts(self) -> dict[str, Any]:
-        """The receipt's figures, as stored in the ledger."""
-        return {
-            "decide_ms": self.decide_ms,
-            "prepare_ms": self.prepare_ms,
-            "write_ms": self.write_ms,
-            "last_ack_ms": self.last_ack_ms,
-            "first_old_answer_ms": self.first_old_answer_ms,
-            "total_ms": self.total_ms,
-            "acks": self.acks,
-            "silent": list(self.silent),
-            "ended": list(self.ended),
-            "cold": self.cold,
-        }
+    def parts(self) -> ReceiptParts:
+        """Return the receipt's figures, as stored in the ledger."""
+        return ReceiptParts(
+            **{name: getattr(self, name) for name in ReceiptParts.__struct_fields__}
+        )
 
 
 class Silent(NotAcknowledged):
@@ -565,10 +558,11 @@ class Control:
     def _store(
         self, receipt: Receipt, command: AnyCommand, entries: tuple[Entry, ...], by: str
     ) -> None:
-        body = {"of": entries[0].seq, "command": type(command).__name__.lower(), **receipt.parts()}
+        parts = msgspec.structs.asdict(receipt.parts())
+        body = ReceiptNote(of=entries[0].seq, command=type(command).__name__.lower(), **parts)
         self._ledger.note(
             receipt.endpoint,
-            Note(kind="receipt", body=body),
+            build_note(body),
             by=by,
             reason="",
             at=self._clock.now(),

@@ -24,7 +24,8 @@ import structlog
 
 from kedge.core.errors import KedgeError, Refused, Stale, Unavailable
 from kedge.core.release.needs import PRODUCTION_COPIES, needs
-from kedge.core.stored.ledger import Book, Note
+from kedge.core.stored.ledger import Book
+from kedge.core.stored.notes import PinDrifts, build_note
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, is_alive
@@ -421,7 +422,7 @@ class Supervisor:
         try:
             self._ledger.note(
                 endpoint,
-                Note(kind="pin_drifts", body={"host": self._member.host, "why": fault}),
+                build_note(PinDrifts(host=self._member.host, why=fault)),
                 by="supervisor",
                 reason="",
                 at=self._clock.now(),

@@ -15,7 +15,7 @@ from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
-from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import AlertTested, ChannelTest, LevelTest, build_note
 from kedge.core.time.durations import seconds
 from kedge.core.values import Value
 from kedge.engine.control.alerting import Alerting
@@ -64,28 +64,6 @@ class ListedAlert(Alert, frozen=True, kw_only=True):
     """Whether it is not over."""
     standing: str
     """In a few words: sent, acknowledged, resolved, or why it could not be sent."""
-
-
-class ChannelTest(Value, frozen=True):
-    """What came of a test message through one channel."""
-
-    channel: str
-    """The channel as it is shown: without secrets."""
-    who: str
-    """The person on duty, where the channel is "rota"; else empty."""
-    delivered: bool
-    fault: str
-    """Why it was not delivered; empty where it was."""
-
-
-class LevelTest(Value, frozen=True):
-    """What came of a test of one level of an escalation."""
-
-    level: int
-    """From 0."""
-    works: bool
-    """Whether at least one channel delivered."""
-    channels: tuple[ChannelTest, ...]
 
 
 class AlertTest(Value, frozen=True):
@@ -192,10 +170,9 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         _test_level(number, rung, outgoing_, message) for number, rung in enumerate(levels)
     )
     result = AlertTest(endpoint, all(level.works for level in found), found)
-    body = {"delivered": result.delivered, "levels": msgspec.to_builtins(found)}
     place.ledger.note(
         endpoint,
-        Note(kind="alert_tested", body=body),
+        build_note(AlertTested(delivered=result.delivered, levels=found)),
         by=by,
         reason="kedge alerts test",
         at=message.opened_at,
@@ -212,8 +189,11 @@ def _test_level(number: int, rung: Rung, outgoing_: Outgoing, message: Message) 
             outgoing_.send(target.url, message)
         except KedgeError as error:
             fault = str(error)
-        channels.append(ChannelTest(target.channel, target.who, not fault, fault))
-    return LevelTest(number, any(one.delivered for one in channels), tuple(channels))
+        channels.append(
+            ChannelTest(channel=target.channel, who=target.who, delivered=not fault, fault=fault)
+        )
+    works = any(one.delivered for one in channels)
+    return LevelTest(level=number, works=works, channels=tuple(channels))
 
 
 def _resolve_delivered(place: Workplace, test: AlertTest, by: str) -> None:

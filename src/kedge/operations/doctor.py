@@ -13,7 +13,7 @@ from kedge.config.locate import find_deletion, find_fault
 from kedge.config.model import Settings
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, Unavailable
 from kedge.core.stored.head import Head, read_head
-from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import LedgerAccepted, build_note
 from kedge.core.values import State, Value
 from kedge.engine import supervisor_lock
 from kedge.engine.libraries import find_differences, find_missing
@@ -208,11 +208,11 @@ def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[He
 
 def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None:
     """Write into the ledger that these heads are lost, at every endpoint: replicas follow it then."""
-    body = {"heads": [[head.seq, head.hash] for head in heads]}
+    body = LedgerAccepted(heads=tuple((head.seq, head.hash) for head in heads))
     for endpoint in place.ledger.read().states or ("",):
         place.ledger.note(
             endpoint,
-            Note(kind="ledger_accepted", body=body),
+            build_note(body),
             by=actor(),
             reason=reason,
             at=place.clock.now(),

@@ -13,8 +13,9 @@ from kedge.core.release.commands import Drill, Return
 from kedge.core.release.machine import decide
 from kedge.core.release.needs import within_window
 from kedge.core.routing import compile_plan
-from kedge.core.speed import SLO_S, DrillResult, LedgerLine, Speed, speed
+from kedge.core.speed import SLO_S, LedgerLine, Speed, speed
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.notes import DrillResult, ReceiptParts, build_note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Refusal, State
@@ -182,7 +183,7 @@ def drill_of(
             plain,
             ok=not why,
             why=why or _unseen(back, forward),
-            total_s=back["total_ms"] / 1e3,
+            total_s=back.total_ms / 1e3,
             lasted_s=round(lasted, 3),
             back=back,
             forward=forward,
@@ -194,7 +195,7 @@ def drill_of(
 
 def _submitted(
     control: Control, endpoint: str, command: Drill | Return, *, expect: int | None = None
-) -> tuple[dict[str, Any], str]:
+) -> tuple[ReceiptParts, str]:
     """The receipt's parts, and which replica did not acknowledge; empty when all did."""
     try:
         receipt = control.submit(endpoint, command, by=actor(), reason="a drill", expect=expect)
@@ -218,7 +219,7 @@ def _hold(
 
 def _return(
     place: Workplace, control: Control, endpoint: str, until: float, deadline: float
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[ReceiptParts | None, str]:
     """The return's parts and why it failed, if it did.
 
     Raises:
@@ -235,14 +236,14 @@ def _return(
             return None, f"another process ended it: {error}"
 
 
-def _slow(back: dict[str, Any]) -> str:
-    took = back["total_ms"] / 1e3
+def _slow(back: ReceiptParts) -> str:
+    took = back.total_ms / 1e3
     return f"going back took {took:.0f} s, more than {SLO_S:g}" if took > SLO_S else ""
 
 
-def _unseen(*flips: dict[str, Any] | None) -> str:
+def _unseen(*flips: ReceiptParts | None) -> str:
     """What a drill that went well could not show."""
-    blind = [flip for flip in flips if flip is not None and flip["first_old_answer_ms"] is None]
+    blind = [flip for flip in flips if flip is not None and flip.first_old_answer_ms is None]
     return "no answer was seen after a flip: there was no traffic" if blind else ""
 
 
@@ -268,7 +269,7 @@ def _counted(
 def _file(place: Workplace, endpoint: str, filed: DrillResult) -> DrillResult:
     place.ledger.note(
         endpoint,
-        Note(kind="drill", body=msgspec.to_builtins(filed)),
+        build_note(filed),
         by=actor(),
         reason=filed.why,
         at=place.clock.now(),
@@ -301,12 +302,10 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
         raise
     planned = compile_plan(receipt.state).outside.release
     answers = ask_release(place, endpoint, planned)
-    parts = receipt.parts() | {
-        "first_old_answer_ms": (
-            round((place.clock.monotonic() - began) * 1e3, 3) if answers else None
-        ),
-        "total_ms": round((place.clock.monotonic() - began) * 1e3, 3),
-    }
+    took = round((place.clock.monotonic() - began) * 1e3, 3)
+    parts = msgspec.structs.replace(
+        receipt.parts(), first_old_answer_ms=took if answers else None, total_ms=took
+    )
     return _file(
         place,
         endpoint,
@@ -314,7 +313,7 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
             plain,
             ok=True,
             why="" if answers else f"r{planned} is loaded; no answer of it was seen",
-            total_s=parts["total_ms"] / 1e3,
+            total_s=parts.total_ms / 1e3,
             back=parts,
         ),
     )
@@ -344,9 +343,7 @@ def line_of(entry: Entry) -> LedgerLine:
     """An entry of the ledger as the core reads it."""
     at = read_instant(entry.at)
     if isinstance(entry.event, Note):
-        return LedgerLine(
-            entry.seq, at, entry.by, kind=entry.event.kind, body=entry.event.body, actor=entry.actor
-        )
+        return LedgerLine(entry.seq, at, entry.by, note=entry.event.body, actor=entry.actor)
     return LedgerLine(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
 
 

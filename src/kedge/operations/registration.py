@@ -16,7 +16,7 @@ from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
 from kedge.core.evidence.answers import line, proposed, spare_outputs, target
 from kedge.core.features.schema import Schema, misfit
-from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import InlineTrusted, VersionRegistered, build_note
 from kedge.core.values import Field, ModelVersion, Proof, State, TrainingSet
 from kedge.engine.bounds import with_bounds
 from kedge.engine.registration import register
@@ -205,8 +205,10 @@ def register_version(
     if inline:
         _note_inline(place, endpoint, version, inline)
     if new:
-        body = {"version": version.label, "digest": version.digest, "flavour": version.flavour}
-        note = Note(kind="registered", body=body)
+        body = VersionRegistered(
+            version=version.label, digest=version.digest, flavour=version.flavour
+        )
+        note = build_note(body)
         place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
     return version, new
 
@@ -235,10 +237,9 @@ def _fitting(
 
 def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: str) -> None:
     """Record who lets a version run inline unproven, and let its releases do so on this host."""
-    body = {"version": version.label, "digest": version.digest}
     place.ledger.note(
         endpoint,
-        Note(kind="inline_trusted", body=body),
+        build_note(InlineTrusted(version=version.label, digest=version.digest)),
         by=actor(),
         reason=why,
         at=place.clock.now(),

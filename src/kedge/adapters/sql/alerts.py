@@ -19,7 +19,14 @@ from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.alerts.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head
-from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.ledger import Entry
+from kedge.core.stored.notes import (
+    AlertAcknowledged,
+    AlertContinued,
+    AlertOpened,
+    AlertResolved,
+    build_note,
+)
 from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.core.values import ActorKind
 from kedge.system.files import name_aside
@@ -181,15 +188,15 @@ def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> 
     head = Head(seq, newest).short if seq else ""
     numbered = msgspec.structs.replace(alert, number=number, head=head)
     _write(connection, numbered)
-    body = {
-        "alert": number,
-        "level": alert.level,
-        "key": alert.key,
-        "summary": alert.summary,
-        "topic": alert.topic.value,
-        "subject": alert.subject,
-    }
-    note = Note(kind="alert_opened", body=body)
+    body = AlertOpened(
+        alert=number,
+        level=alert.level,
+        key=alert.key,
+        summary=alert.summary,
+        topic=alert.topic,
+        subject=alert.subject,
+    )
+    note = build_note(body)
     noted(
         connection,
         alert.endpoint,
@@ -210,9 +217,8 @@ def _write(connection: Connection, alert: Alert) -> None:
 def _note_change(
     connection: Connection, before: Alert, after: Alert, by: str, at: str, actor: ActorKind
 ) -> None:
-    body = {"alert": after.number, "key": after.key}
     if after.acknowledged_by and not before.acknowledged_by:
-        note = Note(kind="alert_acknowledged", body=body)
+        note = build_note(AlertAcknowledged(alert=after.number, key=after.key))
         noted(
             connection,
             after.endpoint,
@@ -223,7 +229,6 @@ def _note_change(
             actor=actor,
         )
     if before.open and not after.open:
-        note = Note(kind="alert_resolved", body=body)
-        if after.ended == "continued":
-            note = Note(kind="alert_continued", body=body)
+        how = AlertContinued if after.ended == "continued" else AlertResolved
+        note = build_note(how(alert=after.number, key=after.key))
         noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at, actor=actor)

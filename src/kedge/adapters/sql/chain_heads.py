@@ -15,6 +15,7 @@ from kedge.adapters.sql.rows import Row, entry_of
 from kedge.core.release.commands import Restored
 from kedge.core.stored.head import Head
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import LedgerAccepted
 
 ACCEPTED = "ledger_accepted"
 """The note by which an operator accepts a history that lacks some heads."""
@@ -76,8 +77,8 @@ def _accepted(connection: Connection) -> list[Head]:
     found: list[Head] = []
     for row in connection.execute(_NOTES).mappings():
         event = entry_of(row).event
-        if isinstance(event, Note):
-            found += [Head(int(seq), str(of)) for seq, of in event.body.get("heads", ())]
+        if isinstance(event, Note) and isinstance(event.body, LedgerAccepted):
+            found += [Head(seq, of) for seq, of in event.body.heads]
     return found
 
 

@@ -12,7 +12,7 @@ from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.ledger import Entry, Note
-from kedge.core.stored.upcast import derive_actor, upcast_body
+from kedge.core.stored.upcast import derive_actor, read_body
 from kedge.core.values import ActorKind, Automation, Field, Policy, Release, Stage, State
 
 Row = Mapping[Any, Any]
@@ -166,7 +166,7 @@ def entry_of(row: Row) -> Entry:
     """Read an entry back; one that was stored in an earlier spelling reads like a new one."""
     event = _EVENT.decode(row["event"])
     if isinstance(event, Note):
-        event = Note(event.kind, upcast_body(event.kind, event.body))
+        event = Note(event.kind, read_body(event.kind, event.body))
     stored = row["actor"]
     actor = derive_actor(row["by"]) if stored is None else msgspec.convert(stored, ActorKind)
     return Entry(**{**row, "event": event, "actor": actor})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
-
-import msgspec
 
 from kedge.cli.text.report import drill_story
-from kedge.core.speed import DrillResult, FlipTimes, Incident, Practice, Quantiles, Speed
+from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed
+from kedge.core.stored.notes import DrillResult, ReceiptParts
 
 SHOWN = 20
 """Incidents, and drills, in the text: the newest."""
@@ -116,7 +114,7 @@ def _at(unix: float) -> str:
 
 def drill_text(endpoint: str, filed: DrillResult) -> str:
     """What a drill came to, for people."""
-    lines = [f"{endpoint}: {drill_story(msgspec.to_builtins(filed))}"]
+    lines = [f"{endpoint}: {drill_story(filed)}"]
     columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
     told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
     if told:
@@ -132,23 +130,23 @@ def drill_text(endpoint: str, filed: DrillResult) -> str:
     return "\n".join(lines)
 
 
-def _ladder(parts: dict[str, Any], *, dry: bool) -> dict[str, float | None]:
+def _ladder(parts: ReceiptParts, *, dry: bool) -> dict[str, float | None]:
     """Milliseconds since the command, in the order in which things happened."""
-    prepared = parts["decide_ms"] + parts["prepare_ms"]
+    prepared = parts.decide_ms + parts.prepare_ms
     if dry:
         return {
-            "decided": parts["decide_ms"],
+            "decided": parts.decide_ms,
             "prepared": prepared,
-            "answer asked for": parts["first_old_answer_ms"],
-            "total": parts["total_ms"],
+            "answer asked for": parts.first_old_answer_ms,
+            "total": parts.total_ms,
         }
     return {
-        "decided": parts["decide_ms"],
+        "decided": parts.decide_ms,
         "prepared": prepared,
-        "written": prepared + parts["write_ms"],
-        "last ack": parts["last_ack_ms"],
-        "first answer": parts["first_old_answer_ms"],
-        "total": parts["total_ms"],
+        "written": prepared + parts.write_ms,
+        "last ack": parts.last_ack_ms,
+        "first answer": parts.first_old_answer_ms,
+        "total": parts.total_ms,
     }
 
 

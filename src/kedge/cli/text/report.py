@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release import commands as r
+from kedge.core.stored import notes as n
 from kedge.core.stored.head import SHORT
 from kedge.core.stored.ledger import Note
 from kedge.core.time.instants import iso
@@ -72,75 +74,76 @@ def story(event: r.AnyEvent | Note) -> str:
 
 def _noted(note: Note) -> str:
     """A note as a sentence without a full stop."""
-    match note:
-        case Note(kind="drill", body=body):
-            return drill_story(body)
-        case Note(kind="receipt", body=body):
-            return f"{body['command']} took {body['total_ms']:.1f} ms" + (
-                f", last ack after {body['last_ack_ms']:.1f} ms" if body.get("last_ack_ms") else ""
-            )
-        case Note(kind="verdict", body=body):
-            return f"judged {body['candidate']}: {body['verdict']} ({body['code']})"
-        case Note(kind="alert_opened", body=body):
-            return f"alert {body['alert']} ({body['level']}): {body['summary']}"
-        case Note(kind="runbook", body=body):
-            return f"the runbook was written again ({body['digest'][:19]})"
-        case Note(kind="alert_tested", body=body):
-            channels = [c for level in body["levels"] for c in level["channels"]]
-            works = sum(c["delivered"] for c in channels)
+    match note.body:
+        case n.DrillResult() as result:
+            return drill_story(result)
+        case n.ReceiptNote(command=command, total_ms=total_ms, last_ack_ms=ack_ms):
+            acked = f", last ack after {ack_ms:.1f} ms" if ack_ms else ""
+            return f"{command} took {total_ms:.1f} ms{acked}"
+        case n.VerdictNote(candidate=candidate, verdict=verdict, code=code):
+            return f"judged {candidate}: {verdict} ({code})"
+        case n.AlertOpened(alert=number, level=level, summary=summary):
+            return f"alert {number} ({level}): {summary}"
+        case n.RunbookNote(digest=digest):
+            return f"the runbook was written again ({digest[:19]})"
+        case n.AlertTested(levels=levels):
+            channels = [c for level in levels for c in level.channels]
+            works = sum(c.delivered for c in channels)
             return f"a test of the alerts was delivered by {works} of {len(channels)} channels"
-        case Note(kind="proven", body=body):
-            how = (
-                "was deployed from nothing" if body["ok"] else "could not be deployed from nothing"
+        case n.Proven(release=number, ok=ok):
+            how = "was deployed from nothing" if ok else "could not be deployed from nothing"
+            return f"r{number} {how}"
+        case n.ReadinessNote(ready=ready, failed=failed, promoting=promoting):
+            let = f"{promoting} is let into production; " if promoting else ""
+            return let + (
+                "ready" if ready else f"not ready, these checks fail: {', '.join(failed)}"
             )
-            return f"r{body['release']} {how}"
-        case Note(kind="readiness" | "override", body=body):
-            let = f"{body['promoting']} is let into production; " if "promoting" in body else ""
-            failed = ", ".join(body["failed"])
-            return let + ("ready" if body["ready"] else f"not ready, these checks fail: {failed}")
-        case Note(kind="ledger_accepted", body=body):
-            lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in body["heads"])
+        case DiagnosisSummary() as found:
+            causes = ", ".join(cause.replace("_", " ") for cause in found.causes)
+            if found.causes == ("cannot_tell",):  # what it needs is in the headline already
+                return f"diagnosed: {causes}: {found.headline}"
+            return f"diagnosed: {causes}: {found.headline}; {found.advice}"
+    return _noted_by_people(note)
+
+
+def _noted_by_people(note: Note) -> str:
+    """A note of what an operator did, or of an alert's course, as a sentence without a full stop."""
+    match note.body:
+        case n.LedgerAccepted(heads=heads):
+            lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in heads)
             return f"the ledger is followed although its history lacks {lost}"
-        case Note(kind="finding", body=body):
-            causes = ", ".join(cause.replace("_", " ") for cause in body["causes"])
-            if body["causes"] == ["cannot_tell"]:  # what it needs is in the headline already
-                return f"diagnosed: {causes}: {body['headline']}"
-            return f"diagnosed: {causes}: {body['headline']}; {body['advice']}"
-        case Note(kind="accepted", body=body):
-            return (
-                f"{body['requests']:,} requests of r{body['release']}, {_between(body)}, "
-                "are the reference from now on"
-            )
-        case Note(kind="registered", body=body):
-            return f"{body['version']} was registered ({body['flavour']}, {body['digest'][:19]})"
-        case Note(kind="inline_trusted", body=body):
-            return f"{body['version']} may run inside the gateway's workers, unproven"
-        case Note(kind="features_applied", body=body):
-            compared = (
-                f", {body['outcome']} against the version before" if body.get("outcome") else ""
-            )
-            return f"transformation {body['version']} was made{compared}"
-        case Note(kind="pin_drifts", body=body):
-            return f"host {body['host']} stays pinned: {body['why']}"
-        case Note(kind="evidence_lost", body=body):
-            return "evidence was lost" + (f"; kept: {body['detail']}" if body["detail"] else "")
-        case Note(kind="alert_acknowledged", body=body):
-            return f"alert {body['alert']} ({body['key']}) was acknowledged"
-        case Note(kind="alert_resolved", body=body):
-            return f"alert {body['alert']} ({body['key']}) is resolved"
-        case Note(kind="alert_continued", body=body):
-            return f"alert {body['alert']} ({body['key']}) goes on as another one"
-        case Note(kind=kind, body=body):
-            return f"{kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+        case n.ReferenceAccepted(requests=requests, release=number) as window:
+            between = _between({"since": window.since, "until": window.until})
+            return f"{requests:,} requests of r{number}, {between}, are the reference from now on"
+        case n.VersionRegistered(version=version, flavour=flavour, digest=digest):
+            return f"{version} was registered ({flavour}, {digest[:19]})"
+        case n.InlineTrusted(version=version):
+            return f"{version} may run inside the gateway's workers, unproven"
+        case n.FeaturesApplied(version=version, outcome=outcome):
+            compared = f", {outcome} against the version before" if outcome else ""
+            return f"transformation {version} was made{compared}"
+        case n.PinDrifts(host=host, why=why):
+            return f"host {host} stays pinned: {why}"
+        case n.EvidenceLost(detail=detail):
+            return "evidence was lost" + (f"; kept: {detail}" if detail else "")
+        case n.AlertAcknowledged(alert=number, key=key):
+            return f"alert {number} ({key}) was acknowledged"
+        case n.AlertResolved(alert=number, key=key):
+            return f"alert {number} ({key}) is resolved"
+        case n.AlertContinued(alert=number, key=key):
+            return f"alert {number} ({key}) goes on as another one"
+        case dict() as body:
+            return f"{note.kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
+    return note.kind
 
 
-def drill_story(body: dict[str, Any]) -> str:
-    """What a drill came to, as a sentence without a full stop."""
-    what = "a dry drill" if body["dry"] else "a drill"
-    if not body["ok"]:
-        return f"{what} of going back to r{body['release']} failed: {body['why']}"
-    took = "would go back" if body["dry"] else f"went back in {body['total_s'] * 1e3:.0f} ms"
-    return f"{what} {took} to r{body['release']}" + (f" ({body['why']})" if body["why"] else "")
+def drill_story(result: n.DrillResult) -> str:
+    """How a drill came out, as a sentence without a full stop."""
+    what, to = "a dry drill" if result.dry else "a drill", f"r{result.release}"
+    if not result.ok:
+        return f"{what} of going back to {to} failed: {result.why}"
+    took = "would go back" if result.dry else f"went back in {result.total_s * 1e3:.0f} ms"
+    return f"{what} {took} to {to}" + (f" ({result.why})" if result.why else "")
 
 
 def receipt_data(receipt: Receipt) -> dict[str, Any]:

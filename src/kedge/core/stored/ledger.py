@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.head import Head
 from kedge.core.values import (
@@ -18,7 +16,8 @@ class Note(Value, tag_field="event", tag="noted", frozen=True):
     """A ledger entry that changed no row: a registration, a receipt, a refused pin."""
 
     kind: str
-    body: dict[str, Any]
+    body: object
+    """The struct of this kind (`core.stored.notes`); a dict where this version knows none that fits."""
 
 
 class Entry(Value, frozen=True):

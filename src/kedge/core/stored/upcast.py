@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kedge.core.alerts.alerts import Alert, Topic
+from kedge.core.stored.notes import KINDS
 from kedge.core.values import ActorKind
 
 _WRITERS = {
@@ -32,8 +33,20 @@ def derive_actor(by: str) -> ActorKind:
     return _WRITERS.get(name, ActorKind.PERSON) if at else ActorKind.PERSON
 
 
-def upcast_body(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return a note's body with the fields that its kind has today."""
+def read_body(kind: str, body: object) -> object:
+    """Return a stored note's body as the struct of its kind, with the fields of today.
+
+    A body that fits no struct stays as it is: a later version wrote it, or its kind is unknown.
+    """
+    if kind not in KINDS or not isinstance(body, dict):
+        return body
+    try:
+        return msgspec.convert(_upcast(kind, body), KINDS[kind])
+    except msgspec.ValidationError:
+        return body
+
+
+def _upcast(kind: str, body: dict[str, Any]) -> dict[str, Any]:
     if kind == "alert_opened" and "topic" not in body:
         told = _fields_of_key(str(body.get("key", "")))
         return {**body, "topic": told["topic"], "subject": told.get("subject")}

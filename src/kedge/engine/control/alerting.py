@@ -35,6 +35,7 @@ from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.notes import AlertOpened, EvidenceLost
 from kedge.core.values import State
 from kedge.engine.findings import finding_of
 from kedge.engine.loop import Duty, Loop
@@ -233,7 +234,9 @@ class Alerting:
         for entry in self._ledger.history(alert.endpoint, SINCE):
             if not isinstance(entry.event, Note):
                 yield entry.event, entry.by, entry.reason
-            elif entry.event.kind == "alert_opened" and entry.event.body["alert"] == alert.number:
+            elif (
+                isinstance(entry.event.body, AlertOpened) and entry.event.body.alert == alert.number
+            ):
                 return
 
     def _raise_news(self) -> None:
@@ -557,9 +560,9 @@ def _told_by(entry: Entry) -> Raise | None:
     """Return the alerts that an entry of the ledger raises."""
     if not isinstance(entry.event, Note):
         return conditions.happened(entry.event, by=entry.by, actor=entry.actor, reason=entry.reason)
-    if entry.event.kind == "evidence_lost":
-        told = entry.event.body
-        return conditions.lost_evidence(told.get("subject"), entry.reason, told.get("detail", ""))
+    if isinstance(entry.event.body, EvidenceLost):
+        lost = entry.event.body
+        return conditions.lost_evidence(lost.subject, entry.reason, lost.detail)
     try:
         finding = finding_of(entry)
     except KedgeError as error:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.ledger import Entry
+from kedge.core.stored.notes import EvidenceLost, build_note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Beginning, Stage, State
 from kedge.engine.snapshot import UNREADABLE
@@ -118,7 +119,7 @@ class Continuity:
         subject = judged(state)[1]
         self._ledger.note(
             state.endpoint,
-            Note(kind="evidence_lost", body={"subject": subject, "detail": kept}),
+            build_note(EvidenceLost(subject=subject, detail=kept)),
             by=self._by,
             reason=why,
             at=self._clock.now(),

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, NotAcknowledged, Refused
 from kedge.core.release.commands import DrillStarted, Return
 from kedge.core.release.needs import needs
-from kedge.core.speed import DrillResult
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.notes import DrillResult, ReceiptNote, ReceiptParts, build_note
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Drilling, Stage, State
@@ -105,12 +103,12 @@ class Returns:
                 release=state.production,
                 left=drill.left,
                 lasted_s=lasted_s,
-                total_s=lasted_s if back is None else back["total_ms"] / 1e3,
+                total_s=lasted_s if back is None else back.total_ms / 1e3,
                 back=back,
             )
             self._ledger.note(
                 state.endpoint,
-                Note(kind="drill", body=msgspec.to_builtins(filed)),
+                build_note(filed),
                 by=self._by,
                 reason=DIED,
                 at=self._clock.now(),
@@ -119,7 +117,7 @@ class Returns:
             log.warning("drills.unfiled", endpoint=state.endpoint, fault=str(error))
 
 
-def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict[str, Any] | None]:
+def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, ReceiptParts | None]:
     """When a drill began (Unix time), and its receipt's parts; None where there is no entry."""
     began = next(
         (e for e in entries if isinstance(e.event, DrillStarted) and e.event.until == drill.until),
@@ -127,15 +125,9 @@ def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, dict
     )
     if began is None:
         return None, None
-    notes = (e.event for e in entries if isinstance(e.event, Note))
-    receipt = next(
-        (n.body for n in notes if n.kind == "receipt" and n.body.get("of") == began.seq), None
-    )
-    parts = (
-        None
-        if receipt is None
-        else {name: value for name, value in receipt.items() if name not in ("of", "command")}
-    )
+    notes = (e.event.body for e in entries if isinstance(e.event, Note))
+    receipts = (body for body in notes if isinstance(body, ReceiptNote))
+    parts = next((one.parts for one in receipts if one.of == began.seq), None)
     return read_instant(began.at), parts
 
 
@@ -209,8 +201,8 @@ class Schedule:
                 read_instant(entry.at)
                 for entry in self._ledger.history(endpoint, ENTRIES)
                 if isinstance(entry.event, Note)
-                and entry.event.kind == "drill"
-                and not entry.event.body.get("dry")
+                and isinstance(entry.event.body, DrillResult)
+                and not entry.event.body.dry
             ),
             None,
         )

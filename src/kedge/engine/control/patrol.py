@@ -32,7 +32,7 @@ from kedge.core.alerts.conditions import of_replicas
 from kedge.core.automation import Decision, PatrolFacts, binding, decide
 from kedge.core.errors import KedgeError, Stale
 from kedge.core.release.commands import AnyCommand, Pause, Rollback
-from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import VerdictNote, build_note
 from kedge.core.values import Stage, State
 from kedge.engine.control.continuity import Continuity
 from kedge.engine.control.drills import Returns
@@ -225,7 +225,7 @@ class Patrol:
             if command is None:
                 self._ledger.note(
                     state.endpoint,
-                    Note(kind="verdict", body=figures(state, decision, facts)),
+                    build_note(VerdictNote(**figures(state, decision, facts))),
                     by=self._by,
                     reason=decision.reason,
                     at=self._clock.now(),

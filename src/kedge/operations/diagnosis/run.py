@@ -21,6 +21,7 @@ from kedge.core.evidence.records import JoinRow
 from kedge.core.features.generations import Online, runs_of
 from kedge.core.names import check_segment
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import ReferenceAccepted, build_note
 from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import Arm, Release, State
 from kedge.engine.submission import Say
@@ -146,7 +147,7 @@ def _told(reference: Reference | None, new: Release, old: Release | None) -> dic
 
 def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> dict[str, Any]:
     """Put it into the ledger; a ledger that cannot be written costs the note, not the diagnosis."""
-    note = Note(kind="finding", body=msgspec.to_builtins(short))
+    note = build_note(short)
     try:
         entry = place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
     except KedgeError as error:
@@ -372,7 +373,7 @@ def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
     if not entries or not isinstance(entries[0].event, Note):
         return None
     body = entries[0].event.body
-    return float(body["since"]), float(body["until"])
+    return (body.since, body.until) if isinstance(body, ReferenceAccepted) else None
 
 
 def accept(
@@ -402,14 +403,16 @@ def accept(
             code="nothing_logged",
             hint="--since and --until name another",
         )
-    body = {
-        "since": begin,
-        "until": end,
-        "release": state.production,
-        "requests": len(logged.rows),
-        "labelled": logged.labelled,
-    }
-    place.ledger.note(
-        endpoint, Note(kind="accepted", body=body), by=actor(), reason=reason, at=place.clock.now()
+    body = ReferenceAccepted(
+        since=begin,
+        until=end,
+        release=state.production,
+        requests=len(logged.rows),
+        labelled=logged.labelled,
     )
-    return {"endpoint": endpoint, **body, "release": _label(state.releases[state.production or 0])}
+    place.ledger.note(endpoint, build_note(body), by=actor(), reason=reason, at=place.clock.now())
+    return {
+        "endpoint": endpoint,
+        **msgspec.to_builtins(body),
+        "release": _label(state.releases[state.production or 0]),
+    }

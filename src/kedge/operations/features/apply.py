@@ -19,7 +19,7 @@ from kedge.core import codec
 from kedge.core.errors import ModelFailure, Refused
 from kedge.core.features.schema import EQUAL, Schema, Spec, TransformVersion
 from kedge.core.golden import blank_rows
-from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import FeaturesApplied, build_note
 from kedge.core.values import Field, Release, Signature, State
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.compare import comparison_of
@@ -455,10 +455,12 @@ def may_roll(
 def note_applied(place: Workplace, told: dict[str, Any]) -> None:
     """Leave a note on every endpoint that could move."""
     for item in told["endpoints"]:
-        body = {"version": told["version"], "outcome": told["outcome"], "digest": told["digest"]}
+        body = FeaturesApplied(
+            version=told["version"], outcome=told["outcome"], digest=told["digest"]
+        )
         place.ledger.note(
             item["endpoint"],
-            Note(kind="features_applied", body=body),
+            build_note(body),
             by=actor(),
             reason="",
             at=place.clock.now(),

@@ -170,7 +170,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
         "endpoint": receipt.endpoint,
         "epoch": receipt.epoch,
         "release": f"r{receipt.state.production}",
-        **receipt.parts(),
+        **msgspec.structs.asdict(receipt.parts()),
     }
 
 

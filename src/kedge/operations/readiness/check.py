@@ -6,7 +6,7 @@ Facts are gathered here, and what came of them is filed; `core.readiness` judges
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,7 +20,6 @@ from kedge.core.readiness import (
     PROOF_S,
     Check,
     NewestNote,
-    Proven,
     ReadinessFacts,
     failed,
     judge,
@@ -28,6 +27,17 @@ from kedge.core.readiness import (
 )
 from kedge.core.release.commands import Configured
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import (
+    AlertTested,
+    AnyBody,
+    DrillResult,
+    OverrideNote,
+    Proven,
+    ReadinessNote,
+    RunbookNote,
+    build_note,
+    spell_kind,
+)
 from kedge.core.stored.roster import Member
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, State
@@ -105,7 +115,7 @@ def _facts(
         landing=landing,
         grouped=_grouped(state.policy.owner),
         people_since=_people_since(place, state),
-        tested=_filed(place, state, "alert_tested"),
+        tested=_newest(place, state, AlertTested),
         proven=proof[0] if proof is not None else None,
         proven_at=proof[1] if proof is not None else 0.0,
         replicas=tuple(member.name for member in members),
@@ -114,8 +124,8 @@ def _facts(
         },
         kept=kept,
         pinned=tuple(m.name for m in members if state.endpoint in m.pinned),
-        drill=_filed(place, state, "drill"),
-        runbook=_filed(place, state, "runbook"),
+        drill=_newest(place, state, DrillResult),
+        runbook=_newest(place, state, RunbookNote),
         unwritten=unwritten(place.roster),
         silence_s=_silence_s(place, state, now),
         runs=len(read),
@@ -124,9 +134,13 @@ def _facts(
     )
 
 
-def _filed(place: Workplace, state: State, kind: str) -> NewestNote | None:
-    for entry in place.ledger.entries(state.endpoint, kind):
-        if isinstance(entry.event, Note):
+B = TypeVar("B")
+
+
+def _newest(place: Workplace, state: State, body: type[B]) -> NewestNote[B] | None:
+    """Return the newest note of a kind; None where there is none that this version can read."""
+    for entry in place.ledger.entries(state.endpoint, spell_kind(body)):
+        if isinstance(entry.event, Note) and isinstance(entry.event.body, body):
             return NewestNote(read_instant(entry.at), entry.epoch, entry.event.body)
     return None
 
@@ -213,20 +227,20 @@ def _stale(
 
 def file_readiness(place: Workplace, state: State, checks: tuple[Check, ...], *, by: str) -> None:
     """Keep what was found, when it is news or a day has passed."""
-    body, known = _body(checks), _filed(place, state, "readiness")
-    same = known is not None and known.body.get("failed") == body["failed"]
+    found, known = _found(checks), _newest(place, state, ReadinessNote)
+    same = known is not None and known.body.failed == found.failed
     if known is None or not same or place.clock.unix() - known.at >= DAY_S:
-        _note(place, state, Note(kind="readiness", body=body), by=by)
+        _note(place, state, found, by=by)
 
 
-def _body(checks: tuple[Check, ...]) -> dict[str, Any]:
+def _found(checks: tuple[Check, ...]) -> ReadinessNote:
     names = failed(checks)
     why = {check.name: check.why for check in checks if check.name in names}
-    return {"ready": not names, "failed": list(names), "why": why}
+    return ReadinessNote(ready=not names, failed=names, why=why)
 
 
-def _note(place: Workplace, state: State, note: Note, *, by: str, reason: str = "") -> None:
-    place.ledger.note(state.endpoint, note, by=by, reason=reason, at=place.clock.now())
+def _note(place: Workplace, state: State, body: AnyBody, *, by: str, reason: str = "") -> None:
+    place.ledger.note(state.endpoint, build_note(body), by=by, reason=reason, at=place.clock.now())
 
 
 def checker(place: Workplace, online: Asked, *, by: str) -> Callable[[State], tuple[str, ...]]:
@@ -391,8 +405,9 @@ def _let_through(
     by: str,
 ) -> None:
     """Keep that a release became production on an endpoint that was not ready."""
-    body = {**_body(checks), "promoting": f"r{release}"}
+    found, promoting = _found(checks), f"r{release}"
     if override is None:
-        _note(place, state, Note(kind="readiness", body=body), by=by)
+        _note(place, state, msgspec.structs.replace(found, promoting=promoting), by=by)
         return
-    _note(place, state, Note(kind="override", body=body), by=by, reason=override)
+    body = OverrideNote(ready=found.ready, failed=found.failed, why=found.why, promoting=promoting)
+    _note(place, state, body, by=by, reason=override)

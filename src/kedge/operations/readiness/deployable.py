@@ -25,8 +25,9 @@ from kedge.adapters import process
 from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
 from kedge.core.features.generations import Online
-from kedge.core.readiness import DAY_S, PROOF_S, Proven
+from kedge.core.readiness import DAY_S, PROOF_S
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import Proven, build_note
 from kedge.core.time.instants import read_instant
 from kedge.core.values import ModelVersion, Release, State
 from kedge.system.locks import lock_file
@@ -55,10 +56,9 @@ def proven_of(place: Workplace, state: State, number: int) -> tuple[Proven, floa
     """The newest proof of a release, and its Unix time."""
     for entry in place.ledger.entries(state.endpoint, "proven", limit=20):
         assert isinstance(entry.event, Note)
-        with suppress(msgspec.ValidationError):  # another version of kedge may have filed it
-            found = msgspec.convert(entry.event.body, Proven)
-            if found.release == number:
-                return found, read_instant(entry.at)
+        found = entry.event.body  # of another struct where another version of kedge wrote it
+        if isinstance(found, Proven) and found.release == number:
+            return found, read_instant(entry.at)
     return None
 
 
@@ -99,7 +99,7 @@ def prove(
         at = place.clock.now()
         place.ledger.note(
             state.endpoint,
-            Note(kind="proven", body=msgspec.to_builtins(found)),
+            build_note(found),
             by=by,
             reason=found.why,
             at=at,
