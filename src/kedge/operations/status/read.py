@@ -8,6 +8,7 @@ from kedge.config.locate import find_deletion
 from kedge.core.errors import Unavailable
 from kedge.core.names import get_known
 from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import ReadinessNote
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Stage, State
 from kedge.engine.libraries import find_differences
@@ -119,9 +120,7 @@ def _observed(
 def _readiness(place: Workplace, endpoint: str) -> ReadinessStatus | None:
     """Return what was stored last of an endpoint's readiness; None: no check has run yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
-        if isinstance(entry.event, Note):
+        if isinstance(entry.event, Note) and isinstance(entry.event.body, ReadinessNote):
             body = entry.event.body
-            return ReadinessStatus(
-                ready=body.get("ready", False), at=entry.at, failed=tuple(body.get("failed", ()))
-            )
+            return ReadinessStatus(ready=body.ready, at=entry.at, failed=body.failed)
     return None
