@@ -225,7 +225,7 @@ class ReadinessNote(NoteBody, frozen=True, kw_only=True, omit_defaults=True):
     why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     """By check that fails: why."""
     promoting: str = ""
-    """The release that became production all the same, as r2; empty when none did."""
+    """The release that became production anyway, as r2; empty when none did."""
 
 
 class OverrideNote(ReadinessNote, frozen=True, kw_only=True, omit_defaults=True):
