@@ -166,7 +166,8 @@ def test_a_drill_out_of_time_is_ended_once_and_filed_as_failed(tmp_path: Path) -
     assert (made.row().stage, made.row().production) == (Stage.SETTLED, 2)
     (body,) = filed(made)
     assert (body["ok"], body["release"], body["left"], body["total_s"]) == (False, 1, 2, 0.04)
-    assert (body["back"], body["why"][:16]) == (parts, "its process died")
+    assert body["back"].items() >= parts.items()
+    assert body["why"].startswith("its process died")
     assert made.ledger.verify() == []
 
 
