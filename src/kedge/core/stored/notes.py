@@ -296,9 +296,9 @@ class AlertContinued(NoteBody, frozen=True, kw_only=True):
     key: str
 
 
-AnyBody = NoteBody | DiagnosisSummary
+AnyNoteBody = NoteBody | DiagnosisSummary
 
-KINDS: dict[str, type[AnyBody]] = {
+KINDS: dict[str, type[AnyNoteBody]] = {
     "accepted": ReferenceAccepted,
     "alert_acknowledged": AlertAcknowledged,
     "alert_continued": AlertContinued,
@@ -329,6 +329,6 @@ def spell_kind(body: type) -> str:
     return _SPELLED[body]
 
 
-def build_note(body: AnyBody) -> Note:
+def build_note(body: AnyNoteBody) -> Note:
     """Return the note that says this."""
     return Note(_SPELLED[type(body)], body)

@@ -29,7 +29,7 @@ from kedge.core.release.commands import Configured
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import (
     AlertTested,
-    AnyBody,
+    AnyNoteBody,
     DrillResult,
     OverrideNote,
     Proven,
@@ -239,7 +239,7 @@ def _found(checks: tuple[Check, ...]) -> ReadinessNote:
     return ReadinessNote(ready=not names, failed=names, why=why)
 
 
-def _note(place: Workplace, state: State, body: AnyBody, *, by: str, reason: str = "") -> None:
+def _note(place: Workplace, state: State, body: AnyNoteBody, *, by: str, reason: str = "") -> None:
     place.ledger.note(state.endpoint, build_note(body), by=by, reason=reason, at=place.clock.now())
 
 
