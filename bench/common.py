@@ -57,7 +57,7 @@ QUIET_FIRST_S, QUIET_EACH_S, QUIET_QUICK_S = 60.0, 15.0, 1.0
 
 
 def talk(text: str) -> None:
-    """Say something to whoever watches; data goes to stdout."""
+    """Print progress for the user; data goes to stdout."""
     print(f"{time.monotonic() - BEGAN:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 

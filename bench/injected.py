@@ -258,7 +258,7 @@ def large(seed: tuple[int, ...], cause: str, n: int = 8_000) -> Case:
     c = wide(rng, 12_000)
     y = outcome(rng, c, 0.0, binary=binary)
     old = fitted(matrix(c), y, binary=binary)
-    if cause == "model":  # a quarter of the outcomes joined to somebody else's row
+    if cause == "model":  # a quarter of the outcomes joined to another row
         y = np.where(rng.random(len(y)) < 0.25, rng.permutation(y), y)
     new = fitted(matrix(c, new=True), y, binary=binary)
     before = wide(rng, n)

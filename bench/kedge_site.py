@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def post(port: int, path: str, body: bytes, within_s: float = 5.0) -> int:
-    """The status of one POST on a connection of its own; 0 when nobody answers."""
+    """The status of one POST on a connection of its own; 0 without an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
     try:
         connection.request("POST", path, body, {"content-type": "application/json"})
@@ -201,7 +201,7 @@ class Site:
 
     @functools.cached_property
     def control(self) -> Control:
-        """Somebody who submits commands in this process."""
+        """A client that submits commands in this process."""
         return self.workplace.control(lambda text: None, None)
 
     def submit(self, endpoint: str, command: AnyCommand) -> Receipt:

@@ -1,7 +1,7 @@
 """Asks a server, in a process of its own: open loop at a rate, or closed loop as fast as it goes.
 
 Open loop: a request is due every 1/rate s whatever the server does, and its latency counts from
-that moment, so a server that stalls is not let off the requests that nobody sent meanwhile. The
+that moment, so a server that stalls is also charged for the requests that were not sent meanwhile. The
 kernel's timer says when one is due (an event loop's own has a grain of a millisecond). Requests
 go round kept-alive connections, are never repeated, and each leaves one record. Where it is
 allowed to, the generator runs at real-time priority: what shares its CPU must not look like

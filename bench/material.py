@@ -1,7 +1,7 @@
 """What is served: one small classifier in several versions and formats, and its request.
 
 Twenty floats in, a label out. A version is told from another by its answer: `flip` turns the
-labels round, so nobody's own word is taken for which one answered.
+labels inverted, so the answer itself shows which one answered.
 """
 
 from __future__ import annotations

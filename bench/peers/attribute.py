@@ -1,6 +1,6 @@
 """DoWhy's own attribution of a rise of the loss: run as `python attribute.py FILE.npz`, prints JSON.
 
-The file has two windows of inputs (n, k), scores, outcomes and losses. The graph is what anybody who
+The file has two windows of inputs (n, k), scores, outcomes and losses. The graph is what a user who
 logs a model would draw: inputs give a score, inputs give an outcome, both give the loss. What each
 node's mechanism adds to the mean loss is `gcm.distribution_change` (Budhathoki and others, 2021).
 """

@@ -11,7 +11,7 @@ import pytest
 
 
 class Authority:
-    """Signs certificates. Trusted by whoever gets `file` in SSL_CERT_FILE, and by nobody else."""
+    """Signs certificates. Trusted only by processes with `file` in SSL_CERT_FILE."""
 
     def __init__(self, root: Path) -> None:
         if shutil.which("openssl") is None:

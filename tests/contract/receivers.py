@@ -79,7 +79,7 @@ class Web:
 
 
 def _secured(listening: socket.socket, tls: ssl.SSLContext) -> socket.socket:
-    """Each caller's handshake happens on the thread that reads it: one that fails holds nobody up."""
+    """Each caller's handshake happens on the thread that reads it: a failed one delays no other."""
     return tls.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
 
 

@@ -341,7 +341,7 @@ def test_a_rollback_that_is_under_way_is_not_told_as_a_failure(place: Place, web
 
 
 def test_a_patrol_that_cannot_see_is_told(place: Place, web: Web) -> None:
-    place.sight = Sight(fault="evidence_locked: somebody holds it")
+    place.sight = Sight(fault="evidence_locked: another process holds it")
     place.look()
     place.clock.go(61)
     place.look()

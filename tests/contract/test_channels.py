@@ -147,7 +147,7 @@ def test_alertmanager_gets_what_its_api_takes(web: Web) -> None:
 
 
 def test_a_test_does_not_stand_at_alertmanager_for_weeks(web: Web) -> None:
-    """Nobody resolves a test, so it says itself when it is over."""
+    """A test is never resolved, so it carries its own end."""
     out().send(web.url.replace("http", "alertmanager"), replace(FIRING, status="test", number=0))
     ((one,),) = (got.body for got in web.got)
     stands = datetime.fromisoformat(one["endsAt"]) - datetime.fromisoformat(one["startsAt"])

@@ -70,7 +70,7 @@ class Gated(Watched):
         now = self.place.clock.now()
         self.place.ledger.note("flights", Note(kind=kind, body=body), by="test", reason="", at=now)
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """All that fails with r1 in production, and a candidate."""
         self.file("alert_tested", delivered=True, levels=[])
         self.file("runbook", digest=configuration_digest(self.world.row()))
@@ -215,7 +215,7 @@ def test_the_patrol_passes_the_same_gate_and_goes_on_when_it_is_mended(tmp_path:
         site.look()
     assert (site.told(), site.world.row().production) == (["ShadowPassed"], 1)
     assert "flights" in site.patrol._unready
-    site.mend()
+    site.fix()
     assert site.failing() == []
     site.look()
     assert site.world.row().production == 1
@@ -251,12 +251,12 @@ def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
 def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
     tmp_path: Path,
 ) -> None:
-    """A quiet endpoint does not carry a warning for ever; whoever is silent is still one."""
+    """A quiet endpoint does not carry a warning for ever; a silent replica still causes one."""
     site = Gated(tmp_path, policy(back_window="1d"))
     now = site.place.clock.unix()
     ago = datetime.fromtimestamp(now - 2 * DAY_S, UTC).isoformat().replace("+00:00", "Z")
     site.world.do(Promote(release=2, override="a test"), at=ago)
-    site.mend()
+    site.fix()
     (member,) = site.place.roster.members()
     site.place.roster.publish(
         msgspec.structs.replace(
@@ -363,7 +363,7 @@ def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> No
     (alert,) = place.store.listed(None, over=False, limit=9)
     assert (alert.key, alert.level) == ("unready", "warn")
     assert alert.summary == "it is not ready for a rollback: drill"
-    place.sight = Sight()  # control began anew, and nobody has looked yet
+    place.sight = Sight()  # control restarted, and no patrol has looked yet
     place.look()
     assert place.store.listed(None, over=False, limit=9)[0].open
     place.sight = Sight(unready={"flights": ()})

@@ -114,7 +114,7 @@ def test_what_ends_or_hangs_the_child_costs_a_batch_and_the_next_child_goes_on(
     mine = compare()
     began = time.monotonic()
     assert mine.compare([pair(), pair(word)]) == [[None], [None]]
-    assert mine.compare([pair()]) == [[None]], "nobody waits for the next child"
+    assert mine.compare([pair()]) == [[None]], "no caller waits for the next child"
     assert time.monotonic() - began < 2.5
     time.sleep(0.3)
     assert mine.wait(30.0) == ""

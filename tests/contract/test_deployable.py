@@ -44,7 +44,7 @@ DOUBLED = "def columns(raw):\n    return {'x': raw['n'] * 2, 'word': raw['w']}\n
 
 
 class Home:
-    """A state directory with releases that nobody ever tried out."""
+    """A state directory with releases that were never tested."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -300,7 +300,7 @@ def running(word: str) -> list[int]:
 
 
 def test_killed_in_the_middle_it_leaves_nothing_behind(home: Home) -> None:
-    """While the model hangs in its first golden row, so that nobody but the kernel ends it."""
+    """While the model hangs in its first golden row, so that only the kernel ends it."""
     begun = home.root / "begun"
     home.release("hang", log=str(begun))
     prover = subprocess.Popen([sys.executable, "-c", KILLED, str(home.state_dir)])

@@ -334,7 +334,7 @@ def test_a_drill_that_is_due_waits_for_its_replicas_for_a_while(tmp_path: Path) 
     clock.own += READY_S
     place.roster.publish(whole)
     own.look()
-    assert started == ["flights"] * 2  # somebody drilled while it waited
+    assert started == ["flights"] * 2  # an operator drilled while it waited
 
 
 def replica(row: State) -> Member:

@@ -1,4 +1,4 @@
-"""Features files run apart: whatever their code does, whoever asks gets an answer in bounded time."""
+"""Features files in their own process: whatever their code does, a command gets an answer in bounded time."""
 
 from __future__ import annotations
 

@@ -448,7 +448,7 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
 
 
 def test_the_kernel_holds_little_of_an_answer_that_nobody_reads() -> None:
-    """What it holds is in nobody's bounds; on loopback it would take all of this answer."""
+    """Its memory is outside all limits; on loopback it would take all of this answer."""
     with World(model=Wide(300_000)) as world, slow_reader(world) as line:
         line.sendall(request())
         world.settle(lambda: world.connections.answer_bytes > 800_000, "the answer to be counted")

@@ -196,7 +196,7 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(at: Place) -> None:
 
 
 def _gone(pid: int) -> bool:
-    """Dead, or waiting for somebody to collect it."""
+    """Dead, or waiting to be reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
     except OSError:

@@ -54,7 +54,7 @@ def test_the_run_directory_is_private_and_within_the_state_directory(state: Path
 def test_a_link_in_its_place_is_not_followed_and_nothing_behind_it_is_removed(
     state: Path, tmp_path: Path, where: int
 ) -> None:
-    """Whoever put it there chose what it points at."""
+    """Its author chose its target."""
     kept = home_of_another(tmp_path)
     planted = get_candidates(state)[where]
     planted.symlink_to(tmp_path / "home")

@@ -39,7 +39,7 @@ def start() -> Iterator[Start]:
 
 
 def ended(process: Process) -> bool:
-    """Whether it ends soon; as in a supervisor nobody has waited for it yet."""
+    """Whether it ends soon; as in a supervisor, it has not been reaped yet."""
     for _ in range(100):
         if not process.alive:
             return True
@@ -162,7 +162,7 @@ def ended_up(true: Callable[[], bool]) -> bool:
 
 
 def test_only_children_that_nobody_knows_are_reaped() -> None:
-    """The others have somebody who wants their exit code."""
+    """The others have a parent that needs their exit code."""
     known, unknown = subprocess.Popen(["false"]), subprocess.Popen(["true"])
     assert ended_up(lambda: not process_of(known.pid).alive and not process_of(unknown.pid).alive)
     found = reap({known.pid})

@@ -115,7 +115,7 @@ def test_a_shortage_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_look_that_fails_costs_that_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what is no OSError: without this thread the ledger's blocks are nobody's."""
+    """Also what is no OSError: without this thread no process allocates the ledger's blocks."""
     looks: list[str] = []
 
     def allocate(_: Path) -> None:

@@ -139,7 +139,7 @@ def test_two_without_a_digest_are_no_retry_of_each_other(records: Records) -> No
 
 
 def test_every_row_of_a_reused_id_is_ambiguous(records: Records) -> None:
-    """The second request has more rows: those after the first row are nobody else's, and yet its id is."""
+    """The second request has more rows: those after the first row are its own, but its id is not."""
     answered(records, MALLORY)
     answered(records, ALICE, row("order-7/1", "alice", NOW + 1))
     assert label(records, "order-7/1")[2] == {"id_reused": 1}

@@ -263,7 +263,7 @@ def test_a_ledger_deleted_while_it_is_open_is_noticed(
 
 
 def test_a_ledger_deleted_under_a_write_is_not_reported_as_written(tmp_path: Path) -> None:
-    """The commit reached a file that nobody can find any more."""
+    """The commit reached a file that cannot be found any more."""
     made = world(tmp_path)
 
     def work(connection: Any) -> None:
@@ -409,7 +409,7 @@ def test_telemetry_is_made_again(tmp_path: Path, opens: Any, harm: str) -> None:
 
 
 def test_two_connections_meet_in_a_roster_that_was_made_again(tmp_path: Path) -> None:
-    """Whoever comes second does not make it a second time."""
+    """The second process does not make it again."""
     first, second = open_roster(tmp_path), open_roster(tmp_path)
     assert SqlRoster(first).members() == SqlRoster(second).members() == ()
     first.path.unlink()

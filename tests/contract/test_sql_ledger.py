@@ -1,4 +1,4 @@
-"""The ledger: what an append promises, and what the database refuses whoever asks."""
+"""The ledger: what an append promises, and what the database refuses to every client."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_an_append_of_nothing_is_nothing(made: World) -> None:
 def test_several_endpoints_and_the_head_of_a_schema_move_together_or_not_at_all(
     made: World,
 ) -> None:
-    """One of them has moved on meanwhile: nobody moves, and the head stays."""
+    """One of them has moved on meanwhile: no follower moves, and the head stays."""
     made.release(4, "trips")
     rows = {name: made.row(name) for name in ("flights", "trips")}
     numbers = {name: min(row.releases) for name, row in rows.items()}
@@ -317,7 +317,7 @@ def test_the_loser_is_told_who_won_and_why(made: World) -> None:
 
 
 def test_an_epoch_of_the_future_is_stale_too(made: World) -> None:
-    """Also for an endpoint that nobody knows."""
+    """Also for an unknown endpoint."""
     event = WeightSet(weight=1, previously=0)
     for endpoint in ("flights", "nobody"):
         with pytest.raises(Stale):
@@ -457,7 +457,7 @@ TAMPER = {
 
 @pytest.mark.parametrize("what", TAMPER)
 def test_tampering_is_found(made: World, what: str) -> None:
-    """By somebody who dropped every trigger first."""
+    """By an editor who dropped every trigger first."""
     made.do(Promote(release=1))
     made.do(Promote(release=2, override="a test"))
     assert made.ledger.verify() == []
@@ -474,7 +474,7 @@ def test_tampering_is_found(made: World, what: str) -> None:
 
 
 def test_a_rewritten_entry_with_a_hash_to_match_breaks_the_chain(made: World) -> None:
-    """Whoever recomputes one hash must recompute every later one."""
+    """An editor who recomputes one hash must recompute every later one."""
     made.do(Promote(release=1))
     with made.raw() as raw:
         raw.execute("DROP TRIGGER ledger_no_update")

@@ -71,7 +71,7 @@ def test_counting_twice_counts_once(tmp_path: Path) -> None:
 
 
 def test_eight_replicas_that_publish_at_once_are_all_heard(tmp_path: Path) -> None:
-    """Nobody runs out of patience, nobody's last word is lost; the first start is a race too."""
+    """No process times out and no last report is lost; the first start is a race too."""
     names = [f"replica-{number}" for number in range(8)]
     others = [
         Other(publishes, tmp_path, [member(name, float(beat)) for beat in range(20)])

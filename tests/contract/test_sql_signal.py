@@ -17,7 +17,7 @@ from kedge.adapters.sql.sqlite import signal as wakeup
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 
 LONG_S = 10.0
-"""Longer than any wake-up takes, shorter than anybody's patience."""
+"""Longer than any wake-up takes, shorter than any timeout."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A failing canary wakes somebody, whatever dies meanwhile, until somebody says that they have it."""
+"""A failing canary sends a page, whatever dies meanwhile, until a recipient acknowledges it."""
 
 from __future__ import annotations
 

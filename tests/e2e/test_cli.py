@@ -1,4 +1,4 @@
-"""The commands, as somebody types them: in an empty directory, with nothing edited."""
+"""The commands, as a user types them: in an empty directory, with nothing edited."""
 
 from __future__ import annotations
 
@@ -399,7 +399,7 @@ PLACES = [
 
 
 def test_a_bad_configuration_lists_all_its_faults_and_changes_nothing(served: Fresh) -> None:
-    """Exit 2; what is in force stays, and nobody is kept from rolling back."""
+    """Exit 2; what is in force stays, and a rollback still works."""
     path = served.root / "kedge.toml"
     good = path.read_text()
     policy = served.data("status", "flights")["policy"]
@@ -458,7 +458,7 @@ def test_another_file_is_named_by_option_or_environment(empty: Fresh) -> None:
 
 
 def test_up_on_a_taken_port_is_exit_4_and_leaves_nothing_running(empty: Fresh) -> None:
-    """Somebody else has it; the hint says how to take another."""
+    """Another process has it; the hint says how to take another."""
     empty.init()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

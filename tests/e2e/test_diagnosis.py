@@ -1,4 +1,4 @@
-"""Why did it become worse? Asked of logs of which somebody knows it: the verb, its note, and the faults."""
+"""Diagnoses of logs with known causes: the command, its note, and the faults."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_the_world_is_told_from_the_release_and_speaks_against_a_rollback(past: 
 def test_features_are_told_from_the_model_and_the_feature_is_named(
     environment: pytest.MonkeyPatch, make_site: Callable[..., Site]
 ) -> None:
-    """Both moved; only the transformation is wrong. The cells that nobody was served are replayed."""
+    """Both moved; only the transformation is wrong. The cells that no caller was served are replayed."""
     past = Past(make_site(policy=FEATURES))
     past.set_up()
     for shift in ("0.0", "5.0"):

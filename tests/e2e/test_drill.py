@@ -149,7 +149,7 @@ def test_when_its_process_is_killed_the_patrol_returns_and_files_that_it_failed(
 def test_a_drill_is_refused_in_a_rollout_and_while_a_page_is_open_and_a_dry_one_flips_nothing(
     site: Site,
 ) -> None:
-    """Until somebody has seen the page."""
+    """Until the page has ended."""
 
     def refused() -> str:
         said = site.run("drill", "flights", "--json", check=False)

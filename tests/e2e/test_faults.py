@@ -74,7 +74,7 @@ def test_a_worker_that_died_unseen_is_waited_for_by_no_rollback(site: Site) -> N
         lambda: (
             {m.name for m in place.roster.members()} & {dead.name, foreign.name} == {foreign.name}
         ),
-        "the dead to be struck off, and nobody of another host",
+        "the dead to be struck off, and no replica of another host",
     )
     place.roster.leave(foreign.name)
     site.until(lambda: _all_serve(site), "all to serve")
@@ -220,7 +220,7 @@ def test_break_glass_pins_a_host_and_hands_the_command_in_when_the_ledger_is_bac
 def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(
     make_site: Callable[..., Site],
 ) -> None:
-    """The row moved on while the host was pinned: nobody is overruled silently."""
+    """The row moved on while the host was pinned: no command is overruled silently."""
     site = make_site()
     site.start()
     site.release()
@@ -230,7 +230,7 @@ def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(
     ledger.rename(saved)
     site.run("rollback", "flights", "--local")
     shutil.rmtree(ledger, ignore_errors=True)
-    # Elsewhere somebody else goes on: a configuration changes the row before this host is back.
+    # Elsewhere another process continues: a configuration changes the row before this host is back.
     away = site.root / "away"
     (away / ".kedge").mkdir(parents=True)
     shutil.copy(site.root / "kedge.toml", away / "kedge.toml")

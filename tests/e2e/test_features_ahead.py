@@ -193,7 +193,7 @@ def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> No
     view, _ = apply(ahead, shift="10.0")
     assert view["version"] == "delays/1#2"
     ahead.run("features", "materialise", "delays")
-    assert answered(ahead) == old, "a new version moves nobody"
+    assert answered(ahead) == old, "a new version moves no endpoint"
     refused = ahead.data("features", "roll", "flights", "1", "--generation", "newest", check=False)
     assert refused["error"]["code"] == "generation_changed"
     ahead.run("features", "shadow", "flights", "1", "--generation", "newest")
@@ -244,7 +244,7 @@ def test_a_rollback_to_old_values_is_refused_with_their_age_or_taken_all_the_sam
     site.run("features", "roll", "flights", "1", "--generation", "newest", "--override", "again")
     shutil.rmtree(site.root / ".kedge" / "online")
     (site.root / ".kedge" / "online").write_text("no store can be here")
-    assert site.data("rollback", "flights")["release"] == "r1", "a store that is gone delays nobody"
+    assert site.data("rollback", "flights")["release"] == "r1", "a store that is gone delays no rollback"
 
 
 def test_a_lost_store_is_answered_by_the_rule_and_written_again_from_the_log(ahead: Site) -> None:

@@ -1,4 +1,4 @@
-"""The head of a schema moves, and whoever follows it moves with it: all of them, or nobody."""
+"""The head of a schema moves, and its followers move with it: all of them, or none."""
 
 from __future__ import annotations
 

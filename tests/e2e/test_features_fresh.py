@@ -1,4 +1,4 @@
-"""`kedge check` on values that really are materialised: fresh, stale, mended as it says, out of reach."""
+"""`kedge check` on values that really are materialised: fresh, stale, fixed as it says, unreachable."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def features(site: Site) -> dict[str, Any]:
 def test_what_is_read_by_key_is_judged_by_the_store_itself(
     make_site: Callable[..., Site], store: Store
 ) -> None:
-    """What may be three hours old is five, until the line is typed that mends it."""
+    """Values with a limit of three hours are five hours old, until the printed command fixes it."""
     site = make_site(policy=POLICY + store.config)
     write_source(site, hours=8)
     site.run("init", "flights")

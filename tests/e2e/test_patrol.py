@@ -225,7 +225,7 @@ def alike(ours, theirs):
 def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
     make_site: Callable[..., Site],
 ) -> None:
-    """By the real processes: prices by version, production asked twice, somebody's function."""
+    """By the real processes: prices by version, production asked twice, a user's function."""
     site = make_site(
         policy=(
             'output = {kind = "custom", function = "own:alike"}\n'
@@ -257,7 +257,7 @@ def test_cost_noise_and_a_comparison_of_ones_own_are_in_the_evidence(
 def test_a_comparison_that_cannot_be_imported_is_refused_by_apply(
     make_site: Callable[..., Site],
 ) -> None:
-    """Before it is in force: a policy whose pairs all disagree would help nobody."""
+    """Before it is in force: a policy whose pairs all disagree would be useless."""
     site = make_site()
     site.start(patrol=False)
     config = site.root / "kedge.toml"

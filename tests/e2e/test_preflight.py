@@ -1,4 +1,4 @@
-"""The preflight: what kedge up says before it serves, and that it serves all the same."""
+"""The preflight: what kedge up says before it serves, and that it still serves."""
 
 from __future__ import annotations
 

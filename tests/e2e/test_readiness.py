@@ -1,4 +1,4 @@
-"""Nothing becomes production that could not be taken back, unless somebody says why."""
+"""A release that could not be rolled back does not become production, unless an operator gives a reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def failing(site: Site) -> list[str]:
     return list(check_of(place, "flights", Online, by="test", again=False)["failed"])
 
 
-def mend(site: Site, line: str) -> None:
+def fix(site: Site, line: str) -> None:
     config = site.root / "kedge.toml"
     config.write_text(f"{config.read_text()}{line}\n")
     site.run("apply")
@@ -53,7 +53,7 @@ def artifact(site: Site, release: int) -> Path:
 def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overridden(
     make_site: Callable[..., Site],
 ) -> None:
-    """One story, since a site takes its time: from nobody's endpoint to one that lacks nothing, and back."""
+    """One story, because a site takes time: from an endpoint without an owner to one that is ready, and back."""
     web = Web()
     ada, ben = (f"http://127.0.0.1:{web.port}/{name}" for name in ("ada", "ben"))
     site = make_site(policy='readiness = "refuse"\n', workers=1)
@@ -66,9 +66,9 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     assert (refused.returncode, row(site).production) == (1, None)
     assert "owner: no owner is named" in refused.stderr
 
-    mend(site, f'owner = {{name = "Ada Lovelace", contact = "{ada}"}}')
+    fix(site, f'owner = {{name = "Ada Lovelace", contact = "{ada}"}}')
     assert failing(site) == ["escalation", "guardrails", "notification"]
-    mend(site, f'escalation = [{{after = "0s", to = ["owner"]}}, {{after = "9m", to = ["{ben}"]}}]')
+    fix(site, f'escalation = [{{after = "0s", to = ["owner"]}}, {{after = "9m", to = ["{ben}"]}}]')
     assert failing(site) == ["notification"]
     site.run("alerts", "test", "flights")
     site.run("promote", "flights", "v1")
@@ -81,7 +81,7 @@ def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overrid
     assert (proven.body.release, proven.body.ok, proven.body.rows) == (1, True, 9)
     assert failing(site) == ["drill"]
     site.run("drill", "flights", "--for", "2s")
-    mend(site, 'back_window = "9d"')
+    fix(site, 'back_window = "9d"')
     assert failing(site) == ["runbook"]
     site.run("runbook", "flights")
     assert site.data("check", "flights")["ready"]

@@ -75,7 +75,7 @@ def folders(site: Site) -> list[Path]:
 def test_one_endpoint_that_cannot_be_loaded_makes_no_other_unready(
     make_site: Callable[..., Site],
 ) -> None:
-    """A load balancer that asks for readiness leaves the host in, and nobody waits for the load."""
+    """A load balancer that asks for readiness leaves the host in, and no caller waits for the load."""
     site = make_site(policy=TWO)
     site.start(patrol=False)
     site.release()
@@ -207,7 +207,7 @@ def test_what_kedge_toml_says_applies_or_is_refused_and_never_breaks_what_runs(s
 
 
 def test_new_workers_that_cannot_load_a_model_relieve_nobody(site: Site) -> None:
-    """They stay closed, so their callers are the old ones'; mended, they take over."""
+    """They stay closed, so the old ones answer; once fixed, they take over."""
     digest = site.data("versions", "flights")[0]["digest"].removeprefix("sha256:")
     (path,) = (site.root / ".kedge/artifacts" / digest / "files").iterdir()
     good = path.read_bytes()
@@ -351,7 +351,7 @@ def test_process_1_of_a_namespace_reaps_restarts_and_ends_in_time(
 
 
 def test_a_stop_in_the_middle_of_a_restart_ends_both_images(site: Site) -> None:
-    """However far it has come: nothing is left, and nobody was cut off before."""
+    """However far it has come: nothing is left, and no request was cut off before."""
     assert site.up is not None
     for pause_s in (0.2, 1.5, 3.0):
         asking = site.spawn("restart")

@@ -72,7 +72,7 @@ def test_two_rollbacks_in_a_row_never_bounce(site: Site) -> None:
 
 
 def test_a_rollback_without_traffic_sends_a_marked_probe(site: Site) -> None:
-    """The first old answer is seen although nobody asked; the probe is not counted as a request."""
+    """The first old answer is seen although no caller asked; the probe is not counted as a request."""
     time.sleep(2.2)  # both workers have told what they had counted by now
     before = site.data("status", "flights")["counts"]["requests"]
     site.run("promote", "flights", "v2", "--override", "test")
@@ -102,7 +102,7 @@ def test_counts_only_grow_when_a_comparison_comes_back(site: Site) -> None:
 
 
 def test_a_silent_replica_is_named_and_the_exit_code_is_3(site: Site) -> None:
-    """A stopped worker does not acknowledge; the rollback is written all the same, and what is known of it is said."""
+    """A stopped worker does not acknowledge; the rollback is still written, and the known acks are reported."""
     site.run("promote", "flights", "v2", "--override", "test")
     diagnosed(site, Cause.MODEL)
     stopped = site.processes("gateway-worker")[0]
@@ -220,7 +220,7 @@ def test_a_command_killed_in_the_middle_leaves_all_of_it_or_nothing(site: Site) 
 
 @pytest.mark.soak
 def test_a_cold_way_back_is_said_first_and_still_works(make_site: Callable[..., Site]) -> None:
-    """After the window nothing is kept loaded: the rollback loads, then flips; nobody waits."""
+    """After the window nothing is kept loaded: the rollback loads, then flips; no caller waits."""
     site = make_site(policy='back_window = "1s"')
     site.start()
     site.release()

@@ -47,7 +47,7 @@ def typed(site: Site, line: str) -> None:
 
 
 def settled(site: Site) -> None:
-    """v2 in production with v1 behind it, and nobody is waited for."""
+    """v2 in production with v1 behind it, and no replica is waited for."""
     status = site.data("status", "flights")
     if (status["production"]["release"], (status["back"] or {}).get("release")) != ("r2", "r1"):
         if status["production"]["release"] == "r2":

@@ -44,7 +44,7 @@ def kill_the_supervisor(site: Site, dice: random.Random) -> int:
 
 
 def lock_the_ledger(site: Site, dice: random.Random) -> int:
-    """Somebody holds the write lock for a while."""
+    """Another process holds the write lock for a while."""
     lock = sqlite3.connect(site.root / ".kedge/ledger/ledger.db", isolation_level=None, timeout=5)
     lock.execute("BEGIN IMMEDIATE")
     time.sleep(dice.uniform(0.1, 2))

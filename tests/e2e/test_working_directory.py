@@ -112,7 +112,7 @@ def test_a_rollout_from_such_a_folder_runs_none_of_them(
     kedge("promote", site.endpoint, "v1")
     site.until(lambda: site.infer()[0] == 200, "the first answer")
     kedge("shadow", site.endpoint, "v2")
-    kedge("check", site.endpoint, code=1)  # nobody is named as its owner
+    kedge("check", site.endpoint, code=1)  # no owner is named
     kedge("abort", site.endpoint)
     assert site.infer()[0] == 200
     assert not mark.exists(), mark.read_text()

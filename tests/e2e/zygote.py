@@ -128,7 +128,7 @@ def _watched(wire: socket.socket) -> None:
 
 def _become(asked: dict[str, Any], fds: list[int]) -> None:
     """Be the command."""
-    signal.alarm(int(asked["within_s"]) + 2)  # nobody waits for it any longer
+    signal.alarm(int(asked["within_s"]) + 2)  # no test waits for it any longer
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

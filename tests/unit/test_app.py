@@ -428,7 +428,7 @@ def test_header_and_field_name_one_entity(name: str) -> None:
 
 @pytest.mark.parametrize("header", ["å\x80", "Zo\xeb"])
 def test_an_entity_in_another_encoding_is_refused(header: str) -> None:
-    """It would be routed as somebody else."""
+    """It would be routed as another entity."""
     refused = Place().ask(kedge_entity=header)
     assert (refused.status, refused.json["code"]) == (400, "bad_entity")
     assert "UTF-8" in refused.json["error"]
@@ -485,7 +485,7 @@ def test_what_nobody_foresaw_is_an_answer_too() -> None:
 
 
 def test_an_unknown_endpoint_is_not_found_and_the_known_ones_are_named() -> None:
-    """Nothing is counted: there is nobody to count it for."""
+    """Nothing is counted: there is no endpoint to count it for."""
     refused = Place().ask("/v2/models/fights/infer")
     assert (refused.status, refused.json["code"]) == (404, "unknown_endpoint")
     assert "flights" in refused.json["hint"]

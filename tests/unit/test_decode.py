@@ -105,7 +105,7 @@ def test_what_is_not_an_infer_request_is_a_malformed_body(body: bytes) -> None:
 
 
 def test_nan_as_a_word_is_answered_with_what_to_send_instead() -> None:
-    """JSON has no NaN, which many libraries write all the same."""
+    """JSON has no NaN, which many libraries still write."""
     body = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [NaN]}]}'
     assert "send null" in refused(body).hint
 
@@ -701,7 +701,7 @@ def test_a_body_that_was_cut_anywhere_in_its_binary_part_is_refused() -> None:
 
 
 def test_binary_data_that_belongs_to_no_field_is_refused() -> None:
-    """Somebody counted wrong, and every later tensor may be shifted."""
+    """The client counted wrong, and every later tensor may be shifted."""
     assert refused(*packed(ONE, more=b"\x00")).code == "malformed_body"
 
 

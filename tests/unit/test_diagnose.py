@@ -229,7 +229,7 @@ def test_a_rise_between_chance_and_proof_is_neither() -> None:
     assert shifted(0.0).causes == ("noise",)
     assert shifted(0.16).causes == ("cannot_tell",), "3.2 errors up: too much for chance"
     assert shifted(0.22).causes == ("world",)
-    assert shifted(0.12, n=20_000).causes == ("noise",), "certain, and nobody's incident"
+    assert shifted(0.12, n=20_000).causes == ("noise",), "certain, and no incident"
 
 
 # ---------------------------------------------------------------- two causes
@@ -266,7 +266,7 @@ def test_model_and_features_can_both_be_to_blame() -> None:
 
 
 def test_what_happens_only_together_is_the_release() -> None:
-    """New features that only the old model can read, and the other way round, are nobody's alone."""
+    """New features that only the old model can read, and the other way round, belong to neither alone."""
     base = facts(worse=0.9)
     cells = dict(base.answers)
     cells["new", "old"] = cells["old", "new"] = cells["old", "old"]
@@ -412,7 +412,7 @@ def test_without_a_reference_the_release_is_still_judged_and_noise_is_not_claime
     found = diagnose(facts(reference=None))
     assert found.causes == ("cannot_tell",)
     assert "reference" in codes(found)
-    assert found.effect is not None, "what rolling back would change is known all the same"
+    assert found.effect is not None, "what rolling back would change is still known"
 
 
 def test_nothing_but_todays_requests() -> None:
@@ -600,4 +600,4 @@ def test_a_mismatch_that_both_releases_had_all_along_is_not_blamed_beside_labels
         )
     )
     assert found.causes == ("features",)
-    assert row(found, "train_serve").verdict == "yes", "it is told all the same"
+    assert row(found, "train_serve").verdict == "yes", "it is still reported"

@@ -58,7 +58,7 @@ def refused(ask: Any, value: Any, **more: Any) -> BadRequest:
         ("a b", "a b"),
         ("李雷", "李雷"),
         ("e\u0301", "\u00e9"),
-        # Nobody is named.
+        # No entity is named.
         (None, None),
         (float("nan"), None),
         ("", None),

@@ -131,7 +131,7 @@ def test_a_fault_says_what_would_be_right(wrong: str, said: str) -> None:
 
 
 def test_a_fault_names_the_file(tmp_path: Path) -> None:
-    """Somebody with two of them must know which."""
+    """A user with two of them must know which."""
     path = tmp_path / "kedge.toml"
     path.write_text("colour = 1")
     with pytest.raises(BadConfig, match=r"kedge\.toml:1: colour: unknown setting") as caught:

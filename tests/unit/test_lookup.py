@@ -135,7 +135,7 @@ def test_each_rule_refuses_by_a_code_of_its_own(
     with pytest.raises(ModelFailure) as refused:
         lookup.columns(ASKED)
     assert refused.value.code == code
-    assert "AA" not in str(refused.value), "a key may be somebody's name"
+    assert "AA" not in str(refused.value), "a key can be a person's name"
 
 
 def test_what_a_refusal_keeps_from_being_told_is_counted_all_the_same(

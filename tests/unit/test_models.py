@@ -353,7 +353,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def test_a_release_is_loaded_beside_and_ready_when_it_answered_its_golden_rows(
     place: Place,
 ) -> None:
-    """`keep` returns at once; until it is ready nobody gets it."""
+    """`keep` returns at once; until it is ready no caller gets it."""
     place.loader.go_on.clear()
     place.keep((1, INLINE))
     assert place.state(1) == "loading"
@@ -544,7 +544,7 @@ def test_a_flavour_without_a_loader_is_failed_and_named(place: Place) -> None:
 
 
 def test_a_failed_load_is_tried_again_ever_more_rarely_and_may_then_succeed(place: Place) -> None:
-    """A damaged artifact can be mended while the replica runs."""
+    """A damaged artifact can be fixed while the replica runs."""
     place.shelf.damaged = True
     place.keep((1, INLINE))
     for wait in (*RETRY_S, RETRY_S[-1]):
@@ -572,7 +572,7 @@ def test_what_is_needed_again_before_its_turn_is_loaded_all_the_same(place: Plac
     place.keep((1, INLINE), (3, INLINE), state=three)
     place.loader.go_on.set()
     place.loaded()
-    place.loaded()  # r3: the turn of r2 has come, when nobody needed it
+    place.loaded()  # r3: the turn of r2 has come, when no row needed it
     place.keep((1, INLINE), (2, INLINE), (3, INLINE), state=three)
     assert place.changed.acquire(timeout=1)
     assert place.state(2) == "ready"
@@ -639,7 +639,7 @@ def test_a_second_process_that_cannot_load_says_why_while_the_first_answers(plac
 def test_a_second_process_that_is_not_wanted_any_more_is_hung_up_on_after_a_while(
     place: Place,
 ) -> None:
-    """A promotion was refused: the candidate has one process again, and nobody dials the other."""
+    """A promotion was refused: the candidate has one process again, and no worker dials the other."""
     place.says(0)
     place.says(1)
     place.keep((2, PROCESS), copies=2)

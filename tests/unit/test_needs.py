@@ -92,7 +92,7 @@ def test_what_is_needed_for_two_reasons_is_held_once() -> None:
 
 
 def test_a_wish_for_a_release_that_is_not_known_yet_is_passed_over() -> None:
-    """It may have been written by somebody who read a newer row."""
+    """Its author may have read a newer row."""
     assert held(SECOND, (9, INLINE)) == [(2, INLINE), (1, INLINE)]
 
 
@@ -172,7 +172,7 @@ def test_a_wish_says_how_many_processes_a_command_needs() -> None:
 
 @pytest.mark.parametrize("where", [INLINE, PROCESS])
 def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
-    """Also when the window is over: what was left comes again, and a rollback stays where it is."""
+    """Also when the window is over: the left release is restored, and a rollback stays where it is."""
     three = run(
         endpoint(
             release(1, placement=where), release(2, placement=where), release(3, placement=where)

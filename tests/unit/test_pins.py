@@ -133,7 +133,7 @@ def test_a_pin_that_cannot_be_read_pins_nothing(disk: HostDisk, tmp_path: Path, 
 
 
 def test_a_drift_is_written_into_the_pin(disk: HostDisk) -> None:
-    """It stays until somebody unpins."""
+    """It stays until an operator unpins."""
     pin = pinned(disk)
     disk.write(msgspec.structs.replace(pin, drift="the row moved on"))
     assert disk.pins()["flights"].drift == "the row moved on"
@@ -151,7 +151,7 @@ def test_a_pin_is_handed_in_as_the_events_of_its_command(disk: HostDisk) -> None
 
 
 def test_a_pin_that_the_rules_refuse_by_then_says_so(disk: HostDisk) -> None:
-    """Somebody may have been faster."""
+    """Another process may have been faster."""
     pin = pinned(disk)
     with pytest.raises(Refused) as caught:
         pin.events(run(TWO, Rollback()), AT)

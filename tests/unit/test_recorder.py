@@ -87,7 +87,7 @@ def test_a_quantile_is_never_below_the_true_one_and_at_most_an_eighth_above(
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
 def test_without_observations_there_is_no_quantile(q: float) -> None:
-    """Not zero: nobody was that fast."""
+    """Not zero: no request was that fast."""
     assert quantile_us({}, q) is None
 
 
@@ -115,7 +115,7 @@ def test_a_tally_says_whose_comparison_it_counts() -> None:
 
 
 def test_each_arm_has_its_own_latencies() -> None:
-    """An arm that nobody asked has none."""
+    """An arm without requests has none."""
     recorder = Recorder("w0", ROW)
     recorder.latency(Arm.PRODUCTION, 100)
     recorder.latency(Arm.PRODUCTION, 101)

@@ -207,7 +207,7 @@ def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
 
 
 def test_a_drill_is_told_with_what_comes_again_and_when() -> None:
-    """By the clock of whoever looks."""
+    """By the viewer's clock."""
     drill = run(TWO, Drill(until=NOW + 7))
     assert "DRILL       r2 is restored in 7 s" in shown(drill)
     assert "DRILL       r2 is restored in 0 s" in shown(drill, now=NOW + 9)
@@ -215,7 +215,7 @@ def test_a_drill_is_told_with_what_comes_again_and_when() -> None:
 
 
 def test_a_cold_way_back_states_the_seconds_first() -> None:
-    """Before somebody needs it."""
+    """Before an operator needs it."""
     slow = endpoint(msgspec.structs.replace(release(1), load_s=4.25), release(2))
     state = run(slow, Promote(1), Promote(2, override="a test"))
     text = shown(state, member(), member("host/w1", holds=()))

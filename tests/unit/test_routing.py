@@ -193,7 +193,7 @@ HELD = run(
 
 
 def test_after_a_promotion_a_share_stays_on_the_previous_release() -> None:
-    """Those with the highest buckets of the rollout's salt: nobody who saw the candidate."""
+    """Those with the highest buckets of the rollout's salt: no caller who saw the candidate."""
     compiled, key = compile_plan(HELD), key_of(HELD.salt)
     assert HELD.salt
     for entity in ENTITIES:

@@ -79,7 +79,7 @@ class Remote:
         self.asked: list[float] = []
         """The deadline of each question."""
         self.alone: list[bool] = []
-        """Whether nobody else could answer it."""
+        """Whether no other release could answer it."""
         self.waiting: list[tuple[Columns, OnDone]] = []
         self.late: list[OnDone] = []
         """What waits for an answer that was late."""
@@ -593,7 +593,7 @@ def test_a_candidate_that_fails_is_answered_by_production_and_counted_against_it
 
 
 def test_what_a_candidate_could_not_look_up_is_answered_by_production_and_blames_nobody() -> None:
-    """The rule `production`: counted, judged by nobody, and no step towards an open breaker."""
+    """The rule `production`: counted, not judged, and no step towards an open breaker."""
     candidate = Remote("features_unread")
     place = Place(CANARY, Inline(3.0), (candidate,))
     for _ in range(Breaker.FAILURES + 1):
@@ -606,7 +606,7 @@ def test_what_a_candidate_could_not_look_up_is_answered_by_production_and_blames
 
 
 def test_what_production_looks_up_has_to_make_do() -> None:
-    """There is nobody behind production, and it is told so."""
+    """There is no release behind production, and the caller gets the error."""
     production = Remote(3.0)
     Place(CANARY, (production,), (Remote("model_raised"),)).ask()
     assert production.alone == [True]
@@ -659,7 +659,7 @@ def test_an_answer_in_between_keeps_the_breaker_closed() -> None:
 
 
 def test_when_production_fails_too_the_caller_gets_productions_failure() -> None:
-    """There is nobody behind production."""
+    """There is no release behind production."""
     place = Place(CANARY, Inline(ValueError("poison")), (Remote("model_died"),))
     with pytest.raises(ModelFailure, match="r1 raised"):
         place.ask()
@@ -866,7 +866,7 @@ def test_the_shadow_gets_the_candidates_deadline() -> None:
 
 
 def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> None:
-    """It has nobody behind it."""
+    """It has no release behind it."""
     apart = endpoint(release(1, placement=Placement.PROCESS), release(2), policy=POLICY)
     remote = Remote()
     place = Place(run(apart, Promote(1), Canary(2, 1)), (remote,), (Remote(),))

@@ -130,7 +130,7 @@ def test_without_any_sign_the_command_is_the_sign_and_nothing_is_known_of_decidi
 
 
 def test_a_sign_before_any_caller_met_it_does_not_count() -> None:
-    """A failed shadow harmed nobody."""
+    """A failed shadow harmed no caller."""
     book = two().did(150, ADA, ShadowStarted(release=3, sample=1, salt="s"))
     book.note(160, PATROL, "verdict", verdict="fail", subject=3)
     (one,) = book.did(200, ADA, canary(3)).did(210, ADA, gone(3)).read().incidents

@@ -150,7 +150,7 @@ def test_the_way_back_says_where_it_is_ready_and_where_it_is_cold() -> None:
 
 
 def test_a_way_back_that_failed_to_load_says_why() -> None:
-    """Before somebody needs it."""
+    """Before an operator needs it."""
     failed = ReplicaHold(
         endpoint="flights", release=1, placement=Placement.INLINE, state="failed", detail="odd"
     )
@@ -213,7 +213,7 @@ def test_a_replica_is_shown_with_what_it_serves_and_holds() -> None:
 
 
 def test_a_supervisor_is_no_replica() -> None:
-    """It serves nobody."""
+    """It serves no caller."""
     supervisor = member("host/supervisor.1", kind="supervisor", epochs={})
     assert [r["name"] for r in told(TWO, member(), supervisor)["replicas"]] == ["host/w0"]
     assert told(TWO, supervisor)["faults"] == ["no replica is known: is kedge up running?"]
@@ -293,7 +293,7 @@ def test_counts_are_those_of_this_comparison_on_all_replicas() -> None:
 
 
 def test_open_alerts_are_counted_and_the_newest_three_named() -> None:
-    """Whoever looks at an endpoint sees that somebody is needed."""
+    """The status of an endpoint shows that an operator is needed."""
     found = [
         Alert(
             number=n,
