@@ -114,7 +114,7 @@ def test_failures_beside_an_oracle_are_at_most_twice_as_many() -> None:
     assert ratio >= 1.0
 
 
-def test_labels_that_come_unevenly_blame_nobody_and_even_ones_do() -> None:
+def test_uneven_labels_blame_no_release_and_even_ones_do() -> None:
     """Without the credit for missing labels an identical candidate fails in nearly all runs."""
     for case in uneven.CASES:
         times = np.array(

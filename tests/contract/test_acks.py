@@ -79,7 +79,7 @@ def test_a_replica_that_ends_before_its_ack_is_waited_for_three_seconds(
     assert clock.running - 100.0 == pytest.approx(4.0, abs=0.6)
 
 
-def test_replicas_of_a_roster_that_was_made_anew_are_waited_for(
+def test_replicas_of_a_new_roster_are_awaited(
     steps: tuple[Steps, SqlRoster, Control],
 ) -> None:
     clock, roster, control = steps

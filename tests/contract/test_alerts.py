@@ -258,7 +258,7 @@ def test_news_that_are_none_are_marked_as_read_now_and_then(place: Place) -> Non
     assert len(place.fresh("second")._store.news(0, 9_999)) < 500
 
 
-def test_an_override_is_told_to_the_first_level(tmp_path: Path, web: Web) -> None:
+def test_an_override_is_sent_to_the_first_level(tmp_path: Path, web: Web) -> None:
     place = Place(tmp_path, policy_of(web))
     place.world.do(Canary(release=2, weight=500, override="hurry"))
     place.look()
@@ -266,7 +266,7 @@ def test_an_override_is_told_to_the_first_level(tmp_path: Path, web: Web) -> Non
     assert web.bodies[0]["detail"] == "hurry"
 
 
-def test_a_page_is_told_and_its_end_too_with_its_reason(place: Place, web: Web) -> None:
+def test_a_page_is_sent_and_its_end_too_with_its_reason(place: Place, web: Web) -> None:
     place.sees(FAIL)
     place.look()
     assert heard(web) == [("/0", "failing:r2")]
@@ -281,7 +281,7 @@ def test_a_page_is_told_and_its_end_too_with_its_reason(place: Place, web: Web) 
     assert place.store.live() == ()
 
 
-def test_a_page_of_a_failed_shadow_ends_with_who_went_on_and_never_as_resolved(
+def test_a_page_of_a_failed_shadow_ends_with_the_operator_and_never_as_resolved(
     tmp_path: Path, web: Web
 ) -> None:
     place = Place(tmp_path, policy_of(web))
@@ -302,7 +302,7 @@ def test_a_page_of_a_failed_shadow_ends_with_who_went_on_and_never_as_resolved(
     assert (over.ended, over.resolved) == ("continued", "continued by ada: an incident")
 
 
-def test_what_the_patrol_took_back_is_told_though_it_died_right_after(
+def test_a_rollback_by_the_patrol_is_alerted_though_it_died_right_after(
     place: Place, web: Web
 ) -> None:
     place.world.do(Rollback(), by="patrol@here", actor=ActorKind.PATROL, reason="errors: 3 times")
@@ -331,7 +331,7 @@ def test_a_flicker_of_broken_input_is_no_alert(place: Place, web: Web) -> None:
     assert heard(web, "resolved") == [("/0", "broken")]
 
 
-def test_a_rollback_that_is_under_way_is_not_told_as_a_failure(place: Place, web: Web) -> None:
+def test_a_rollback_under_way_is_not_reported_as_a_failure(place: Place, web: Web) -> None:
     place.sees(msgspec.structs.replace(FAIL, command=Rollback()))
     place.look()
     assert place.open() == {}
@@ -340,7 +340,7 @@ def test_a_rollback_that_is_under_way_is_not_told_as_a_failure(place: Place, web
     assert "has not gone through" in place.open()["failing:r2"].summary
 
 
-def test_a_patrol_that_cannot_see_is_told(place: Place, web: Web) -> None:
+def test_a_blind_patrol_is_reported(place: Place, web: Web) -> None:
     place.sight = Sight(fault="evidence_locked: another process holds it")
     place.look()
     place.clock.go(61)
@@ -348,7 +348,7 @@ def test_a_patrol_that_cannot_see_is_told(place: Place, web: Web) -> None:
     assert heard(web) == [("/0", "blind")]
 
 
-def test_nobody_is_told_of_a_restored_endpoint_until_a_person_confirms_it(
+def test_no_alert_of_a_restored_endpoint_is_sent_until_a_person_confirms_it(
     place: Place, web: Web
 ) -> None:
     """Neither what was open in the backup nor what happens there; and no level comes nearer meanwhile."""
@@ -389,7 +389,7 @@ def test_a_page_climbs_until_it_is_acknowledged(place: Place, web: Web) -> None:
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
-def test_a_clock_that_jumps_silences_nobody_and_tells_nobody_twice(
+def test_a_clock_that_jumps_silences_no_alert_and_sends_none_twice(
     place: Place, web: Web, jump: float
 ) -> None:
     """In the middle of an escalation, and while a message is under way."""
@@ -424,7 +424,7 @@ def test_a_clock_that_jumped_while_control_was_dead_brings_one_level_at_most(
     assert [path for path, _ in heard(web)] == ["/0", "/1"]
 
 
-def test_time_goes_on_while_control_is_dead(place: Place, web: Web) -> None:
+def test_time_passes_while_control_is_dead(place: Place, web: Web) -> None:
     place.sees(FAIL)
     place.look()
     place.clock.go(299)
@@ -468,7 +468,7 @@ def test_of_two_that_claim_in_the_same_instant_one_does(place: Place, web: Web) 
     assert heard(web) == [("/0", "failing:r2")]
 
 
-def test_who_was_told_in_the_instant_of_its_end_hears_of_it_too(place: Place, web: Web) -> None:
+def test_a_recipient_in_the_instant_of_the_end_gets_it_too(place: Place, web: Web) -> None:
     web.delay_s = 0.001
     place.sees(FAIL)
     place.one.look()
@@ -479,7 +479,7 @@ def test_who_was_told_in_the_instant_of_its_end_hears_of_it_too(place: Place, we
     assert heard(web, "resolved") == [("/0", "failing:r2")]
 
 
-def test_one_that_does_not_lead_raises_and_tells_nothing(place: Place, web: Web) -> None:
+def test_one_that_does_not_lead_raises_and_sends_nothing(place: Place, web: Web) -> None:
     place.sees(FAIL)
     place.leads = False
     thread = threading.Thread(target=place.one.loop.run)
@@ -550,7 +550,9 @@ def test_when_every_channel_is_down_the_alert_stays_and_arrives_in_the_end(
     assert {path for path, key in heard(again) if key == "failing:r2"} >= {"/0", "/1"}
 
 
-def test_a_control_that_has_just_begun_tries_at_once_what_failed(place: Place, web: Web) -> None:
+def test_a_control_that_just_started_retries_failed_deliveries_at_once(
+    place: Place, web: Web
+) -> None:
     """It may know a password that the one before it did not."""
     web.down = {"/0"}
     place.sees(FAIL)
@@ -579,7 +581,7 @@ def test_a_channel_that_no_level_names_any_more_is_no_alert(place: Place, web: W
 # ---------------------------------------------------------------- without the ledger
 
 
-def test_the_ledgers_loss_is_told_from_memory_and_written_when_it_is_back(
+def test_the_loss_of_the_ledger_is_alerted_from_memory_and_recorded_when_it_is_back(
     place: Place, web: Web
 ) -> None:
     place.look()
@@ -659,7 +661,7 @@ def test_without_an_escalation_a_test_is_refused_and_an_alert_says_so(tmp_path: 
     assert place.world.row().stage is Stage.CANARY
 
 
-def test_what_is_sent_while_nobody_can_write_is_written_later(place: Place, web: Web) -> None:
+def test_a_delivery_while_the_ledger_is_away_is_recorded_later(place: Place, web: Web) -> None:
     """The ledger goes between the sending and the record."""
     place.sees(FAIL)
     place.one.look()
@@ -713,7 +715,7 @@ def test_a_drill_ends_no_alert_and_begins_none(tmp_path: Path, web: Web) -> None
     assert "broken" not in place.open()
 
 
-def test_what_replicas_say_is_wrong_is_told_at_an_endpoint_that_compares_nothing(
+def test_faults_of_replicas_are_reported_at_an_endpoint_without_a_comparison(
     place: Place, web: Web
 ) -> None:
     """A worker that follows no ledger, and one that counts nothing: by name, until neither says so."""

@@ -107,7 +107,7 @@ def restored(backup: Path, root: Path, **more: Any) -> World:
 # ---------------------------------------------------------------- what is in it
 
 
-def test_a_restored_ledger_goes_on_above_everything_that_others_may_have_seen(
+def test_a_restored_ledger_continues_above_all_numbers_that_were_seen(
     origin: Origin, tmp_path: Path
 ) -> None:
     """The lost history is known by its numbers, what comes after the restore by its own."""

@@ -77,7 +77,7 @@ def test_mail_arrives_with_an_id_by_which_a_second_one_is_known() -> None:
     assert "ada has seen it" in over.get_content()
 
 
-def test_a_password_of_the_environment_is_used_and_never_told() -> None:
+def test_a_password_of_the_environment_is_used_and_never_shown() -> None:
     mail = Mail(password="tr0ub4dor")
     out(None, KEDGE_SMTP_URL=mail.url).send("ada@example.org", FIRING)
     assert mail.logins == ["ada"]
@@ -217,7 +217,7 @@ def test_what_is_not_taken_is_a_fault(web: Web, status: int) -> None:
     assert "secret" not in str(fault)
 
 
-def test_nobody_at_the_other_end_is_a_fault_at_once() -> None:
+def test_no_process_at_the_other_end_is_a_fault_at_once() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -55,7 +55,7 @@ HOOKS: list[Callable[[str], str]] = [
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_webhook_is_told_when_its_certificate_is_trusted(
+def test_a_webhook_gets_messages_when_its_certificate_is_trusted(
     web: Web, trusting: None, hook: Callable[[str], str]
 ) -> None:
     out().send(hook(web.url), FIRING)
@@ -63,7 +63,7 @@ def test_a_webhook_is_told_when_its_certificate_is_trusted(
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_webhook_whose_certificate_nobody_knows_is_told_nothing(
+def test_a_webhook_with_an_unknown_certificate_gets_no_message(
     web: Web, hook: Callable[[str], str]
 ) -> None:
     fault = fault_of(out(), hook(web.url))
@@ -88,7 +88,7 @@ def test_mail_goes_over_tls_with_its_password(
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["starttls", "smtps"])
-def test_a_mail_server_that_nobody_knows_gets_neither_mail_nor_password(
+def test_an_untrusted_mail_server_gets_neither_mail_nor_password(
     here: ssl.SSLContext, at_once: bool
 ) -> None:
     mail = Mail(password=PASSWORD, tls=here, at_once=at_once)
@@ -114,7 +114,7 @@ def test_what_goes_through_apprise_brings_certificates_of_its_own(
     assert len(web.got) == 1
 
 
-def test_a_certificate_of_somebody_else_is_none(authority: Authority, trusting: None) -> None:
+def test_a_certificate_of_another_name_is_refused(authority: Authority, trusting: None) -> None:
     """Signed by who is trusted, for another name."""
     other = authority.signs("DNS:example.org")
     web, starttls = Web(tls=other), Mail(password=PASSWORD, tls=other)

@@ -206,7 +206,7 @@ def test_an_override_goes_past_it_and_is_kept(tmp_path: Path) -> None:
     assert told is not None
 
 
-def test_the_patrol_passes_the_same_gate_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+def test_the_patrol_passes_the_same_gate_and_continues_when_it_is_fixed(tmp_path: Path) -> None:
     site = Gated(tmp_path, policy(QUICK, readiness="refuse"))
     site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=False, why="gone")))
     site.begin(Shadow(release=2))
@@ -289,7 +289,7 @@ def test_each_check_is_a_line(tmp_path: Path) -> None:
     assert "  FAIL  runbook       there is none; fix: kedge runbook flights" in lines
 
 
-def test_a_release_of_another_library_is_told_and_fails_nothing(
+def test_a_release_of_another_library_is_reported_and_fails_no_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Gated(tmp_path, policy())

@@ -186,7 +186,7 @@ def test_a_snapshot_that_cannot_be_kept_stops_no_other(tmp_path: Path) -> None:
     assert standing(site.faults) == {"patrol.keep.flights"}
 
 
-def test_a_patrol_whose_ledger_raises_anything_goes_on_and_says_so(tmp_path: Path) -> None:
+def test_a_patrol_whose_ledger_raises_anything_continues_and_reports_it(tmp_path: Path) -> None:
     site = Two(tmp_path)
     ledger = Faulty(site.patrol._ledger, lambda name, given: name == "read")
     site.patrol._ledger = ledger
@@ -243,7 +243,7 @@ def test_a_channel_that_ends_its_thread_is_a_failed_attempt_and_is_shown(
     assert "alerting.channel" in standing(place.one._faults)
 
 
-def test_an_endpoint_that_could_not_be_looked_at_is_told_alone(tmp_path: Path, web: Web) -> None:
+def test_an_endpoint_that_could_not_be_judged_is_reported_alone(tmp_path: Path, web: Web) -> None:
     place = Place(tmp_path, policy_of(web))
     place.canary()
     place.sight = Sight(faults={"flights": "ValueError: a window"})
@@ -342,7 +342,7 @@ def test_a_drill_whose_process_cannot_be_started_is_started_later(tmp_path: Path
     assert (tries, standing(faults)) == (["flights"] * 2, set())
 
 
-def test_a_diagnosis_whose_process_cannot_be_started_is_begun_later(tmp_path: Path) -> None:
+def test_a_diagnosis_whose_process_cannot_be_started_is_started_later(tmp_path: Path) -> None:
     site = Diagnosed(tmp_path)
     right = site.inquiry._command
     site.inquiry._command = lambda state, within_s: ("/nonexistent/program",)

@@ -225,7 +225,7 @@ def test_what_the_bounds_on_bytes_drop_is_counted_by_cause(records: Records) -> 
     assert records.unrecorded("flights") == {"all_bytes": 2, "hour_bytes": 2}
 
 
-def test_a_label_of_a_request_that_was_not_recorded_is_told_from_one_that_waits(
+def test_a_label_of_an_unrecorded_request_is_distinguished_from_a_waiting_one(
     records: Records,
 ) -> None:
     """By the time in the id, and by what is still on its way."""

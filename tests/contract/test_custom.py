@@ -106,7 +106,7 @@ def test_what_it_does_to_one_pair_costs_that_pair(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["exit", "grip"])
-def test_what_ends_or_hangs_the_child_costs_a_batch_and_the_next_child_goes_on(
+def test_an_end_or_hang_of_the_child_costs_a_batch_and_the_next_child_continues(
     word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(custom, "ANSWER_S", 1.0)

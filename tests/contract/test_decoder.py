@@ -94,7 +94,7 @@ def test_columns_are_those_of_this_process(decoder: Decoder, rows: int) -> None:
         b'{"inputs":' + b"[" * 100_000,
     ],
 )
-def test_a_fault_is_told_as_in_this_process(decoder: Decoder, body: bytes) -> None:
+def test_a_fault_is_reported_as_in_this_process(decoder: Decoder, body: bytes) -> None:
     with pytest.raises(BadRequest) as here:
         decode_here(CONTRACT, body, None)
     with pytest.raises(BadRequest) as there:

@@ -52,7 +52,7 @@ def test_what_was_put_is_found_under_its_digest_with_every_byte(
     assert (path / "model.bin").stat().st_mode & 0o222 == 0
 
 
-def test_the_digest_depends_on_names_and_bytes_and_on_nothing_else(
+def test_the_digest_depends_only_on_names_and_bytes(
     store: DirectoryArtifacts, source: Path, tmp_path: Path
 ) -> None:
     digest, _ = store.put(source)
@@ -132,7 +132,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_found_named_and_mended_by_putting_it_again(
+def test_damage_is_found_named_and_fixed_by_registering_again(
     store: DirectoryArtifacts, source: Path, damage
 ) -> None:
     digest, _ = store.put(source)

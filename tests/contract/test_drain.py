@@ -175,7 +175,7 @@ def test_a_drain_ends_with_the_last_connection(run: Callable[..., Running]) -> N
     assert one.ends_within(2) < 1
 
 
-def test_a_relieved_worker_waits_for_its_idle_callers_until_it_is_told_to_stop(
+def test_a_relieved_worker_waits_for_its_idle_callers_until_it_is_stopped(
     run: Callable[..., Running],
 ) -> None:
     """Others serve: a slow caller is answered once more, long after `drain_s`."""

@@ -74,7 +74,7 @@ def refused(place: Workplace, endpoint: str = "flights") -> str:
     return caught.value.code
 
 
-def test_a_drill_begins_only_where_nothing_is_wrong_and_somebody_would_end_it(
+def test_a_drill_starts_only_without_faults_and_with_a_patrol_to_end_it(
     tmp_path: Path,
 ) -> None:
     made = settled(tmp_path)
@@ -200,7 +200,7 @@ def test_a_wall_clock_that_jumps_back_prolongs_no_drill(tmp_path: Path) -> None:
     assert made.row().stage is Stage.SETTLED
 
 
-def test_who_comes_too_late_ends_nothing_and_files_nothing(tmp_path: Path) -> None:
+def test_a_late_return_ends_nothing_and_records_nothing(tmp_path: Path) -> None:
     """Its own process returned between the look and the command, and a new drill has begun."""
     made, clock = settled(tmp_path), HandClock()
     made.do(Drill(until=UNTIL))
@@ -374,7 +374,7 @@ def patrol_on(made: World) -> Patrol:
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_after_a_drill_the_comparison_goes_on_where_it_was_and_holds_nothing_of_it(
+def test_after_a_drill_the_comparison_continues_and_contains_nothing_of_it(
     tmp_path: Path, dies: bool
 ) -> None:
     """Also when the patrol that saw the half before it is gone."""
@@ -483,7 +483,7 @@ def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_compariso
 # ---------------------------------------------------------------- how fast it was
 
 
-def test_speed_is_read_out_of_the_ledger_and_told(tmp_path: Path) -> None:
+def test_speed_is_read_from_the_ledger_and_printed(tmp_path: Path) -> None:
     made = settled(tmp_path)
     made.do(Drill(until=UNTIL))
     made.do(Return())

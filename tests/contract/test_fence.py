@@ -239,7 +239,7 @@ def test_passwords_of_this_machine_are_not_in_its_environment(
     assert "hunter2" not in str(fenced_environment())
 
 
-def test_the_url_of_a_store_is_told_and_stands_on_no_command_line(
+def test_the_url_of_a_store_is_passed_on_no_command_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whether it is kedge.toml's or the environment's; only a release that reads by key is told."""

@@ -95,7 +95,7 @@ def test_registering_imports_no_library_that_loads_a_model(tmp_path: Path, flavo
     assert found & HEAVY == set()
 
 
-def test_what_tells_a_flavour_says_the_same_as_its_loader() -> None:
+def test_a_flavour_describes_itself_as_its_loader_does() -> None:
     told, missing = flavours()
     found = Loaders()
     assert (set(told), missing) == ({"onnx", "sklearn"}, {})

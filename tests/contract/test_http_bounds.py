@@ -258,7 +258,7 @@ def test_a_head_that_comes_byte_by_byte_is_a_request() -> None:
         assert answer(line).status == 200
 
 
-def test_what_is_not_http_is_told_so_and_counted() -> None:
+def test_data_that_is_not_http_is_refused_and_counted() -> None:
     with World() as world:
         refused = world.ask(b"\x16\x03\x01 hello\r\n\r\n")
         assert (refused.status, refused.code) == (400, "not_http")
@@ -405,7 +405,7 @@ def test_a_connection_that_ends_with_an_unread_answer_is_closed_in_time(last: bo
 
 
 @pytest.mark.parametrize("headers", [[], ["connection: close"]])
-def test_answers_that_nobody_reads_keep_no_new_connection_out(headers: list[str]) -> None:
+def test_unread_answers_keep_no_new_connection_out(headers: list[str]) -> None:
     with World(most=4, model=Wide(7_500)) as world:
         lines = [distant_reader(world, *headers) for _ in range(4)]
         world.settle(lambda: unsent(world) > 4 * 16_000, "the answers to wait")
@@ -447,7 +447,7 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
             each.close()
 
 
-def test_the_kernel_holds_little_of_an_answer_that_nobody_reads() -> None:
+def test_the_kernel_holds_little_of_an_unread_answer() -> None:
     """Its memory is outside all limits; on loopback it would take all of this answer."""
     with World(model=Wide(300_000)) as world, slow_reader(world) as line:
         line.sendall(request())
@@ -603,7 +603,7 @@ def test_a_release_is_asked_and_a_probe_marked_by_testers_only(
         assert world.ask(request()).status == 200
 
 
-def test_without_any_token_nobody_is_a_tester() -> None:
+def test_without_any_token_no_caller_is_a_tester() -> None:
     with World() as world:
         got = world.ask(request(None, "kedge-probe: 1", "authorization: Bearer "))
         assert got.code == "token_refused"

@@ -140,7 +140,7 @@ def test_a_failure_after_a_promotion_is_asked_about_at_once_and_once(at: Place) 
     assert at.times == 2
 
 
-def test_another_control_goes_on_from_what_was_filed(at: Place) -> None:
+def test_another_control_continues_from_the_records(at: Place) -> None:
     at.label(LABELS)
     known = finding(Cause.NOISE, at=at.clock.unix() - 60)
     note = Note(kind="finding", body=msgspec.to_builtins(known))
@@ -155,7 +155,7 @@ def test_another_control_goes_on_from_what_was_filed(at: Place) -> None:
     assert at.times == 1
 
 
-def test_a_finding_that_cannot_be_read_keeps_nobody_from_asking(at: Place) -> None:
+def test_a_finding_that_cannot_be_read_prevents_no_new_diagnosis(at: Place) -> None:
     at.label(LABELS)
     note = Note(kind="finding", body={"from": "the future"})
     at.place.ledger.note("flights", note, by="me", reason="", at=at.clock.now())
@@ -164,7 +164,7 @@ def test_a_finding_that_cannot_be_read_keeps_nobody_from_asking(at: Place) -> No
 
 
 @pytest.mark.parametrize("program", ["raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)"])
-def test_one_that_dies_is_not_begun_again_at_once(at: Place, program: str) -> None:
+def test_one_that_dies_is_not_restarted_at_once(at: Place, program: str) -> None:
     at.program = program
     at.label(LABELS)
     at.look()
@@ -203,7 +203,7 @@ def _gone(pid: int) -> bool:
         return True
 
 
-def test_without_the_ledger_nothing_is_begun(at: Place, tmp_path: Path) -> None:
+def test_without_the_ledger_nothing_is_started(at: Place, tmp_path: Path) -> None:
     at.label(LABELS)
     ledger = at.world.state_dir / "ledger"
     ledger.rename(tmp_path / "away")

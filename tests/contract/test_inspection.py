@@ -185,7 +185,7 @@ def test_an_attribute_or_a_value_that_an_estimator_is_not_known_for_is_not_plain
     assert "coef_" in judge(model).why
 
 
-def test_a_type_that_only_says_who_it_is_is_not_plain() -> None:
+def test_a_type_that_only_claims_a_known_name_is_not_plain() -> None:
     impostor = type("LogisticRegression", (), {"__module__": "sklearn.linear_model._logistic"})
     assert not judge(impostor()).proven
 

@@ -24,7 +24,7 @@ def stored(root: Path, **proof: Any) -> tuple[DirectoryArtifacts, str]:
     return store, digest
 
 
-def test_another_version_and_a_library_that_is_gone_are_told(tmp_path: Path) -> None:
+def test_another_version_and_a_missing_library_are_reported(tmp_path: Path) -> None:
     store, digest = stored(tmp_path, written_with={"numpy": "0.1", "kedge-no-such": "3"})
     older, gone = sorted(find_differences(store, digest), key=len)
     assert "trained with numpy 0.1; " in older + gone
@@ -32,7 +32,7 @@ def test_another_version_and_a_library_that_is_gone_are_told(tmp_path: Path) -> 
     assert find_differences(store, "sha256:" + 64 * "0") == ()
 
 
-def test_doctor_finds_a_loader_and_modules_that_a_release_in_production_lacks(
+def test_doctor_finds_a_missing_loader_and_modules_of_a_release_in_production(
     tmp_path: Path,
 ) -> None:
     store, digest = stored(tmp_path, needs=("json", "no_such_module"))

@@ -261,7 +261,7 @@ def rewritten(directory: Path, **words: str) -> Path:
         ),
     ],
 )
-def test_what_a_file_lacks_here_is_named(
+def test_a_missing_package_of_a_file_is_named(
     tmp_path: Path, words: dict[str, str], trusted: list[str], hint: str
 ) -> None:
     with pytest.raises(UnfitModel) as caught:
@@ -452,7 +452,7 @@ def test_weights_in_a_file_beside_the_model_are_found(tmp_path: Path) -> None:
         ([], None),
     ],
 )
-def test_a_flavour_is_claimed_by_its_one_file_and_a_pickle_by_nobody(
+def test_a_flavour_is_claimed_by_its_one_file_and_a_pickle_by_none(
     tmp_path: Path, names: list[str], claimed: str | None
 ) -> None:
     for name in names:

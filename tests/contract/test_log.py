@@ -182,7 +182,7 @@ def test_a_value_is_missing_when_it_is_older_than_its_ttl(log: OfflineLog) -> No
     assert asof(log, ["AA", "UA"], [10 * HOUR, 3 * HOUR], ttl_s=HOUR) == [None, 1.0]
 
 
-def test_keys_that_nobody_wrote_are_missing(log: OfflineLog) -> None:
+def test_keys_that_were_never_written_are_missing(log: OfflineLog) -> None:
     assert asof(log, ["AA"], [HOUR]) == [None]  # not even a run
     log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
     assert asof(log, ["ZZ", "AA", "", "AA"], [HOUR] * 4) == [None, 1.0, None, 1.0]

@@ -90,7 +90,7 @@ def test_a_process_finds_the_servers_url_in_its_own_environment(
     assert opened("").namespaces() == RedisOnline(server[1]).namespaces()
 
 
-def test_a_server_that_hangs_costs_one_request_its_patience_and_then_nobody(
+def test_a_server_that_hangs_delays_one_request_and_then_none(
     server: tuple[subprocess.Popen[bytes], str],
 ) -> None:
     running, url = server

@@ -150,7 +150,7 @@ def test_a_socket_of_a_path_that_is_far_too_long_is_reached(tmp_path: Path) -> N
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_deleted_door_is_put_back_and_a_successors_is_left_alone(tmp_path: Path) -> None:
+def test_a_deleted_door_is_created_again_and_a_successors_is_kept(tmp_path: Path) -> None:
     """With the directories around it."""
     path = tmp_path / "run" / "1" / "w0.handoff"
     door = Door(path, 1)
@@ -189,7 +189,7 @@ def test_no_directory_of_others_is_closed_by_the_way(tmp_path: Path) -> None:
         assert shared.stat().st_mode & 0o7777 == 0o1777
 
 
-def test_a_full_queue_or_nobody_is_an_error_and_leaves_no_descriptor(tmp_path: Path) -> None:
+def test_a_full_queue_or_no_listener_is_an_error_and_leaves_no_descriptor(tmp_path: Path) -> None:
     """As `socket.connect` has it."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FileNotFoundError):

@@ -184,7 +184,7 @@ def test_two_at_once_act_once(tmp_path: Path) -> None:
     assert site.told() == ["CandidateRolledBack"]
 
 
-def test_somebody_who_was_faster_is_not_overruled(tmp_path: Path) -> None:
+def test_a_faster_process_is_not_overruled(tmp_path: Path) -> None:
     """It decided on a row that has moved: the ledger refuses, and it looks again."""
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
@@ -196,7 +196,7 @@ def test_somebody_who_was_faster_is_not_overruled(tmp_path: Path) -> None:
     assert site.world.row().stage is Stage.CANARY
 
 
-def test_a_paused_canary_is_taken_back_all_the_same(tmp_path: Path) -> None:
+def test_a_paused_canary_is_still_rolled_back(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
     site.world.do(Pause())
@@ -228,7 +228,7 @@ def test_restored_it_does_and_writes_nothing_until_a_person_confirms_it(tmp_path
     assert site.told() == ["CandidateRolledBack"]
 
 
-def test_a_store_that_is_no_database_is_broken_input_for_whoever_looks(tmp_path: Path) -> None:
+def test_a_store_that_is_no_database_is_broken_input_for_every_reader(tmp_path: Path) -> None:
     """The patrol decides nothing, and evidence says why."""
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
@@ -266,7 +266,7 @@ def test_no_finding_holds_up_what_fails_by_itself(tmp_path: Path, body: dict[str
     assert site.told() == ["CandidateRolledBack"]
 
 
-def test_the_newest_finding_is_known_when_something_is_to_be_taken_back(tmp_path: Path) -> None:
+def test_the_newest_finding_is_known_before_an_automatic_rollback(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     state, seen = site.world.row(), facts()
     assert site.patrol._known(state, seen).finding is None
@@ -344,7 +344,7 @@ def test_a_failed_shadow_binds_and_is_written_once(tmp_path: Path) -> None:
     assert site.world.ledger.verify() == []
 
 
-def test_a_failed_shadow_never_passes_however_well_it_goes_on(tmp_path: Path) -> None:
+def test_a_failed_shadow_never_passes_however_well_it_continues(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Shadow(release=2))
     site.pass_time(25, bad=(1, 200))

@@ -157,7 +157,7 @@ class Careless(LinearFlavour):
         (Careless, "claims changed the files"),
     ],
 )
-def test_a_flavour_with_a_fault_is_told_it(tmp_path: Path, flavour: Any, fault: str) -> None:
+def test_the_fault_of_a_flavour_is_reported(tmp_path: Path, flavour: Any, fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check_flavour(flavour(), linear(tmp_path / "model"))
 
@@ -221,7 +221,7 @@ class Faulty(LinearLoader):
         ("runs", "load ran what is in a.linear, a pickle"),
     ],
 )
-def test_a_loader_with_a_fault_is_told_it(tmp_path: Path, fault: str, said: str) -> None:
+def test_the_fault_of_a_loader_is_reported(tmp_path: Path, fault: str, said: str) -> None:
     with pytest.raises(AssertionError, match=said):
         check_loader(Faulty(fault), linear(tmp_path / "model"))
 

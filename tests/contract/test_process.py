@@ -190,7 +190,7 @@ def test_logged_rows_are_asked_as_they_were_sent(home: Home) -> None:
     assert [len(part) for part in batches(rows[:1] * 3 + rows[12:], 3)] == [3, 2]
 
 
-def test_nan_is_an_answer_of_who_is_alone_and_a_failure_of_a_candidate(home: Home) -> None:
+def test_nan_is_an_answer_of_production_and_a_failure_of_a_candidate(home: Home) -> None:
     """As it is inline: production moves between the two, and callers get null from both."""
     home.start("nan", trigger="gap")
 

@@ -97,7 +97,7 @@ def test_a_model_that_prints_answers_although_nothing_reads_its_log(home: Home) 
     run(story())
 
 
-def test_who_waits_in_the_socket_is_answered_by_the_next_process(home: Home) -> None:
+def test_a_caller_that_waits_in_the_socket_is_answered_by_the_next_process(home: Home) -> None:
     first = home.start()
 
     async def story() -> None:
@@ -137,7 +137,7 @@ def test_a_deleted_socket_is_made_again_and_handed_over(home: Home) -> None:
     assert list(home.socket.parent.iterdir()) == []
 
 
-def test_a_told_host_finishes_what_it_has_and_goes(home: Home) -> None:
+def test_a_host_that_gets_a_stop_finishes_its_requests_and_ends(home: Home) -> None:
     process = home.start(sleep_s=0.1)
 
     async def story() -> None:
@@ -308,7 +308,7 @@ def test_a_hanging_model_is_late_and_bounded_and_its_late_answer_is_dropped(home
     run(story())
 
 
-def test_a_host_does_not_work_on_what_nobody_waits_for_any_more(home: Home) -> None:
+def test_a_host_does_not_work_on_requests_without_a_waiting_caller(home: Home) -> None:
     process = home.start(log="/calls")
 
     async def story() -> None:
@@ -324,7 +324,7 @@ def test_a_host_does_not_work_on_what_nobody_waits_for_any_more(home: Home) -> N
     assert home.calls() == [2, 3]  # the golden rows, and the one that was waited for
 
 
-def test_a_late_answer_is_told_to_who_counts_and_its_caller_was_told_in_time(home: Home) -> None:
+def test_a_late_answer_is_counted_and_its_caller_got_an_answer_in_time(home: Home) -> None:
     """A pause of the process: what it had begun with comes late, the rest was never put to it."""
     process = home.start(sleep_s=0.3)
 
@@ -375,7 +375,7 @@ def test_late_answers_that_are_waited_for_are_bounded(home: Home) -> None:
     run(story())
 
 
-def test_a_copy_that_was_begun_with_is_waited_for_and_one_that_was_not_is_dropped(
+def test_a_started_copy_is_awaited_and_one_that_was_not_started_is_dropped(
     home: Home,
 ) -> None:
     home.start(sleep_s=0.3)

@@ -120,7 +120,7 @@ def test_what_callers_send_is_counted_within_ten_minutes(
         assert found["mend"] == "kedge doctor"
 
 
-def test_where_nobody_calls_nothing_has_to_be_counted(tmp_path: Path) -> None:
+def test_without_callers_nothing_has_to_be_counted(tmp_path: Path) -> None:
     site = Counted(tmp_path, 5_000)
     site.window(4_000)
     with site.callers():

@@ -378,7 +378,9 @@ def test_a_window_is_read_from_its_newest_end_and_counted_without_reading(
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100])
-def test_a_damaged_partition_is_set_aside_and_begun_anew(records: Records, damage: bytes) -> None:
+def test_a_damaged_partition_is_set_aside_and_created_again(
+    records: Records, damage: bytes
+) -> None:
     given(records, row("a/0"))
     hour_file(records).write_bytes(damage)
     taken = given(records, row("b/0"))
@@ -388,7 +390,7 @@ def test_a_damaged_partition_is_set_aside_and_begun_anew(records: Records, damag
     assert joined(records, say("b")) == {"joined": 1}
 
 
-def test_who_reads_a_damaged_partition_sets_it_aside_too(records: Records) -> None:
+def test_a_reader_of_a_damaged_partition_sets_it_aside_too(records: Records) -> None:
     given(records, row("a/0"), row("b/0", NOW - 4 * HOUR_S))
     hour_file(records).write_bytes(b"no database at all" * 100)
     assert joined(records, say("a"), say("b")) == {"parked": 1, "joined": 1}
@@ -408,7 +410,7 @@ def test_damaged_pages_are_found_while_reading(records: Records) -> None:
 
 
 @pytest.mark.parametrize("table", ["prediction", "logged", "tally"])
-def test_a_partition_that_lacks_a_table_is_a_damaged_one(records: Records, table: str) -> None:
+def test_a_partition_without_a_table_is_damaged(records: Records, table: str) -> None:
     given(records, row("a/0"))
     with closing(sqlite3.connect(hour_file(records))) as partition:
         partition.execute(f"DROP TABLE {table}")
@@ -498,7 +500,7 @@ def test_a_join_that_is_killed_leaves_nothing_and_can_be_done_again(records: Rec
     assert joined(records, *(say(name) for name in names)) == {"joined": 300, "unrecorded": 100}
 
 
-def test_a_worker_that_still_writes_is_left_alone(records: Records) -> None:
+def test_a_worker_that_still_writes_is_kept(records: Records) -> None:
     with Spool(records.spool, "w0") as worker:
         worker.append([row("a/0")])
         assert (records.waiting(), records.ingest(NOW)) == (0, Ingested())

@@ -196,7 +196,9 @@ def test_the_verdict_of_the_walk_is_kept_with_the_bytes_and_found_again(
     assert desk.store.proof(version.digest).plain == kept.plain
 
 
-def test_who_lets_a_version_run_inline_is_kept_also_for_bytes_that_are_known(desk: Desk) -> None:
+def test_the_operator_who_lets_a_version_run_inline_is_recorded_also_for_known_bytes(
+    desk: Desk,
+) -> None:
     source = misbehaving(desk.root / "good")
     version, _ = desk.register(source)
     kept = desk.store.proof(version.digest)
@@ -390,7 +392,7 @@ def test_a_slow_model_is_tested_on_fewer_rows_and_not_refused(desk: Desk) -> Non
     assert 2 <= proof.tested < 100
 
 
-def test_made_rows_that_a_model_dies_of_are_taken_back(desk: Desk) -> None:
+def test_made_rows_that_crash_a_model_are_dropped(desk: Desk) -> None:
     version, _ = desk.register(misbehaving(desk.root / "exit", "exit", trigger="b"))
     proof = desk.store.proof(version.digest)
     assert version.golden == "made"
@@ -438,7 +440,7 @@ def test_registered_again_with_golden_rows_the_proof_is_new_and_the_version_is_n
 # ---------------------------------------------------------------- it is refused
 
 
-def test_what_nobody_claims_is_told_what_is_looked_for(desk: Desk) -> None:
+def test_a_source_that_no_loader_claims_is_refused_with_what_loaders_look_for(desk: Desk) -> None:
     (desk.root / "dir").mkdir()
     (desk.root / "dir" / "readme.md").write_text("hi")
     refused = desk.refused(desk.root / "dir")
@@ -448,7 +450,7 @@ def test_what_nobody_claims_is_told_what_is_looked_for(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.pkl", "m.joblib", "deep/m.pickle"])
-def test_a_pickle_is_refused_unread_and_told_how_to_convert(desk: Desk, name: str) -> None:
+def test_a_pickle_is_refused_unread_with_a_conversion_hint(desk: Desk, name: str) -> None:
     file = desk.root / "dir" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
@@ -550,7 +552,7 @@ def test_a_hanging_model_is_refused_after_a_while(desk: Desk, kind: str) -> None
 
 
 @pytest.mark.parametrize("kind, code", [("load_eat", "out_of_memory"), ("eat", "golden_raised")])
-def test_a_memory_bomb_is_refused_and_hurts_nobody(desk: Desk, kind: str, code: str) -> None:
+def test_a_memory_bomb_is_refused_and_does_no_harm(desk: Desk, kind: str, code: str) -> None:
     desk.memory_mb = 400
     refused = desk.refused(misbehaving(desk.root / kind, kind))
     assert refused.code == code

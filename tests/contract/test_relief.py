@@ -112,7 +112,7 @@ def test_control_ends_before_another_starts(start: Start) -> None:
     assert not relief.others_alive(0.1)
 
 
-def test_a_process_with_the_number_of_another_is_never_told(start: Start) -> None:
+def test_a_process_with_the_number_of_another_is_never_signalled(start: Start) -> None:
     """Numbers come again; the start time tells them apart."""
     running = start()
     gone = Process(running.pid, "1")
@@ -123,7 +123,7 @@ def test_a_process_with_the_number_of_another_is_never_told(start: Start) -> Non
     assert running.alive
 
 
-def test_a_stop_tells_all_and_kills_what_does_not_hear(start: Start) -> None:
+def test_a_stop_signals_all_processes_and_kills_those_that_ignore_it(start: Start) -> None:
     """Within one deadline."""
     polite, deaf = start(), start(STUBBORN)
     relief = Relief([Predecessor("", (polite, deaf))], lambda _: None)
@@ -134,7 +134,7 @@ def test_a_stop_tells_all_and_kills_what_does_not_hear(start: Start) -> None:
     assert ended(deaf)
 
 
-def test_a_signal_is_sent_only_to_who_has_a_function_for_it(start: Start) -> None:
+def test_a_signal_is_sent_only_to_a_process_with_a_handler(start: Start) -> None:
     """A worker of an older kedge would die of it."""
     hears = start(
         "import signal, time; signal.signal(12, print); print(flush=True); time.sleep(60)"
@@ -161,7 +161,7 @@ def ended_up(true: Callable[[], bool]) -> bool:
     return False
 
 
-def test_only_children_that_nobody_knows_are_reaped() -> None:
+def test_only_unknown_children_are_reaped() -> None:
     """The others have a parent that needs their exit code."""
     known, unknown = subprocess.Popen(["false"]), subprocess.Popen(["true"])
     assert ended_up(lambda: not process_of(known.pid).alive and not process_of(unknown.pid).alive)
@@ -186,5 +186,7 @@ def test_only_children_that_nobody_knows_are_reaped() -> None:
         (b"", ("the new code does not start: it ended with code 7 and no word", "")),
     ],
 )
-def test_why_a_trial_failed_is_told_in_its_own_words(raw: bytes, told: tuple[str, str]) -> None:
+def test_the_reason_of_a_failed_trial_is_reported_in_its_own_words(
+    raw: bytes, told: tuple[str, str]
+) -> None:
     assert words_of(raw, 7) == told

@@ -93,7 +93,7 @@ def run(code: str, *words: str) -> str:
     return done.stderr
 
 
-def test_other_files_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_kept(tmp_path: Path) -> None:
     with (tmp_path / "other").open("wb") as file:
         file.write(b"x" * mmap.PAGESIZE)
         file.flush()
@@ -102,7 +102,9 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
         assert blocks(tmp_path / "other") == before
 
 
-def test_a_shortage_is_told_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shortage_is_reported_while_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     one = Reserve(tmp_path, lambda place, error: told.append(f"{place}: {error}"), told.append)
     monkeypatch.setattr(reserve, "RESERVE", 1 << 60)
@@ -134,7 +136,7 @@ def test_a_look_that_fails_costs_that_look(tmp_path: Path, monkeypatch: pytest.M
     assert (fault.place, fault.count, fault.standing) == ("disk.look", 1, False)
 
 
-def test_evidence_and_records_stop_at_the_reserve_and_the_roster_goes_on(
+def test_evidence_and_records_stop_at_the_reserve_and_the_roster_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows = SqlWindows(open_evidence(tmp_path))

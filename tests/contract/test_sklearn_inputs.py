@@ -276,7 +276,7 @@ def test_encoders_are_found_wherever_they_are(tmp_path: Path, kind: str) -> None
     assert score(model, None, 40.0, 5.0) == pytest.approx(estimator.predict_proba(asked)[0, 1])
 
 
-def test_categories_of_a_frame_and_flags_are_told(tmp_path: Path) -> None:
+def test_categories_of_a_frame_and_flags_are_described(tmp_path: Path) -> None:
     table = frame().astype({"town": "category"}).assign(vip=AGE > 40)
     boosted = HistGradientBoostingClassifier(max_iter=3).fit(table[["town", "age"]], LATE)
     model = loaded(tmp_path / "b", boosted)
@@ -304,7 +304,7 @@ def test_truth_values_reach_a_step_that_computes_as_they_were_fitted(tmp_path: P
     assert score(told, vip, 40.0) == pytest.approx(estimator.predict_proba(asked)[0, 1])
 
 
-def test_dates_are_refused_by_name_and_told_what_to_do(tmp_path: Path) -> None:
+def test_dates_are_refused_by_name_with_a_remedy(tmp_path: Path) -> None:
     days = pd.DataFrame({"since": pd.to_datetime(["2024-01-01", "2024-03-01"] * 2)})
     for steps in (OneHotEncoder(), OrdinalEncoder()):
         estimator = make_pipeline(steps, LogisticRegression()).fit(days, [0, 1, 0, 1])

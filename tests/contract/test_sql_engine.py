@@ -122,7 +122,7 @@ def test_the_sqlite_in_use_cannot_corrupt_a_shared_ledger() -> None:
     assert version.sqlite_version_fault() is None
 
 
-def test_an_older_sqlite_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_sqlite_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """3.51.2 is the last that corrupts; the words name it, the first good one, and the way."""
 
     class Old:
@@ -292,7 +292,7 @@ def test_a_ledger_that_comes_back_is_used_again(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- locked, read-only, damaged
 
 
-def test_a_ledger_locked_by_another_process_is_told_after_patience(tmp_path: Path) -> None:
+def test_a_ledger_locked_by_another_process_is_reported_after_patience(tmp_path: Path) -> None:
     """Reading goes on meanwhile, and writing works once the lock is gone."""
     made = world(tmp_path)
     made.close()
@@ -319,7 +319,7 @@ def test_a_writer_with_patience_waits_for_a_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "scribble", "drop"])
-def test_a_damaged_ledger_is_told_as_damaged(tmp_path: Path, harm: str) -> None:
+def test_a_damaged_ledger_is_reported_as_damaged(tmp_path: Path, harm: str) -> None:
     """An empty file, a file of noise, and a database without its tables."""
     made = world(tmp_path)
     if harm == "drop":
@@ -334,7 +334,7 @@ def test_a_damaged_ledger_is_told_as_damaged(tmp_path: Path, harm: str) -> None:
 
 
 @on_own_disk
-def test_a_read_only_ledger_is_told_as_read_only(tmp_path: Path) -> None:
+def test_a_read_only_ledger_is_reported_as_read_only(tmp_path: Path) -> None:
     """It is the disk here; permissions would not stop root."""
     with small_disk(tmp_path / "disk", 8) as disk:
         made = world(disk)

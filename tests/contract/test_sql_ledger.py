@@ -288,7 +288,7 @@ def test_a_wish_dies_with_its_time(made: World) -> None:
         assert raw.execute("SELECT count(*) FROM wanted").fetchone() == (1,)
 
 
-def test_the_stamp_moves_with_every_commit_and_with_nothing_else(made: World) -> None:
+def test_the_stamp_moves_only_with_commits(made: World) -> None:
     """With another connection's, with its own, and not with reading."""
     other = World(made.state_dir)
     seen = other.ledger.stamp()
@@ -304,7 +304,7 @@ def test_the_stamp_moves_with_every_commit_and_with_nothing_else(made: World) ->
 # ---------------------------------------------------------------- compare and set
 
 
-def test_the_loser_is_told_who_won_and_why(made: World) -> None:
+def test_the_loser_gets_the_name_and_reason_of_the_winner(made: World) -> None:
     """The words name the epoch, the person and the reason; the details are for programs."""
     row = made.row()
     made.do(Promote(release=1), by="ada", reason="it is Monday")

@@ -155,7 +155,7 @@ def test_the_window_is_that_of_the_endpoint(made: World) -> None:
     made.registry.remove("flights", 3, now=NOW + 3700)
 
 
-def test_a_version_that_served_nobody_is_removed_at_once(made: World) -> None:
+def test_a_version_that_never_served_is_removed_at_once(made: World) -> None:
     """And is then unknown to everything but the history."""
     made.do(Promote(release=1))
     before = made.ledger.stamp()

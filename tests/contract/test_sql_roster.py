@@ -86,7 +86,7 @@ def test_eight_replicas_that_publish_at_once_are_all_heard(tmp_path: Path) -> No
     assert [(who.name, who.beat_at) for who in found] == [(name, 19.0) for name in names]
 
 
-def test_the_stamp_tells_an_ack(tmp_path: Path) -> None:
+def test_the_stamp_signals_an_ack(tmp_path: Path) -> None:
     """A command that waits for acks need not read the roster until one came."""
     watcher, replica = SqlRoster(open_roster(tmp_path)), SqlRoster(open_roster(tmp_path))
     replica.publish(member("a"))

@@ -35,7 +35,7 @@ def quick(signal: DirectorySignal) -> bool:
     return signal.wait(LONG_S) and time.monotonic() - started < LONG_S / 2
 
 
-def test_nothing_written_wakes_nobody(heard: DirectorySignal) -> None:
+def test_without_a_write_no_follower_wakes(heard: DirectorySignal) -> None:
     """It gives up after its time."""
     assert not heard.wait(0.02)
     assert not heard.wait(0.0)
@@ -49,7 +49,7 @@ def test_many_writes_wake_once(tmp_path: Path, heard: DirectorySignal) -> None:
     assert not heard.wait(0.01)
 
 
-def test_another_directory_wakes_nobody(tmp_path: Path, heard: DirectorySignal) -> None:
+def test_another_directory_wakes_no_follower(tmp_path: Path, heard: DirectorySignal) -> None:
     """That is why each database has its own."""
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "file").write_text("x")

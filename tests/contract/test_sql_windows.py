@@ -46,7 +46,7 @@ def test_two_replicas_may_use_the_same_numbers(tmp_path: Path) -> None:
     assert len(store.read("flights", 0, 10)[1]) == 2
 
 
-def test_reading_goes_on_where_it_stopped_and_late_windows_are_not_missed(tmp_path: Path) -> None:
+def test_reading_continues_where_it_stopped_and_late_windows_are_not_missed(tmp_path: Path) -> None:
     """The order is that of arrival: a late second comes after those that were punctual."""
     store = SqlWindows(open_evidence(tmp_path))
     store.write([window(2, at=200), window(3, at=300)])

@@ -147,7 +147,7 @@ def test_a_stored_entry_gets_its_actor_when_it_is_read_and_keeps_its_bytes(earli
     assert stored(earlier) == before
 
 
-def test_the_chain_goes_on_from_what_an_earlier_kedge_wrote(earlier: World) -> None:
+def test_the_chain_continues_from_entries_of_an_earlier_kedge(earlier: World) -> None:
     create.migrate(earlier.state_dir)
     before = stored(earlier)
     earlier.do(Promote(release=3, override="a test"), by="patrol@mallory")

@@ -123,7 +123,7 @@ def test_a_child_that_cannot_be_started_costs_the_others_nothing(tmp_path: Path)
         assert not told(supervisor)["supervisor.start.w0"].standing
 
 
-def test_without_a_file_for_its_log_a_child_is_started_all_the_same(tmp_path: Path) -> None:
+def test_without_a_file_for_its_log_a_child_is_still_started(tmp_path: Path) -> None:
     (tmp_path / "logs" / "w0.log").mkdir(parents=True)
     supervisor = build(tmp_path, {"w0": SLEEPS})
     with running(supervisor):

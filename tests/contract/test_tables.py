@@ -206,7 +206,7 @@ def test_a_parquet_column_of_any_type_is_read_or_named_in_each_role(
         assert not isinstance(words, str) or "x" in words or "at" in words or "parquet" in words
 
 
-def test_what_nobody_asked_for_is_not_read_and_does_no_harm(tmp_path: Path) -> None:
+def test_unneeded_data_is_not_read_and_does_no_harm(tmp_path: Path) -> None:
     beside = {f"c{n}": values for n, values in enumerate(VALUES.values())}
     path = write(tmp_path / "a.parquet", id=IDS, value=ONES, x=ONES, key=IDS, at=SECONDS, **beside)
     told = every_reader(path)

@@ -89,7 +89,9 @@ def rest(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["evidence", "roster"])
-def test_what_cannot_be_read_is_kept_and_begun_anew(tmp_path: Path, name: str, harm: str) -> None:
+def test_what_cannot_be_read_is_kept_and_created_again(
+    tmp_path: Path, name: str, harm: str
+) -> None:
     opened: Any = {"evidence": open_evidence, "roster": open_roster}[name]
     path = tmp_path / name / f"{name}.db"
 
@@ -116,7 +118,7 @@ def test_what_cannot_be_read_is_kept_and_begun_anew(tmp_path: Path, name: str, h
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 @pytest.mark.parametrize("mode", [0o000, 0o400])
-def test_a_file_with_wrong_permissions_is_kept_and_begun_anew(mode: int) -> None:
+def test_a_file_with_wrong_permissions_is_kept_and_created_again(mode: int) -> None:
     """As `sudo kedge status` leaves one behind: the user who runs kedge owns the directory only."""
     code = (
         "import os, sys\n"
@@ -202,7 +204,7 @@ def test_counts_of_a_newer_kedge_hide_no_others(tmp_path: Path) -> None:
     assert evidence.tallies("flights") == (told[0], told[2])
 
 
-def test_an_alert_of_a_newer_kedge_hides_no_other_and_keeps_none_from_being_told(
+def test_an_alert_of_a_newer_kedge_hides_no_other_alert(
     tmp_path: Path,
 ) -> None:
     site = world(tmp_path)
@@ -339,7 +341,7 @@ def test_a_rollout_whose_evidence_is_lost_is_paused_until_a_person_resumes(
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_failing_candidate_is_taken_back_whatever_evidence_was_lost(
+def test_a_failing_candidate_is_rolled_back_whatever_evidence_was_lost(
     tmp_path: Path, loss: str
 ) -> None:
     site = Watched(tmp_path)
@@ -382,7 +384,7 @@ def test_status_names_what_is_kept_by_endpoint(tmp_path: Path) -> None:
     assert f"{comparison_of(site.world.row())}.unreadable-" in told
 
 
-def test_windows_of_a_newer_kedge_pass_nothing_and_fail_all_the_same(tmp_path: Path) -> None:
+def test_windows_of_a_newer_kedge_pass_nothing_and_still_fail(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=2500, auto=True))
     site.pass_time(1)
@@ -424,7 +426,7 @@ def test_the_ledger_is_never_made_again(tmp_path: Path) -> None:
     assert list_aside(site.path) == []
 
 
-def test_evidence_says_that_it_began_anew(tmp_path: Path) -> None:
+def test_evidence_reports_that_it_started_again(tmp_path: Path) -> None:
     site = Watched(tmp_path)
     site.world.do(Canary(release=2, weight=500))
     site.pass_time(3)

@@ -79,7 +79,7 @@ def test_it_has_the_time_that_a_stop_takes() -> None:
     assert int(SERVICE["stop_grace_period"].rstrip("s")) > SERVER.drain_s + 30
 
 
-def test_the_way_to_build_is_the_one_that_is_told() -> None:
+def test_the_documented_build_works() -> None:
     build = SERVICE["build"]
     assert (FOLDER / build["context"]).resolve() == ROOT
     assert (ROOT / build["dockerfile"]).is_file()

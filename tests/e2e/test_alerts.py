@@ -100,7 +100,7 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
     assert not [file.name for file in files if PASSWORD.encode() in file.read_bytes()]
 
 
-def test_over_tls_control_tells_whom_its_environment_trusts_and_nobody_else(
+def test_over_tls_control_sends_only_to_trusted_servers(
     make_site: Callable[..., Site], tmp_path: Path
 ) -> None:
     """`kedge up` starts control, which has the environment of who typed it."""

@@ -48,7 +48,7 @@ def answered(site: Site) -> set[tuple[str, str]]:
     return {(one["name"], one["datatype"]) for one in site.infer()[2]["outputs"]}
 
 
-def test_callers_never_get_less_than_they_were_promised_unless_somebody_says_why(
+def test_callers_never_get_less_than_promised_without_an_override(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(policy=POLICY, workers=1)
@@ -100,7 +100,7 @@ def test_callers_never_get_less_than_they_were_promised_unless_somebody_says_why
     assert site.run("doctor", check=False).stdout.count("BAD") == 0
 
 
-def test_a_failed_shadow_binds_and_its_page_ends_with_who_went_on(
+def test_a_failed_shadow_binds_and_its_page_ends_with_the_operator_who_continued(
     make_site: Callable[..., Site],
 ) -> None:
     web = Web()

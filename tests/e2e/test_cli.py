@@ -470,7 +470,7 @@ def test_up_on_a_taken_port_is_exit_4_and_leaves_nothing_running(empty: Fresh) -
     assert empty.processes("kedge") == []
 
 
-def test_up_is_bound_to_loopback_unless_somebody_says_that_the_network_is_trusted(
+def test_up_is_bound_to_loopback_unless_the_network_is_trusted(
     empty: Fresh,
 ) -> None:
     """There is no authentication yet."""

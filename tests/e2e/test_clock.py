@@ -64,7 +64,7 @@ def replicas(site: Site) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S])
-def test_heartbeats_go_on_whatever_the_wall_clock_does(
+def test_heartbeats_continue_whatever_the_wall_clock_does(
     make_site: Callable[..., Site], shifted: tuple[dict[str, str], Path], jump_s: int
 ) -> None:
     site = make_site()

@@ -201,7 +201,7 @@ def test_tritons_client_chooses_an_output_and_a_version(plane: Plane, binary: bo
     assert later.get_result().as_numpy("y").tolist() == [1.5]
 
 
-def test_tritons_client_may_compress_by_gzip_and_is_told_of_anything_else(plane: Plane) -> None:
+def test_tritons_client_may_compress_by_gzip_and_other_encodings_are_refused(plane: Plane) -> None:
     """JSON and binary; deflate would be read as no JSON."""
     ones = np.ones((1, 3), np.float32)
     told = linear_inputs(ones, ["a"], binary=False)
@@ -236,7 +236,7 @@ def test_what_register_prints_is_a_call_that_is_answered(plane: Plane) -> None:
     assert len(said["outputs"][0]["data"]) == 1
 
 
-def test_tritons_client_is_told_which_field_is_wrong(plane: Plane) -> None:
+def test_tritons_client_gets_the_name_of_the_wrong_field(plane: Plane) -> None:
     """In the message that it raises: dtype, shape, name, a missing field, an unknown output."""
     good = np.ones((1, 3), np.float32)
 
@@ -314,7 +314,7 @@ def test_null_in_a_nullable_field_is_answered(
         (b'{"inputs": ' + b"[" * 100_000, 400, "malformed_body", None),
     ],
 )
-def test_a_body_that_is_wrong_is_told_so_and_production_goes_on(
+def test_a_wrong_body_is_reported_and_production_continues(
     plane: Plane, raw: bytes, status: int, code: str, field: str | None
 ) -> None:
     """On the same connection too: nothing of the error stays behind."""
@@ -334,7 +334,7 @@ def test_a_body_that_is_wrong_is_told_so_and_production_goes_on(
     connection.close()
 
 
-def test_a_path_or_method_that_is_none_is_told_so(plane: Plane) -> None:
+def test_an_unknown_path_or_method_is_reported(plane: Plane) -> None:
     """As JSON with a code, and by its status."""
     for method, path, status in (
         ("GET", "/v2/models/words/infer", 405),
@@ -352,7 +352,7 @@ def test_a_path_or_method_that_is_none_is_told_so(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_ten_megabytes_are_too_large_and_nobody_else_feels_it(plane: Plane, chunked: bool) -> None:
+def test_ten_megabytes_are_too_large_and_delay_no_other_caller(plane: Plane, chunked: bool) -> None:
     """413 arrives although the caller was still sending; its connection can be used again."""
     with plane.site.load(rate=100) as load:
         connection = http.client.HTTPConnection("127.0.0.1", plane.site.port, timeout=10)
@@ -386,7 +386,7 @@ def test_a_hundred_gigabytes_that_are_only_announced_are_refused_unread(plane: P
     assert told.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_slow_body_is_answered_and_half_a_body_harms_nobody(plane: Plane) -> None:
+def test_a_slow_body_is_answered_and_half_a_body_does_no_harm(plane: Plane) -> None:
     """Byte by byte, cut anywhere, or never sent: other callers are served meanwhile."""
     raw = body()
     head = b"POST /v2/models/words/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(

@@ -184,7 +184,9 @@ def test_a_worse_model_is_found_by_replay_filed_and_shown_beside_the_rollback(pa
     assert done["finding"]["age_s"] < 120
 
 
-def test_the_world_is_told_from_the_release_and_speaks_against_a_rollback(past: Past) -> None:
+def test_the_world_is_distinguished_from_the_release_and_speaks_against_a_rollback(
+    past: Past,
+) -> None:
     """v3 answers as v1 did; what is true has changed, for both alike."""
     past.submit(Promote(release=past.release("v3").number, override="a test"))
     past.submit(Promote(release=past.release("v1").number, override="a test"))
@@ -202,7 +204,7 @@ def test_the_world_is_told_from_the_release_and_speaks_against_a_rollback(past: 
     assert "AGAINST  the diagnosis speaks against this rollback: go forward" in text
 
 
-def test_features_are_told_from_the_model_and_the_feature_is_named(
+def test_features_are_distinguished_from_the_model_and_the_feature_is_named(
     environment: pytest.MonkeyPatch, make_site: Callable[..., Site]
 ) -> None:
     """Both moved; only the transformation is wrong. The cells that no caller was served are replayed."""
@@ -291,7 +293,7 @@ def test_a_previous_release_that_cannot_be_loaded_leaves_a_hole_with_its_reason(
     assert "old_answers" in missing(told)
 
 
-def test_a_log_that_is_torn_is_told_and_diagnosed_from_the_rest(past: Past) -> None:
+def test_a_torn_log_is_reported_and_the_rest_is_diagnosed(past: Past) -> None:
     reference(past)
     past.given(2_000, 1.9, production=2, truth=twice, answer=thrice, over_h=1.8)
     lost = past.tear(1.9, 0.1)
@@ -447,7 +449,7 @@ def test_a_store_that_is_lost_or_stale_leaves_a_hole_with_its_reason(
 # ---------------------------------------------------------------- by itself
 
 
-def test_production_that_became_worse_is_diagnosed_by_itself_and_somebody_is_told(
+def test_production_that_became_worse_is_diagnosed_and_an_alert_is_sent(
     past: Past,
 ) -> None:
     """No contrast fails, and nothing is taken back: control asks when labels have come."""

@@ -47,7 +47,7 @@ def evidence(site: Site) -> Any:
     return site.data("evidence", site.endpoint)
 
 
-def test_a_full_disk_under_the_evidence_is_nobodys_but_the_verdicts_trouble(
+def test_a_full_disk_under_the_evidence_affects_only_the_verdict(
     make_site: Callable[..., Site], small_disk: Callable[[Path], None]
 ) -> None:
     """Evidence and records lie on a disk of their own, and it is full: production goes on."""

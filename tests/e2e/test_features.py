@@ -117,7 +117,7 @@ def test_the_same_content_is_the_same_version_and_another_says_how_it_differs(
     assert (item["endpoint"], item["production"], item["follows"]) == ("flights", "view/1#1", False)
 
 
-def test_a_transformation_is_rolled_and_taken_back_without_touching_the_model(
+def test_a_transformation_is_rolled_forward_and_back_without_touching_the_model(
     rolling: Site,
 ) -> None:
     """Under load: no caller fails, and no worker loads the model: it runs where its transformation does."""
@@ -176,7 +176,7 @@ def test_applying_and_rolling_back_at_once_disturb_neither(rolling: Site) -> Non
     assert rolling.run("doctor").returncode == 0
 
 
-def test_features_and_model_are_taken_back_each_by_itself(rolling: Site) -> None:
+def test_features_and_model_are_rolled_back_separately(rolling: Site) -> None:
     """Both moved; the model's way back keeps the features, and the other way round."""
     apply(rolling, shift="5.0")
     rolling.run("features", "roll", "flights", "2", "--override", "a test")

@@ -150,7 +150,7 @@ def test_values_are_looked_up_by_key_and_follow_what_is_materialised(ahead: Site
 
 
 @pytest.mark.soak
-def test_killed_while_materialising_it_goes_on_and_ends_with_the_same_values(
+def test_killed_while_materialising_it_continues_and_ends_with_the_same_values(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(policy=POLICY)
@@ -188,7 +188,7 @@ def values(site: Site, namespace: str) -> list[tuple[str, bytes]]:
     return [(key, row) for key, row in rows if not key.startswith("\x1e")]
 
 
-def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> None:
+def test_a_new_run_is_rolled_forward_and_back_and_both_stay_fresh(ahead: Site) -> None:
     old = answered(ahead)
     view, _ = apply(ahead, shift="10.0")
     assert view["version"] == "delays/1#2"
@@ -219,7 +219,7 @@ def test_a_new_run_is_rolled_and_taken_back_and_both_stay_fed(ahead: Site) -> No
     assert not any(run["stale"] for run in runs.values())
 
 
-def test_a_rollback_to_old_values_is_refused_with_their_age_or_taken_all_the_same(
+def test_a_rollback_to_old_values_is_refused_with_their_age_or_overridden(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(policy=POLICY)
@@ -244,7 +244,9 @@ def test_a_rollback_to_old_values_is_refused_with_their_age_or_taken_all_the_sam
     site.run("features", "roll", "flights", "1", "--generation", "newest", "--override", "again")
     shutil.rmtree(site.root / ".kedge" / "online")
     (site.root / ".kedge" / "online").write_text("no store can be here")
-    assert site.data("rollback", "flights")["release"] == "r1", "a store that is gone delays no rollback"
+    assert site.data("rollback", "flights")["release"] == "r1", (
+        "a store that is gone delays no rollback"
+    )
 
 
 def test_a_lost_store_is_answered_by_the_rule_and_written_again_from_the_log(ahead: Site) -> None:

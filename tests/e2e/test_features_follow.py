@@ -69,7 +69,7 @@ def following(make_site: Callable[..., Site]) -> Site:
 
 
 @pytest.mark.soak
-def test_followers_move_together_and_who_went_back_holds(following: Site) -> None:
+def test_followers_move_together_and_one_that_went_back_holds(following: Site) -> None:
     site = following
     site.run("features", "shadow", "trips", "3")
     candidate = site.data("features", "head", "view/1#2", check=False)["error"]

@@ -59,7 +59,7 @@ def start_without_landlock(site: Site) -> None:
     site.until(lambda: site.answers("/v2/health/live"), "the gateway to answer")
 
 
-def test_a_kernel_without_a_part_is_told_everywhere_and_serves(
+def test_a_kernel_without_a_part_is_reported_everywhere_and_serves(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(policy='runtime = "process"')

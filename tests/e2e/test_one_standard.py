@@ -239,7 +239,7 @@ def test_a_caller_that_chooses_its_entities_does_not_save_a_bad_candidate(
 @pytest.mark.parametrize(
     ("kind", "within_s"), [("raise", 10), ("exit", 12), ("hang", 14), ("nan", 10)]
 )
-def test_a_candidate_that_fails_always_is_still_taken_back_within_seconds(
+def test_a_candidate_that_fails_always_is_still_rolled_back_within_seconds(
     make_site: Callable[..., Site], kind: str, within_s: float
 ) -> None:
     site = make_site(policy=POLICY)

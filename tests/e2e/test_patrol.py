@@ -48,7 +48,7 @@ def settled(site: Site, within_s: float = 60.0) -> None:
     site.until(lambda: stage(site) == "settled", "the patrol to end the rollout", within_s)
 
 
-def test_a_canary_that_fails_is_taken_back_by_itself(make_site: Callable[..., Site]) -> None:
+def test_a_canary_that_fails_is_rolled_back_automatically(make_site: Callable[..., Site]) -> None:
     """5 % of its requests fail, which production answers: no caller sees one, and it is gone."""
     site = make_site(policy=QUICK)
     site.start()
@@ -171,7 +171,7 @@ def test_without_an_evidence_store_callers_notice_nothing_and_no_verdict_passes(
     )
 
 
-def test_a_segment_with_a_million_values_costs_nobody_anything(
+def test_a_segment_with_a_million_values_costs_nothing(
     make_site: Callable[..., Site],
 ) -> None:
     """Values beyond the bound are one segment, counted."""

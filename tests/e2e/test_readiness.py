@@ -50,7 +50,7 @@ def artifact(site: Site, release: int) -> Path:
     return site.root / ".kedge" / "artifacts" / digest / "files" / "behave.json"
 
 
-def test_what_cannot_be_taken_back_is_not_promoted_until_it_is_mended_or_overridden(
+def test_a_release_that_cannot_be_rolled_back_is_not_promoted_until_fixed_or_overridden(
     make_site: Callable[..., Site],
 ) -> None:
     """One story, because a site takes time: from an endpoint without an owner to one that is ready, and back."""

@@ -206,7 +206,7 @@ def test_what_kedge_toml_says_applies_or_is_refused_and_never_breaks_what_runs(s
     assert load.failures == []
 
 
-def test_new_workers_that_cannot_load_a_model_relieve_nobody(site: Site) -> None:
+def test_new_workers_that_cannot_load_a_model_relieve_no_old_one(site: Site) -> None:
     """They stay closed, so the old ones answer; once fixed, they take over."""
     digest = site.data("versions", "flights")[0]["digest"].removeprefix("sha256:")
     (path,) = (site.root / ".kedge/artifacts" / digest / "files").iterdir()

@@ -165,7 +165,7 @@ def diagnosed(site: Site, cause: Cause) -> None:
     )
 
 
-def test_of_two_operators_at_once_one_wins_and_the_other_is_told_who(site: Site) -> None:
+def test_of_two_operators_at_once_one_wins_and_the_other_gets_the_name(site: Site) -> None:
     """Started together: exactly one change each time, and a loser that came second learns of it.
 
     Whether both had read the row before one wrote is chance: they are started until they had.

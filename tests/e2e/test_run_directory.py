@@ -78,7 +78,7 @@ def deep_site() -> Iterator[Site]:
     shutil.rmtree(top)
 
 
-def test_a_path_too_long_for_a_socket_is_served_all_the_same(deep_site: Site) -> None:
+def test_a_path_too_long_for_a_socket_is_still_served(deep_site: Site) -> None:
     """CI, Slurm and nix have such temporary directories."""
     deep_site.start()
     deep_site.release()

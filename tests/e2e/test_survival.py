@@ -98,7 +98,9 @@ def test_a_terminal_that_went_away_stops_nothing(make_site: Callable[..., Site])
     assert site.stop() == 0
 
 
-def test_a_control_that_keeps_ending_is_told_in_its_place(make_site: Callable[..., Site]) -> None:
+def test_a_control_that_keeps_ending_is_reported_by_the_stand_in(
+    make_site: Callable[..., Site],
+) -> None:
     """Its port is taken: it ends each time. The supervisor's stand-in sends, and goes when it lives."""
     web = Web()
     site = make_site(workers=1, policy=f'escalation = [{{after = "0s", to = ["{web.url}/0"]}}]\n')

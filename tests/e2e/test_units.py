@@ -39,7 +39,7 @@ def test_a_regression_is_found_among_callers_that_ask_again_and_again(
 
 
 @pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
-def test_an_identical_candidate_is_not_condemned_by_who_asks_most(
+def test_an_identical_candidate_is_not_condemned_by_heavy_callers(
     make_site: Callable[..., Site],
 ) -> None:
     """Five callers make four fifths of the traffic, 2,000 the rest; both releases fail one request in 25."""

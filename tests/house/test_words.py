@@ -26,6 +26,8 @@ PAGES = sorted(
     ]
 )
 
+TESTED = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+
 BANNED = re.compile(
     r"\b(somebody|nobody|anybody|whoever|mend|mends|mended|all the same|comes again)\b",
     re.IGNORECASE,
@@ -145,6 +147,25 @@ def test_exempt_spellings_are_still_there() -> None:
         assert all(re.search(rf"\b{word}\b", text) for word in spellings), file
 
 
+@pytest.mark.parametrize("path", TESTED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_banned_word_names_a_test_or_is_in_its_prose(path: Path) -> None:
+    """The names, docstrings and comments of tests and benchmarks; data may have any word."""
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    prose = [
+        node.name.replace("_", " ")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    prose += [str(node.value) for node in docstring_nodes(tree)]
+    prose += [
+        token.string
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    assert not [one for one in prose if BANNED.search(one)]
+
+
 def test_the_makefile_uses_no_banned_word() -> None:
     assert not BANNED.findall((ROOT / "Makefile").read_text("utf-8"))
 
@@ -199,7 +220,7 @@ def test_no_module_is_a_gerund(path: Path) -> None:
     assert not is_gerund(path.parent.name if path.stem == "__init__" else path.stem)
 
 
-def test_gerunds_are_told_from_the_glossary() -> None:
+def test_gerunds_are_distinguished_from_the_glossarys_nouns() -> None:
     assert is_gerund("quoting")
     assert is_gerund("late_quoting")
     assert not any(is_gerund(noun) for noun in GERUNDS)

@@ -87,7 +87,7 @@ class Machine(RuleBasedStateMachine):
     def submit(self, command: AnyCommand) -> tuple[AnyEvent, ...] | Refusal:
         before, said = self.state, rule_of(self.state, command)
         outcome = decide(before, command, AT)
-        self.nobody_goes_forward_untold(command, outcome)
+        self.no_step_forward_without_an_event(command, outcome)
         if isinstance(outcome, Refusal):
             assert outcome.code in REFUSALS
             assert "None" not in outcome.message
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         assert self.state.stage is (said.to or before.stage)
         return outcome
 
-    def nobody_goes_forward_untold(
+    def no_step_forward_without_an_event(
         self, command: AnyCommand, outcome: tuple[AnyEvent, ...] | Refusal
     ) -> None:
         """Without an override no caller gets less than was promised, or what a verdict failed."""
@@ -303,7 +303,7 @@ class Machine(RuleBasedStateMachine):
             assert self.state.served[-1] == returned(self.state).production
 
     @invariant()
-    def a_drill_is_its_stage_and_condemns_nothing_that_comes_again(self) -> None:
+    def a_drill_is_its_stage_and_condemns_no_restored_release(self) -> None:
         drill = self.state.drill
         assert (drill is not None) is (self.state.stage is Stage.DRILL)
         if drill is not None:

@@ -59,7 +59,7 @@ def test_no_rollback_is_advised_that_is_not_shown_to_help() -> None:
     assert action("r1", None, None, of(Cause.MODEL), ()).code is Act.GO_FORWARD
 
 
-def test_whoever_cannot_tell_holds() -> None:
+def test_a_diagnosis_without_a_cause_holds() -> None:
     told = action("r3", "r2", None, of(Cause.CANNOT_TELL), OUTCOMES)
     assert (told.code, told.sentence) == (Act.HOLD, "wait; needed: outcomes")
     broken = Finding(cause=Cause.CANNOT_TELL, kind=Kind.INSTRUMENTATION, statement="split")
@@ -67,7 +67,7 @@ def test_whoever_cannot_tell_holds() -> None:
     assert action("r3", "r2", HELPS, of(Cause.NOISE), ()).code is Act.NOTHING
 
 
-def test_what_would_change_the_verdict_is_told_for_every_cause() -> None:
+def test_conditions_that_would_change_the_finding_are_stated_for_every_cause() -> None:
     for cause in Cause:
         assert would_change(of(cause))
 

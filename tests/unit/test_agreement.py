@@ -135,7 +135,7 @@ def test_an_exact_answer_agrees_in_every_output() -> None:
     assert agreeing_rows(EXACT, ours, ours, 3) == 3
 
 
-def test_an_output_that_one_of_them_lacks_is_a_disagreement() -> None:
+def test_an_output_that_is_missing_on_one_side_is_a_disagreement() -> None:
     """In every row, whichever lacks it."""
     more = {"p": np.zeros(2), "label": words("a", "b")}
     less = {"p": np.zeros(2)}

@@ -90,7 +90,7 @@ def test_an_acknowledged_condition_stays_open_and_an_event_is_over() -> None:
     assert alerts.resolve(event, reason="other", at=AT) == event
 
 
-def test_a_message_says_what_whom_and_how_to_stop_it() -> None:
+def test_a_message_has_the_condition_the_recipients_and_the_command_to_stop_it() -> None:
     said = alerts.message(alert(detail="errors"), "told")
     assert said.title == "[kedge page] flights: r2 fails (#17)"
     assert "kedge ack 17 --by NAME" in said.text
@@ -116,7 +116,7 @@ def test_people_take_turns(days: float, who: str) -> None:
     assert alerts.on_duty(POLICY.rota, start + days * 86_400).name == who
 
 
-def test_a_person_who_stands_twice_in_a_level_is_told_once() -> None:
+def test_a_person_who_is_twice_in_a_level_gets_one_message() -> None:
     twice = msgspec.structs.replace(
         POLICY, escalation=(Escalation("0s", ("owner", "mailto:ada@example.org")),)
     )
@@ -164,7 +164,7 @@ def test_a_page_climbs_and_a_warning_does_not() -> None:
     assert due(sent(alert(level="warn"), target(0)), 9_999) == []
 
 
-def test_an_acknowledged_page_wakes_nobody_any_more() -> None:
+def test_an_acknowledged_page_escalates_no_further() -> None:
     known = alerts.acknowledge(alert(), by="ada", at=AT)
     assert due(known, 9_999) == []
     assert (
@@ -220,7 +220,7 @@ def test_a_claim_holds_others_off_and_runs_out_whatever_the_clock_does() -> None
     assert due(held, 1, now=NOW + 86_400) == ["owner"]
 
 
-def test_what_is_delivered_is_claimed_by_nobody() -> None:
+def test_a_delivered_message_is_not_claimed_again() -> None:
     told = sent(alert(), target(0))
     again = alerts.claim(
         told, target(0), "told", elapsed_s=0, now=NOW + 99, lease_s=LEASE_S, by="two"
@@ -237,7 +237,7 @@ def test_within_a_process_only_the_monotonic_clock_counts() -> None:
         assert alerts.passed(alert(), LEVELS, 40.0, 10.0, wall) == 50.0
 
 
-def test_between_processes_a_clock_that_went_back_silences_nobody() -> None:
+def test_between_processes_a_clock_that_went_back_silences_no_alert() -> None:
     old = alert(elapsed_s=290.0)
     began = alerts.passed(old, LEVELS, 0.0, None, NOW - 86_400)
     assert began == 290.0
@@ -252,7 +252,7 @@ def test_between_processes_a_clock_that_went_forward_brings_one_level_and_nothin
     assert due(old, jumped, now=NOW + 30 * 86_400) == [target(1).channel, "rota"]
 
 
-def test_without_levels_time_passes_all_the_same() -> None:
+def test_without_levels_time_still_passes() -> None:
     assert alerts.passed(alert(), (), 0.0, None, NOW + 9) == 9.0
 
 
@@ -267,7 +267,7 @@ _steps = st.lists(
 
 
 @given(_steps)
-def test_however_clocks_jump_and_control_dies_everybody_is_told_once(steps: Any) -> None:
+def test_however_clocks_jump_and_control_dies_every_recipient_gets_one_message(steps: Any) -> None:
     """And not later than the time that passed says, but for a minute for each death."""
     one, wall, elapsed, spent, deaths = alert(), NOW, 0.0, 0.0, 0
     since: float | None = None
@@ -298,7 +298,7 @@ def test_however_clocks_jump_and_control_dies_everybody_is_told_once(steps: Any)
 # ---------------------------------------------------------------- the end
 
 
-def test_who_was_told_hears_of_the_end_and_nobody_else() -> None:
+def test_only_recipients_of_an_alert_get_its_end() -> None:
     over = alerts.resolve(sent(alert(), target(0)), reason="r2 left", at=AT)
     assert due(over, 9_999) == ["owner"]
     assert not alerts.finished(over, LEVELS, 9_999)
@@ -306,7 +306,7 @@ def test_who_was_told_hears_of_the_end_and_nobody_else() -> None:
     assert alerts.finished(told, LEVELS, 9_999)
 
 
-def test_the_person_who_was_on_duty_hears_of_the_end_though_another_is_now() -> None:
+def test_the_person_who_was_on_duty_gets_the_end_though_another_is_now() -> None:
     rota = target(1, 1)
     other = alerts.rungs(POLICY, NOW + 7 * 86_400)
     over = alerts.resolve(sent(alert(), rota), reason="r2 left", at=AT)
@@ -314,7 +314,7 @@ def test_the_person_who_was_on_duty_hears_of_the_end_though_another_is_now() -> 
     assert (found.who, found.url) == (rota.who, rota.url)
 
 
-def test_a_page_that_nobody_has_heard_is_heard_with_its_end_and_a_warning_is_not() -> None:
+def test_an_undelivered_page_is_sent_at_its_end_and_a_warning_is_not() -> None:
     quick = alerts.resolve(failed(alert(), target(0), 1), reason="r2 left", at=AT)
     assert due(quick, 10) == ["owner"]
     dead = failed(quick, target(0), kind="resolved")
@@ -325,7 +325,7 @@ def test_a_page_that_nobody_has_heard_is_heard_with_its_end_and_a_warning_is_not
     assert alerts.finished(warn, LEVELS, 10)
 
 
-def test_a_notice_to_somebody_who_cannot_be_reached_is_given_up() -> None:
+def test_a_notice_to_an_unreachable_recipient_is_given_up() -> None:
     over = alerts.resolve(sent(alert(), target(0)), reason="r2 left", at=AT)
     assert not alerts.finished(failed(over, target(0), 11, kind="resolved"), LEVELS, 1e6)
     assert alerts.finished(failed(over, target(0), 12, kind="resolved"), LEVELS, 1e6)

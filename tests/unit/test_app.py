@@ -474,7 +474,7 @@ def test_a_model_that_raises_is_an_error_and_not_a_refusal() -> None:
     assert "answered.production" not in place.counts
 
 
-def test_what_nobody_foresaw_is_an_answer_too() -> None:
+def test_an_unforeseen_exception_is_an_answer_too() -> None:
     """Without its inner words: they stand in the log."""
     place = Place()
     place.live.contract = None
@@ -630,7 +630,7 @@ class Gated(Serving):
         return await super().answer(live, request)
 
 
-def test_more_requests_than_the_bound_are_told_to_come_again() -> None:
+def test_requests_above_the_limit_are_asked_to_retry() -> None:
     """503 with retry-after; those under way are answered."""
 
     async def main() -> tuple[list[Answered], Place]:
@@ -736,7 +736,7 @@ def test_what_is_no_http_is_left_alone() -> None:
     asyncio.run(Place().gateway({"type": "lifespan"}, nothing, nothing))
 
 
-def test_contract_fields_are_told_in_their_order() -> None:
+def test_contract_fields_are_listed_in_their_order() -> None:
     """As they were declared."""
     declared = msgspec.structs.replace(ROW, fields=fields("zulu:int8,alpha:bool"))
     told = Place(declared).get("/v2/models/flights").json["inputs"]

@@ -183,11 +183,11 @@ def test_what_a_shadow_does_by_itself_fails_it_too(known: dict[str, Any]) -> Non
     assert (said.verdict, said.code, said.command) == ("fail", "hard_kill", None)
 
 
-def test_but_a_candidate_that_fails_every_request_is_left_all_the_same() -> None:
+def test_but_a_candidate_that_fails_every_request_is_still_left() -> None:
     assert decide(CANARY, facts(mismatch="6 %", streak=KILL_STREAK)).command == Rollback()
 
 
-def test_a_proven_step_goes_on_when_the_patrol_walks() -> None:
+def test_a_proven_step_advances_when_the_patrol_walks() -> None:
     assert decide(CANARY, facts()).command == Promote(release=2)
 
 
@@ -241,7 +241,7 @@ def test_without_auto_it_asks() -> None:
     assert (said.verdict, said.code, said.command) == ("pass", "ask", None)
 
 
-def test_the_last_step_asks_unless_told_to_promote() -> None:
+def test_the_last_step_asks_unless_it_is_set_to_promote() -> None:
     last = change(CANARY, weight=2_500)
     assert decide(last, facts()).command == Promote(release=2)
     policy = msgspec.structs.replace(CANARY.policy, canary=CanaryPolicy(steps=(5, 25)))
@@ -310,7 +310,7 @@ def test_a_certified_shadow_is_promoted_where_the_policy_says_so() -> None:
         ({"verdicts": ()}, "no data"),
     ],
 )
-def test_a_shadow_lacks_what_it_lacks(known: dict[str, Any], word: str) -> None:
+def test_a_shadow_reports_its_open_conditions(known: dict[str, Any], word: str) -> None:
     said = decide(SHADOW, shadowed(**known))
     assert said.command is None
     assert word in said.reason
@@ -339,7 +339,7 @@ def test_evidence_that_cannot_be_read_is_broken_input_and_moves_nothing(state: S
     assert (said.verdict, said.command) == ("broken input", None)
 
 
-def test_evidence_that_some_replica_cannot_write_passes_nobody_and_still_fails_one() -> None:
+def test_evidence_that_some_replica_cannot_write_passes_no_candidate_and_still_fails_one() -> None:
     """What the others saw is real; what is missing might have spoken against the candidate."""
     good = shadowed(unwritten="w0: the disk is full", verdicts=proven("errors"))
     assert decide(SHADOW, good).code == "unwritten"
@@ -377,7 +377,7 @@ AFTER = change(
 
 
 @pytest.mark.parametrize("state", [CANARY, AFTER])
-def test_a_soft_failure_that_a_fresh_diagnosis_calls_the_worlds_is_told_and_not_taken_back(
+def test_a_soft_failure_that_a_fresh_diagnosis_blames_on_the_world_is_reported_and_not_rolled_back(
     state: State,
 ) -> None:
     soft = facts(
@@ -444,7 +444,7 @@ def test_a_failed_shadow_is_written_into_the_row_once_and_also_while_frozen() ->
     assert binding(SHADOW, decide(SHADOW, facts())) is None
 
 
-def test_what_is_taken_back_or_has_no_candidate_is_not_written() -> None:
+def test_a_failure_that_is_rolled_back_or_has_no_candidate_is_not_recorded() -> None:
     failing = facts(overall=overall("fail"))
     assert binding(CANARY, decide(CANARY, failing)) is None
     settled = change(CANARY, stage=Stage.SETTLED, candidate=None, back=1, production=2)
@@ -463,7 +463,7 @@ def test_another_comparison_is_judged_for_itself(change_: dict[str, Any]) -> Non
     assert decide(change(FAILED_SHADOW, **change_), shadowed()).command == Certify(release=2)
 
 
-def test_on_fail_pause_leaves_alone_who_went_on_against_the_verdict() -> None:
+def test_on_fail_pause_spares_a_rollout_that_was_continued_against_the_verdict() -> None:
     policy = msgspec.structs.replace(CANARY.policy, canary=CanaryPolicy(on_fail="pause"))
     known = msgspec.structs.replace(FAILED, stage=Stage.CANARY)
     state = change(CANARY, policy=policy, automation=Automation(failures=(known,)))

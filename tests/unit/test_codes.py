@@ -50,7 +50,7 @@ def test_values_that_stay_are_not_recoded() -> None:
 
 
 @pytest.mark.parametrize("words", [False, True])
-def test_values_that_changed_places_are_told_by_their_frequencies(words: bool) -> None:
+def test_swapped_values_are_recognised_by_their_frequencies(words: bool) -> None:
     before, now = codes(1), turned(codes(2), {0.0: 3.0, 3.0: 0.0})
     if words:
         before, now = (np.array([f"k{v:.0f}" for v in c], dtype=object) for c in (before, now))
@@ -91,7 +91,7 @@ def test_frequencies_that_stay_speak_against_a_flag_that_is_turned() -> None:
     assert found.by == ("frequency", "outcomes")
 
 
-def test_what_the_other_columns_say_tells_as_well() -> None:
+def test_the_other_columns_identify_swapped_codes_too() -> None:
     even = (0.25,) * 4
     before, true = codes(1, even), codes(2, even)
     other = [c[:, None] == np.arange(4) for c in (before, true)]
@@ -107,7 +107,7 @@ def test_measurements_and_new_values_are_another_question() -> None:
     assert asked(codes(1), codes(2) + 10) is None
 
 
-def test_frequencies_that_moved_are_told_from_chance() -> None:
+def test_frequencies_that_moved_are_distinguished_from_chance() -> None:
     assert not shifted(Coding(codes(1)), (codes(1), codes(2)))
     assert shifted(Coding(codes(1)), (codes(1), turned(codes(2), {0.0: 3.0, 3.0: 0.0})))
     assert not shifted(Coding(rng(1).normal(size=N)), (rng(1).normal(size=N), codes(2)))

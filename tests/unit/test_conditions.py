@@ -31,7 +31,7 @@ from unit.test_alerts import CANARY, FAIL, ONE, alert
 from unit.test_summary import finding
 
 
-def test_a_failure_is_told_with_what_was_done_about_it() -> None:
+def test_a_failure_is_reported_with_the_action() -> None:
     frozen = run(CANARY, Freeze())
     held = run(CANARY, Pause())
     said = {
@@ -78,7 +78,7 @@ def test_the_quiet_case_is_quiet() -> None:
     assert conditions.conditions(ONE, FAIL) == ()
 
 
-def test_a_patrol_that_cannot_see_is_told_where_something_is_compared() -> None:
+def test_a_blind_patrol_is_reported_where_releases_are_compared() -> None:
     (found,) = conditions.conditions(CANARY, FAIL, fault="evidence_locked")
     assert (found.key, found.detail) == ("blind", "evidence_locked")
     assert conditions.conditions(ONE, None, fault="evidence_locked") == ()
@@ -92,7 +92,7 @@ def events(
     return [conditions.happened(event, by=by, actor=actor, reason=why) for event in found]
 
 
-def test_what_the_patrol_took_back_is_a_page_and_what_a_person_did_is_none() -> None:
+def test_a_rollback_by_the_patrol_is_a_page_and_one_by_a_person_is_none() -> None:
     (found,) = events(CANARY, Rollback(), "p", "errors", ActorKind.PATROL)
     assert found is not None
     assert (found.key, found.level, found.detail) == ("rolled_back:r2", "page", "errors")
@@ -111,7 +111,7 @@ def test_an_override_is_a_warning_and_an_ordinary_step_is_none() -> None:
     assert events(CANARY, Promote(2), "ada@host") == [None]
 
 
-def test_every_command_that_overrides_is_told_and_evidence_is_no_override() -> None:
+def test_every_override_raises_an_alert_and_evidence_is_no_override() -> None:
     """A roll of features that answer as today's do overrides nothing."""
     held = run(CANARY, Pause())
     for state, command, word in (
@@ -158,7 +158,7 @@ def test_only_a_condition_ends_by_itself() -> None:
     assert conditions.settled(event, ONE, None, ()) == ""
 
 
-def test_a_diagnosis_is_told_where_it_knows_of_harm_and_each_harm_by_itself() -> None:
+def test_a_diagnosis_with_harm_is_reported_and_each_harm_separately() -> None:
     told = conditions.found_by(finding(Cause.WORLD, Cause.LABEL_MIX))
     assert told is not None
     assert (told.level, told.lasts, told.subject) == ("page", "event", 3)
@@ -191,7 +191,7 @@ def since(state: State, *commands: tuple[AnyCommand, str, str]) -> list[tuple[An
     return told[::-1]
 
 
-def test_who_went_on_against_a_failure_and_why_ends_its_page() -> None:
+def test_a_page_ends_with_the_operator_and_reason_that_continued_it() -> None:
     shadow = run(ONE, Shadow(2))
     page = alert()
     went = since(shadow, (Canary(2, 100, override="an incident"), "ada@host", ""))

@@ -24,7 +24,7 @@ def test_failures_of_one_instant_are_one_event_of_all_their_callers() -> None:
     assert len(conduct.streak_callers) == len(conduct.failed_callers) == CALLERS
 
 
-def test_a_run_goes_on_over_seconds_and_ends_with_an_answer() -> None:
+def test_a_run_continues_over_seconds_and_ends_with_an_answer() -> None:
     tracker = Tracker("s")
     failing(tracker, *["a"] * 7)
     assert tracker.taken()[0] == 7
@@ -39,14 +39,14 @@ def test_a_run_goes_on_over_seconds_and_ends_with_an_answer() -> None:
     assert tracker.taken() == (0, Conduct())
 
 
-def test_requests_without_an_entity_are_told_apart_by_their_seconds() -> None:
+def test_requests_without_an_entity_are_distinguished_by_their_seconds() -> None:
     tracker = Tracker("s")
     failing(tracker, *[None] * 12)
     _, conduct = tracker.taken()
     assert (conduct.failed, conduct.failed_callers, conduct.streak_seconds) == (12, (), 3)
 
 
-def test_what_is_told_is_what_is_new() -> None:
+def test_only_news_is_reported() -> None:
     tracker = Tracker("s")
     for entity in ("a", "a", "b", "c", "d", None):
         tracker.routed(entity)

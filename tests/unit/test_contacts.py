@@ -81,7 +81,7 @@ def test_an_owner_without_a_name_or_contact_is_refused_and_so_is_a_group() -> No
     assert contact.startswith("owner.contact: 'mailto:ml-team@x.org' looks like a mailing list")
 
 
-def test_every_fault_of_an_escalation_is_told_at_once() -> None:
+def test_every_fault_of_an_escalation_is_reported_at_once() -> None:
     found = faults(
         'escalation = [{after = "5m", to = ["owner", "rota", "@ada", "http://"]}, {after = "1m", to = []}]\n'
         'rota = {start = "monday", each = "0s", people = []}'

@@ -22,7 +22,7 @@ def test_a_promised_input_is_met() -> None:
     assert lacking("x:float32,y:string", "y:string,x:float32") == ()
 
 
-def test_a_field_that_no_model_reads_disturbs_nobody() -> None:
+def test_a_field_that_no_model_reads_has_no_effect() -> None:
     assert lacking("x:float32", "x:float32,z:bool") == ()
 
 

@@ -18,7 +18,7 @@ from kedge.web.correction import LONGEST, NAMELESS, corrector
         (b"by=Ada+L%C3%B6w&correct=true", "Ada Löw"),
     ],
 )
-def test_it_says_who_corrects(query: bytes, by: str) -> None:
+def test_it_names_the_author_of_a_correction(query: bytes, by: str) -> None:
     assert corrector(query) == by
 
 

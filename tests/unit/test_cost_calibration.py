@@ -65,7 +65,7 @@ def looked_at(n: int, zipf: float, share: float, paired: bool, seed: int) -> dic
         (1_000, 1.0, 0.5, True),
     ],
 )
-def test_sticky_callers_of_unequal_size_fail_nobody_and_certify_nothing_dearer(
+def test_sticky_callers_of_unequal_size_fail_no_candidate_and_certify_none_that_costs_more(
     n: int, zipf: float, share: float, paired: bool
 ) -> None:
     runs = [looked_at(n, zipf, share, paired, seed) for seed in range(60)]

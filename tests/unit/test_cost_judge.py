@@ -118,7 +118,7 @@ def test_a_free_production_and_a_candidate_that_costs_something() -> None:
     assert one.verdict(SPENT).verdict == "fail"
 
 
-def test_without_units_nothing_is_said_and_what_lacks_is_told() -> None:
+def test_without_units_nothing_is_concluded_and_the_missing_data_are_named() -> None:
     one = judge()
     assert one.verdict(SPENT).reason == "no cost of a unit was reported"
     one.fold(window(1_000, cells=arms([1.0] * 50, [])))
@@ -234,7 +234,7 @@ def test_fewer_than_two_callers_on_an_arm_say_nothing() -> None:
     assert cost_bets.pairs_log_e(np.ones(1), np.ones(1), scale) == (0.0, 0.0)
 
 
-def test_where_callers_appear_the_bets_begin_anew_and_are_looked_at_as_theirs() -> None:
+def test_where_callers_appear_the_bets_start_again_and_count_by_caller() -> None:
     one = played(0.9)
     assert one.verdict(SPENT).verdict == "pass"
     one.fold(window(1_300, callers=callers([1.0], [5_000], 1.0)))
@@ -314,7 +314,7 @@ def test_callers_beyond_the_bound_are_left_out_by_their_hash() -> None:
     assert fewest(kept, 100) == tuple(kept)
 
 
-def test_a_judge_is_kept_and_one_of_another_method_begins_anew() -> None:
+def test_a_judge_is_kept_and_one_of_another_method_starts_again() -> None:
     kept = b""
     for one, keyed in ((played(1.1), False), (crowd(1.1, 600), True)):
         kept = one.save()

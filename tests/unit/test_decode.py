@@ -121,7 +121,9 @@ def test_nan_as_a_word_is_answered_with_what_to_send_instead() -> None:
         ("{}".encode("utf-16"), "not JSON: it is not UTF-8", "as UTF-8"),
     ],
 )
-def test_a_body_that_is_not_json_is_told_what_it_lacks(body: bytes, said: str, hint: str) -> None:
+def test_a_body_that_is_not_json_gets_an_error_with_the_missing_part(
+    body: bytes, said: str, hint: str
+) -> None:
     """Small or large, and whatever the fault is: the hint is about this body."""
     assert str(refused(body)).startswith(said)
     assert hint in refused(body).hint
@@ -571,7 +573,7 @@ def test_null_in_a_nullable_field_is_nan_or_none() -> None:
     assert columns["flag"].tolist() == [True, None]
 
 
-def test_a_number_beside_a_null_must_be_finite_all_the_same() -> None:
+def test_a_number_beside_a_null_must_still_be_finite() -> None:
     """1e39 in a nullable float32 is neither null nor a number."""
     tensors = {"inputs": [tensor("x", "FP64", [1, 2]), tensor("single", "FP32", [None, 1e39])]}
     assert refused(tensors).code == "not_finite"
@@ -811,7 +813,7 @@ def test_a_field_that_names_no_entity_is_refused(
     assert status_of(caught.value) == 400
 
 
-def test_an_entity_of_no_values_is_nobody() -> None:
+def test_an_entity_without_values_is_none() -> None:
     """A contract that was taken from a model may have any shape."""
     contract = Contract((Field("e", "float64", (-1,)),), rows=4, entity="e")
     columns, rows = read({"inputs": [tensor("e", "FP64", [], [1, 0])]}, contract=contract)

@@ -71,7 +71,7 @@ def test_an_endpoints_own_word_always_stands(
     assert merge(merged, defaults)[0] == merged
 
 
-def test_a_fault_of_the_defaults_is_told_once_there_with_the_endpoints_that_have_it() -> None:
+def test_a_fault_of_the_defaults_is_reported_once_there_with_its_endpoints() -> None:
     text = SHARED.replace('dwell = "30m"', 'dwell = "soon"').replace("[5, 25]", "[25, 5]")
     assert faults(text) == [
         "k:5: defaults.canary.steps: must grow, within 0 to 100 per cent; got [25.0, 5.0] (in endpoints.wine)",

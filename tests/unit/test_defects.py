@@ -277,7 +277,7 @@ def test_calm_days_and_dry_days_are_no_fault(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_fault_among_shared_values_is_found_all_the_same(seed: int) -> None:
+def test_a_fault_among_shared_values_is_still_found(seed: int) -> None:
     level, at = weather(seed, 50 * 24)
     day = at > 40 * 24 * 3600
     values = np.round(level, 1)

@@ -154,7 +154,7 @@ def test_other_outcomes_are_the_world_and_rolling_back_is_the_regression() -> No
     assert "it would not help, since the world changed" in found.headline
 
 
-def test_harder_inputs_are_told_from_other_outcomes() -> None:
+def test_harder_inputs_are_distinguished_from_other_outcomes() -> None:
     many = columns(11, 10 * N)
     kept = np.flatnonzero(
         np.random.default_rng(5).random(10 * N) < np.exp(-1.5 * np.abs(logit(many)))
@@ -306,7 +306,7 @@ def test_what_loses_more_than_the_hardest_ever_did_is_the_world_beside_a_broken_
     assert found.action.code is Act.HOLD_FIX_DATA
 
 
-def test_a_month_that_passed_is_neither_a_fault_nor_what_tells_the_windows_apart() -> None:
+def test_a_month_that_passed_is_neither_a_fault_nor_a_difference_of_the_windows() -> None:
     base = facts(truth=1 - outcomes(columns(11), 13))
     assert base.reference is not None
     before = replace(base.reference, columns={**base.reference.columns, "month": np.full(N, 7.0)})
@@ -345,7 +345,7 @@ def test_a_release_that_differs_in_one_part_needs_no_replay() -> None:
 # ---------------------------------------------------------------- what is missing
 
 
-def test_without_the_old_release_nobody_is_blamed() -> None:
+def test_without_the_old_release_no_release_is_blamed() -> None:
     found = diagnose(without(facts(worse=0.6), ("old", "old")))
     assert found.causes == ("cannot_tell",)
     assert found.effect is None
@@ -353,7 +353,7 @@ def test_without_the_old_release_nobody_is_blamed() -> None:
     assert "reverse shadow" in found.headline
 
 
-def test_without_the_present_answers_nobody_is_blamed() -> None:
+def test_without_the_present_answers_no_release_is_blamed() -> None:
     found = diagnose(without(facts(worse=0.6), ("new", "new")))
     assert found.causes == ("cannot_tell",)
     assert "new_answers" in codes(found)
@@ -376,7 +376,7 @@ def test_the_first_release_has_no_way_back() -> None:
     )
 
 
-def test_without_labels_it_is_told_what_moved_and_not_whether_to_the_worse() -> None:
+def test_without_labels_a_diagnosis_names_what_moved_and_not_whether_to_the_worse() -> None:
     found = diagnose(facts(worse=0.6, labelled=0))
     assert found.causes == ("cannot_tell",)
     assert "outcomes" in codes(found)
@@ -454,7 +454,7 @@ def test_two_arms_that_answered_different_requests_are_compared_as_such() -> Non
         (Instruments(lost=0.2), "log"),
     ],
 )
-def test_nobody_is_blamed_on_figures_that_cannot_be_trusted(told: Instruments, code: str) -> None:
+def test_figures_that_cannot_be_trusted_blame_no_release(told: Instruments, code: str) -> None:
     found = diagnose(facts(worse=0.6, instruments=told))
     assert found.causes == ("cannot_tell",)
     assert found.findings[0].kind is Kind.INSTRUMENTATION

@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_added_to_is_refused_with_the_lines_to_add() -> No
     assert "[endpoints.flights]" in refused.value.hint
 
 
-def test_a_file_keeps_its_mode_and_a_link_goes_on_leading_to_it(tmp_path: Path) -> None:
+def test_a_file_keeps_its_mode_and_a_link_still_leads_to_it(tmp_path: Path) -> None:
     real, link = tmp_path / "real.toml", tmp_path / "kedge.toml"
     real.write_text("old")
     real.chmod(0o640)

@@ -59,7 +59,7 @@ def test_the_same_declaration_is_the_same_schema() -> None:
     refuse_change(FLIGHT, other())
 
 
-def test_all_faults_of_a_declaration_are_told_at_once() -> None:
+def test_all_faults_of_a_declaration_are_reported_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
         schema(
             "Flight",

@@ -70,7 +70,7 @@ def test_more_traffic_and_more_harm_are_found_sooner() -> None:
     assert worse < fast < slow
 
 
-def test_nothing_is_promised_where_nothing_differs_or_nobody_calls() -> None:
+def test_nothing_is_promised_without_a_difference_or_without_callers() -> None:
     assert detection(RULES, traffic(100.0, 0.01), times=1.0, weight=500).seconds is None
     assert detection(RULES, traffic(0.0001, 0.0001), times=2.0, weight=100).seconds is None
 

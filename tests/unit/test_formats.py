@@ -248,7 +248,9 @@ def test_a_bomb_is_read_up_to_a_bound() -> None:
         ),
     ],
 )
-def test_an_address_is_told_from_a_path_and_can_be_fetched(source: str, command: str) -> None:
+def test_an_address_is_distinguished_from_a_path_and_can_be_fetched(
+    source: str, command: str
+) -> None:
     assert fetching(source) == command
     with pytest.raises(Refused, match="is not on this machine") as caught:
         find_source(source)

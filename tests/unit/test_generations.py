@@ -93,7 +93,7 @@ def test_what_has_no_keys_cannot_be_kept() -> None:
         materialised(declared("a/1", {"x": VALUE}, []), View(source="x.parquet", time="at"))
 
 
-def test_a_run_goes_when_nobody_reads_it_and_a_newer_one_is_ready() -> None:
+def test_a_run_is_dropped_when_no_release_reads_it_and_a_newer_one_is_ready() -> None:
     first, second, third, other = (
         Run("a/1", 1, 1),
         Run("a/1", 1, 2),

@@ -139,7 +139,7 @@ def test_blank_rows_fit_every_field() -> None:
         ({"x": [1.0, 2.0]}, "unknown", True),
     ],
 )
-def test_rows_are_real_that_nobody_made_up(
+def test_rows_that_kedge_did_not_make_are_real(
     rows: dict[str, list[float]], origin: Origin, real: bool
 ) -> None:
     assert is_real(rows, origin) is real

@@ -63,7 +63,7 @@ def code(state: State, command: AnyCommand) -> str:
         (BAD_CANARY, Promote(full=True)),
     ],
 )
-def test_a_candidate_that_lacks_an_answer_goes_no_step_forward(
+def test_a_candidate_without_a_promised_answer_does_not_advance(
     state: State, command: AnyCommand
 ) -> None:
     for row in (state, msgspec.structs.replace(state, answers=None)):
@@ -146,7 +146,7 @@ def test_a_failure_is_of_its_comparison_and_binds_beyond_it() -> None:
     assert code(canary, SetWeight(200)) == "done"
 
 
-def test_a_failure_takes_back_what_passed_and_a_pass_takes_back_the_failure() -> None:
+def test_a_failure_revokes_a_pass_and_a_pass_revokes_the_failure() -> None:
     passed = run(ONE, Shadow(2), Certify(2))
     failed = run(passed, Fail(2, reason="late"))
     assert failed.automation.proven is None

@@ -35,7 +35,7 @@ def seqs(entries: list[Entry]) -> list[int]:
     return [entry.seq for entry in by_time(entries)]
 
 
-def test_a_line_says_when_who_what_and_why() -> None:
+def test_a_line_has_time_actor_event_and_reason() -> None:
     quiet = msgspec.structs.replace(ENTRY, epoch=2, reason="", event=r.Resumed())
     assert history_text([ENTRY, quiet]) == (
         "2026-01-05T08:00:00.000Z  epoch 3    ada: the rollout is held — it burns\n"

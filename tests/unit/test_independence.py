@@ -103,7 +103,7 @@ def test_an_output_that_is_random_gets_no_mark() -> None:
     assert (found.rows, found.random) == ("unknown", True)
 
 
-def test_rows_that_are_all_the_same_show_nothing() -> None:
+def test_rows_that_are_all_equal_show_nothing() -> None:
     found = tried(lambda x, _: x - x.mean(), {"x": [0.0] * 3, "k": [0] * 3})
     assert (found.rows, found.tested) == ("unknown", 3)
     assert tried(lambda x, _: x, {"x": [], "k": []}).rows == "unknown"

@@ -265,7 +265,7 @@ def test_callers_that_an_earlier_step_assigned_do_not_count_again() -> None:
     assert step.span.callers == pytest.approx(4_500 / 9_500)
 
 
-def test_a_weight_that_comes_back_goes_on_with_its_step() -> None:
+def test_a_weight_that_is_set_again_continues_its_step() -> None:
     made = judge()
     first = made.begin(500, 0.0)
     made.begin(5_000, 1.0)
@@ -555,9 +555,7 @@ def test_midnight_is_an_hour_like_any_other() -> None:
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 2), min_size=1, max_size=12), st.integers(0, 11))
-def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been(
-    bad: list[tuple[int, int]], cut: int
-) -> None:
+def test_saved_and_loaded_it_continues_unchanged(bad: list[tuple[int, int]], cut: int) -> None:
     whole = split = judge()
     split = judge()
     for n, (p, c) in enumerate(bad):

@@ -406,7 +406,7 @@ def test_a_store_that_takes_nothing_is_not_asked_for_ever() -> None:
 @pytest.mark.parametrize(
     "line", ['{"id": "a", "value": 1, "label_verison": "2"}', '{"id": "a", "valeu": 1}']
 )
-def test_a_misspelt_column_is_a_fault_and_somebodys_own_is_not(tmp_path: Path, line: str) -> None:
+def test_a_misspelt_column_is_a_fault_and_a_users_own_is_not(tmp_path: Path, line: str) -> None:
     """A label under no version would be judged as another label."""
     fault, fine = read(file(tmp_path, "a.jsonl", [line, '{"id": "b", "value": 1, "comment": "x"}']))
     assert "did you mean" in str(fault)

@@ -365,7 +365,7 @@ def test_where_values_are_looked_up_lies_within_the_state_directory_unless_said_
     assert given.rules == LookupRules(missing="refuse")
 
 
-def test_every_fault_of_the_online_store_is_told_at_once() -> None:
+def test_every_fault_of_the_online_store_is_reported_at_once() -> None:
     text = '[online]\nstore = "sqlite"\nurl = "http://x"\nmissing = "ignore"\nttl = "3d"'
     found = "\n".join(faults(text))
     for part in (
@@ -404,7 +404,7 @@ def test_a_quoted_text_is_read_back_as_it_was(text: str) -> None:
     assert tomllib.loads(f"name = {quoted(text)}") == {"name": text}
 
 
-def test_git_or_a_placeholder_says_who_owns_an_endpoint() -> None:
+def test_the_owner_of_an_endpoint_comes_from_git_or_is_a_placeholder() -> None:
     """Two TOML strings, whatever this machine's git knows."""
     name, contact = (tomllib.loads(f"x = {text}")["x"] for text in owner_from_git())
     assert name

@@ -138,9 +138,7 @@ def test_each_rule_refuses_by_a_code_of_its_own(
     assert "AA" not in str(refused.value), "a key can be a person's name"
 
 
-def test_what_a_refusal_keeps_from_being_told_is_counted_all_the_same(
-    store: Fails, clock: Clock
-) -> None:
+def test_an_alert_that_a_refusal_suppresses_is_still_counted(store: Fails, clock: Clock) -> None:
     lookup = opened(store, clock, missing="refuse")
     with pytest.raises(ModelFailure):
         lookup.columns(ASKED)
@@ -158,7 +156,7 @@ def test_production_answers_for_a_candidate_and_makes_do_for_itself(
     assert lookup.columns(ASKED)["mean"].tolist() == [99.0, 0.5, 0.5]
 
 
-def test_a_store_that_fails_is_left_alone_ever_longer_and_forgiven_at_once(
+def test_a_store_that_fails_is_avoided_ever_longer_and_used_again_at_once(
     store: Fails, clock: Clock
 ) -> None:
     lookup = opened(store, clock)

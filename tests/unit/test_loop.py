@@ -17,7 +17,7 @@ def duty(leads: Callable[[], bool] = lambda: True) -> Duty:
     return Duty(clock, ProcessFaults(clock), leads)
 
 
-def test_a_fault_costs_its_step_and_the_fault_that_stands_is_told() -> None:
+def test_a_fault_costs_its_step_and_a_lasting_fault_is_reported() -> None:
     given, steps, told = duty(), [], list[str]()
 
     def step() -> None:

@@ -120,7 +120,7 @@ def silent(until: float) -> Breaker:
     return breaker
 
 
-def test_a_silent_process_is_spared_after_five_questions_and_tried_again() -> None:
+def test_a_silent_process_gets_no_requests_after_five_and_is_retried() -> None:
     """Callers would wait for each; one of them tries whether it is back."""
     breaker = silent(1.0)
     assert breaker.open
@@ -441,7 +441,7 @@ def test_a_verdict_that_was_stored_spares_the_load(place: Place) -> None:
     assert not place.loader.loaded
 
 
-def test_what_somebody_lets_run_inline_runs_inline(place: Place) -> None:
+def test_a_version_that_an_operator_lets_run_inline_runs_inline(place: Place) -> None:
     refuted = Plainness(proven=False, rule=RULE, why="a Loop")
     place.shelf.golden = msgspec.structs.replace(
         place.shelf.golden, plain=refuted, inline="ada: ours"
@@ -563,7 +563,7 @@ def test_a_failed_load_is_tried_again_ever_more_rarely_and_may_then_succeed(plac
     assert place.state(1) == "ready"
 
 
-def test_what_is_needed_again_before_its_turn_is_loaded_all_the_same(place: Place) -> None:
+def test_a_release_that_is_needed_again_before_its_turn_is_still_loaded(place: Place) -> None:
     """A candidate is aborted while another release loads, and then wanted again."""
     three = endpoint(ONE, TWO, release(3))
     place.loader.go_on.clear()

@@ -37,7 +37,7 @@ class Body(msgspec.Struct):
         (b'{"a": 1e400}', Any, "number out of range"),
     ],
 )
-def test_a_fault_is_told_with_its_place(raw: bytes, kind: Any, said: str) -> None:
+def test_a_fault_is_reported_with_its_place(raw: bytes, kind: Any, said: str) -> None:
     with pytest.raises((msgspec.DecodeError, RecursionError, UnicodeDecodeError)) as caught:
         msgspec.json.decode(raw, type=kind)
     assert tell_fault(caught.value) == said
@@ -56,7 +56,7 @@ def test_a_fault_is_told_with_its_place(raw: bytes, kind: Any, said: str) -> Non
         (10**60, "a number with too many digits"),
     ],
 )
-def test_a_value_is_told_as_json_has_it(value: Any, said: str) -> None:
+def test_a_value_is_shown_as_in_json(value: Any, said: str) -> None:
     assert tell_value(value) == said
 
 
@@ -68,5 +68,5 @@ def test_a_text_is_cut_and_a_name_can_be_seen(text: str) -> None:
         assert json.loads(tell_value(text)) == clip(text)
 
 
-def test_a_shape_is_told_as_callers_write_it() -> None:
+def test_a_shape_is_shown_as_callers_write_it() -> None:
     assert tell_shape(["rows", 3]) == "[rows, 3]"

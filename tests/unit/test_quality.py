@@ -168,7 +168,7 @@ def test_after_a_promotion_the_arms_change_sides() -> None:
     assert (weight, label.arm, label.ours, label.theirs) == (9_000, 1, 0.0, 1.0)
 
 
-def test_weights_and_versions_are_told_apart() -> None:
+def test_weights_and_versions_are_distinguished() -> None:
     rows = [one(1), one(2, weight=2_500), one(3, version="v2"), one(3)]
     found = judged_of(rows)
     assert [(weight, version) for weight, version, _ in found.labels] == [

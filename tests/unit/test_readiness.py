@@ -78,7 +78,7 @@ def outcome(facts: ReadinessFacts, name: str) -> tuple[str, str]:
     return check.outcome, check.why
 
 
-def test_what_lacks_nothing_is_ready() -> None:
+def test_an_endpoint_without_failed_checks_is_ready() -> None:
     assert [check.outcome for check in judge(READY)] == ["pass"] * len(CHECKS)
     assert failed(judge(READY)) == ()
 
@@ -267,7 +267,7 @@ def test_going_back_was_practised_lately_and_fast(
 
 
 @pytest.mark.parametrize(("took", "shown"), [(0.0121, "in 12 ms"), (3.04, "in 3.0 s")])
-def test_how_long_a_drill_took_is_told_in_its_own_unit(took: float, shown: str) -> None:
+def test_the_time_of_a_drill_is_shown_in_its_own_unit(took: float, shown: str) -> None:
     found, why = outcome(but(drill=filed(DrillResult(ok=True, total_s=took, release=7))), "drill")
     assert (found, why.endswith(shown)) == ("pass", True)
 
@@ -319,7 +319,7 @@ def test_what_is_read_by_key_is_fresh() -> None:
     assert outcome(but(blind=blind), "features")[0] == "fail"
 
 
-def test_what_fails_is_told_sooner_where_it_refuses_promotions() -> None:
+def test_a_failed_check_is_reported_sooner_where_it_refuses_promotions() -> None:
     refusing = msgspec.structs.replace(
         SECOND, policy=msgspec.structs.replace(POLICY, readiness="refuse")
     )

@@ -158,7 +158,7 @@ def test_nothing_counted_is_no_agreement_and_no_coverage() -> None:
     assert (shadow.agreement, shadow.coverage, shadow.pairs) == (None, None, 0)
 
 
-def test_a_shadow_that_is_dropped_late_or_failing_is_told_apart() -> None:
+def test_a_shadow_that_is_dropped_late_or_failing_is_distinguished() -> None:
     """Each has another remedy; all of them lower the coverage."""
     told = summary(
         [

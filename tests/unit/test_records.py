@@ -65,7 +65,7 @@ def test_any_other_id_names_none(name: str) -> None:
     assert id_hour(name) is None
 
 
-def test_an_id_far_from_its_answer_is_somebody_elses() -> None:
+def test_an_id_far_from_its_answer_is_of_another_request() -> None:
     """Made elsewhere or used again: then the hour of the answer counts."""
     assert row_hour(row(SEVEN, HOUR * HOUR_S + 60.0)) == (HOUR, True)
     assert row_hour(row(SEVEN, (HOUR + 1) * HOUR_S + 60.0)) == (HOUR, True)

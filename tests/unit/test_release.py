@@ -193,7 +193,7 @@ def test_rollback_in_a_canary_takes_the_candidate_away_and_leaves_production() -
     assert (after.weight, after.condemned) == (0, (4,))
 
 
-def test_rollback_in_a_canary_tells_the_share_it_took_away() -> None:
+def test_rollback_in_a_canary_reports_the_share_that_it_removed() -> None:
     assert decide(CANARY, Rollback(), AT) == (CandidateRolledBack(release=4, weight=100),)
 
 
@@ -259,7 +259,7 @@ def test_a_condemned_release_is_skipped_on_the_way_back() -> None:
     assert run(state, Rollback(), Rollback()).production == 1
 
 
-def test_a_rollback_tells_what_it_left() -> None:
+def test_a_rollback_reports_the_release_that_it_left() -> None:
     assert decide(SETTLED, Rollback(), AT) == (RolledBack(release=2, left=3, at=AT),)
 
 
@@ -337,7 +337,7 @@ def test_a_policy_makes_a_holdback_smaller_but_never_larger(share: float, kept: 
     assert run(held, Configure(policy=policy, digest="other", diff=())).holdback == kept
 
 
-def test_the_first_promotion_holds_nobody_back() -> None:
+def test_the_first_promotion_holds_no_caller_back() -> None:
     assert run(endpoint(release(1), policy=HOLDING), Promote(1)).holdback == 0
 
 
@@ -462,7 +462,7 @@ def test_abort_ends_a_candidate_without_condemning_it() -> None:
         assert run(after, Canary(4, 100)).candidate == 4
 
 
-def test_pause_holds_and_resume_goes_on() -> None:
+def test_pause_holds_and_resume_continues() -> None:
     for state in (SHADOW, CANARY):
         held = run(state, Pause())
         assert (held.paused, held.weight, held.sample) == (True, state.weight, state.sample)
@@ -518,12 +518,12 @@ def test_a_policy_with_a_share_outside_0_to_100_per_cent_is_refused(step: float)
     assert code(EMPTY, configure(shadow=ShadowPolicy(sample=step))) == "bad_weight"
 
 
-def test_a_bad_share_is_told_in_per_cent() -> None:
+def test_a_bad_share_is_reported_in_per_cent() -> None:
     assert "120 % does not" in refusal(CANARY, SetWeight(12_000)).message
 
 
 @pytest.mark.parametrize("weight", [0, BUCKETS])
-def test_nobody_and_everybody_are_shares(weight: int) -> None:
+def test_no_caller_and_all_callers_are_shares(weight: int) -> None:
     assert run(CANARY, SetWeight(weight)).weight == weight
 
 
@@ -692,7 +692,7 @@ def test_a_contract_that_starves_a_canary_is_refused() -> None:
     assert code(CANARY, configure(fields=fields("origin:string"))) == "contract_breaks_live"
 
 
-def test_a_contract_may_drop_what_nobody_needs_any_more() -> None:
+def test_a_contract_may_drop_a_field_that_no_release_needs() -> None:
     state = run(EMPTY, Promote(5), Promote(1, override=WHY), Promote(2, override=WHY))
     assert run(state, configure(fields=fields("dep_delay:float32"))).fields == FIRST.fields
 

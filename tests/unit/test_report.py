@@ -85,7 +85,7 @@ FOUND = DiagnosisSummary(
 
 
 @pytest.mark.parametrize("event, sentence", SENTENCES, ids=lambda x: type(x).__name__)
-def test_an_event_is_told_in_a_sentence(event: r.AnyEvent, sentence: str) -> None:
+def test_an_event_is_shown_as_a_sentence(event: r.AnyEvent, sentence: str) -> None:
     """Without a full stop: others stand behind it."""
     assert story(event) == sentence
 
@@ -151,7 +151,7 @@ def test_no_kind_of_event_is_without_a_sentence() -> None:
         (Note("something new", {}), "something new: "),
     ],
 )
-def test_a_note_is_told_too_whatever_it_is(note: Note, sentence: str) -> None:
+def test_a_note_of_any_kind_is_shown_too(note: Note, sentence: str) -> None:
     """A newer kedge may have written kinds that this one does not know."""
     assert story(Note(note.kind, read_body(note.kind, note.body))) == sentence
 
@@ -163,7 +163,7 @@ def shown(state: State, *members: Any, tallies: tuple[Tally, ...] = (), now: flo
     return status_text(describe(state, members or (member(),), tallies, {}, now=now))
 
 
-def test_a_settled_endpoint_is_told_in_four_lines() -> None:
+def test_a_settled_endpoint_is_shown_in_four_lines() -> None:
     """What is live, what is ready to take over, and who serves it."""
     assert shown(TWO).splitlines() == [
         f"flights  epoch {TWO.epoch}  settled",
@@ -201,12 +201,12 @@ def test_the_first_release_says_that_it_has_no_way_back() -> None:
         (run(CANARY, Rollback()), "condemned   r3"),
     ],
 )
-def test_a_rollout_is_told_with_its_share(state: State, said: str) -> None:
+def test_a_rollout_is_shown_with_its_share(state: State, said: str) -> None:
     """In per cent, with what comes next."""
     assert said in shown(state)
 
 
-def test_a_drill_is_told_with_what_comes_again_and_when() -> None:
+def test_a_drill_is_shown_with_the_restored_release_and_its_end() -> None:
     """By the viewer's clock."""
     drill = run(TWO, Drill(until=NOW + 7))
     assert "DRILL       r2 is restored in 7 s" in shown(drill)
@@ -233,7 +233,7 @@ def test_faults_stand_at_the_end_each_on_its_line() -> None:
     assert "NO LEDGER" in lines[-3]
 
 
-def test_a_pin_and_its_drift_are_told_with_the_way_out() -> None:
+def test_a_pin_and_its_drift_are_shown_with_the_remedy() -> None:
     """By whom, since when, and why."""
     item = describe(TWO, (member(),), (), {}, now=NOW)
     pin = HostPin(
@@ -250,7 +250,7 @@ def test_a_pin_and_its_drift_are_told_with_the_way_out() -> None:
     assert "DRIFT       another command came first; kedge unpin flights" in text
 
 
-def test_what_was_counted_is_told_when_there_is_something() -> None:
+def test_counts_are_shown_when_there_are_any() -> None:
     """Nothing counted, nothing said."""
     assert "requests" not in shown(TWO)
     counted = tally(
@@ -268,7 +268,7 @@ def test_what_was_counted_is_told_when_there_is_something() -> None:
     assert "canary      14 requests, 2 failed over to production (model_late 2)" in text
 
 
-def test_a_shadow_is_told_with_its_coverage() -> None:
+def test_a_shadow_is_shown_with_its_coverage() -> None:
     """A silent one must be seen to be silent."""
     state = run(TWO, Shadow(3))
     counted = tally(

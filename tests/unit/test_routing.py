@@ -89,7 +89,7 @@ def test_a_request_without_an_entity_is_split_by_its_draw(nobody: str | None) ->
 
 
 @pytest.mark.parametrize(("weight", "arm"), [(0, Arm.PRODUCTION), (BUCKETS, Arm.CANDIDATE)])
-def test_nobody_and_everybody_mean_what_they_say(weight: int, arm: Arm) -> None:
+def test_a_share_of_zero_and_of_all_hold_exactly(weight: int, arm: Arm) -> None:
     compiled = plan(CANARY, weight=weight)
     assert {compiled.choose(entity, BUCKETS - 1).arm for entity in [*ENTITIES, None]} == {arm}
 
@@ -207,6 +207,6 @@ def test_after_a_promotion_a_share_stays_on_the_previous_release() -> None:
     assert {compile_plan(HELD, lease=False).choose(e, 9_999).release for e in ENTITIES} == {2}
 
 
-def test_who_is_held_back_gets_no_copy() -> None:
+def test_a_held_back_caller_gets_no_copy() -> None:
     """The arms differ: a copy beside would be asked twice and prove nothing more."""
     assert {compile_plan(HELD).choose(e, 0).shadow for e in [*ENTITIES, None]} == {None}

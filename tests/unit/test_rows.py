@@ -155,7 +155,9 @@ def test_a_whole_float_is_taken_as_the_integer_that_it_is() -> None:
         ({"age": 1, "tokens": 5}, "tokens", "wrong_shape"),
     ],
 )
-def test_a_fault_is_told_with_its_row_and_field(row: dict[str, Any], field: str, code: str) -> None:
+def test_a_fault_is_reported_with_its_row_and_field(
+    row: dict[str, Any], field: str, code: str
+) -> None:
     """The second row is at fault, as in the third of three."""
     error = refused({"rows": [{"age": 0, "tokens": [1, 2]}, row, {"age": 1, "tokens": [1, 2]}]})
     assert (error.details["field"], error.code, error.details["row"]) == (field, code, 1)
@@ -211,7 +213,7 @@ def test_rows_and_inputs_together_are_refused() -> None:
         (b'{"rows": {"age": 1e400}}', "number out of range"),
     ],
 )
-def test_rows_that_cannot_be_read_are_told_as_any_fault(raw: bytes, said: str) -> None:
+def test_rows_that_cannot_be_read_are_reported_like_any_fault(raw: bytes, said: str) -> None:
     """Where no row and no field can be named too."""
     error = refused(raw)
     assert (error.code, said in str(error)) == ("malformed_body", True)

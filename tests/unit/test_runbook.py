@@ -86,7 +86,7 @@ def test_without_a_way_back_nothing_is_printed_that_would_be_refused() -> None:
     assert not {"kedge drill flights", "kedge rollback flights --local"} & {*commands(text)}
 
 
-def test_it_says_who_to_call_in_which_order() -> None:
+def test_it_lists_the_people_to_call_in_order() -> None:
     lines = [f"{one.when}: {one.who}" for one in book(TWO).people]
     assert lines[0] == "owner: Ada, ada@example.org"
     assert any(line.startswith("on duty when this was made: ") for line in lines)
@@ -158,7 +158,7 @@ def test_a_drill_makes_no_other_page() -> None:
     assert markdown(book(drilled)) == markdown(book(TWO))
 
 
-def test_nobody_named_is_said() -> None:
+def test_a_missing_contact_is_stated() -> None:
     nobody = msgspec.structs.replace(TWO, policy=Policy(audience="internal"))
     assert "- no one is named" in markdown(book(nobody))
     assert "<li>no one is named</li>" in page(book(nobody))

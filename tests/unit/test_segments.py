@@ -77,7 +77,7 @@ def test_names_do_not_grow_with_what_callers_invent() -> None:
     assert len(labels(cut, heavier)) <= VALUES + 2, "a place is taken by what is twice as heavy"
 
 
-def test_the_same_requests_are_told_apart_alike_by_every_worker() -> None:
+def test_every_worker_distinguishes_the_same_requests_alike() -> None:
     workers = [Segments(("word",)) for _ in range(2)]
     assert labels(workers[0], mixed(1)) == labels(workers[1], mixed(1))
 

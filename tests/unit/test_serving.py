@@ -182,7 +182,7 @@ class Place:
 # ---------------------------------------------------------------- production
 
 
-def test_production_answers_and_says_who_it_is() -> None:
+def test_production_answers_and_names_itself() -> None:
     """Arm, release and reason stand in the answer."""
     answer = Place(ROW, Inline(3.0)).ask()
     assert (answer.choice.arm, answer.choice.release) == (Arm.PRODUCTION, 1)
@@ -432,7 +432,7 @@ HELD = run(
 STAYS = "N5"
 
 
-def test_who_is_held_back_is_answered_by_the_previous_release() -> None:
+def test_a_held_back_caller_is_answered_by_the_previous_release() -> None:
     production, previous = Inline(), Remote(9.0)
     place = Place(HELD, production, (previous,))
     answer = place.ask(request(entity=STAYS))
@@ -592,7 +592,7 @@ def test_a_candidate_that_fails_is_answered_by_production_and_counted_against_it
     }
 
 
-def test_what_a_candidate_could_not_look_up_is_answered_by_production_and_blames_nobody() -> None:
+def test_a_failed_look_up_of_a_candidate_is_answered_by_production_and_blames_no_release() -> None:
     """The rule `production`: counted, not judged, and no step towards an open breaker."""
     candidate = Remote("features_unread")
     place = Place(CANARY, Inline(3.0), (candidate,))
@@ -629,7 +629,7 @@ def test_a_question_that_only_the_candidate_cannot_take_is_answered_by_productio
     assert answer.failover == "bad_column"
 
 
-def test_a_candidate_that_keeps_failing_is_spared_and_tried_again() -> None:
+def test_a_candidate_that_keeps_failing_gets_no_requests_and_is_retried() -> None:
     """Twenty in a row open the breaker; one question is let through when its time is over."""
     candidate = Remote("model_raised")
     place = Place(CANARY, Inline(3.0), (candidate,))
@@ -721,7 +721,7 @@ def test_a_probe_is_answered_and_leaves_no_trace() -> None:
 # ---------------------------------------------------------------- counting
 
 
-def test_each_row_is_one_prediction_and_nobody_is_keyless_with_an_entity() -> None:
+def test_each_row_is_one_prediction_and_no_request_with_an_entity_is_keyless() -> None:
     """Requests and rows are counted apart."""
     place = Place(ROW, Inline())
     place.ask(request(rows=3))
@@ -793,7 +793,7 @@ def test_a_shadow_that_is_not_there_is_dropped_and_counted(
     assert place.counts["shadow.dropped.down"] == 1
 
 
-def test_a_shadow_that_fails_is_counted_by_its_cause_and_then_spared() -> None:
+def test_a_shadow_that_fails_is_counted_by_cause_and_then_gets_no_copies() -> None:
     """Twenty in a row; then it is dropped until its time is over."""
     candidate = Remote("model_raised")
     place = Place(SHADOW, Inline(), (candidate,))
@@ -875,7 +875,7 @@ def test_production_in_a_process_is_not_held_to_the_candidates_deadline() -> Non
     assert remote.asked == [POLICY.limits.timeout_ms / 1e3]
 
 
-def test_what_goes_wrong_after_the_answer_is_counted_and_told_once() -> None:
+def test_a_fault_after_the_answer_is_counted_and_logged_once() -> None:
     """The caller has its answer: a second one would break the connection."""
     place = Place(CANARY, Inline(3.0), None)
     place.live.handles = dict(place.handles)

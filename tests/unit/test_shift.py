@@ -41,7 +41,7 @@ def test_newton_survives_two_windows_that_have_nothing_in_common() -> None:
     assert np.median(q) > 0.9
 
 
-def test_the_same_population_cannot_be_told_apart() -> None:
+def test_the_same_population_cannot_be_distinguished() -> None:
     p, q = domain({"x": rng(1).normal(size=2_000)}, {"x": rng(2).normal(size=500)})
     assert np.concatenate([p, q]).mean() == pytest.approx(0.5, abs=0.05), (
         "both sides count the same"

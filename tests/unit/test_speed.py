@@ -167,7 +167,7 @@ def test_a_missing_receipt_is_counted_and_never_guessed() -> None:
     assert found.whole_s == Quantiles()
 
 
-def test_a_silent_replica_or_an_answer_that_nobody_saw_leaves_the_whole_unknown() -> None:
+def test_a_silent_replica_or_an_unseen_answer_leaves_the_total_unknown() -> None:
     found = two().did(200, ADA, back(1, 2), first_old_answer_ms=None, last_ack_ms=None).read()
     assert found.incidents[0].machine is not None
     assert found.incidents[0].machine.last_ack_s is None

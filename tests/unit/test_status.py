@@ -102,7 +102,7 @@ def test_everything_can_be_written_as_json() -> None:
         assert msgspec.json.encode(msgspec.json.decode(raw, type=EndpointStatus)) == raw
 
 
-def test_an_endpoint_without_a_release_is_shown_all_the_same() -> None:
+def test_an_endpoint_without_a_release_is_still_shown() -> None:
     """With nothing in production and no way back."""
     item = told(endpoint(), member(epochs={"flights": 0}))
     assert (item["production"], item["back"], item["stage"]) == (None, None, "empty")
@@ -159,7 +159,9 @@ def test_a_way_back_that_failed_to_load_says_why() -> None:
     assert item["faults"] == ["host/w0 cannot load r1 (inline): odd"]
 
 
-def test_what_a_replica_lacks_is_a_code_and_a_failure_is_not_hidden_by_what_comes_after() -> None:
+def test_a_missing_release_of_a_replica_is_a_code_and_a_failure_is_not_hidden_by_later_ones() -> (
+    None
+):
     """Whatever the loader said: control gives up on what failed, and readiness on nothing that is over."""
     holds = (
         ReplicaHold(

@@ -77,7 +77,7 @@ def test_a_reader_that_stopped_blocks_no_process(tmp_path: Path) -> None:
     os.close(mouth)
 
 
-def test_closed_streams_give_their_numbers_to_nobody(tmp_path: Path) -> None:
+def test_closed_streams_give_their_numbers_to_no_file(tmp_path: Path) -> None:
     """A file that is opened first must not become what the interpreter writes its messages to."""
     program = """
         import os, sys
@@ -119,7 +119,7 @@ def test_a_log_is_rotated_while_its_process_writes(tmp_path: Path) -> None:
     assert numbers == sorted(set(numbers))
 
 
-def test_a_log_that_cannot_be_opened_again_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_again_continues_in_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "w0.log"
     log = LogFile(path)
     before, fault = log.descriptor()
@@ -138,7 +138,7 @@ def test_a_log_that_cannot_be_opened_again_goes_on_where_it_was(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["directory", "device", "dangling"])
-def test_without_any_file_output_is_dropped_and_the_fault_is_told(
+def test_without_any_file_output_is_dropped_and_the_fault_is_reported(
     tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "w0.log"

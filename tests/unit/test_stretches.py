@@ -95,7 +95,7 @@ def test_spreads_and_middles_are_those_of_the_calmest_and_the_wildest_stretch() 
     assert stretches.middles(x) == pytest.approx((1.35, 4.05), rel=0.2)
 
 
-def test_what_stays_away_is_told_by_time() -> None:
+def test_a_lasting_outage_is_reported_after_a_time() -> None:
     at = np.arange(10.0)
     column = np.array([0, 0, 0, 0, 0, 0, 1, 2, 3, 4.0])
     assert stays_away(column, 0.0, at) == 1.0

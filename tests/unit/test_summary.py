@@ -103,7 +103,7 @@ def test_it_speaks_against_a_rollback_that_would_not_help(
         ((Cause.CANNOT_TELL,), (HARMS,), None),
     ],
 )
-def test_somebody_hears_of_harm_only(
+def test_only_harm_raises_an_alert(
     causes: tuple[Cause, ...], harms: tuple[Estimate | None, ...], harm: str | None
 ) -> None:
     assert finding(*causes, harms=harms).harm == harm

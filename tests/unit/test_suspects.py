@@ -111,7 +111,7 @@ def test_two_columns_of_one_source_are_both_named() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a", "stale"), ("kind", "recoded")])
-def test_what_goes_with_nothing_else_is_not_told_from_the_world(name: str, kind: str) -> None:
+def test_an_independent_column_is_not_distinguished_from_the_world(name: str, kind: str) -> None:
     """The column is independent of the others: only the outcomes say anything, and they say both."""
     true = columns(11, alone=True)
     served = {**true, name: recoded(true[name]) if kind == "recoded" else stale(true[name])}

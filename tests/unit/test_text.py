@@ -265,7 +265,9 @@ TWO = run(endpoint(release(1), release(2), release(3)), Promote(1), Promote(2, o
         (run(TWO, Shadow(3)), "shadow, by hand", "kedge canary flights or kedge promote flights"),
     ],
 )
-def test_status_says_who_walks_a_rollout_at_which_step(state: State, line: str, then: str) -> None:
+def test_status_names_the_step_of_a_rollout_and_its_actor(
+    state: State, line: str, then: str
+) -> None:
     item = status(state, (), (), {}, now=0.0)
     assert rollout_lines(item, 66) == [line]
     assert next_text(item) == then

@@ -38,7 +38,7 @@ OLD: dict[str, Any] = {
         ("", ActorKind.PERSON),
     ],
 )
-def test_an_actor_without_a_kind_is_told_by_the_name_that_kedge_gave_itself(
+def test_the_kind_of_an_old_actor_is_derived_from_the_name_of_kedge_itself(
     by: str, kind: ActorKind
 ) -> None:
     assert derive_actor(by) is kind
@@ -59,7 +59,7 @@ def test_an_actor_without_a_kind_is_told_by_the_name_that_kedge_gave_itself(
         ("something else", {"topic": "other"}),
     ],
 )
-def test_an_alert_without_fields_is_told_by_its_key(key: str, fields: dict[str, Any]) -> None:
+def test_an_alert_without_fields_is_shown_by_its_key(key: str, fields: dict[str, Any]) -> None:
     found = decode_alert(msgspec.json.encode({**OLD, "key": key}))
     wanted = {"subject": None, "step": "", "channel": "", **fields, "topic": Topic(fields["topic"])}
     assert {name: getattr(found, name) for name in wanted} == wanted

@@ -161,7 +161,7 @@ def test_windows_of_an_older_version_are_counted_and_not_judged() -> None:
     assert watch.facts(140.0).units == (0, 0)
 
 
-def test_an_upgrade_begins_the_evidence_anew_and_says_so() -> None:
+def test_an_upgrade_starts_the_evidence_again_and_reports_it() -> None:
     kept = {
         "cursor": 9,
         "judge": b"what another version kept",
@@ -175,7 +175,7 @@ def test_an_upgrade_begins_the_evidence_anew_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("harm", ["cut", "swapped", "other"])
-def test_what_was_kept_and_cannot_be_read_is_begun_anew_and_said(harm: str) -> None:
+def test_unreadable_state_is_created_again_and_reported(harm: str) -> None:
     watch = Watch(CANARY)
     for at in range(100, 110):
         watch.fold(failing(at))
@@ -190,7 +190,7 @@ def test_what_was_kept_and_cannot_be_read_is_begun_anew_and_said(harm: str) -> N
     assert again.facts(200.0).units == (0, 0)
 
 
-def test_another_policy_is_not_given_the_promise_anew() -> None:
+def test_another_policy_gets_no_new_error_budget() -> None:
     watch = Watch(CANARY)
     watch.fold(failing(100))
     changed = change(CANARY, policy_digest="sha256:other")
@@ -292,7 +292,7 @@ def test_labels_judge_the_promoted_release_by_the_old_one() -> None:
     assert (found.verdict, found.difference) == ("fail", 1.0)
 
 
-def test_a_split_that_is_not_the_one_set_is_no_verdict_on_anybody() -> None:
+def test_a_split_that_differs_from_the_configured_one_blames_no_release() -> None:
     watch = Watch(CANARY)
     for at in range(100, 160):
         watch.fold(window(at, fresh=(10, 40)))
@@ -307,7 +307,7 @@ def test_a_split_by_chance_is_none() -> None:
     assert watch.facts(400.0).mismatch == ""
 
 
-def test_whoever_takes_over_knows_the_same() -> None:
+def test_a_process_that_takes_over_has_the_same_state() -> None:
     """Kept in the middle of anything, and gone on with elsewhere."""
     windows = [
         window(
@@ -442,7 +442,7 @@ def test_labels_that_never_come_and_labels_that_do_not_fit_are_counted() -> None
     assert (found.declined, found.unfit, found.units) == (1, 1, (0, 0))
 
 
-def test_the_delay_of_labels_is_told() -> None:
+def test_the_delay_of_labels_is_reported() -> None:
     watch = Watch(SHADOW)
     watch.fold_labels([label(n, score=0.9, shadow=0.9) for n in range(10)], 10, 1.0)
     median = watch.label_summary().delay_s.p50
@@ -539,7 +539,7 @@ def spent(at: int, theirs: float) -> Window:
     )
 
 
-def test_a_dearer_candidate_is_taken_back_where_cost_is_guarded_and_only_there() -> None:
+def test_a_dearer_candidate_is_rolled_back_where_cost_is_guarded_and_only_there() -> None:
     for policy, verdict, code in (
         (GUARDED, "fail", "guardrail"),
         (POLICY, "inconclusive", "waiting"),

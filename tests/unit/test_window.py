@@ -74,7 +74,7 @@ def test_words_are_numbered_alike_in_answers_and_outcomes() -> None:
     ]
 
 
-def test_who_answered_is_told_by_the_arm() -> None:
+def test_the_arm_names_the_release_that_answered() -> None:
     assert asked(row(1)) == 2
     assert asked(row(1, arm="candidate")) == 1
     assert asked(row(1, failed=True)) == 2
@@ -109,7 +109,7 @@ def test_ids_and_times_and_what_is_redacted_are_no_inputs() -> None:
     assert without.columns == {}
 
 
-def test_what_is_lost_is_told_by_the_labels_and_without_them_by_the_hour() -> None:
+def test_losses_are_counted_from_labels_and_without_them_from_hours() -> None:
     assert _lost(200, 150, (7,), 0.0, 7_200.0) == 0.25
     assert _lost(200, 200, (), 0.0, 7_200.0) == 0.0
     assert _lost(10, 2, (7,), 0.0, 7_200.0) == 0.5
@@ -126,7 +126,7 @@ def test_a_time_is_a_duration_back_or_an_read_when() -> None:
     assert caught.value.code == "bad_time"
 
 
-def test_classes_are_told_apart_whatever_the_tolerance() -> None:
+def test_classes_are_distinguished_whatever_the_tolerance() -> None:
     """ "007" and "7" are two words; numbered, two words are further apart than any tolerance."""
     output = target(Output(tolerance=3.0), [Field("label", "string")])
     reading = AnswerReading(output)

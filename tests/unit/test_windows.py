@@ -223,7 +223,7 @@ def test_a_copy_without_an_answer_disagrees_and_is_the_candidates_failure() -> N
     assert (window.mirrored, window.copied) == (1, 0)
 
 
-def test_a_copy_that_was_never_asked_is_nobodys_failure_but_no_coverage() -> None:
+def test_a_copy_that_was_never_sent_is_no_failure_but_lost_coverage() -> None:
     window = count(pair(theirs=None, dropped=True), paired=True)
     assert (window.mirrored, window.copied, window.bad, window.units) == (1, 0, {}, ())
 
@@ -467,7 +467,7 @@ def test_without_prices_nothing_is_counted() -> None:
     assert count(seen()).costs == {}
 
 
-def test_productions_second_answer_is_its_noise_and_nobodys_evidence() -> None:
+def test_productions_second_answer_is_its_noise_and_no_evidence() -> None:
     again = [pair(0.7, 0.8)._replace(again=True), pair(0.7, 0.1)._replace(again=True)]
     found = count(*again, paired=True)
     assert found.noise == (2, 1)
