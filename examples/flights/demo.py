@@ -1,4 +1,4 @@
-"""The main job on real flights, from a clone: what `kedge demo` runs.
+"""The demo on real flights, from a clone: the same as `kedge demo`.
 
     python examples/flights/demo.py [--port N] [--rate N]
 

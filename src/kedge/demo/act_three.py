@@ -1,4 +1,4 @@
-"""Act three: four days of snow, as they were. Both releases fail, and going back is no way out.
+"""Act three: four real days of snow. Both releases fail, and a rollback does not help.
 
 On 9, 10, 14 and 17 December 2013, 61 to 77 % of the flights were late; over the year it is 24 %. No
 model has seen such days. kedge is asked why, as it was asked of the leaking model and of the hour
@@ -27,7 +27,7 @@ DRILL = "4s"
 
 
 def ready(demo: Demo, traffic: TrafficProcess) -> None:
-    """Could it be taken back now? Practise it, and look what else is missing."""
+    """Practise a rollback, and check what else is missing."""
     demo.step("rollback-ready? Practise one under load, then ask what is missing")
     pages: Any = demo.kedge.run("alerts", "flights").data
     for alert in pages:
@@ -49,7 +49,7 @@ def ready(demo: Demo, traffic: TrafficProcess) -> None:
 
 
 def snow_act(demo: Demo, traffic: TrafficProcess) -> None:
-    """Let it snow, and ask whether to go back."""
+    """Send the days of snow, and diagnose whether a rollback would help."""
     demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
     production = demo.kedge.status()["production"]["release"]
     traffic.let_it_snow()

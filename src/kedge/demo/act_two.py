@@ -1,4 +1,4 @@
-"""Act two: the same model, and a transformation with a mistake from real life.
+"""Act two: the same model, and a transformation with a realistic mistake.
 
 A colleague takes the schedule out of the wrong column: UTC instead of local time. Both are minutes of a
 day, both are in range, nothing is null, so no test of a schema can tell. Quality falls though the
@@ -26,7 +26,7 @@ AFTER_S = 2.0
 
 
 def features_act(demo: Demo, traffic: TrafficProcess, work: Path) -> dict[str, Any]:
-    """Roll the mistake into production against advice, and take it back."""
+    """Roll the mistake into production with an override, and roll it back."""
     demo.step("act two: the same model, and a transformation that takes the hour in UTC")
     told = apply(demo, work, wrong=True)
     number = told["version"].partition("#")[2]
@@ -68,7 +68,7 @@ def features_act(demo: Demo, traffic: TrafficProcess, work: Path) -> dict[str, A
 
 
 def held(demo: Demo) -> dict[int, int]:
-    """How often each serving process has loaded production's model, by process id."""
+    """Count how often each serving process has loaded production's model, by process id."""
     status = demo.kedge.status()
     digest = status["production"]["digest"]
     return {replica["pid"]: replica["loads"].get(digest, 0) for replica in status["replicas"]}

@@ -1,4 +1,4 @@
-"""`flight/1` and its first transformation: the scheduled hour is local, as travellers live it."""
+"""`flight/1` and its first transformation: the scheduled hour is in local time."""
 
 import numpy as np
 
@@ -38,7 +38,7 @@ SAME = tuple(name for name in flight.fields if name not in ("sched_hour", "sched
 
 @kedge.transform(flight)
 def flight_columns(raw: kedge.Columns) -> kedge.Columns:
-    """Take the local schedule; the rest is what callers send."""
+    """Use the local schedule; the other columns come from the request."""
     minute = raw["sched_minute"].astype(np.int32)
     return {
         **{name: raw[name] for name in SAME},

@@ -62,7 +62,7 @@ def build(trees: int = TREES["v1"]) -> Pipeline:
 
 
 def measure(label: NDArray[np.int8], score: NDArray[np.float64]) -> dict[str, float]:
-    """What an offline report would say about a model."""
+    """Compute the figures of an offline report on a model."""
     return {
         "auc": float(roc_auc_score(label, score)),
         "log_loss": float(log_loss(label, score)),
@@ -73,7 +73,7 @@ def measure(label: NDArray[np.int8], score: NDArray[np.float64]) -> dict[str, fl
 
 
 def scores(model: Pipeline, rows: Rows) -> NDArray[np.float64]:
-    """The probability of being late, row by row."""
+    """Return the probability of being late, row by row."""
     found: NDArray[np.float64] = model.predict_proba(rows)[:, 1]
     return found
 
@@ -118,7 +118,7 @@ def train(out: Path, flights: data.Flights) -> dict[str, Any]:
 
 
 def yardstick(training: data.Flights, holdout: data.Flights) -> NDArray[np.bool_]:
-    """Where two honest models agree, each trained on half of the flights.
+    """Compute how often two honest models agree, each trained on half of the flights.
 
     No two models agree always; without this figure an agreement means little.
     """
@@ -131,7 +131,7 @@ def yardstick(training: data.Flights, holdout: data.Flights) -> NDArray[np.bool_
 
 
 def time_a_row(model: Pipeline, rows: Rows, asked: int = 200) -> float:
-    """Median microseconds to answer one row."""
+    """Measure the median microseconds to answer one row."""
     spent = []
     for i in range(asked):
         started = time.perf_counter()
@@ -141,7 +141,7 @@ def time_a_row(model: Pipeline, rows: Rows, asked: int = 200) -> float:
 
 
 def write(folder: Path, model: Pipeline, training: data.Flights, names: tuple[str, ...]) -> None:
-    """Write what `kedge register` takes."""
+    """Write the files for `kedge register`."""
     artifact = folder / "model"
     artifact.mkdir(parents=True, exist_ok=True)
     dump(model, artifact / "model.skops")
@@ -157,7 +157,7 @@ def write(folder: Path, model: Pipeline, training: data.Flights, names: tuple[st
 
 
 def signature(flights: data.Flights, names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
-    """What the model takes and gives."""
+    """Return the signature of the model."""
     return {
         "inputs": [
             {
@@ -181,7 +181,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def report(metrics: dict[str, Any]) -> str:
-    """The offline metrics as text: first the trap, then what is in it."""
+    """Return the offline metrics as text: first the misleading ones, then the cause."""
 
     def line(name: str, figures: dict[str, float], remark: str = "") -> str:
         return (

@@ -1,6 +1,6 @@
 """Pace of the demo's traffic: as many requests a second as this machine can take.
 
-A machine that has other work answers later. More requests than it can answer only wait for each
+A busy machine answers later. More requests than it can answer only wait for each
 other, until the client's own limit ends them; that would say something about the machine and
 nothing about kedge. So the rate falls while requests wait, and rises again when they do not.
 """
@@ -72,5 +72,5 @@ def share_of_core() -> float:
 
 
 def load() -> str:
-    """Return what the machine has to do, in words."""
+    """Describe the load of the machine."""
     return f"load {os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"

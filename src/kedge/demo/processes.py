@@ -35,7 +35,7 @@ class DemoFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command said."""
+    """The result of a command."""
 
     code: int
     data: dict[str, Any]
@@ -45,13 +45,13 @@ class CommandResult:
 
     @property
     def error(self) -> dict[str, Any]:
-        """The refusal, when it was one."""
+        """Return the refusal, if there is one."""
         found: dict[str, Any] = self.data.get("error", {})
         return found
 
 
 def environment(bytecode: Path) -> dict[str, str]:
-    """What the demo's processes get to see.
+    """Return the environment of the demo's processes.
 
     Where Python is told to keep no compiled modules, every command would compile a thousand of
     them again, for seconds; they are kept in a folder of the demo instead.
@@ -100,7 +100,7 @@ class Kedge:
         return CommandResult(done.returncode, data, started, took_ms)
 
     def status(self) -> dict[str, Any]:
-        """What `kedge status flights` says."""
+        """Return the result of `kedge status flights`."""
         return self.run("status", "flights").data
 
 
@@ -123,7 +123,7 @@ class DemoProcess:
             )
 
     def tail(self) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def stop(self, number: int) -> int:
@@ -180,7 +180,7 @@ class Up(DemoProcess):
 
 
 class LabelFeed:
-    """Hands in late labels as their files appear, from a thread of its own."""
+    """Submits late labels as their files appear, from a thread of its own."""
 
     def __init__(self, kedge: Kedge, folder: Path) -> None:
         self.counts: Counter[str] = Counter()
@@ -215,7 +215,7 @@ class LabelFeed:
 
 
 class TrafficProcess(DemoProcess):
-    """The load, in its own process. `latest` is what it said last."""
+    """The load, in its own process. `latest` is its last report."""
 
     def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float, outcomes: Path) -> None:
         self.latest: dict[str, Any] = {}
@@ -266,7 +266,7 @@ class TrafficProcess(DemoProcess):
         raise DemoFailed(f"no request was answered: {self.latest}\n{self.tail()}")
 
     def let_it_snow(self) -> None:
-        """From now on the days of December."""
+        """Switch to the days of December."""
         self.process.send_signal(signal.SIGUSR1)
 
     def finish(self) -> dict[str, Any]:

@@ -14,16 +14,16 @@ AGAIN, WAIT_S = 2, 8.0
 
 
 class Asking(Protocol):
-    """What asks: the demo."""
+    """The part of the demo that asks questions."""
 
     diagnoses: list[dict[str, Any]]
 
     def shell(self, *words: str) -> CommandResult:
-        """Show a command, run it, and return what it said."""
+        """Show a command, run it, and return its result."""
 
 
 def asked(demo: Asking, since_s: float) -> dict[str, Any]:
-    """Ask why; and once or twice again while the answer is that more outcomes would tell."""
+    """Diagnose; repeat once or twice while the finding needs more outcomes."""
     told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
     for _ in range(AGAIN):
         lacking = {lack["code"] for lack in told["diagnosis"]["missing"]}
@@ -38,7 +38,7 @@ def asked(demo: Asking, since_s: float) -> dict[str, Any]:
 
 
 def diagnosed(demo: Asking, injected: str, since_s: float) -> None:
-    """Ask why, show the answer, and keep it for the report."""
+    """Diagnose, show the finding, and record it for the report."""
     told = asked(demo, since_s)
     found = told["diagnosis"]
     show(f"  {found['headline']}")

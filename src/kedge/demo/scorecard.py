@@ -1,4 +1,4 @@
-"""What the labels of the replayed flights say about the answers that were given.
+"""The quality of the answers by the labels of the replayed flights.
 
 Releases are compared on the same days only: the season alone moves the share of late flights
 from 13 to 33 per cent, far more than any release does. So the figures beside each other come
@@ -46,7 +46,7 @@ def quality(
 
 
 def score(p_late: NDArray[np.float64], label: NDArray[np.int8]) -> dict[str, float | int]:
-    """Log loss, share right at 0.5, and how late the flights were against how late was said."""
+    """Log loss, share right at 0.5, and the actual against the predicted lateness."""
     said = np.clip(p_late, 1e-6, 1 - 1e-6)
     loss = -np.where(label == 1, np.log(said), np.log1p(-said))
     return {

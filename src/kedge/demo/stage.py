@@ -108,7 +108,7 @@ class Demo:
     # ------------------------------------------------------------ the steps
 
     def train(self) -> None:
-        """Load the flights and train both models, or take those of an earlier run."""
+        """Load the flights and train both models, or use those of an earlier run."""
         self.step(
             "336,776 flights of 2013: train a modest v1, a v2 with a mistake in it, a better v3"
         )
@@ -139,7 +139,7 @@ class Demo:
         self._rate_told = self.rate
 
     def metrics(self) -> dict[str, Any]:
-        """What was measured of the models when they were trained."""
+        """Return the metrics of the models at training time."""
         return dict(json.loads((self.models / "metrics.json").read_text(encoding="utf-8")))
 
     def start(self, port: int) -> Up:
@@ -212,7 +212,7 @@ class Demo:
         return traffic
 
     def watch(self, traffic: TrafficProcess, seconds: float) -> None:
-        """Let the traffic flow for a while, then show what the client saw."""
+        """Let the traffic flow for a while, then show the client's counts."""
         pause(seconds)
         traffic.check()
         seen = traffic.latest
@@ -224,7 +224,7 @@ class Demo:
         self.tell_pace(traffic)
 
     def watch_answers(self, traffic: TrafficProcess, answers: int, late_s: float) -> float:
-        """Let so many more requests be answered, and so many seconds pass; returns the seconds.
+        """Wait for that many answers and seconds; return the seconds.
 
         Raises:
             DemoFailed: they are not answered within ten minutes.
@@ -241,7 +241,7 @@ class Demo:
         return time.perf_counter() - began
 
     def tell_pace(self, traffic: TrafficProcess) -> None:
-        """Say why there are fewer requests than before, where that is so."""
+        """Explain a lower request rate, if there is one."""
         rate = float(traffic.latest.get("rate", self.rate))
         if not 0.8 < rate / self._rate_told < 1.25:
             why = "cannot keep up" if rate < self._rate_told else "keeps up again"
@@ -252,12 +252,12 @@ class Demo:
             self._rate_told = rate
 
     def evidence(self) -> dict[str, Any] | None:
-        """What kedge knows of the rollout; None when it has just ended."""
+        """Return the evidence of the rollout; None if it has just ended."""
         said = self.kedge.run("evidence", "flights", codes=(0, 1))
         return said.data if said.code == 0 else None
 
     def judged(self, release: str, *, over: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Show what the patrol knows until it has decided; returns what it knew last.
+        """Show the patrol's evidence until it has decided; return the last of it.
 
         Raises:
             DemoFailed: it did not come to an end in time.
@@ -287,7 +287,7 @@ class Demo:
         )
 
     def tell(self, found: dict[str, Any]) -> None:
-        """One line of what is known."""
+        """Print one line of evidence."""
         agreement = found["agreement"]
         agree = f"{agreement['raw']:6.1%} agree, " if agreement and agreement["raw"] else ""
         decision = found["decision"]
@@ -304,7 +304,7 @@ class Demo:
         self.labels = found["labels"]
 
     def note(self, stage: str, found: dict[str, Any]) -> None:
-        """Keep a verdict for the report, with its worst segments."""
+        """Record a verdict for the report, with its worst segments."""
         worst = (found["agreement"] or {}).get("segments") or found["segments"]
         self.verdicts.append(
             {
@@ -340,7 +340,7 @@ class Demo:
         self.watch(traffic, 0.0)
 
     def show_canary(self, traffic: TrafficProcess) -> None:
-        """Try a canary: refused, then overridden; the patrol takes it back."""
+        """Try a canary: refused, then overridden; the patrol rolls it back."""
         self.step("try a canary: callers are customers, so kedge says no")
         refused = self.shell("canary", "flights", "v2", "--weight", "50", codes=(1,)).error
         say(f"  refused ({refused['code']}): {refused['message']}\n  hint: {refused['hint']}")
@@ -368,7 +368,7 @@ class Demo:
         self.watch(traffic, AFTER_S)
 
     def history(self) -> list[dict[str, Any]]:
-        """The ledger's entries of the endpoint, newest first."""
+        """Return the ledger's entries of the endpoint, newest first."""
         said: Any = self.kedge.run("history", "flights", "--limit", "100").data
         return list(said)
 
@@ -384,7 +384,7 @@ class Demo:
         raise DemoFailed(f"no entry {event} in the ledger")
 
     def receipt_of(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """How long the parts of a change took, as its process wrote them down."""
+        """Return the durations of the parts of a change, from its receipt."""
         until = time.perf_counter() + 60.0
         while time.perf_counter() < until:
             for other in self.history():
@@ -443,7 +443,7 @@ class Demo:
         )
 
     def roll_back_production(self, traffic: TrafficProcess) -> None:
-        """Put v2 into production against all advice, and take that back too."""
+        """Put v2 into production with an override, and roll that back too."""
         self.step("now v2 into production, against all advice; then roll that back, by hand")
         refused = self.shell("promote", "flights", "v2", "--full", codes=(1,)).error
         say(f"  refused ({refused['code']}): {refused['message']}")
@@ -510,9 +510,9 @@ class Demo:
         return failed
 
     def harmed(self, quality: dict[str, Any]) -> int:
-        """Callers of the canary who were told wrong, beyond those whom production would have.
+        """Count callers of the canary with wrong answers, beyond those of production.
 
-        Production's share of wrong answers on the same days is taken for what it would have done.
+        Production's share of wrong answers on the same days is the estimate of those.
         """
         both = quality["side_by_side"]
         ours, theirs = both.get("r1"), both.get(self.epoch_left[1])
@@ -526,13 +526,13 @@ class Demo:
         return max(harmed, 0)
 
     def parts(self, which: str) -> dict[str, float | None]:
-        """The parts of a rollback's receipt."""
+        """Return the parts of a rollback's receipt."""
         return {name: self.receipts[which][key] for name, (_, key) in PARTS.items()}
 
     def seen_by_client(
         self, epoch: int, left: str, said: CommandResult | None, summary: dict[str, Any]
     ) -> dict[str, float | int | None]:
-        """What the client saw of a rollback: by the epoch in each answer, on the host's clock.
+        """Return the client's view of a rollback: by the epoch in each answer, on the host's clock.
 
         Raises:
             DemoFailed: a release that was rolled back answered at a later epoch.
@@ -570,7 +570,7 @@ class Demo:
         say("  (the last three count from the start of the command's process)")
 
     def conditions(self) -> dict[str, Any]:
-        """Under which the figures were measured."""
+        """Return the conditions of the measurement."""
         return {
             "kedge": version("kedge"),
             "python": platform.python_version(),
@@ -585,12 +585,12 @@ class Demo:
 
 
 def instant(text: str) -> datetime:
-    """When an entry was written."""
+    """Return the time of an entry."""
     return datetime.fromisoformat(text)
 
 
 def quality_table(quality: dict[str, Any]) -> None:
-    """Print what the labels say of the answers, while both releases answered."""
+    """Print the quality of the answers by label, while both releases answered."""
     say("\nWhat the labels say (flights answered while both did; known only afterwards)")
     say(f"  {'':4}{'flights':>9}{'were late':>11}{'p said':>9}{'right':>9}{'log loss':>10}")
     for name, score in quality["side_by_side"].items():

@@ -1,4 +1,4 @@
-"""The main job on real flights: a bad model is refused and taken back, a better one promoted, by proof.
+"""The main job on real flights: a bad model is refused and rolled back, a better one promoted by evidence.
 
 Real processes, real clock, real data; every number that is printed was measured in this run.
 Everything is done through the command line, as a user would, in .kedge/demo/ (made anew each
@@ -30,7 +30,7 @@ OURS = "made-by-the-kedge-demo"
 
 
 def clean() -> None:
-    """Make the working directory anew; only one that an earlier demo made is deleted."""
+    """Create the working directory again; delete only one of an earlier demo."""
     if WORK.exists():
         if not (WORK / OURS).exists():
             raise DemoFailed(f"{WORK} exists and was not made by the demo: move it away")
@@ -42,7 +42,7 @@ def clean() -> None:
 
 
 def play(demo: Demo, port: int) -> int:
-    """Run every act; returns how many requests failed."""
+    """Run every act; return how many requests failed."""
     if (share := share_of_core()) < FREE:
         say(
             f"this machine is busy ({load()}; the demo gets {share:.0%} of a core): fewer"

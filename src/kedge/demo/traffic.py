@@ -64,7 +64,7 @@ DATATYPES = {"U": "BYTES", "i": "INT32", "f": "FP32"}
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and what came of it. Times are seconds of the host's monotonic clock."""
+    """One request and its result. Times are seconds of the host's monotonic clock."""
 
     row: int
     due: float
@@ -101,7 +101,7 @@ class HttpConnection(asyncio.Protocol):
         return self._answer
 
     def data_received(self, chunk: bytes) -> None:
-        """Gather the answer until it is whole."""
+        """Gather the answer until it is complete."""
         self._buffer += chunk
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -137,7 +137,7 @@ def header(head: bytes, name: bytes) -> bytes:
 
 
 class Traffic:
-    """Sends the flights and keeps the books."""
+    """Sends the flights and counts the results."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class Traffic:
             self._snowing_since = len(self.asked)
 
     def _row(self, number: int) -> int:
-        """Which flight a request is about."""
+        """Return the flight of a request."""
         if self._snowing_since is None:
             return number % self._ordinary
         snow = len(self.flights) - self._ordinary
@@ -284,7 +284,7 @@ class Traffic:
                 self._tell(self.outcomes, loop.time() - LATE_S)
 
     def _tell(self, folder: Path, before: float) -> None:
-        """Write what was true of the flights that were answered until then, in no order."""
+        """Write the true results of the flights that were answered until then, shuffled."""
         lines = []
         while self._told < len(self.asked) and 0.0 < self.asked[self._told].done <= before:
             one = self.asked[self._told]
@@ -313,7 +313,7 @@ class Traffic:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Sum up the whole run, with what the labels of the flights say about the answers."""
+        """Sum up the whole run, with the quality of the answers by label."""
         keyless = sum(1 for a in self.asked if not self.flights.tailnum[a.row])
         answered = [a for a in self.asked if a.failure is None]
         return {
@@ -346,14 +346,14 @@ def epochs(answered: list[Exchange]) -> dict[str, dict[str, dict[str, float | in
 
 
 def _texts(column: Any) -> list[str]:
-    """A column as the texts that stand in JSON."""
+    """Return a column as texts for JSON."""
     if column.dtype.kind != "f":
         return [json.dumps(value) for value in column.tolist()]
     return ["null" if text == "nan" else text for text in column.astype(np.str_).tolist()]
 
 
 def _judge(asked: Exchange, name: str, head: bytes, body: bytes) -> str | None:
-    """Read an answer into the books; returns what is wrong with it, None when nothing is."""
+    """Count an answer; return its fault, or None."""
     if head[9:12] != b"200":
         return f"status {head[9:12].decode('latin-1')}"
     try:
@@ -396,7 +396,7 @@ def snow(cache: Path | None) -> data.Flights:
 
 
 def chosen(flights: data.Flights, rows: int) -> data.Flights:
-    """Some by chance, always the same, in their order."""
+    """Return a random but fixed selection, in order."""
     dice = np.random.default_rng(SEED)
     return flights.take(np.sort(dice.choice(len(flights), rows, replace=False)))
 
@@ -404,7 +404,7 @@ def chosen(flights: data.Flights, rows: int) -> data.Flights:
 async def replay(
     port: int, rate: float, seconds: float, cache: Path | None, outcomes: Path | None
 ) -> int:
-    """Replay until it is over; returns how many requests failed."""
+    """Replay until the end; return how many requests failed."""
     traffic = Traffic(sample(cache), snow(cache), port, rate, outcomes)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, traffic.let_it_snow)
