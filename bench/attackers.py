@@ -43,7 +43,7 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Kind(NamedTuple):
-    """One kind of attack: what it does, in words, and how."""
+    """One kind of attack: its description and its function."""
 
     told: str
     run: Callable[[Attack], Awaitable[None]]
@@ -87,7 +87,7 @@ class Line(asyncio.Protocol):
 
 
 class Attack:
-    """What one attacker does, and what became of it."""
+    """One attack and its result."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.port: int = given.port

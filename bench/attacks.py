@@ -1,4 +1,4 @@
-"""What attackers of one worker cost its other callers: p99 and failures, by kind of attack.
+"""The cost of attacks on one worker for its other callers: p99 and failures, by kind of attack.
 
 Everything of kedge is on one CPU, with 1,024 open files; callers (200 requests/s in open loop) and
 the attacker are on the other. Blocks with the attack alternate with blocks in which a burner

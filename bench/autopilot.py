@@ -1,4 +1,4 @@
-"""Detection end to end: real processes, a canary at 5 % that errs, and the patrol that takes it back.
+"""Detection end to end: real processes, a canary at 5 % that errs, and the patrol that rolls it back.
 
 100 requests/s in open loop, each of a caller of its own. One in a hundred makes both versions
 fail, four more in a hundred make only the candidate fail: 5 % against 1 %, as in the simulation.
@@ -127,7 +127,7 @@ class Callers:
 
 
 def once(site: Site, folder: Path, number: int) -> dict[str, Any]:
-    """Canary of a fresh bad version until it is taken back.
+    """Canary of a fresh bad version until it is rolled back.
 
     One that is not taken back in time counts with the time that it was watched, which is the least
     that its detection takes.

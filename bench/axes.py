@@ -1,4 +1,4 @@
-"""Rolling back the features alone beside rolling back the model alone, in one run, under load.
+"""Rollbacks of the features alone and of the model alone, in one run, under load.
 
 Four workers, 200 requests/s in open loop. By turns another transformation of the same model is
 promoted and taken back (`--axis features`), and another model with the same transformation

@@ -1,4 +1,4 @@
-"""What others ship, watching the same simulated canaries minute by minute.
+"""Judges of other products, on the same simulated canaries minute by minute.
 
 The rules are what their makers document: a fixed threshold that may fail three times (Argo Rollouts), the
 Mann-Whitney judge of Kayenta on errors per minute, hourly, and a z-test looked at every minute.

@@ -1,4 +1,4 @@
-"""What kedge adds to a prediction in the same process: choosing, checking, counting, answering.
+"""kedge's overhead for a prediction in the same process: choosing, checking, counting, answering.
 
 `choose_us` is `Plan.choose` alone, in a canary, for a request with an entity. `added_us` is the
 whole ASGI app, driven on a loop without a server, less a floor that decodes the same JSON, makes
@@ -144,7 +144,7 @@ def asked(app: floor_app.App, body: bytes, entity: str = "") -> Work:
 
 
 def scope_of(body: bytes, entity: str) -> dict[str, Any]:
-    """What a server tells an app of a request."""
+    """The ASGI scope of a request."""
     headers = [
         (b"host", b"127.0.0.1:8080"),
         (b"content-type", b"application/json"),

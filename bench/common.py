@@ -1,4 +1,4 @@
-"""What every bench shares: the machine and how busy it was, CPU time, quantiles, results.
+"""Common parts of the benches: the machine and its load, CPU time, quantiles, results.
 
 The driver of a bench and its load generator run on one CPU, the server on another. Ratios are
 taken within a run, between rounds that lie side by side; what others used of the machine

@@ -1,4 +1,4 @@
-"""Cost by unit: how often a verdict is wrong, and when a right one comes, in simulated worlds.
+"""Cost by unit: the rate of wrong verdicts and the time of right ones, in simulated worlds.
 
     python bench/costs.py [--runs 1000] [--only NAME] [--seed 1]
 
@@ -46,7 +46,7 @@ LEARNERS = 26 / 256
 
 @dataclass(frozen=True)
 class World:
-    """Who asks, and what it costs. Costs are lognormal: a level of each caller, and each request."""
+    """Callers and their costs. Costs are lognormal: a level of each caller, and each request."""
 
     name: str
     share: float

@@ -1,4 +1,4 @@
-"""How soon a worse candidate is found, and how often a healthy one is blamed: simulated canaries.
+"""Detection in simulated canaries: time to find a worse candidate, rate of blame of a healthy one.
 
 `false_rollback` is the worst share of identical candidates that are rolled back, over alpha; `false_promotion` the
 worst share of candidates at the margin or twice beyond it that a ramp promotes; `found_24h` and `promoted_aa` the

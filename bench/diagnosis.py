@@ -1,4 +1,4 @@
-"""Whether the diagnosis names the cause that was injected, and how good its estimate is.
+"""Diagnoses of injected causes: whether the cause is named, and how good the estimate is.
 
 `causes_right_2000` is the share of seven injected causes that are named, alone and with their
 kind, from 4,000 requests of which 2,000 have a label; `wrong_causes_400` counts those that are

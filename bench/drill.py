@@ -1,4 +1,4 @@
-"""`kedge drill` under load: how long it takes in all, and what callers notice.
+"""`kedge drill` under load: its total time, and its effect on callers.
 
 Eight workers, 500 requests/s in open loop, a model that loads in milliseconds. The command is given
 as an operator gives it, with its ten seconds. `drill_failed` counts the callers' failures over all of

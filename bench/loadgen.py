@@ -1,4 +1,4 @@
-"""Asks a server, in a process of its own: open loop at a rate, or closed loop as fast as it goes.
+"""The load generator, a separate process: open loop at a rate, or closed loop at full speed.
 
 Open loop: a request is due every 1/rate s whatever the server does, and its latency counts from
 that moment, so a server that stalls is also charged for the requests that were not sent meanwhile. The
@@ -169,7 +169,7 @@ class Caller(asyncio.Protocol):
 
 
 class Open:
-    """Asks at a steady rate until it is told to stop."""
+    """Asks at a steady rate until it is stopped."""
 
     def __init__(self, given: argparse.Namespace, body: bytes) -> None:
         self.mark = given.mark.encode() or b"\0"

@@ -1,4 +1,4 @@
-"""What is served: one small classifier in several versions and formats, and its request.
+"""The served models: one small classifier in several versions and formats, and its request.
 
 Twenty floats in, a label out. A version is told from another by its answer: `flip` turns the
 labels inverted, so the answer itself shows which one answered.
@@ -27,7 +27,7 @@ TRIAL = 20_000
 
 
 def training() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """4,000 rows of which a straight line tells the class."""
+    """4,000 rows whose classes a straight line separates."""
     dice = np.random.default_rng(7)
     rows = dice.normal(size=(4000, FEATURES))
     return rows, (rows @ dice.normal(size=FEATURES) > 0).astype(np.int64)

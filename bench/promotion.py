@@ -1,4 +1,4 @@
-"""What a promotion costs production while a model that is slow to load is brought up.
+"""The cost of a promotion for production while a slow model is loaded.
 
 300 requests/s, open loop. What serves is on one CPU: the worker, and the model processes that
 are ready; what loads is on the other, as the kernel would have it on a machine that is not full.

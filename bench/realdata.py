@@ -1,4 +1,4 @@
-"""The judge on real data with known outcomes: what it concluded, and whether that was right.
+"""Verdicts of the judge on real data with known outcomes, and whether they are right.
 
 Three data sets that ship inside the wheel of nannyml 0.13.1 (Apache-2.0; US census data is public),
 and Elec2 where its CSV is named (KEDGE_BENCH_ELEC2; OpenML has it as id 151), each in its own order of time. Production is the model whose answers the data sets hold; candidates

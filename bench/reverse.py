@@ -1,4 +1,4 @@
-"""What the reverse shadow costs production on a single core.
+"""The cost of the reverse shadow for production on a single core.
 
 Everything is on one CPU: the worker, the model processes, control, the callers. Two kinds of
 callers: one that asks again as soon as it is answered, which leaves the core nothing, and
@@ -101,7 +101,7 @@ def blocks(
 
 
 def place_releases(site: Site, folder: Path, *, ours: str) -> None:
-    """v2 in production where told, v1 as the way back in processes."""
+    """v2 in production if requested, v1 as the way back in processes."""
     from kedge.core.release.commands import Configure  # noqa: PLC0415 - as above
 
     for number, runtime in ((1, "process"), (2, ours)):

@@ -1,4 +1,4 @@
-"""Rollback under load: how long until every replica has said so, and what callers notice.
+"""Rollbacks under load: the time until every replica acknowledged, and the effect on callers.
 
 Eight workers, 500 requests/s in open loop. A version is promoted and taken back, 200 times, with
 a model that loads in milliseconds and with one that takes four seconds. `rollback_ack_ms` runs

@@ -1,4 +1,4 @@
-"""Simulated rollouts: a canary that goes forward on proof and back on an alarm, or is held.
+"""Simulated rollouts: a canary that advances on proof and goes back on an alarm, or is held.
 
 The policy is the product's default: steps of 1, 5, 25 and 50 %, ten minutes each at least; a step up to
 5 % is left on "not doubled" or fewer than 1 in 100, a larger one on "not half as bad again" or fewer

@@ -1,4 +1,4 @@
-"""Run every bench in order and say which figures reach their aims.
+"""Run every bench in order and print which figures reach their aims.
 
 `run.py [--quick] [NAME ...]` measures; `run.py --docs` writes the figures of the last runs into
 docs/reference/benchmarks.md and measures nothing. What has no result here keeps its rows there,
@@ -56,7 +56,7 @@ class Aim(NamedTuple):
     least: float | None = None
 
     def text(self) -> str:
-        """The aim in words."""
+        """The aim as text."""
         if self.most is not None:
             return f"≤ {self.most:g} {self.unit}".strip()
         return f"≥ {self.least:,g} {self.unit}".strip() if self.least is not None else "–"

@@ -1,4 +1,4 @@
-"""What a model process costs against inline, for models that the walk proves plain.
+"""The cost of a model process compared with inline, for plain models.
 
 Six models, ONNX and scikit-learn, small, medium and large, each served inline and in processes by one
 worker. Supervisor, worker and model processes share one CPU, the caller has the other: both ways
@@ -30,7 +30,7 @@ RUNTIMES = ("inline", "process")
 
 
 class Kind(NamedTuple):
-    """One model: what it is, in words, and what its request has."""
+    """One model: its description and the content of its request."""
 
     told: str
     datatype: str

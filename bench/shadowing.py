@@ -1,4 +1,4 @@
-"""What a shadow costs production: its p99 with the shadow on against off, block by block.
+"""The cost of a shadow for production: its p99 with the shadow on against off, block by block.
 
 300 requests/s, open loop, one worker on one CPU; the candidate is in its own process on the
 other. Blocks with the shadow on and off alternate (off on, on off, ...), so what changes slowly

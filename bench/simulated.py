@@ -1,4 +1,4 @@
-"""The table of simulated canaries: worlds, candidates, and what is promised of each.
+"""The table of simulated canaries: worlds, candidates, and the promises for each.
 
 A *held* scenario stays at one weight for the world's time, with one step's part of alpha. A *ramp* plays the
 whole default policy. `identical`: the candidate is the same (or within what is tolerated), and a rollback

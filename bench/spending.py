@@ -1,4 +1,4 @@
-"""Cost by caller, simulated: whether a dearer candidate fails and one that is alike passes.
+"""Cost by caller, simulated: whether a candidate that costs more fails and an identical one passes.
 
 A caller's value is its mean cost in the window. It is capped at twice 1.2 x the 95 % quantile of production's
 callers before the comparison, production's at that over (1 + margin); bets use the arms' realised numbers, at 12
@@ -57,7 +57,7 @@ def drawn(rng: np.random.Generator, case: Costs, count: int) -> Floats:
 
 
 def evidence(theirs: Floats, ours: Floats, cap: float, centre: float) -> tuple[float, float]:
-    """Return the log e-values of "not dearer than the margin" and of "dearer than the margin"."""
+    """Return the log e-values of "cost within the margin" and of "cost above the margin"."""
     n1, n0 = len(theirs), len(ours)
     if min(n0, n1) < 2:
         return 0.0, 0.0
@@ -74,7 +74,7 @@ def evidence(theirs: Floats, ours: Floats, cap: float, centre: float) -> tuple[f
 
 
 def asymptotic(theirs: Floats, ours: Floats) -> bool:
-    """Return whether a normal approximation says "not dearer than the margin"."""
+    """Return whether a normal approximation gives "cost within the margin"."""
     if min(len(theirs), len(ours)) < 20:
         return False
     spread = sqrt(theirs.var() / len(theirs) + (1 + MARGIN) ** 2 * ours.var() / len(ours))

@@ -75,7 +75,7 @@ def sounds(
 
 
 def credit(predicted: list[Ints], labelled: list[Ints]) -> Floats:
-    """Return the labels that production lacks beside the candidate's coverage, and one standard error."""
+    """Return the labels that production misses compared with the candidate's coverage, and one standard error."""
     g0, g1 = (np.maximum(count, 1) for count in predicted)
     both = (labelled[0] + labelled[1]) / (g0 + g1)
     spread = g0 * np.sqrt(both * (1 - both) * (1 / g0 + 1 / g1))

@@ -46,7 +46,7 @@ class Design:
     burst_keeps: float = 1.0
     """Of what could be expected in that second, how much still counts as usual."""
     known: int = 100_000
-    """Callers that are told apart: up to so many, bets on the realised numbers are added."""
+    """Callers that are distinguished: up to so many, bets on the realised numbers are added."""
     count_caps: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     count_bets: tuple[float, ...] = (0.02, 0.1, 0.3, 0.8)
     count_wide: tuple[float, ...] = (0.05, 0.2, 0.8)
@@ -57,7 +57,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Seen:
-    """One row of one step: bad events of newcomers, and who they are."""
+    """One row of one step: bad events of newcomers, and their identities."""
 
     t: Floats
     unit: Ints

@@ -1,4 +1,4 @@
-"""Executes a command without any capability: what an ordinary user's process may do to priorities.
+"""Execution of a command without any capability, as for an ordinary user's process.
 
 `python bench/unprivileged.py COMMAND ...`. The files stay this user's, so that root need not lend
 an interpreter of its own to another user.

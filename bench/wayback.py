@@ -1,4 +1,4 @@
-"""What callers notice of a rollback on a fully loaded core, where kedge has no rights.
+"""The effect of a rollback on callers on a fully loaded core, where kedge has no capabilities.
 
 Supervisor, worker, model processes, control and four closed-loop callers share one CPU, which has
 nothing to spare. kedge runs without capabilities, as an ordinary user: what it lowers in priority

@@ -1,4 +1,4 @@
-"""What evidence weighs: windows of 1,000 segments, as seconds, as minutes and as hours.
+"""The size of evidence: windows of 1,000 segments, as seconds, as minutes and as hours.
 
 Two workers, 100 requests/s, five segment fields of 200 values each, a canary that fails 1 %. The
 workers' own counter makes the windows; `seconds_mb` is an hour of them on disk, which is all that

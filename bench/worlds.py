@@ -1,4 +1,4 @@
-"""Simulated worlds: callers, what they ask, and which of their requests go bad.
+"""Simulated worlds: callers, their requests, and which of these go bad.
 
 A `World` is a description; `Traffic` is one seeded run of it. Bad events are drawn for both arms at
 once and every one says which arm would see it, so that the same run can be watched at any weight,
