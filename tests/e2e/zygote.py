@@ -8,6 +8,7 @@ are its parent's. What is about processes themselves (`up`, a killed command) is
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -23,6 +24,10 @@ from kedge.cli.pages import COMMANDS
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _IMPORTS = (
+    "duckdb",
+    "kedge.adapters.models.flavours",
+    "kedge.adapters.records.files",
+    "kedge.adapters.records.store",
     "kedge.cli",
     "kedge.operations.releases",
     "kedge.operations.setup",
@@ -102,6 +107,7 @@ def _serve(listening: socket.socket) -> None:
     """Fork for each command; the fork answers with its exit code."""
     for module in (*_IMPORTS, *{f"kedge.cli.{listed.module}" for listed in COMMANDS.values()}):
         importlib.import_module(module)
+    gc.freeze()  # a fork does not copy what no collection touches
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         wire, _ = listening.accept()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from kedge.cli.failure import fail
 from kedge.cli.pages import COMMANDS, GROUPS, PAGES
 from kedge.core.errors import KedgeError, Usage
 from kedge.core.names import nearest
+from kedge.system.imports import quick_imports
 from kedge.system.terminal import show
 
 MEANT = {
@@ -149,19 +149,9 @@ class Root(click.Group):
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module of `cli/` without the garbage collector, which would take a tenth of its time.
-
-    What an import makes stays until the process ends: later collections do not look at it either.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        module = importlib.import_module(f"kedge.cli.{name}")
-        gc.freeze()
-    finally:
-        if collects:
-            gc.enable()
-    return module
+    """Import a module of `cli/`."""
+    with quick_imports():
+        return importlib.import_module(f"kedge.cli.{name}")
 
 
 def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -11,7 +11,9 @@ import click
 
 from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.quantities import Count, Duration, Port
+from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Value
+from kedge.system.imports import quick_imports
 
 if TYPE_CHECKING:
     from kedge.runtime.restart import Handover
@@ -69,7 +71,8 @@ def _supervise(
 ) -> None:
     """Run a supervisor; one that was executed again and cannot start keeps what runs."""
     end_in_order()
-    from kedge.runtime.restart import hold, take_handover
+    with quick_imports():
+        from kedge.runtime.restart import hold, take_handover
 
     handed = take_handover()
     try:
@@ -89,13 +92,13 @@ def _start(
     run_for: float | None,
     handed: Handover | None,
 ) -> None:
-    import msgspec
+    with quick_imports():
+        import msgspec
 
-    from kedge.config.load import check_server
-    from kedge.core.errors import Refused, Unavailable
-    from kedge.operations.preflight import check_machine, check_open_files
-    from kedge.operations.setup import apply_policies, ensure_ledger
-    from kedge.runtime.supervisor import run_supervisor, try_out
+        from kedge.config.load import check_server
+        from kedge.operations.preflight import check_machine, check_open_files
+        from kedge.operations.setup import apply_policies, ensure_ledger
+        from kedge.runtime.supervisor import run_supervisor, try_out
 
     tokens = context.settings.server.tester_token_file
     changes = {
@@ -192,10 +195,11 @@ def gateway_worker(
     _context: Context, slot: str, fd: int, run_dir: Path, server_json: str, state_dir: Path
 ) -> None:
     """Be one gateway worker, started by the supervisor."""
-    from kedge.config.model import ServerSettings
-    from kedge.core.codec import decode
-    from kedge.runtime.logs import log_to_stderr
-    from kedge.runtime.worker import run_worker
+    with quick_imports():
+        from kedge.config.model import ServerSettings
+        from kedge.core.codec import decode
+        from kedge.runtime.logs import log_to_stderr
+        from kedge.runtime.worker import run_worker
 
     log_to_stderr()
     run_worker(
@@ -204,10 +208,11 @@ def gateway_worker(
 
 
 def _import_control() -> tuple[Any, Any, Any, Any]:
-    from kedge.operations.evidence.read import evidence_of
-    from kedge.operations.outcomes import hand_in_lines
-    from kedge.operations.status.read import status_of
-    from kedge.runtime.control import run_control
+    with quick_imports():
+        from kedge.operations.evidence.read import evidence_of
+        from kedge.operations.outcomes import hand_in_lines
+        from kedge.operations.status.read import status_of
+        from kedge.runtime.control import run_control
 
     return evidence_of, hand_in_lines, run_control, status_of
 
