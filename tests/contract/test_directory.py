@@ -8,12 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kedge.adapters.artifacts import directory
 from kedge.adapters.artifacts.directory import (
     MOST_BYTES,
     MOST_DEPTH,
@@ -344,19 +345,20 @@ def test_a_copy_that_would_take_the_ledgers_reserve_is_refused_before_it_begins(
 
 
 def test_a_file_that_grows_while_it_is_copied_is_refused(
-    store: DirectoryArtifacts, source: Path, tmp_path: Path
+    store: DirectoryArtifacts, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def grow() -> None:
-        while not list((tmp_path / "store").glob(".tmp-*/*/files/model.bin")):
-            time.sleep(0.001)
-        os.truncate(source / "model.bin", (2 << 30) + 1)
+    read = directory._read
 
-    os.truncate(source / "model.bin", 2 << 30)
-    growing = threading.Thread(target=grow, daemon=True)
-    growing.start()
-    with pytest.raises(Refused) as caught:
+    def growing(found: directory._Found) -> Iterator[bytes]:
+        for chunk in read(found):
+            yield chunk
+            os.truncate(source / "model.bin", size + 1)
+
+    size = 3 * directory._CHUNK
+    os.truncate(source / "model.bin", size)
+    monkeypatch.setattr(directory, "_read", growing)
+    with pytest.raises(Refused, match=r"model\.bin grew while it was copied") as caught:
         store.put(source)
-    growing.join(10)
     assert caught.value.code == "source_changed"
     assert list((tmp_path / "store").glob("*")) == []
 
