@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from kedge.cli.text.report import story
+from kedge.cli.text.history import story
 from kedge.cli.text.status import status_text
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import DiagnosisSummary

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, override, verb
+from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import WEIGHT
 from kedge.cli.submit import submit
 from kedge.core.release.commands import Abort, Freeze, Pause, Resume, SetWeight, Thaw
 from kedge.core.release.guards import buckets
+from kedge.operations.receipts import CommandReceipt
 
 why_option = click.option("--reason", default="", help="Why, for the ledger.")
 
@@ -22,6 +23,7 @@ why_option = click.option("--reason", default="", help="Why, for the ledger.")
 @click.argument("weight", type=WEIGHT)
 @override
 @verb
+@prints(CommandReceipt)
 def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
     """Change the candidate's share to WEIGHT per cent."""
     submit(
@@ -36,6 +38,7 @@ def set_weight(context: Context, endpoint: str, weight: float, override: str | N
 @endpoint()
 @why_option
 @verb
+@prints(CommandReceipt)
 def pause(context: Context, endpoint: str, reason: str) -> None:
     """Hold the rollout where it is."""
     submit(context, endpoint, lambda _: Pause(), reason)
@@ -46,6 +49,7 @@ def pause(context: Context, endpoint: str, reason: str) -> None:
 @why_option
 @override
 @verb
+@prints(CommandReceipt)
 def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
     """Let a held rollout go on."""
     submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
@@ -55,6 +59,7 @@ def resume(context: Context, endpoint: str, reason: str, override: str | None) -
 @endpoint()
 @why_option
 @verb
+@prints(CommandReceipt)
 def abort(context: Context, endpoint: str, reason: str) -> None:
     """End a rollout; the candidate stays eligible."""
     submit(context, endpoint, lambda _: Abort(), reason)
@@ -64,6 +69,7 @@ def abort(context: Context, endpoint: str, reason: str) -> None:
 @endpoint()
 @why_option
 @verb
+@prints(CommandReceipt)
 def freeze(context: Context, endpoint: str, reason: str) -> None:
     """Stop automation on ENDPOINT; commands still work."""
     submit(context, endpoint, lambda _: Freeze(), reason)
@@ -73,6 +79,7 @@ def freeze(context: Context, endpoint: str, reason: str) -> None:
 @endpoint()
 @why_option
 @verb
+@prints(CommandReceipt)
 def thaw(context: Context, endpoint: str, reason: str) -> None:
     """Let automation act on ENDPOINT again."""
     submit(context, endpoint, lambda _: Thaw(), reason)

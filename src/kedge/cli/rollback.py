@@ -13,7 +13,7 @@ from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.engine.pins import HostDisk
 from kedge.operations.features.staleness import refuse_stale
-from kedge.operations.rollback import EndedPin, landing_reads, pin_host
+from kedge.operations.rollback import EndedPin, PinnedHost, RollbackReceipt, landing_reads, pin_host
 from kedge.system.terminal import one_line
 from kedge.workspace import Workplace
 
@@ -33,6 +33,7 @@ from kedge.workspace import Workplace
 )
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
+@prints(RollbackReceipt | PinnedHost)
 def rollback(
     context: Context,
     endpoint: str,

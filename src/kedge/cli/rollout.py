@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 
-from kedge.cli.context import Context, override, verb
+from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import complete_version, endpoint
 from kedge.cli.gate import gate_before
 from kedge.cli.quantities import SAMPLE, WEIGHT
@@ -14,6 +14,7 @@ from kedge.cli.submit import submit
 from kedge.core.release.commands import AnyCommand, Canary, Promote, Shadow
 from kedge.core.release.guards import buckets
 from kedge.core.values import Release, State
+from kedge.operations.receipts import CommandReceipt
 from kedge.operations.releases import release_of
 from kedge.workspace import Workplace
 
@@ -37,6 +38,7 @@ weight_option = click.option(
 @sample_option
 @override
 @verb
+@prints(CommandReceipt)
 def shadow(
     context: Context, endpoint: str, version: str, sample: float | None, override: str | None
 ) -> None:
@@ -51,6 +53,7 @@ def shadow(
 @auto_option
 @override
 @verb
+@prints(CommandReceipt)
 def canary(
     context: Context,
     endpoint: str,
@@ -113,6 +116,7 @@ def start_canary(
 @click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
 @override
 @verb
+@prints(CommandReceipt)
 def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import asdict
+
 from kedge.cli.context import Context
-from kedge.cli.text.receipt import finding_text
-from kedge.cli.text.report import receipt_data, receipt_text
+from kedge.cli.text.receipt import finding_text, receipt_text
 from kedge.core.release.commands import AnyCommand, Promote
 from kedge.engine.submission import Gate, Silent
 from kedge.operations.probe import probe
-from kedge.operations.rollback import finding_beside
+from kedge.operations.receipts import describe_receipt
+from kedge.operations.rollback import RollbackReceipt, finding_beside
 from kedge.system.terminal import one_line
 from kedge.workspace import Workplace, actor
 
@@ -42,16 +44,16 @@ def submit(
         receipt = control.submit(endpoint, command, by=actor(), reason=reason)
     except Silent as error:
         receipt, silent = error.receipt, error
-    data, text = receipt_data(receipt), receipt_text(one_line(receipt))
+    done, text = describe_receipt(receipt), receipt_text(one_line(receipt))
     if finding:  # only now: nothing delays the command
-        known = finding_beside(context.state_dir, endpoint, data["left"])
-        data["finding"] = known
+        known = finding_beside(context.state_dir, endpoint, done.left)
+        done = RollbackReceipt(**asdict(done), finding=known)
         text += f"\n{finding_text(one_line(known))}" if known is not None else ""
     if silent is None:
-        context.out(data, text)
+        context.out(done, text)
         return
     if context.as_json:  # one document on stdout: the fault's, and it has all of this
-        silent.details |= data
+        silent.details |= asdict(done)
     else:
-        context.out(data, text)
+        context.out(done, text)
     raise silent

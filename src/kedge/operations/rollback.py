@@ -20,6 +20,7 @@ from kedge.core.values import Refusal, State, Value
 from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.submission import SILENT_S, replicas
+from kedge.operations.receipts import CommandReceipt
 from kedge.system.pause import pause
 from kedge.workspace import Workplace, actor
 
@@ -71,6 +72,13 @@ class FindingBeside(Value, frozen=True, kw_only=True):
     """The release that it is about, as r3."""
     old: str | UnsetType | None = UNSET
     """The release before that; null: there was none."""
+
+
+class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
+    """What a rollback did, and the newest diagnosis of the release that was left."""
+
+    finding: FindingBeside | None
+    """Null: there is none of the last day."""
 
 
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from kedge.cli.text.report import drill_story
+from kedge.cli.text.history import drill_story
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed
 from kedge.core.stored.notes import DrillResult, ReceiptParts
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 PLAIN_WIDTH = 80
 """Columns where the output is no terminal: a file, a pipe, a log."""
@@ -98,3 +99,9 @@ def rate(per_second: float) -> str:
     if per_second >= 0.1:
         return f"{per_second:.1f} requests/s"
     return f"{per_second * 3600:.0f} requests/h"
+
+
+def get_period(since: float, until: float) -> str:
+    """Return a span of Unix time as people write it: 2026-03-01 09:00 to 2026-03-02 09:00 UTC."""
+    begin, end = (datetime.fromtimestamp(at, UTC) for at in (since, until))
+    return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"

@@ -1,8 +1,29 @@
-"""Receipts in words: what a rollback of this host did, and the finding beside a rollback."""
+"""Receipts in words: what a command did, how long each part took, and the finding beside it."""
 
 from __future__ import annotations
 
+from kedge.cli.text.history import story
+from kedge.engine.submission import Receipt
 from kedge.operations.rollback import FindingBeside, PinnedHost
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """Return a receipt for people: milliseconds since the command was submitted."""
+    prepared = receipt.decide_ms + receipt.prepare_ms
+    parts: list[tuple[str, float | None]] = [("decided", receipt.decide_ms)]
+    if receipt.prepare_ms >= 1:
+        parts.append(("prepared", prepared))
+    parts.append(("written", prepared + receipt.write_ms))
+    parts += [(f"ack {n}", ms) for n, ms in sorted(receipt.acks.items(), key=lambda ack: ack[1])]
+    parts.append(("first old answer", receipt.first_old_answer_ms))
+    parts.append(("total", receipt.total_ms))
+    width = max(len(name) for name, _ in parts)
+    lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {'; '.join(map(story, receipt.events))}"]
+    lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in parts if ms is not None]
+    lines += [f"  {name} ended meanwhile: it answers no caller" for name in receipt.ended]
+    if not (receipt.acks or receipt.silent or receipt.ended):
+        lines.append("  no replica is known: it takes effect when one starts")
+    return "\n".join(lines)
 
 
 def pinned_text(pinned: PinnedHost) -> str:
