@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kedge.cli.context import Context, end_in_order, prints, verb
+from kedge.cli.text.backup import backup_text, restored_text
 from kedge.core.stored.head import read_head
 from kedge.operations.backup.make import BackupContents, BackupSummary, make_backup, summary
 from kedge.operations.backup.restore import RestoredBackup, restore_backup
@@ -31,20 +32,7 @@ def backup(context: Context, directory: Path, without_records: bool, skip_damage
         say=lambda text: None if context.as_json else context.say(text),
     )
     data = summary(found, directory.resolve())
-    lines = [
-        (
-            f"backed up into {data.backup}: {data.files:,} files, {data.bytes:,} bytes,"
-            f" {data.artifacts} artifacts"
-        ),
-        f"  ledger    up to entry {data.head or '-'}",
-        *(
-            f"  {name}  epoch {epoch}, {data.production.get(name, 'nothing')} in production"
-            for name, epoch in data.epochs.items()
-        ),
-        *_left_out(data),
-        f"next: copy it to another machine; kedge restore {data.backup} restores it",
-    ]
-    context.out(data, "\n".join(one_line(line) for line in lines))
+    context.out(data, backup_text(one_line(data)))
 
 
 @click.command()
@@ -64,30 +52,4 @@ def restore(context: Context, directory: Path, reason: str, heads: tuple[str, ..
     end_in_order()
     known = [read_head(text) for text in heads]
     done = restore_backup(directory.resolve(), context.config_here, heads=known, reason=reason)
-    lines = [
-        (
-            f"restored into {done.state_dir} from the backup of {done.made_at[:19]}Z by"
-            f" {done.made_by}"
-        ),
-        f"  ledger    from entry {done.head or '-'}; whatever came after it is lost",
-        f"  config    {done.config}"
-        + ("" if done.config_written else " was there and is not changed"),
-        *(
-            f"  {name}  epoch {epoch}, {done.production.get(name, 'nothing')} in production"
-            for name, epoch in done.epochs.items()
-        ),
-        *_left_out(done),
-        "kedge promotes, rolls back, drills and alerts nothing by itself yet",
-        "next: kedge up, then kedge status; where this copy is the real one: "
-        + (", ".join(f"kedge thaw {name}" for name in done.epochs) or "nothing to confirm"),
-    ]
-    context.out(done, "\n".join(one_line(line) for line in lines))
-
-
-def _left_out(data: BackupSummary) -> list[str]:
-    """Return what a backup does not have."""
-    return [
-        f"  {'DAMAGED ' if each.damaged else 'left out'}  {each.what} ({each.why})"
-        + (f": {each.remedy}" if each.remedy else "")
-        for each in data.left_out
-    ]
+    context.out(done, restored_text(one_line(done)))
