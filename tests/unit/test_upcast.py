@@ -109,6 +109,14 @@ def test_a_body_of_a_later_version_is_read_without_what_is_new() -> None:
     assert found == ReceiptNote(of=1, command="promote", total_ms=5.0)
 
 
+def test_a_receipt_of_an_older_version_is_shown_as_it_was_stored() -> None:
+    stored = {"of": 1, "command": "promote", "total_ms": 5.0}
+    found = read_body("receipt", stored)
+    assert isinstance(found, ReceiptNote)
+    assert "ended" not in msgspec.to_builtins(found)
+    assert found.parts.ended == ()
+
+
 def example(kind: type) -> Any:
     """A value of a struct with each required field, the simplest that its type takes."""
     made = {

@@ -55,15 +55,15 @@ class ReceiptNote(NoteBody, frozen=True, kw_only=True):
     total_ms: float
     acks: dict[str, float] = {}
     silent: tuple[str, ...] = ()
-    ended: tuple[str, ...] = ()
+    ended: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Absent in what an older version stored."""
     cold: dict[str, str] = {}
 
     @property
     def parts(self) -> ReceiptParts:
         """How long each part of the command took."""
-        return ReceiptParts(
-            **{name: getattr(self, name) for name in ReceiptParts.__struct_fields__}
-        )
+        found = {name: getattr(self, name) for name in ReceiptParts.__struct_fields__}
+        return ReceiptParts(**found | {"ended": self.ended or ()})
 
 
 class DrillResult(NoteBody, frozen=True, kw_only=True):
