@@ -124,7 +124,7 @@ def materialise(bench: Bench, folder: Path, count: int) -> None:
             began = time.perf_counter()
             told = feeder.backfill("delays", None, 90_000.0)
             took.append(time.perf_counter() - began)
-            assert (told["rows"], told["slices"]) == (count, 1), told
+            assert (told.rows, told.slices) == (count, 1), told
         bench.note(f"materialise_rows_per_s_{name}", count / statistics.median(took), digits=0)
         bench.detail[f"materialise_s_{name}"] = took
 

@@ -440,7 +440,6 @@ PRINTS_ITSELF = {
 UNCLEANED = {
     "cli/demo.py": 1,
     "cli/diagnose.py": 1,
-    "cli/features.py": 2,
     "cli/help.py": 3,
     "cli/log.py": 2,
     "cli/models.py": 1,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from kedge.cli.context import Context, override, verb
+from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.gate import gate_before
 from kedge.cli.quantities import NUMBER
@@ -19,22 +18,34 @@ from kedge.cli.rollout import (
     weight_option,
 )
 from kedge.cli.submit import submit
-from kedge.cli.text.features import applied_text, comparison_text
-from kedge.cli.text.report import fed_text, runs_text, training_set_text
+from kedge.cli.text.features import (
+    applied_text,
+    comparison_text,
+    fed_text,
+    head_text,
+    runs_text,
+    training_set_text,
+    transformations_text,
+    users_text,
+)
 from kedge.core.release.commands import AnyCommand, Follow, Hold, Promote
 from kedge.core.time.instants import read_when
 from kedge.operations.features.apply import (
+    AppliedFeatures,
+    ListedTransformation,
+    SchemaUser,
     apply_file,
+    list_transformations,
     may_roll,
     note_applied,
     on_schema,
     target_of,
     version_of,
 )
-from kedge.operations.features.compare import comparison_of
-from kedge.operations.features.head import head_text, move_head
-from kedge.operations.features.materialise import Feeder, status_of
-from kedge.operations.features.training_set import make
+from kedge.operations.features.compare import TransformationDiff, comparison_of
+from kedge.operations.features.head import HeadMove, move_head
+from kedge.operations.features.materialise import FedRun, Feeder, RunStatus, status_of
+from kedge.operations.features.training_set import WrittenTrainingSet, make
 from kedge.system.terminal import one_line
 from kedge.transforms.store import open_store
 from kedge.workspace import Workplace
@@ -58,14 +69,15 @@ def features() -> None:
     help="A training set with raw columns, of which some rows are tried.",
 )
 @verb
+@prints(AppliedFeatures)
 def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
 ) -> None:
     """Make versions of the transformations in PATH."""
     place = context.place()
     found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
-    for told in found["transformations"]:
-        if told["new"]:
+    for told in found.transformations:
+        if told.new:
             note_applied(place, told)
     context.out(found, applied_text(one_line(found)))
 
@@ -73,57 +85,34 @@ def features_apply(
 @features.command("list")
 @click.argument("schema", required=False)
 @verb
+@prints(list[ListedTransformation])
 def features_list(context: Context, schema: str | None) -> None:
     """List schemas, transformations, and endpoints on them."""
-    place = context.place()
-    if schema is not None:
-        place.features.schema(schema)  # one that is not declared is refused
-    heads = place.features.heads()
-    rows: list[dict[str, Any]] = []
-    for known in place.features.schemas():
-        if schema in (None, known.name):
-            users = on_schema(place, known.name)
-            rows += [
-                {
-                    "version": one.label,
-                    "digest": one.digest,
-                    "head": heads.get(one.schema) == one.number,
-                    "production_of": [u["endpoint"] for u in users if u["production"] == one.label],
-                }
-                for one in place.features.versions(known.name)
-            ]
-    text = "\n".join(
-        f"{r['version']:<16} {'head' if r['head'] else '':<5} {r['digest'][:19]}…  "
-        f"{', '.join(r['production_of'])}"
-        for r in one_line(rows)
-    )
-    context.out(rows, text or "no schema is declared: kedge features apply FILE")
+    found = list_transformations(context.place(), schema)
+    context.out(found, transformations_text(one_line(found)))
 
 
 @features.command("diff")
 @click.argument("old")
 @click.argument("new")
 @verb
+@prints(TransformationDiff)
 def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations on golden and logged rows."""
     place = context.place()
-    told = comparison_of(place, version_of(place, old), version_of(place, new)).told()
-    context.out({"old": old, "new": new, **told}, f"{new}: {comparison_text(one_line(told), old)}")
+    found = comparison_of(place, version_of(place, old), version_of(place, new)).between(old, new)
+    context.out(found, f"{new}: {comparison_text(one_line(found), old)}")
 
 
 @features.command("impact")
 @click.argument("version")
 @verb
+@prints(list[SchemaUser])
 def features_impact(context: Context, version: str) -> None:
     """Name every endpoint that VERSION could reach."""
     place = context.place()
     found = on_schema(place, version_of(place, version).schema)
-    text = "\n".join(
-        f"{item['endpoint']:<20} on {item['production'] or '-':<14} {item['stage']:<8} "
-        + ("follows" if item["follows"] else "holds: moves by its own command only")
-        for item in one_line(found)
-    )
-    context.out(found, text or "no endpoint is on this schema")
+    context.out(found, users_text(one_line(found)))
 
 
 _generation = click.option(
@@ -209,6 +198,7 @@ def features_roll(
 @click.option("--dry-run", "dry", is_flag=True, help="Only say who would move.")
 @override
 @verb
+@prints(HeadMove)
 def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
     """Make VERSION the head of its schema; followers move."""
     say = context.say if not context.as_json else lambda text: None
@@ -245,6 +235,7 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
     "--at", help="Up to when: a date, a time, or a duration back such as 2h; default: now."
 )
 @verb
+@prints(list[FedRun])
 def features_materialise(context: Context, view: str, at: str | None) -> None:
     """Compute the values of VIEW that are due."""
     found = feeder(context).materialise(view, _when(context, at))
@@ -264,6 +255,7 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
     "--at", help="Up to when: a date, a time, or a duration back such as 2h; default: now."
 )
 @verb
+@prints(FedRun)
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
     """Compute the newest version of VIEW anew, in a new run."""
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
@@ -273,6 +265,7 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @features.command("status")
 @click.argument("view", required=False)
 @verb
+@prints(list[RunStatus])
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
     found = status_of(context.place(), open_store(context.online), view)
@@ -327,6 +320,7 @@ def feeder(context: Context) -> Feeder:
     help="Which values, such as delays/1#2@1; default: production's, else the newest.",
 )
 @verb
+@prints(WrittenTrainingSet)
 def features_training_set(
     context: Context,
     endpoint: str,

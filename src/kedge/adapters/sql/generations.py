@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, Integer, cast, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -11,13 +10,11 @@ from sqlalchemy.dialects.sqlite import insert
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core.errors import Refused
-from kedge.core.features.generations import Run, generation_of
+from kedge.core.features.generations import Run, Standing, generation_of
 
 _table = tables.generation
 _RUN = _table.c.generation.op("NOT GLOB")("*[^0-9]*")
 """A run of a view is a number; what a release reads is the runs' labels."""
-
-Standing = Literal["building", "ready", "dropped"]
 
 
 class SqlGenerations:

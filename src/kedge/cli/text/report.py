@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from kedge.cli.text.layout import get_period
-from kedge.core.time.instants import iso
 from kedge.core.values import Proof
 
 MARKS = {
@@ -14,76 +13,6 @@ MARKS = {
     "unknown": "not known to be independent: requests are never merged",
 }
 """Batch marks, for people."""
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-# ---------------------------------------------------------------- features
-
-
-def fed_text(found: list[dict[str, Any]]) -> str:
-    """What materialising did, for people."""
-    return "\n".join(
-        f"{one['run']}: {one['slices']:,} slices ({one['computed']:,} computed, the rest out of the"
-        f" log), {one['rows']:,} rows written so far, {one['standing']}"
-        + (f"; {one['empty']:,} more slices have no rows" if one["empty"] else "")
-        + (f"; known up to {iso(one['watermark'])}" if one["watermark"] is not None else "")
-        + (
-            f"; {one['ahead_s']:.0f} s ahead of what was asked for: is a clock wrong?"
-            if one["ahead_s"]
-            else ""
-        )
-        + "".join(
-            f"; {count:,} values of {name} out of range"
-            for name, count in one["violations"].items()
-        )
-        for one in found
-    )
-
-
-def runs_text(found: list[dict[str, Any]]) -> str:
-    """How far the runs of what is computed ahead are, for people."""
-    lines = []
-    for one in found:
-        if one["lag_s"] is None:
-            far = "nothing in the store"
-        else:
-            behind = (
-                f"{_span(abs(one['lag_s']))}"
-                f" {'ahead: is a clock wrong?' if one['ahead'] else 'behind'}"
-            )
-            far = (
-                f"known up to {iso(one['watermark'])}, {behind}{', STALE' if one['stale'] else ''}"
-            )
-        readers = ", ".join(one["read_by"]) or "no release"
-        lines.append(
-            f"{one['run']:<24} {one['standing']:<9} {one['keys']:>9,} keys  {far}; read by"
-            f" {readers}"
-        )
-    return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
-
-
-def training_set_text(found: dict[str, Any]) -> str:
-    """What a training set was made of."""
-    lines = [
-        f"{found['out']}: {found['rows']:,} rows of {found['schema']}#{found['transformation']}"
-    ]
-    lines += [
-        f"  {label}: missing in {count:,} rows ({count / found['rows']:.1%})"
-        for label, count in found["missing"].items()
-    ]
-    lines += [f"  {name}: {count:,} values" for name, count in found["violations"].items()]
-    if found["by_row"]:
-        lines.append(
-            "  each row was transformed by itself: its features depend on the rows beside it"
-        )
-    if found["left_out"]:
-        lines.append(f"  left out of the spine, named as a feature: {', '.join(found['left_out'])}")
-    return "\n".join([*lines, f"  data {found['data']}"])
 
 
 # ---------------------------------------------------------------- diagnosis

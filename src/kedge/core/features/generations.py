@@ -61,6 +61,8 @@ class Mark(Value, frozen=True):
 URL_VARIABLE = "KEDGE_ONLINE_URL"
 """Where the URL of an online store may stand: it may hold a password, and kedge.toml is in a
 repository."""
+Standing = Literal["building", "ready", "dropped"]
+"""How a run stands: nothing reads one that is `building`; the values of one that is `dropped` are gone."""
 Rule = Literal["default", "refuse", "production"]
 
 

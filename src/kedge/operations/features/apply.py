@@ -17,10 +17,26 @@ from kedge.adapters.process import FeaturesProcess
 from kedge.columns import columns_of
 from kedge.core import codec
 from kedge.core.errors import ModelFailure, Refused
-from kedge.core.features.schema import EQUAL, Schema, Spec, TransformVersion
+from kedge.core.features.schema import (
+    EQUAL,
+    Difference,
+    Outcome,
+    Schema,
+    Spec,
+    TransformVersion,
+)
 from kedge.core.golden import blank_rows
 from kedge.core.stored.notes import FeaturesApplied, build_note
-from kedge.core.values import Field, Release, Signature, State
+from kedge.core.values import (
+    Field,
+    Origin,
+    Release,
+    RowsMark,
+    Signature,
+    Stage,
+    State,
+    Value,
+)
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.features.golden import GoldenRows, given_rows, golden_rows, kept_proof, tried
@@ -33,12 +49,72 @@ FREE = frozenset({"numpy", "kedge"})
 """What every transformation may import beyond the standard library and its own files."""
 
 
+# ---------------------------------------------------------------- results
+
+
+class SchemaUser(Value, frozen=True):
+    """An endpoint that is on a feature schema, or declared to be."""
+
+    endpoint: str
+    production: str | None
+    """The transformation version that its production uses; null: none of this schema yet."""
+    follows: bool
+    """Whether it moves with the head of the schema."""
+    stage: Stage
+
+
+class AppliedTransformation(Value, frozen=True, kw_only=True):
+    """A transformation version that a features file makes, and how it differs from the one before."""
+
+    version: str
+    new: bool
+    """False: the same content is this version already."""
+    digest: str
+    """Of its bundle."""
+    raw: tuple[str, ...]
+    """Columns that it takes out of a request."""
+    reads: tuple[str, ...]
+    """Schemas whose values it reads by key."""
+    materialised: bool
+    """Whether its values are computed ahead of requests."""
+    against: str | None = None
+    """The version that it is compared with; null: it was not compared."""
+    outcome: Outcome | None = None
+    columns: tuple[Difference, ...] = ()
+    rows: RowsMark | None = None
+    """Whether an answer depends on the rows asked with it; null where values are computed ahead."""
+    compared_on: dict[Origin, int] = {}
+    """Rows that it was compared on, by where they come from."""
+    made: tuple[str, ...] = ()
+    """Columns read by key, which the comparison filled with made numbers."""
+    endpoints: tuple[SchemaUser, ...]
+
+
+class AppliedFeatures(Value, frozen=True):
+    """The transformations of a features file that was applied."""
+
+    transformations: tuple[AppliedTransformation, ...]
+    """Those whose values are computed ahead come first."""
+
+
+class ListedTransformation(Value, frozen=True):
+    """A transformation version as lists show it."""
+
+    version: str
+    digest: str
+    """Of its bundle."""
+    head: bool
+    """Whether it is the head of its schema."""
+    production_of: tuple[str, ...]
+    """Endpoints whose production uses it."""
+
+
 # ---------------------------------------------------------------- applying
 
 
 def apply_file(
     place: Workplace, path: Path, *, golden: Path | None, root: Path, training: Path | None = None
-) -> dict[str, Any]:
+) -> AppliedFeatures:
     """Make versions of every transformation in a file; the same content is the same version.
 
     Args:
@@ -62,12 +138,12 @@ def apply_file(
     given = given_rows(golden)
     # What is materialised comes first: what reads it names it.
     order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
-    return {
-        "transformations": [
+    return AppliedFeatures(
+        tuple(
             _apply_one(place, path.parent, root, entry, declared, given, training)
             for entry, declared in order
-        ]
-    }
+        )
+    )
 
 
 def _apply_one(
@@ -78,7 +154,7 @@ def _apply_one(
     declared: Declared,
     given: dict[str, list[Any]] | None,
     training: Path | None,
-) -> dict[str, Any]:
+) -> AppliedTransformation:
     """Make a version of one function: its bundle is its own file's and what that imports."""
     schema = declared.schema
     module, _, name = entry.partition(":")
@@ -106,27 +182,27 @@ def _apply_one(
         try_view(place, root, TransformVersion(schema.name, len(before) + 1, digest))
     version, new = place.features.add(schema, digest)
     head = next((one for one in reversed(before) if one.number < version.number), None)
-    told: dict[str, Any] = {
-        "version": version.label,
-        "new": new,
-        "digest": digest,
-        "raw": [f.name for f in spec.raw],
-        "reads": [one.name for one in spec.read],
-        "materialised": declared.view is not None,
-        "against": None,
-        "outcome": None,
-        "columns": [],
-        "rows": None,
-        "compared_on": {},
-        "made": [],
-        "endpoints": on_schema(place, schema.name),
-    }
-    if declared.view is None:
-        told["rows"] = place.artifacts.proof(digest).rows
-    if (new or retried) and head is not None and declared.view is None:
-        found = comparison_of(place, head, version)
-        told |= {"against": head.label, **found.told()}
-    return told
+    applied = AppliedTransformation(
+        version=version.label,
+        new=new,
+        digest=digest,
+        raw=tuple(f.name for f in spec.raw),
+        reads=tuple(one.name for one in spec.read),
+        materialised=declared.view is not None,
+        rows=place.artifacts.proof(digest).rows if declared.view is None else None,
+        endpoints=on_schema(place, schema.name),
+    )
+    if not (new or retried) or head is None or declared.view is not None:
+        return applied
+    found = comparison_of(place, head, version)
+    return msgspec.structs.replace(
+        applied,
+        against=head.label,
+        outcome=found.outcome,
+        columns=found.columns,
+        compared_on=found.on,
+        made=found.made,
+    )
 
 
 def _prove(
@@ -327,22 +403,39 @@ def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
 # ---------------------------------------------------------------- who is on what
 
 
-def on_schema(place: Workplace, schema: str) -> list[dict[str, Any]]:
-    """Every endpoint whose production is on a schema, or that is declared to be."""
+def list_transformations(place: Workplace, schema: str | None) -> list[ListedTransformation]:
+    """Return the transformation versions of a schema, or of all of them.
+
+    Raises:
+        Refused: `unknown_schema`.
+    """
+    known = place.features.schemas() if schema is None else (place.features.schema(schema),)
+    heads = place.features.heads()
+    found = []
+    for one in known:
+        users = on_schema(place, one.name)
+        found += [
+            ListedTransformation(
+                version.label,
+                version.digest,
+                heads.get(version.schema) == version.number,
+                tuple(user.endpoint for user in users if user.production == version.label),
+            )
+            for version in place.features.versions(one.name)
+        ]
+    return found
+
+
+def on_schema(place: Workplace, schema: str) -> tuple[SchemaUser, ...]:
+    """Return every endpoint whose production is on a schema, or that is declared to be."""
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
         if schema in (live.schema if live else None, state.policy.features.schema):
             number = live.transformation if live else None
-            found.append(
-                {
-                    "endpoint": state.endpoint,
-                    "production": f"{schema}#{number}" if number is not None else None,
-                    "follows": state.follow,
-                    "stage": state.stage.value,
-                }
-            )
-    return found
+            label = f"{schema}#{number}" if number is not None else None
+            found.append(SchemaUser(state.endpoint, label, state.follow, state.stage))
+    return tuple(found)
 
 
 def version_of(place: Workplace, text: str) -> TransformVersion:
@@ -452,14 +545,12 @@ def may_roll(
     )
 
 
-def note_applied(place: Workplace, told: dict[str, Any]) -> None:
+def note_applied(place: Workplace, told: AppliedTransformation) -> None:
     """Leave a note on every endpoint that could move."""
-    for item in told["endpoints"]:
-        body = FeaturesApplied(
-            version=told["version"], outcome=told["outcome"], digest=told["digest"]
-        )
+    for user in told.endpoints:
+        body = FeaturesApplied(version=told.version, outcome=told.outcome, digest=told.digest)
         place.ledger.note(
-            item["endpoint"],
+            user.endpoint,
             build_note(body),
             by=actor(),
             reason="",

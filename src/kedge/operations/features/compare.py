@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import msgspec
-
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.schema import (
     Difference,
@@ -16,10 +14,24 @@ from kedge.core.features.schema import (
     worst,
 )
 from kedge.core.golden import count, distinct, is_real, joined, made_rows, unlike, whole
-from kedge.core.values import Origin, Signature
+from kedge.core.values import Origin, Signature, Value
 from kedge.operations.features.golden import GoldenRows, answers, by_key, real_rows
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace
+
+
+class TransformationDiff(Value, frozen=True):
+    """How a transformation answers the same rows as another."""
+
+    old: str
+    new: str
+    outcome: Outcome
+    """The worst of the columns."""
+    columns: tuple[Difference, ...]
+    compared_on: dict[Origin, int]
+    """Rows that they were compared on, by where they come from."""
+    made: tuple[str, ...]
+    """Columns read by key, which were filled with made numbers."""
 
 
 class Comparison(NamedTuple):
@@ -29,19 +41,14 @@ class Comparison(NamedTuple):
     columns: tuple[Difference, ...]
     on: dict[Origin, int]
     """Rows that it was made on, by where they come from."""
-    made: list[str]
+    made: tuple[str, ...]
     """Columns that were filled with made numbers: what is read by key."""
     why: str
     """Why it is untested; empty when it is not."""
 
-    def told(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "outcome": self.outcome,
-            "columns": [msgspec.to_builtins(one) for one in self.columns],
-            "compared_on": self.on,
-            "made": self.made,
-        }
+    def between(self, old: str, new: str) -> TransformationDiff:
+        """Return it with the names that the two versions were called by."""
+        return TransformationDiff(old, new, self.outcome, self.columns, self.on, self.made)
 
 
 def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion) -> Comparison:

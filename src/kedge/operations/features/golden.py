@@ -13,7 +13,7 @@ from kedge.columns import Offered, columns_of, compare
 from kedge.core import codec
 from kedge.core.errors import BadRequest, CorruptArtifact, KedgeError, Refused
 from kedge.core.features.schema import Spec
-from kedge.core.golden import Lists, count, made_rows, seen, taken, whole
+from kedge.core.golden import Known, Lists, count, made_rows, seen, taken, whole
 from kedge.core.values import Field, Origin, Proof, Signature
 from kedge.engine.registration import GOLDEN_BYTES, Golden, promised
 from kedge.system.files import read_bounded
@@ -84,9 +84,9 @@ def real_rows(place: Workplace, schema: str, signature: Signature) -> list[Golde
     return [one for one in found if count(one.rows)]
 
 
-def by_key(signature: Signature) -> list[str]:
+def by_key(signature: Signature) -> tuple[str, ...]:
     """Return the columns that are read by key."""
-    return [field.name for field in signature.inputs if "." in field.name]
+    return tuple(field.name for field in signature.inputs if "." in field.name)
 
 
 def _logged(place: Workplace, schema: str, signature: Signature) -> dict[str, list[Any]]:
@@ -94,10 +94,12 @@ def _logged(place: Workplace, schema: str, signature: Signature) -> dict[str, li
     names = [field.name for field in signature.inputs if "." not in field.name]
     now = place.clock.unix()
     for endpoint in _on(place, schema):
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, object]] = []
         try:
             for row in place.records.rows(endpoint, now - DAY_S, now + 1, newest=True):
-                inputs = msgspec.msgpack.decode(row.inputs) if row.inputs else {}
+                inputs = (
+                    msgspec.msgpack.decode(row.inputs, type=dict[str, object]) if row.inputs else {}
+                )
                 if all(name in inputs for name in names):
                     rows.append(inputs)
                 if len(rows) >= LOGGED:
@@ -211,7 +213,7 @@ def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proo
     )
 
 
-def _promised_by_key(spec: Spec) -> dict[str, Any]:
+def _promised_by_key(spec: Spec) -> dict[str, Known]:
     return {
         f"{schema.name}.{name}": known
         for schema in spec.read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,13 +11,65 @@ from kedge.core.features.schema import EQUAL, Outcome, TransformVersion
 from kedge.core.release.commands import Promote
 from kedge.core.release.machine import decide
 from kedge.core.release.ways_back import condemned_as
-from kedge.core.values import Refusal, Release, State
+from kedge.core.values import Refusal, Release, State, Value
 from kedge.engine.submission import Gate, Receipt, Say
 from kedge.operations.features.apply import version_of
 from kedge.operations.features.compare import comparison_of
 from kedge.operations.probe import probe
 from kedge.operations.releases import release_of
 from kedge.workspace import Workplace, actor
+
+
+class Follower(Value, frozen=True, rename={"today": "from"}):
+    """A follower of a schema, as its head moves."""
+
+    endpoint: str
+    today: str | None
+    """The transformation version that its production uses."""
+    moves: bool
+    """False: it is on the head already."""
+    outcome: Outcome
+    """How the head answers, against what the follower is on."""
+    obstacle: str | None
+    """Why it cannot move; null: it can."""
+
+
+class FollowerReceipt(Value, frozen=True, kw_only=True):
+    """What the move of one follower did, and how long each part took in milliseconds."""
+
+    endpoint: str
+    epoch: int
+    release: str
+    """What is in production now."""
+    decide_ms: float
+    prepare_ms: float
+    write_ms: float
+    last_ack_ms: float | None
+    first_old_answer_ms: float | None
+    total_ms: float
+    acks: dict[str, float]
+    """When each replica acknowledged, by its name."""
+    silent: tuple[str, ...]
+    """Replicas that did not acknowledge in time."""
+    ended: tuple[str, ...]
+    """Replicas whose processes ended before they acknowledged."""
+    cold: dict[str, str]
+    """Replicas that do not hold a way back in memory, and why."""
+
+
+class HeadMove(Value, frozen=True, kw_only=True):
+    """A head of a feature schema, and who moves with it."""
+
+    head: str
+    was: int | None
+    """The number of the head before it; null: there was none."""
+    moved: bool
+    """False: this was a dry run."""
+    followers: tuple[Follower, ...]
+    holding: tuple[str, ...]
+    """Endpoints on the schema that stay where they are."""
+    receipts: tuple[FollowerReceipt, ...] = ()
+    """Of the endpoints that moved."""
 
 
 class Move(NamedTuple):
@@ -96,7 +148,7 @@ def _command(release: Release, override: str | None) -> Promote:
 
 def move_head(
     place: Workplace, text: str, *, override: str | None, dry: bool, say: Say, gate: Gate
-) -> dict[str, Any]:
+) -> HeadMove:
     """Make a transformation version the head of its schema, and move its followers.
 
     Returns:
@@ -111,23 +163,22 @@ def move_head(
     head = version_of(place, text)
     moves = moves_of(place, head, override)
     obstacles = [move.obstacle for move in moves if move.obstacle is not None]
-    told: dict[str, Any] = {
-        "head": head.label,
-        "was": place.features.heads().get(head.schema),
-        "moved": False,
-        "followers": [
-            {
-                "endpoint": move.state.endpoint,
-                "from": move.today.label if move.today else None,
-                "moves": move.release is not None,
-                "outcome": move.outcome,
-                "obstacle": move.obstacle,
-            }
+    told = HeadMove(
+        head=head.label,
+        was=place.features.heads().get(head.schema),
+        moved=False,
+        followers=tuple(
+            Follower(
+                move.state.endpoint,
+                move.today.label if move.today else None,
+                move.release is not None,
+                move.outcome,
+                move.obstacle,
+            )
             for move in moves
-        ],
-        "holding": _holding(place, head.schema),
-        "receipts": [],
-    }
+        ),
+        holding=_holding(place, head.schema),
+    )
     if dry:
         return told
     if obstacles:
@@ -138,7 +189,7 @@ def move_head(
                 "no endpoint has moved; kedge features head --dry-run shows each; --override REASON"
                 " for changed or untested answers"
             ),
-            details={"followers": told["followers"]},
+            details={"followers": told.followers},
         )
     commands = {
         move.state.endpoint: _command(move.release, override)
@@ -152,48 +203,34 @@ def move_head(
         head=(head.schema, head.number),
         override=override,
     )
-    return {**told, "moved": True, "receipts": [_receipt(one) for one in receipts]}
+    return msgspec.structs.replace(
+        told, moved=True, receipts=tuple(_receipt(one) for one in receipts)
+    )
 
 
-def _holding(place: Workplace, schema: str) -> list[str]:
-    """Endpoints on the schema that stay where they are."""
+def _holding(place: Workplace, schema: str) -> tuple[str, ...]:
+    """Return the endpoints on the schema that stay where they are."""
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
         if live is not None and live.schema == schema and not state.follow:
             found.append(state.endpoint)
-    return found
+    return tuple(found)
 
 
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "endpoint": receipt.endpoint,
-        "epoch": receipt.epoch,
-        "release": f"r{receipt.state.production}",
-        **msgspec.structs.asdict(receipt.parts()),
-    }
-
-
-def head_text(told: dict[str, Any]) -> str:
-    """Who moves and who holds, for people."""
-    lines = [
-        f"{told['head']} {'is' if told['moved'] else 'would be'} the head"
-        + (f" (it was #{told['was']})" if told["was"] else "")
-    ]
-    for one in told["followers"]:
-        if not one["moves"]:
-            lines.append(f"  {one['endpoint']:<20} follows, and is there already")
-            continue
-        verb = "moved" if told["moved"] else "would move"
-        lines.append(
-            f"  {one['endpoint']:<20} {verb} from {one['from'] or 'none'}: {one['outcome']}"
-            + (f"; REFUSED: {one['obstacle']}" if one["obstacle"] else "")
-        )
-    lines += [f"  {name:<20} holds" for name in told["holding"]]
-    lines += [
-        f"  {one['endpoint']}: epoch {one['epoch']}, production {one['release']}, "
-        f"last ack after {one['last_ack_ms']:.1f} ms"
-        for one in told["receipts"]
-        if one["last_ack_ms"] is not None
-    ]
-    return "\n".join(lines)
+def _receipt(receipt: Receipt) -> FollowerReceipt:
+    return FollowerReceipt(
+        endpoint=receipt.endpoint,
+        epoch=receipt.epoch,
+        release=f"r{receipt.state.production}",
+        decide_ms=receipt.decide_ms,
+        prepare_ms=receipt.prepare_ms,
+        write_ms=receipt.write_ms,
+        last_ack_ms=receipt.last_ack_ms,
+        first_old_answer_ms=receipt.first_old_answer_ms,
+        total_ms=receipt.total_ms,
+        acks=receipt.acks,
+        silent=receipt.silent,
+        ended=receipt.ended,
+        cold=receipt.cold,
+    )

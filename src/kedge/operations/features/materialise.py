@@ -8,7 +8,7 @@ not computed again, and writing a slice again changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import chain
@@ -26,6 +26,7 @@ from kedge.core.features.generations import (
     META,
     Mark,
     Run,
+    Standing,
     due,
     last_end,
     pack_mark,
@@ -38,6 +39,7 @@ from kedge.core.keys import spell
 from kedge.core.release.needs import needs
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import iso
+from kedge.core.values import State, Value
 from kedge.operations.features.staleness import mark_in, patience_of, view_of
 from kedge.operations.progress import Progress
 from kedge.system.locks import lock_file
@@ -50,6 +52,49 @@ if TYPE_CHECKING:
 
     from kedge.ports import OnlineStore
     from kedge.typing import Columns
+
+
+class FedRun(Value, frozen=True, kw_only=True):
+    """A run of a view after its due slices were computed and written."""
+
+    run: str
+    slices: int
+    """Slices with rows that are in now and were not before."""
+    empty: int
+    """Slices that are over and have no rows."""
+    computed: int
+    """Of `slices`, those that were not in the offline log."""
+    rows: int
+    """Rows written since the run began."""
+    watermark: float | None
+    """The end of the newest slice that is in, Unix time; null: no slice is over."""
+    standing: Standing
+    violations: dict[str, int]
+    """Values out of the range that the schema declares, by field."""
+    ahead_s: float
+    """How far the run is beyond what was asked for; a clock may be wrong where it is not 0."""
+
+
+class RunStatus(Value, frozen=True, kw_only=True):
+    """How far a run is, and who reads it."""
+
+    run: str
+    standing: Standing
+    watermark: float | None
+    """The end of the newest slice that is in, Unix time; null: nothing is in the store."""
+    lag_s: float | None
+    """How far it is behind now; below 0: ahead. Null: nothing is in the store."""
+    stale: bool
+    """Whether it is further behind than its values may be old."""
+    ahead: bool
+    keys: int
+    """Keys that have a value."""
+    every: str
+    """The length of a slice."""
+    ttl: str | None
+    """How old a value may be when it is read."""
+    read_by: tuple[str, ...]
+    """Endpoints and releases that are live or a way back: `flights r3`."""
 
 
 class Materialised(NamedTuple):
@@ -75,7 +120,7 @@ class Feeder:
         self._say = say
         self.log = OfflineLog(place.state_dir / OFFLINE_DIR)
 
-    def materialise(self, name: str, at: float | None) -> list[dict[str, Any]]:
+    def materialise(self, name: str, at: float | None) -> list[FedRun]:
         """Bring every run of a view up to date, beginning one where the newest version has none.
 
         Args:
@@ -92,7 +137,7 @@ class Feeder:
             known = versions_of(self._place, name)
             runs = self._place.generations.runs()
             newest = {version.schema: version for version in known}
-            told: list[dict[str, Any]] = []
+            told: list[FedRun] = []
             faults: list[Refused] = []
             for version in known:
                 mine = [
@@ -118,7 +163,7 @@ class Feeder:
             self._drop()
         return told
 
-    def backfill(self, name: str, since: float | None, at: float | None) -> dict[str, Any]:
+    def backfill(self, name: str, since: float | None, at: float | None) -> FedRun:
         """Compute a version's values anew, from the source as it is now, into a run of its own.
 
         A run that was begun and is not finished is gone on with.
@@ -165,7 +210,7 @@ class Feeder:
 
     def _feed(
         self, run: Run, made: Materialised, until: float, since: float | None = None
-    ) -> dict[str, Any]:
+    ) -> FedRun:
         """Every slice of a run that is over and not in yet."""
         view, fresh = made.view, mark_in(self._store, run)
         every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
@@ -218,17 +263,17 @@ class Feeder:
         if standing == "building" and (over or fresh is not None):
             self._place.generations.stand(run, "ready")
             standing = "ready"
-        return {
-            "run": run.label,
-            "slices": fed,
-            "empty": over - fed,
-            "computed": anew,
-            "rows": rows,
-            "watermark": after if over or fresh else None,
-            "standing": standing,
-            "violations": dict(violations),
-            "ahead_s": max(after - until, 0.0),
-        }
+        return FedRun(
+            run=run.label,
+            slices=fed,
+            empty=over - fed,
+            computed=anew,
+            rows=rows,
+            watermark=after if over or fresh else None,
+            standing=standing,
+            violations=dict(violations),
+            ahead_s=max(after - until, 0.0),
+        )
 
     def _due(
         self, source: Path, view: View, known: AbstractSet[float], after: float, until: float
@@ -529,8 +574,8 @@ def held(place: Workplace) -> set[Run]:
     }
 
 
-def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[dict[str, Any]]:
-    """Every run that was not dropped: how far it is, how far behind, and who reads it.
+def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[RunStatus]:
+    """Return every run that was not dropped: how far it is, how far behind, and who reads it.
 
     Raises:
         Refused: `unknown_view`.
@@ -546,23 +591,26 @@ def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[di
         mark = mark_in(store, run)
         lag = now - mark.watermark if mark is not None else None
         found.append(
-            {
-                "run": run.label,
-                "standing": standing,
-                "watermark": mark and mark.watermark,
-                "lag_s": lag,
-                "stale": lag is None or lag > patience_of(view),
-                "ahead": lag is not None and lag < 0,
-                "keys": max(store.count(run.namespace) - 1, 0),
-                "every": view.every,
-                "ttl": view.ttl,
-                "read_by": sorted(
-                    f"{state.endpoint} {release.label}"
-                    for state in states
-                    for number, release in state.releases.items()
-                    if run in runs_of(release.generation)
-                    and number in (state.production, state.candidate, state.back)
-                ),
-            }
+            RunStatus(
+                run=run.label,
+                standing=standing,
+                watermark=mark.watermark if mark is not None else None,
+                lag_s=lag,
+                stale=lag is None or lag > patience_of(view),
+                ahead=lag is not None and lag < 0,
+                keys=max(store.count(run.namespace) - 1, 0),
+                every=view.every,
+                ttl=view.ttl,
+                read_by=tuple(sorted(_readers(states, run))),
+            )
         )
     return found
+
+
+def _readers(states: Iterable[State], run: Run) -> Iterator[str]:
+    """Name each release that reads a run and is live or a way back."""
+    for state in states:
+        for number, release in state.releases.items():
+            known = number in (state.production, state.candidate, state.back)
+            if known and run in runs_of(release.generation):
+                yield f"{state.endpoint} {release.label}"

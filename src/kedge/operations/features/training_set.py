@@ -70,6 +70,21 @@ SQL = {
 LISTS = frozenset(f"{kind}[]" for kind in SQL.values() if kind != "VARCHAR")
 
 
+class WrittenTrainingSet(TrainingSet, frozen=True, kw_only=True):
+    """A training set that was written: what the file says of itself, and what making it found."""
+
+    out: str
+    """The file."""
+    by_row: bool
+    """Whether each row was transformed by itself, since answers depend on the rows beside them."""
+    missing: dict[str, int]
+    """Rows without a value, by run."""
+    violations: dict[str, int]
+    """Values that break the schema, by field and rule."""
+    left_out: tuple[str, ...]
+    """Columns of the spine that are named as a feature."""
+
+
 class Read(NamedTuple):
     """A materialised schema that a transformation reads, and where its values are."""
 
@@ -98,7 +113,7 @@ def make(
     generation: str | None = None,
     form: str | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+) -> WrittenTrainingSet:
     """Write a training set; see the module.
 
     Args:
@@ -146,14 +161,14 @@ def make(
         kept = _kept(list(features.fields), list(names))
         told = _described(code, reads, asked, place.clock.now())
         told = _write(db, out, told, _picked(features, names, kept))
-    return {
-        **msgspec.to_builtins(told),
-        "out": str(out),
-        "by_row": not together,
-        "missing": made.missing,
-        "violations": made.violations,
-        "left_out": [name for name in names if name not in kept],
-    }
+    return WrittenTrainingSet(
+        **msgspec.structs.asdict(told),
+        out=str(out),
+        by_row=not together,
+        missing=made.missing,
+        violations=made.violations,
+        left_out=tuple(name for name in names if name not in kept),
+    )
 
 
 def _described(
