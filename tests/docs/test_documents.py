@@ -42,9 +42,7 @@ UNDECLARED = {
     "features hold",
     "features roll",
     "features shadow",
-    "register",
     "speed",
-    "versions",
 }
 """Commands whose documents are not typed yet."""
 

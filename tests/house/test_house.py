@@ -442,7 +442,6 @@ UNCLEANED = {
     "cli/diagnose.py": 1,
     "cli/help.py": 3,
     "cli/log.py": 2,
-    "cli/models.py": 1,
     "cli/outcomes.py": 1,
     "cli/rollback.py": 1,
     "cli/serve.py": 1,

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from kedge.cli.context import Context, end_in_order, verb
+from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.endpoint import endpoint
-from kedge.cli.text.report import MARKS, placing
+from kedge.cli.text.models import registered_text, versions_text
 from kedge.core.formats import fetching
-from kedge.core.values import ModelVersion, Proof
-from kedge.engine.libraries import find_differences
 from kedge.engine.registration import find_source
-from kedge.inspection.independence import mark_of
-from kedge.operations.example import example_call
 from kedge.operations.features.training_set import read_training_set
 from kedge.operations.registration import (
-    label_reading,
-    label_reading_text,
+    ListedVersion,
+    RegisteredVersion,
+    describe_version,
     learned_contract,
+    list_versions,
     register_version,
-    unsaid_lines,
 )
 from kedge.system.terminal import one_line
-from kedge.workspace import Workplace
 
 
 @click.command()
@@ -64,6 +59,7 @@ from kedge.workspace import Workplace
 )
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
+@prints(RegisteredVersion)
 def register(
     context: Context,
     endpoint: str,
@@ -100,124 +96,18 @@ def register(
         learns=learn_bounds,
     )
     contract = learned_contract(place, endpoint, version, source) if learn_bounds else []
-    proof = place.artifacts.proof(version.digest)
-    data = _registered(context, place, endpoint, version, proof)
-    data |= {"new": new, "contract": contract}
-    context.out(data, _registered_text(one_line(data), one_line(proof)))
-
-
-def _registered(
-    context: Context, place: Workplace, endpoint: str, version: ModelVersion, proof: Proof
-) -> dict[str, Any]:
-    """Return what is known of a version that was registered, for --json."""
-    # With a transformation callers send other columns than the model takes.
-    example = (
-        ""
-        if version.schema
-        else example_call(context.gateway_url, endpoint, version.signature.inputs, proof.inputs)
+    found = describe_version(
+        place, endpoint, version, gateway_url=context.gateway_url, new=new, contract=contract
     )
-    return {
-        "endpoint": endpoint,
-        "version": version.label,
-        "flavour": version.flavour,
-        "digest": version.digest,
-        "size": version.size,
-        "load_s": version.load_s,
-        "golden": version.golden,
-        "signature": version.signature,
-        "schema": version.schema,
-        "trained_on": version.trained_on,
-        "rows": proof.rows,
-        "rows_tested": proof.tested,
-        "rows_why": proof.why,
-        "plain": proof.plain,
-        "inline": proof.inline,
-        "labels": label_reading(place, endpoint, version),
-        "example": example,
-        "libraries": find_differences(place.artifacts, version.digest),
-        "assumed": proof.assumed,
-        "tolerant": proof.tolerant,
-    }
-
-
-def _registered_text(found: dict[str, Any], proof: Proof) -> str:
-    """Return a version that was registered, for people."""
-    takes, gives = (
-        ", ".join(
-            f"{f.name}:{f.dtype}{list(f.shape) or ''}{' or null' if f.nullable else ''}"
-            for f in part
-        )
-        for part in (found["signature"].inputs, found["signature"].outputs)
-    )
-    again = "" if found["new"] else " (registered before: the same bytes)"
-    why = f": {proof.why}" if proof.why else ""
-    lines = [
-        f"{found['endpoint']} {found['version']}{again}",
-        f"  flavour   {found['flavour']}",
-        f"  takes     {takes}",
-        f"  gives     {gives}",
-        f"  size      {found['size']:,} bytes",
-        f"  digest    {found['digest']}",
-        f"  loads in  {found['load_s']:.2f} s, answers its golden rows ({found['golden']})",
-        f"  rows      {MARKS[proof.rows]}, on {proof.tested} rows{why}",
-        f"  runs      {placing(proof)}",
-    ]
-    if found["libraries"]:
-        lines.append(f"  libraries {'; '.join(found['libraries'])}")
-    if found["trained_on"]:
-        lines.append(f"  trained   on {found['trained_on'].label}")
-    lines += unsaid_lines(proof)
-    lines.append(label_reading_text(found["labels"]))
-    if found["example"]:
-        lines.append(f"  ask       {found['example']}")
-    if found["contract"]:
-        lines.append(
-            "  bounds    are in force from its promotion on where there is no contract yet; else"
-            " write into kedge.toml:"
-        )
-        lines += [f"            {line}" for line in found["contract"]]
-    return "\n".join(lines)
+    context.out(found, registered_text(one_line(found)))
 
 
 @click.command()
 @endpoint(needs_row=False)
 @verb
+@prints(list[ListedVersion])
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
-    place = context.place()
-    state = place.ledger.read().states.get(endpoint)
-    rows: list[dict[str, Any]] = []
-    for version in place.registry.versions(endpoint):
-        mine = [r for r in state.releases.values() if r.version == version.number] if state else []
-        rows.append(
-            {
-                "version": version.label,
-                "flavour": version.flavour,
-                "size": version.size,
-                "digest": version.digest,
-                "registered_at": version.registered_at,
-                "schema": version.schema,
-                "trained_on": version.trained_on,
-                "rows": mark_of(place.artifacts, version.digest),
-                "releases": [r.label for r in mine],
-                "roles": [_role(state, r.number) for r in mine if state and _role(state, r.number)],
-            }
-        )
-    text = "\n".join(
-        f"{r['version']:>5}  {r['flavour']:8} {r['size']:>12,} B  {str(r['digest'])[:19]}…  "
-        f"{', '.join(r['releases']) or '-':8} {', '.join(r['roles'])}".rstrip()
-        + (f"\n       rows {MARKS[r['rows']]}" if r["rows"] != "independent" else "")
-        + (
-            f"\n       trained on {r['trained_on'].label}: {r['trained_on'].rows:,} rows"
-            if r["trained_on"]
-            else ""
-        )
-        for r in one_line(rows)
-    )
-    context.out(rows, text or f"no version of {endpoint} is registered")
-
-
-def _role(state: Any, number: int) -> str:
-    roles = {"production": state.production, "candidate": state.candidate, "back": state.back}
-    found = [name for name, held in roles.items() if held == number]
-    return ", ".join(found + (["condemned"] if number in state.condemned else []))
+    found = list_versions(context.place(), endpoint)
+    text = versions_text(one_line(found))
+    context.out(found, text or f"no version of {endpoint} is registered")

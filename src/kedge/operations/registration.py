@@ -8,22 +8,118 @@ from importlib import invalidate_caches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kedge.adapters import process
 from kedge.columns import ProbeResult
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
-from kedge.core.evidence.answers import line, proposed, spare_outputs, target
+from kedge.core.evidence.answers import Reads, Unread, line, proposed, spare_outputs, target
 from kedge.core.features.schema import Schema, misfit
 from kedge.core.stored.notes import InlineTrusted, VersionRegistered, build_note
-from kedge.core.values import Field, ModelVersion, Proof, State, TrainingSet
+from kedge.core.values import (
+    Dtype,
+    Field,
+    ModelVersion,
+    Plainness,
+    RowsMark,
+    Signature,
+    State,
+    TrainingSet,
+    Value,
+)
 from kedge.engine.bounds import with_bounds
+from kedge.engine.libraries import find_differences
 from kedge.engine.registration import register
+from kedge.inspection.independence import mark_of
+from kedge.operations.example import example_call
 from kedge.ports import Flavour, Loader
 from kedge.system.interpreter import HiddenModules
 from kedge.transforms.authoring import spec_of
 from kedge.workspace import Workplace, actor
+
+
+class LabelReading(Value, frozen=True, kw_only=True):
+    """Which output of a version labels are compared with, and what to declare where none is."""
+
+    output: str | None
+    """The output's name; null: none is read."""
+    dtype: Dtype | None
+    reads: Reads
+    """How it is read."""
+    declared: bool
+    """Whether the policy names it."""
+    code: Unread
+    """Why no output is read; empty: one is."""
+    tolerance: float
+    """How far a number may be from its label."""
+    threshold: float
+    """From where on a score means yes."""
+    among: tuple[str, ...]
+    """The outputs that could be meant."""
+    proposed: tuple[str, ...]
+    """Lines for kedge.toml, the likeliest first."""
+
+
+class RegisteredVersion(Value, frozen=True, kw_only=True):
+    """A version of a model that was registered, and what is known of it."""
+
+    endpoint: str
+    version: str
+    flavour: str
+    digest: str
+    size: int
+    """Bytes."""
+    load_s: float
+    golden: Literal["given", "training", "made"]
+    """Where its golden rows come from."""
+    signature: Signature
+    schema: str | None
+    """The feature schema that it was trained on; null: it takes what callers send."""
+    trained_on: TrainingSet | None
+    """Its training set, where kedge made it."""
+    rows: RowsMark
+    """Whether an answer depends on the rows asked with it."""
+    rows_tested: int
+    rows_why: str
+    """The first answer that differed, or why nothing was tested."""
+    plain: Plainness | None
+    inline: str
+    """Who lets it run inline although it is not proven plain, and why."""
+    labels: LabelReading
+    example: str
+    """A call to copy; empty where callers send other columns than it takes, or rows too wide."""
+    libraries: tuple[str, ...]
+    """Libraries of another version than those that wrote the model."""
+    assumed: tuple[str, ...]
+    """Inputs whose type nothing in the model says."""
+    tolerant: tuple[str, ...]
+    """Inputs in which null is refused, though the model would answer."""
+    new: bool
+    """False: the same bytes were registered before."""
+    contract: tuple[str, ...]
+    """The request contract that its training set proposes, as lines for kedge.toml."""
+
+
+class ListedVersion(Value, frozen=True, kw_only=True):
+    """A registered version as lists show it."""
+
+    version: str
+    flavour: str
+    size: int
+    """Bytes."""
+    digest: str
+    registered_at: str
+    schema: str | None
+    """The feature schema that it was trained on."""
+    trained_on: TrainingSet | None
+    """Its training set, where kedge made it."""
+    rows: RowsMark
+    """Whether an answer depends on the rows asked with it."""
+    releases: tuple[str, ...]
+    """Releases that it is in."""
+    roles: tuple[str, ...]
+    """Roles of those releases: production, candidate, back, condemned."""
 
 
 class Loaders(Mapping[str, Loader]):
@@ -259,28 +355,105 @@ def learned_contract(
     return toml_lines(endpoint, signature.inputs)
 
 
-def label_reading(place: Workplace, endpoint: str, version: ModelVersion) -> dict[str, Any]:
-    """Return which output of a version labels are compared with, and what to declare where none is.
+def describe_version(
+    place: Workplace,
+    endpoint: str,
+    version: ModelVersion,
+    *,
+    gateway_url: str,
+    new: bool,
+    contract: Sequence[str],
+) -> RegisteredVersion:
+    """Return what is known of a version that was registered.
 
-    Returns:
-        The output, how it is read, whether the policy declares it, why it cannot be read, and lines
-        for kedge.toml, the likeliest first.
+    Args:
+        place: where.
+        endpoint: its name.
+        version: the version.
+        gateway_url: where the gateway listens, for the example of a call.
+        new: whether these bytes were not registered before.
+        contract: lines for kedge.toml that its training set proposes.
     """
+    proof = place.artifacts.proof(version.digest)
+    # With a transformation callers send other columns than the model takes.
+    example = (
+        ""
+        if version.schema
+        else example_call(gateway_url, endpoint, version.signature.inputs, proof.inputs)
+    )
+    return RegisteredVersion(
+        endpoint=endpoint,
+        version=version.label,
+        flavour=version.flavour,
+        digest=version.digest,
+        size=version.size,
+        load_s=version.load_s,
+        golden=version.golden,
+        signature=version.signature,
+        schema=version.schema,
+        trained_on=version.trained_on,
+        rows=proof.rows,
+        rows_tested=proof.tested,
+        rows_why=proof.why,
+        plain=proof.plain,
+        inline=proof.inline,
+        labels=read_labels(place, endpoint, version),
+        example=example,
+        libraries=find_differences(place.artifacts, version.digest),
+        assumed=proof.assumed,
+        tolerant=proof.tolerant,
+        new=new,
+        contract=tuple(contract),
+    )
+
+
+def list_versions(place: Workplace, endpoint: str) -> list[ListedVersion]:
+    """Return the registered versions of an endpoint, and the releases that each is in."""
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    found = []
+    for version in place.registry.versions(endpoint):
+        mine = [one for one in state.releases.values() if one.version == version.number]
+        found.append(
+            ListedVersion(
+                version=version.label,
+                flavour=version.flavour,
+                size=version.size,
+                digest=version.digest,
+                registered_at=version.registered_at,
+                schema=version.schema,
+                trained_on=version.trained_on,
+                rows=mark_of(place.artifacts, version.digest),
+                releases=tuple(one.label for one in mine),
+                roles=tuple(filter(None, (_role(state, one.number) for one in mine))),
+            )
+        )
+    return found
+
+
+def _role(state: State, number: int) -> str:
+    """Name the roles of a release; empty where it has none."""
+    roles = {"production": state.production, "candidate": state.candidate, "back": state.back}
+    found = [name for name, held in roles.items() if held == number]
+    return ", ".join(found + (["condemned"] if number in state.condemned else []))
+
+
+def read_labels(place: Workplace, endpoint: str, version: ModelVersion) -> LabelReading:
+    """Return which output of a version labels are compared with, and what to declare where none is."""
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     gives, spare = version.signature.outputs, spare_outputs(state)
     found = target(state.policy.output, gives, spare)
     undecided = found.chosen or bool(found.unread)
-    return {
-        "output": found.name,
-        "dtype": found.dtype,
-        "reads": found.reads,
-        "declared": not found.chosen,
-        "code": found.unread,
-        "tolerance": found.tolerance,
-        "threshold": found.threshold,
-        "among": [name for name in found.among if name not in spare],
-        "proposed": [line(each) for each in proposed(gives, spare)] if undecided else [],
-    }
+    return LabelReading(
+        output=found.name,
+        dtype=found.dtype,
+        reads=found.reads,
+        declared=not found.chosen,
+        code=found.unread,
+        tolerance=found.tolerance,
+        threshold=found.threshold,
+        among=tuple(name for name in found.among if name not in spare),
+        proposed=tuple(line(each) for each in proposed(gives, spare)) if undecided else (),
+    )
 
 
 def proposed_line(state_dir: Path, endpoint: str) -> str:
@@ -296,49 +469,6 @@ def proposed_line(state_dir: Path, endpoint: str) -> str:
         return ""
     lines = [line(each) for each in proposed(versions[-1].signature.outputs)] if versions else []
     return lines[0] if len(lines) == 1 else ""
-
-
-def label_reading_text(found: dict[str, Any]) -> str:
-    """Which output labels are compared with, and what to declare, for people."""
-    if found["code"] == "ambiguous" and len(found["among"]) == 1:
-        head = f"cannot be compared: output {found['among'][0]} holds several numbers a row"
-    elif found["code"] == "ambiguous":
-        head = "cannot be compared: several outputs could be meant"
-    elif found["code"] == "missing":
-        head = (
-            f"cannot be compared: the version gives no output {found['output']}, which kedge.toml"
-            " declares"
-        )
-    elif found["code"] == "unreadable":
-        head = (
-            f"cannot be compared: output {found['output']} holds more than one class or number"
-            " a row"
-        )
-    else:
-        head = f"are compared with output {found['output']}:{found['dtype']}"
-        if found["reads"] == "number":
-            head += f", right within {found['tolerance']:g}"
-        elif found["reads"] == "yes":
-            head += f", yes from {found['threshold']:g} on"
-    choose = "; declare one in kedge.toml:" if len(found["proposed"]) > 1 else "; to declare it:"
-    lines = [f"  labels    {head}{choose if found['proposed'] else ''}"]
-    return "\n".join([*lines, *(f"            {line}" for line in found["proposed"])])
-
-
-def unsaid_lines(proof: Proof) -> list[str]:
-    """What a model does not say of its inputs, and what was taken instead, for people."""
-    lines = []
-    if proof.assumed:
-        lines.append(
-            f"  assumed   {', '.join(proof.assumed)}: float64, since nothing in the model says what"
-            " they are; --training FILE decides"
-        )
-    if proof.tolerant:
-        lines.append(
-            f"  null      is refused in {', '.join(proof.tolerant)}, which the model would answer; "
-            "--training FILE shows whether it was fitted on missing values"
-        )
-    return lines
 
 
 def _raw(place: Workplace, schema: str | None) -> tuple[Field, ...]:

@@ -5,15 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from kedge.cli.text.layout import get_period
-from kedge.core.values import Proof
-
-MARKS = {
-    "independent": "independent of each other",
-    "dependent": "dependent on each other: requests are never merged",
-    "unknown": "not known to be independent: requests are never merged",
-}
-"""Batch marks, for people."""
-
 
 # ---------------------------------------------------------------- diagnosis
 
@@ -86,12 +77,3 @@ def _window_line(window: dict[str, Any]) -> str:
 
 def _between(window: dict[str, Any]) -> str:
     return get_period(window["since"], window["until"])
-
-
-def placing(proof: Proof) -> str:
-    """Where a version may run, for people."""
-    if proof.inline and not (proof.plain is not None and proof.plain.apart):
-        return f"inline, as {proof.inline}"
-    if proof.plain is None or not proof.plain.proven:
-        return f"in a process: {proof.plain.why if proof.plain is not None else 'not walked yet'}"
-    return f"inline: proven plain ({', '.join(proof.plain.found)})"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kedge.cli.text.estimate import rollout_lines
 from kedge.cli.text.evidence import causes
 from kedge.cli.text.layout import get_width
-from kedge.cli.text.report import MARKS
+from kedge.cli.text.models import MARKS
 from kedge.core.evidence.unrecorded import sentence
 from kedge.core.values import Stage
 from kedge.engine.recording.counts import CountSummary
