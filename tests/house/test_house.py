@@ -31,7 +31,7 @@ IMPORTS_INSIDE = {
 ANYTHING = "a model or a loader may raise anything; it becomes one named failure"
 BROAD_EXCEPT = {
     "core/formats.py": "a damaged pickle may make its reader raise anything; what was found stands",
-    "adapters/channels/channels.py": "a plug-in of Apprise may raise anything; it becomes one failed attempt",
+    "adapters/channels/apprise.py": "a plug-in of Apprise may raise anything; it becomes one failed attempt",
     "adapters/models/onnx.py": ANYTHING,
     "adapters/process/__main__.py": ANYTHING,
     "adapters/process/client.py": "one asker's fault must not cost the others their answer",
@@ -101,7 +101,7 @@ CUTS = {
 }
 PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
 READS_PROSE = {
-    "adapters/channels/channels.py": "the subject of a mail is one line",
+    "adapters/channels/mail.py": "the subject of a mail is one line",
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
     "tabular/statistics.py": "the cells of a CSV file",

@@ -1,0 +1,96 @@
+"""Alertmanager: an alert as its API takes it, and as it would send it to a webhook itself."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from kedge.adapters.channels.webhook import dedup_key
+from kedge.core.alerts.alerts import Message
+from kedge.core.values import Value
+
+FIRING_FOR = timedelta(days=30)
+"""Alertmanager forgets an alert that is not sent again, unless it says until when it stands."""
+TEST_FOR = timedelta(minutes=5)
+"""A test ends by itself: no one resolves it."""
+OPEN_END = "0001-01-01T00:00:00Z"
+"""When an alert that fires ends, as Alertmanager writes it to a webhook."""
+
+
+class PostedAlert(Value, frozen=True, kw_only=True, rename="camel"):
+    """An alert as clients send it to /api/v2/alerts."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    starts_at: str
+    ends_at: str
+
+
+class GroupedAlert(PostedAlert, frozen=True, kw_only=True):
+    """An alert within what Alertmanager sends to a webhook."""
+
+    status: Literal["firing", "resolved"]
+    generator_url: str = msgspec.field(name="generatorURL", default="")
+    fingerprint: str
+
+
+class AlertGroup(Value, frozen=True, kw_only=True, rename="camel"):
+    """What Alertmanager POSTs to a webhook_config, version 4."""
+
+    version: str = "4"
+    group_key: str
+    truncated_alerts: int = 0
+    status: Literal["firing", "resolved"]
+    receiver: str = "kedge"
+    group_labels: dict[str, str]
+    common_labels: dict[str, str]
+    common_annotations: dict[str, str]
+    external_url: str = msgspec.field(name="externalURL", default="")
+    alerts: tuple[GroupedAlert, ...]
+
+
+def posted_alert(message: Message) -> PostedAlert:
+    """Return a message as clients send it to /api/v2/alerts."""
+    begun = datetime.fromisoformat(message.opened_at)
+    stands = TEST_FOR if message.status == "test" else FIRING_FOR
+    return PostedAlert(
+        labels={
+            "alertname": f"kedge_{message.topic}",
+            "endpoint": message.endpoint,
+            "severity": "critical" if message.level == "page" else "warning",
+            "alert": str(message.number),
+            "key": message.key,
+        },
+        annotations={"summary": message.summary, "description": message.text},
+        starts_at=message.opened_at,
+        ends_at=message.resolved_at or (begun + stands).isoformat(),
+    )
+
+
+def alert_group(message: Message) -> AlertGroup:
+    """Return what Alertmanager would POST to a webhook for a message; a test fires.
+
+    The format knows two statuses only: an alert in spite of which an operator continued ends as
+    "resolved" there, and its description says who and why.
+    """
+    one = posted_alert(message)
+    status: Literal["firing", "resolved"] = "resolved" if message.resolved_at else "firing"
+    return AlertGroup(
+        group_key=dedup_key(message),
+        status=status,
+        group_labels={"alertname": one.labels["alertname"]},
+        common_labels=one.labels,
+        common_annotations=one.annotations,
+        alerts=(
+            GroupedAlert(
+                labels=one.labels,
+                annotations=one.annotations,
+                starts_at=one.starts_at,
+                ends_at=OPEN_END if status == "firing" else one.ends_at,
+                status=status,
+                fingerprint=f"{abs(message.number):016x}",
+            ),
+        ),
+    )

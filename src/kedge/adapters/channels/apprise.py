@@ -1,0 +1,46 @@
+"""Apprise: an alert to the services that its plug-ins know (extra `alerts`)."""
+
+from __future__ import annotations
+
+import logging
+
+from kedge.adapters.channels.attempt import AttemptFailed
+from kedge.core.alerts.alerts import Message, shown
+from kedge.core.errors import Refused
+
+
+def notify(url: str, message: Message) -> None:
+    """Send a message through Apprise.
+
+    Raises:
+        Refused: `needs_alerts`: it is not installed.
+        AttemptFailed: it did not deliver.
+    """
+    try:
+        import apprise  # noqa: PLC0415 - an extra, and a second to import
+    except ImportError:
+        raise Refused(
+            f"{shown(url)} takes Apprise, which is not installed",
+            code="needs_alerts",
+            hint="pip install 'kedge[alerts]'",
+        ) from None
+    # What a plug-in logs may hold its URL.
+    logging.getLogger("apprise").disabled = True
+    kinds = {
+        "firing": apprise.NotifyType.FAILURE,
+        "resolved": apprise.NotifyType.SUCCESS,
+        "continued": apprise.NotifyType.WARNING,
+        "test": apprise.NotifyType.INFO,
+    }
+    try:
+        one = apprise.Apprise()
+        known = one.add(url)
+        taken = known and one.notify(
+            title=message.title, body=message.text, notify_type=kinds[message.status]
+        )
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+        raise AttemptFailed(f"Apprise raised {type(error).__name__}") from None
+    if not known:
+        raise AttemptFailed("Apprise knows no such channel")
+    if not taken:
+        raise AttemptFailed("Apprise could not deliver it")
