@@ -11,7 +11,6 @@ from kedge.adapters.process.features import FeaturesProcess
 from kedge.adapters.process.fence import missing
 from kedge.adapters.process.launch import (
     STEPS,
-    ProofStep,
     command,
     environment,
     fenced_environment,
@@ -20,6 +19,7 @@ from kedge.adapters.process.launch import (
     prove,
     reach_of,
 )
+from kedge.adapters.process.messages import ProofStep
 
 __all__ = [
     "STEPS",

@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,13 @@ import numpy as np
 from kedge.adapters.process import fence
 from kedge.adapters.process.confine import confine
 from kedge.adapters.process.host import load, prove, serve
+from kedge.adapters.process.messages import (
+    AnsweredRows,
+    LoadedModel,
+    ProofStep,
+    TrialFailure,
+    TrialMessage,
+)
 from kedge.adapters.process.trial import way_in, with_nulls
 from kedge.columns import Offered, check_answer, columns_of, lists_of
 from kedge.core.errors import KedgeError, ModelFailure, Refused, UnfitModel
@@ -211,7 +218,7 @@ def _named(spec: str) -> Any:
     return getattr(import_module(module), name)
 
 
-Say = Callable[[dict[str, Any]], None]
+Say = Callable[[TrialMessage], None]
 
 
 def _voice() -> Say:
@@ -219,23 +226,16 @@ def _voice() -> Say:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a model that prints must not speak for us
 
-    def say(message: dict[str, Any]) -> None:
+    def say(message: TrialMessage) -> None:
         answers.write(msgspec.json.encode(message) + b"\n")
         answers.flush()
 
     return say
 
 
-def _failure(error: KedgeError) -> dict[str, Any]:
-    return {
-        "failed": {
-            "kind": type(error).__name__,
-            "code": error.code,
-            "message": str(error),
-            "hint": error.hint,
-            "details": error.details,
-        }
-    }
+def _failure(error: KedgeError) -> TrialMessage:
+    failed = TrialFailure(type(error).__name__, error.code, str(error), error.hint, error.details)
+    return TrialMessage(failed=failed)
 
 
 def _probe(given: argparse.Namespace) -> int:
@@ -250,19 +250,20 @@ def _probe(given: argparse.Namespace) -> int:
             else (Bare(Transform(path)), 0.0)
         )
         described = getattr(model, "described", Described())
-        say({"loaded": {"signature": model.signature, "load_s": load_s, "described": described}})
+        say(TrialMessage(loaded=LoadedModel(model.signature, load_s, described)))
         offered = msgspec.json.decode(sys.stdin.buffer.read(), type=Offered)
         answered = _ask(model, offered)
-        if given.flavour and "fault" not in answered:
-            answered["plain"] = _plain(model, answered["inputs"])
-        say({"answered": answered})
+        if given.flavour and answered.fault is None:
+            plain = _plain(model, answered.inputs)
+            answered = msgspec.structs.replace(answered, plain=plain)
+        say(TrialMessage(answered=answered))
     except KedgeError as error:
         say(_failure(error))
         return 1
     return 0
 
 
-def _ask(model: Model, offered: Offered) -> dict[str, Any]:
+def _ask(model: Model, offered: Offered) -> AnsweredRows:
     """Answer the golden rows twice, and all that is offered in groupings."""
     used, rows = _chosen(model, offered)
     if offered.nulls:
@@ -273,27 +274,24 @@ def _ask(model: Model, offered: Offered) -> dict[str, Any]:
         first = model.predict(columns)
         fault = check_answer(first, model.signature, asked, nan_allowed=True)
         if fault is not None:
-            return {"inputs": rows, "outputs": {}, "again": {}, "fault": fault}
+            return AnsweredRows(inputs=rows, outputs={}, again={}, fault=fault)
         again = model.predict(columns_of(rows, model.signature))
     except KedgeError:
         raise
     except Exception as error:
         raise _raised(f"the model raised {type(error).__name__}: {error}") from error
-    found: dict[str, Any] = {
-        "inputs": rows,
-        "outputs": lists_of(first),
-        "again": lists_of(again),
-        "used": used,
-    }
+    outputs = lists_of(first)
     if offered.single:
-        found["outputs"] = joined([ask(model, taken(rows, [row])) for row in range(asked)])
-    if offered.grouped:
-        # Made rows that became golden ones are asked once; those with nulls are still beside them.
-        golden = rows if used != "made" else {}
-        found["grouped"] = grouped(
-            model, golden, offered.made, rtol=offered.rtol, atol=offered.atol, clock=perf_counter
-        )
-    return found
+        outputs = joined([ask(model, taken(rows, [row])) for row in range(asked)])
+    found = AnsweredRows(inputs=rows, outputs=outputs, again=lists_of(again), used=used)
+    if not offered.grouped:
+        return found
+    # Made rows that became golden ones are asked once; those with nulls are still beside them.
+    golden = rows if used != "made" else {}
+    mark = grouped(
+        model, golden, offered.made, rtol=offered.rtol, atol=offered.atol, clock=perf_counter
+    )
+    return msgspec.structs.replace(found, grouped=mark)
 
 
 def _plain(model: Model, rows: dict[str, list[Any]]) -> Plainness:
@@ -323,7 +321,9 @@ def _plain(model: Model, rows: dict[str, list[Any]]) -> Plainness:
     return msgspec.structs.replace(found, proven=False, why=why) if why else found
 
 
-def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:
+def _chosen(
+    model: Model, offered: Offered
+) -> tuple[Literal["golden", "sample", "made"], dict[str, list[Any]]]:
     """The golden rows: those that must be answered, else those of the others that are.
 
     Raises:
@@ -333,7 +333,11 @@ def _chosen(model: Model, offered: Offered) -> tuple[str, dict[str, list[Any]]]:
     if offered.golden:
         return "golden", offered.golden
     failure: KedgeError | None = None
-    for used, rows in (("sample", offered.sample), ("made", whole(offered.made))):
+    offers: tuple[tuple[Literal["sample", "made"], dict[str, list[Any]]], ...] = (
+        ("sample", offered.sample),
+        ("made", whole(offered.made)),
+    )
+    for used, rows in offers:
         kept, failed = answerable(model, rows)
         if kept and count(kept):
             return used, _together(model, kept)
@@ -371,7 +375,7 @@ def _prove(given: argparse.Namespace) -> int:
     def done(step: str, rows: int = 0) -> None:
         nonlocal began
         now = perf_counter()
-        say({"done": {"step": step, "seconds": now - began, "rows": rows}})
+        say(TrialMessage(done=ProofStep(step, now - began, rows)))
         began = now
 
     try:

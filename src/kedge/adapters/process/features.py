@@ -18,7 +18,7 @@ from contextlib import suppress
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgspec
 import numpy as np
@@ -116,11 +116,12 @@ class FeaturesProcess:
         """
         said = self._ask("declare", module)
         try:
-            found = msgspec.convert(said.declared or {}, dict[str, Declared])
+            plain = said.declared or {}
+            found = msgspec.convert(plain, dict[str, Declared])
+            # Each is a list, or it could not be converted.
             return {
-                entry: _checked(one, said.declared[entry])
+                entry: _checked(one, cast("Sequence[Any]", plain[entry]))
                 for entry, one in found.items()
-                if said.declared is not None
             }
         except msgspec.ValidationError as error:
             raise BadConfig([f"what it declares: {error}"], hint="nothing was applied") from None
@@ -290,7 +291,7 @@ def _exact(schema: Schema, plain: Mapping[str, Any]) -> Schema:
     fields = {}
     for name, feature in schema.fields.items():
         said = plain["fields"][name]
-        numbers: dict[str, Any] = {}
+        numbers: dict[str, object] = {}
         if feature.range is not None:
             numbers["range"] = tuple(said["range"])
         if feature.default is not msgspec.UNSET:

@@ -63,13 +63,13 @@ class Failed(msgspec.Struct):
 class FeaturesAnswer(msgspec.Struct):
     """An answer; exactly one of its fields is set, none after `load`."""
 
-    declared: dict[str, Any] | None = None
+    declared: Mapping[str, object] | None = None
     names: list[str] | None = None
     columns: dict[str, PackedColumn] | None = None
     failed: Failed | None = None
 
 
-class TrackedColumns(dict[str, Any]):
+class TrackedColumns(dict[str, object]):
     """Columns that remember which of them were read."""
 
     def __init__(self, columns: Any) -> None:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any, Literal
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from kedge.columns import Grouped, Offered, ProbeResult
+from kedge.adapters.process.messages import ProofStep, TrialFailure, TrialMessage
+from kedge.columns import Offered, ProbeResult
 from kedge.core.errors import CorruptArtifact, KedgeError, Refused, UnfitModel
 from kedge.core.features.generations import URL_VARIABLE, Online
 from kedge.core.inputs import Described
-from kedge.core.values import Plainness, Signature
+from kedge.core.values import Signature
 from kedge.system.interpreter import bare_environment, module_command, safe_environment
 
 PROBE_TIMEOUT_S = 60.0
@@ -129,47 +130,8 @@ def reach_of(online: Online) -> str:
     return f"{who} may connect to port {parts.port or 6379}, for {parts.hostname}"
 
 
-class _Loaded(msgspec.Struct):
-    signature: Signature
-    load_s: float
-    described: Described = Described()
-
-
-class _Answered(msgspec.Struct):
-    inputs: dict[str, list[Any]]
-    outputs: dict[str, list[Any]]
-    again: dict[str, list[Any]]
-    fault: str | None = None
-    used: Literal["golden", "sample", "made"] = "golden"
-    grouped: Grouped = Grouped()
-    plain: Plainness | None = None
-
-
-class _Failed(msgspec.Struct):
-    kind: str
-    code: str
-    message: str
-    hint: str = ""
-    details: dict[str, Any] = {}
-
-
-class ProofStep(msgspec.Struct):
-    """One step of a proof that came to its end."""
-
-    step: str
-    seconds: float
-    rows: int = 0
-
-
 STEPS = ("fetch", "verify", "load", "answer", "sample")
 """Of a proof, in order."""
-
-
-class _Line(msgspec.Struct):
-    loaded: _Loaded | None = None
-    done: ProofStep | None = None
-    answered: _Answered | None = None
-    failed: _Failed | None = None
 
 
 def probe(
@@ -293,7 +255,7 @@ def _started(
 
 def _read(
     process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float, said: bytearray
-) -> _Line:
+) -> TrialMessage:
     """The next line. What came of the line after it is left in `said`."""
     assert process.stdout is not None
     until, whole = perf_counter() + timeout_s, b"\n" in said
@@ -313,10 +275,10 @@ def _read(
     line, _, rest = bytes(said).partition(b"\n")
     said[:] = rest
     try:
-        found = msgspec.json.decode(line, type=_Line)
+        found = msgspec.json.decode(line, type=TrialMessage)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _garbled(line) from error
-    if found == _Line():
+    if found == TrialMessage():
         raise _garbled(line)
     return found
 
@@ -364,7 +326,7 @@ def _garbled(line: bytes) -> Refused:
     )
 
 
-def _refusal(failed: _Failed | None) -> KedgeError:
+def _refusal(failed: TrialFailure | None) -> KedgeError:
     if failed is None:
         return Refused("the model's process answered out of turn", code="probe_garbled")
     kinds: dict[str, type[KedgeError]] = {

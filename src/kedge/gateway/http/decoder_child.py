@@ -65,7 +65,7 @@ class DecodeAnswer(msgspec.Struct, omit_defaults=True):
     fault: str | None = None
     code: str = ""
     hint: str = ""
-    details: dict[str, Any] = {}
+    details: dict[str, object] = {}
 
 
 @lru_cache(maxsize=64)
