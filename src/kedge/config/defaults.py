@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from kedge.config.places import enclosing, find_in, join
+from kedge.config.places import Toml, enclosing, find_in, join
 
 DEFAULTS = "defaults"
 """The name of the table."""
 
 
 def merge(
-    own: Mapping[str, Any], defaults: Mapping[str, Any], place: str = ""
-) -> tuple[dict[str, Any], set[str]]:
+    own: Mapping[str, object], defaults: Mapping[str, object], place: str = ""
+) -> tuple[Toml, set[str]]:
     """Return an endpoint's table with its defaults, and the places in it that the defaults gave.
 
     Args:

@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from kedge.config.contacts import is_group
+from kedge.config.places import Toml
 from kedge.core.errors import Refused
 from kedge.core.values import UNNAMED_OWNER
 from kedge.system.durable import write_atomically
@@ -105,10 +105,11 @@ def append(text: str, name: str, block: str) -> str:
     gap = end if text.endswith("\n") or not text else end * 2
     grown = text + gap + block.replace("\n", end)
     before = tomllib.loads(text.removeprefix("\ufeff"))
-    after: dict[str, Any] = {}
+    after: Toml = {}
     with suppress(tomllib.TOMLDecodeError):
         after = tomllib.loads(grown.removeprefix("\ufeff"))
-    added = after.get("endpoints", {}).pop(name, None)
+    tables = after.get("endpoints")
+    added = tables.pop(name, None) if isinstance(tables, dict) else None
     if added is None or {"endpoints": {}, **before} != after:
         raise Refused(
             f"[endpoints.{name}] cannot be added at the end of this file",

@@ -26,7 +26,7 @@ from kedge.config.model import (
     ServerSettings,
     Settings,
 )
-from kedge.config.places import ConfigFault, find_places, locate
+from kedge.config.places import ConfigFault, Toml, find_places, locate
 from kedge.core.bounds import misdeclared
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
@@ -90,7 +90,7 @@ def _located(faults: list[str], text: str) -> list[ConfigFault]:
     return sorted((locate(fault, places) for fault in faults), key=lambda each: each.line or 0)
 
 
-def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
+def parse(raw: Toml, *, where: str = CONFIG_NAME) -> Settings:
     """Check a configuration that was read already.
 
     Raises:
@@ -102,7 +102,7 @@ def parse(raw: dict[str, Any], *, where: str = CONFIG_NAME) -> Settings:
     return settings
 
 
-def _toml(text: str, where: str) -> dict[str, Any]:
+def _toml(text: str, where: str) -> Toml:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -115,7 +115,7 @@ def _refusal(faults: list[str]) -> BadConfig:
     )
 
 
-def _parse(raw: dict[str, Any]) -> tuple[Settings, list[str]]:
+def _parse(raw: Toml) -> tuple[Settings, list[str]]:
     """Return what a configuration says, and its faults, each with its place first."""
     faults: list[str] = []
     known = ("server", "online", "features", "alerts", DEFAULTS, "endpoints")
@@ -155,7 +155,7 @@ def _parse(raw: dict[str, Any]) -> tuple[Settings, list[str]]:
     return settings, faults
 
 
-def _table(raw: dict[str, Any], name: str, faults: list[str]) -> dict[str, Any]:
+def _table(raw: Toml, name: str, faults: list[str]) -> Toml:
     table = raw.get(name, {})
     if isinstance(table, dict):
         return table
@@ -163,7 +163,7 @@ def _table(raw: dict[str, Any], name: str, faults: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _policy(table: dict[str, Any], place: str, faults: list[str]) -> Policy:
+def _policy(table: Toml, place: str, faults: list[str]) -> Policy:
     """Convert an endpoint's table, and judge it."""
     spec = dict(table)
     for contract in ("fields", "answers"):
@@ -190,7 +190,7 @@ _LARGEST = 2**53
 """Above it JSON readers disagree about integers."""
 
 
-def _unknown(table: dict[str, Any], known: tuple[str, ...], place: str, faults: list[str]) -> None:
+def _unknown(table: Toml, known: tuple[str, ...], place: str, faults: list[str]) -> None:
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -359,7 +359,7 @@ def _judge_online(online: OnlineSettings, faults: list[str]) -> None:
         faults.append("online.url: begins with redis://, rediss:// or unix://")
 
 
-def _judge(policy: Policy, table: dict[str, Any], place: str, faults: list[str]) -> None:
+def _judge(policy: Policy, table: Toml, place: str, faults: list[str]) -> None:
     """What types alone do not say."""
     steps = policy.canary.steps
     if not steps or list(steps) != sorted(set(steps)) or not 0 < min(steps) <= max(steps) <= 100:

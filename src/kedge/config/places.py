@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from kedge.core.values import Value
 
+Toml = Mapping[str, object]
+"""A table, as tomllib reads it."""
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 """Blanks, ends of lines and comments between two statements or values."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

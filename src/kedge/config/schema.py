@@ -21,6 +21,8 @@ DURATIONS = frozenset(
     {"after", "back_window", "dwell", "each", "every", "retention", "timeout", "window"}
 )
 """Keys of strings that are durations."""
+JsonSchema = dict[str, Any]
+"""A schema, or a part of one, as msgspec builds it."""
 _REF = "#/$defs/{name}"
 
 
@@ -29,7 +31,7 @@ def build_schema(
     endpoint: type[msgspec.Struct],
     field: type[msgspec.Struct],
     guardrails: Mapping[str, object],
-) -> dict[str, Any]:
+) -> JsonSchema:
     """Return the schema of a file.
 
     Args:
@@ -42,7 +44,7 @@ def build_schema(
         (root, endpoint, field), ref_template=_REF
     )
     components = {name: _cleaned(spec) for name, spec in found.items()}
-    items: dict[str, Any] = {}
+    items: JsonSchema = {}
     for spec in components.values():
         _refer_to_items(spec, components, items)
     for spec in components.values():
@@ -73,7 +75,7 @@ def build_schema(
     }
 
 
-def _name(reference: dict[str, Any]) -> str:
+def _name(reference: JsonSchema) -> str:
     return str(reference["$ref"]).rpartition("/")[2]
 
 
@@ -99,7 +101,7 @@ def _cleaned(spec: Any, name: str = "") -> Any:
     return cleaned
 
 
-def _refer_to_items(spec: Any, components: dict[str, Any], items: dict[str, Any]) -> None:
+def _refer_to_items(spec: Any, components: JsonSchema, items: JsonSchema) -> None:
     """Have elements of arrays refer to a definition of their own, which keeps what is required."""
     if isinstance(spec, list):
         for one in spec:

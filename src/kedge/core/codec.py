@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -83,6 +84,6 @@ def fingerprint(value: object) -> str:
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
-def chain(previous: str, entry: dict[str, Any]) -> str:
+def chain(previous: str, entry: Mapping[str, object]) -> str:
     """Hash of a ledger entry, given the hash of the one before it."""
     return hashlib.sha256(previous.encode() + b"\n" + canonical(entry)).hexdigest()

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from kedge.gateway.fields import Array
     from kedge.typing import Columns
 
-_rows_of: msgspec.json.Decoder[list[dict[str, Any]]] = msgspec.json.Decoder(list[dict[str, Any]])
+Row = dict[str, Any]
+"""What a caller sends of one row. No `object`: msgspec checks that of every value."""
+_rows_of: msgspec.json.Decoder[list[Row]] = msgspec.json.Decoder(list[Row])
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _members_of: msgspec.json.Decoder[list[dict[str, msgspec.Raw]]] = msgspec.json.Decoder(
     list[dict[str, msgspec.Raw]]
@@ -184,7 +186,7 @@ class Contract:
             if exceeds(raw, b",", self._rows * (values + 1)):
                 raise BadRequest("the rows have more values than their fields", code="wrong_shape")
 
-    def _objects(self, raw: bytes) -> list[dict[str, Any]]:
+    def _objects(self, raw: bytes) -> list[Row]:
         try:
             return _rows_of.decode(raw)
         except msgspec.ValidationError:
@@ -192,7 +194,7 @@ class Contract:
         except UNREADABLE as error:
             raise _unreadable(error) from None
 
-    def _no_objects(self, raw: bytes) -> list[dict[str, Any]]:
+    def _no_objects(self, raw: bytes) -> list[Row]:
         """Say what stands where a list of objects should.
 
         Raises:
@@ -219,7 +221,7 @@ class Contract:
             details={"row": row},
         )
 
-    def _check_members(self, rows: list[dict[str, Any]], raw: bytes) -> None:
+    def _check_members(self, rows: list[Row], raw: bytes) -> None:
         """Refuse a member that is no field, a field that is missing, and one that is given twice."""
         known = self._readers.keys()
         for number, row in enumerate(rows):

@@ -191,7 +191,7 @@ Picking = Callable[[Mapping[str, str]], Mapping[str, str]]
 """Given a file's columns and their types: the columns to read, each with its expression."""
 
 
-def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[dict[str, Any]]:
+def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of one Parquet file, with the columns that `pick` names; {} for each where it names none.
 
     Args:

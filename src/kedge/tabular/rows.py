@@ -19,8 +19,11 @@ LINE = 16 << 20
 """Bytes of a JSON line: an image as numbers is a tenth of that."""
 
 HINT = "pip install 'kedge[analytics]', or give CSV or JSON lines"
-Rows = Iterator[tuple[int, dict[str, Any]]]
-"""The line (the row, of Parquet) counted from 1, and the values by column."""
+Row = Mapping[str, Any]
+"""Values by column; of which types is up to the file."""
+Numbered = tuple[int, Row]
+"""The line (the row, of Parquet) counted from 1, and its values."""
+Rows = Iterator[Numbered]
 
 
 def bounded_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
@@ -80,7 +83,7 @@ def json_rows(file: Path, names: Collection[str]) -> Rows:  # noqa: ARG001 - as 
     Raises:
         UnreadableFile: it cannot be read; names the line.
     """
-    decoder = msgspec.json.Decoder(dict[str, Any])
+    decoder = msgspec.json.Decoder(dict[str, object])
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(bounded_lines(lines, LINE), 1):
@@ -89,9 +92,10 @@ def json_rows(file: Path, names: Collection[str]) -> Rows:  # noqa: ARG001 - as 
                 if not line.strip():
                     continue
                 try:
-                    yield number, codec.read_line(line, decoder)
+                    row = codec.read_line(line, decoder)
                 except msgspec.DecodeError as error:
                     raise UnreadableFile(f"line {number}: {error}") from None
+                yield number, row
     except OSError as error:
         raise UnreadableFile(error.strerror or str(error)) from error
 

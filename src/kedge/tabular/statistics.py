@@ -19,7 +19,7 @@ from kedge.core.golden import spread
 from kedge.core.values import ColumnStatistics, Dtype, Field, Signature, Value
 from kedge.tabular.parquet import UnreadableFile, kinds_of, opened
 from kedge.tabular.quotes import identifier
-from kedge.tabular.rows import HINT, READERS, csv_names, csv_rows
+from kedge.tabular.rows import HINT, READERS, Numbered, csv_names, csv_rows
 
 MAX_ROWS = 1_000_000
 """Read no further: a million rows describe a column, and the reader may be waiting."""
@@ -177,9 +177,9 @@ class _Sample:
         width = sum(prod(map(abs, field.shape)) for field in fields)
         self._most = max(2, min(SAMPLE, NUMBERS // max(width, 1)))
         self._every, self._seen = 1, 0
-        self._kept: list[tuple[int, dict[str, Any]]] = []
+        self._kept: list[Numbered] = []
 
-    def add(self, chunk: Sequence[tuple[int, dict[str, Any]]]) -> None:
+    def add(self, chunk: Sequence[Numbered]) -> None:
         for row in chunk:
             if self._seen % self._every == 0:
                 self._kept.append(row)
@@ -254,7 +254,7 @@ def _number_of(value: Any, *, whole: bool) -> Any:
 
 
 def _parts(
-    field: Field, chunk: list[tuple[int, dict[str, Any]]], file: Path, *, text: bool
+    field: Field, chunk: list[Numbered], file: Path, *, text: bool
 ) -> list[np.ndarray[Any, Any]]:
     """The values of a field: one array, or one for each row where rows hold lists of any length."""
     if -1 not in field.shape:
@@ -262,9 +262,7 @@ def _parts(
     return [_column(field, [row], file, text=text) for row in chunk]
 
 
-def _column(
-    field: Field, chunk: list[tuple[int, dict[str, Any]]], file: Path, *, text: bool
-) -> np.ndarray[Any, Any]:
+def _column(field: Field, chunk: list[Numbered], file: Path, *, text: bool) -> np.ndarray[Any, Any]:
     first, row = chunk[0]
     if field.name not in row:
         raise Refused(
@@ -297,9 +295,7 @@ _OTHER = (
 )
 
 
-def _parsed(
-    field: Field, chunk: list[tuple[int, dict[str, Any]]], file: Path
-) -> np.ndarray[Any, Any]:
+def _parsed(field: Field, chunk: list[Numbered], file: Path) -> np.ndarray[Any, Any]:
     if field.shape:
         raise Refused(
             f"{file.name}: {field.name} has the shape {list(field.shape)}, "

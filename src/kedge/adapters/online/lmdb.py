@@ -28,7 +28,7 @@ class LmdbOnline:
         """Open the directory when first asked, made when it is missing."""
         self._path = path
         self._opened: Any = None
-        self._open: dict[str, Any] = {}
+        self._open: dict[str, object] = {}
 
     @property
     def _env(self) -> Any:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import chain_heads, tables, verify
 from kedge.adapters.sql.rows import (
+    LedgerRow,
     columns_of,
     damaged,
     entries_of,
@@ -468,7 +469,7 @@ class SqlLedger:
         reason: str,
         at: str,
         actor: ActorKind,
-    ) -> Iterator[tuple[AnyEvent, dict[str, Any]]]:
+    ) -> Iterator[tuple[AnyEvent, LedgerRow]]:
         seq, previous = chain_head(connection)
         for epoch, event in enumerate(events, start=before.epoch + 1):
             seq += 1

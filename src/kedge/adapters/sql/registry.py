@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -234,7 +234,7 @@ def _made(bundle: Bundle, version: ModelVersion, number: int, digest: str) -> Re
     )
 
 
-def _release_row(release: Release) -> dict[str, Any]:
+def _release_row(release: Release) -> dict[str, object]:
     return {
         "endpoint": release.endpoint,
         "number": release.number,
@@ -249,7 +249,7 @@ def _release_row(release: Release) -> dict[str, Any]:
     }
 
 
-def _once(connection: Connection, table: Any, row: dict[str, Any]) -> None:
+def _once(connection: Connection, table: Any, row: Mapping[str, object]) -> None:
     connection.execute(insert(table).on_conflict_do_nothing(), row)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -169,7 +169,7 @@ class SqlRoster(_Telemetry):
             member, beat_at=beat_at, ledger_at=member.ledger_at + beat_at - member.beat_at
         )
 
-    def _set_aside(self, rows: list[dict[str, Any]]) -> None:
+    def _set_aside(self, rows: Sequence[Mapping[str, object]]) -> None:
         def work(connection: Connection) -> None:
             connection.execute(_ASIDE, rows)
             connection.execute(_DROP_ASIDE, {"mark": ASIDE, "most": ASIDE_COUNT})

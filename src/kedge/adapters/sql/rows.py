@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
@@ -16,6 +16,28 @@ from kedge.core.stored.upcast import derive_actor, read_body
 from kedge.core.values import ActorKind, Automation, Field, Policy, Release, Stage, State
 
 Row = Mapping[Any, Any]
+
+
+class HashedColumns(TypedDict):
+    """The columns of a ledger entry that its hash covers."""
+
+    seq: int
+    endpoint: str
+    epoch: int
+    at: str
+    by: str
+    reason: str
+    event: str
+    previous_hash: str
+    actor: str
+
+
+class LedgerRow(HashedColumns):
+    """The columns of a ledger entry."""
+
+    hash: str
+
+
 """A stored row, by column name."""
 T = TypeVar("T")
 
@@ -63,7 +85,7 @@ def automation_of(body: bytes) -> Automation:
     return _AUTOMATION.decode(body)
 
 
-def row_of(state: State) -> dict[str, Any]:
+def row_of(state: State) -> dict[str, object]:
     """The columns of `endpoint` for a state."""
     return {
         "endpoint": state.endpoint,
@@ -135,9 +157,9 @@ def columns_of(
     event: AnyEvent | Note,
     previous_hash: str,
     actor: ActorKind,
-) -> dict[str, Any]:
+) -> LedgerRow:
     """The columns of a new entry, chained to the one before it."""
-    columns: dict[str, Any] = {
+    columns: HashedColumns = {
         "seq": seq,
         "endpoint": endpoint,
         "epoch": epoch,

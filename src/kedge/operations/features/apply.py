@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -44,6 +44,9 @@ from kedge.operations.features.materialise import try_view
 from kedge.operations.releases import release_of
 from kedge.transforms.authoring import SPEC, Declared
 from kedge.workspace import Workplace, actor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FREE = frozenset({"numpy", "kedge"})
 """What every transformation may import beyond the standard library and its own files."""
@@ -369,7 +372,7 @@ def _raw(
     return taken
 
 
-def _blank(schema: Schema) -> dict[str, Any]:
+def _blank(schema: Schema) -> dict[str, NDArray[Any]]:
     """Columns of a materialised schema where no entity has a value, as many rows as are made up."""
     fields = schema.columns()
     return dict(columns_of(blank_rows(fields), Signature(fields, ())))

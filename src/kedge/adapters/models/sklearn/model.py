@@ -16,6 +16,8 @@ from kedge.core.inputs import DeclaredName, Described, with_output_names
 from kedge.core.values import Dtype, Field, Plainness, Signature
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kedge.typing import Columns
 
 
@@ -65,7 +67,7 @@ class SklearnModel:
 
 def _trial(fields: Sequence[Field], known: Mapping[str, Known]) -> Columns:
     """One row that the estimator is likely to answer: zeros, and categories that it knows."""
-    row: dict[str, Any] = {}
+    row: dict[str, NDArray[np.generic]] = {}
     for field in fields:
         of = known.get(field.name, Known())
         word = field.dtype == "string"
