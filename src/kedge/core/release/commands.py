@@ -6,7 +6,8 @@ A command is an imperative; an event is a past participle and is what is stored.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from kedge.core.values import BUCKETS, Field, Policy, Value
 
@@ -16,7 +17,7 @@ from kedge.core.values import BUCKETS, Field, Policy, Value
 class Command(Value, tag_field="command", tag=str.lower, frozen=True, kw_only=True):
     """An imperative. What it may do depends on the stage: see `core.release.machine.TABLE`."""
 
-    evidence: dict[str, Any] | None = None
+    evidence: Mapping[str, object] | None = None
     """What the asker saw, as plain values. It goes into every event that the command causes."""
 
 
@@ -157,7 +158,7 @@ AnyCommand = (
 class Event(Value, tag_field="event", frozen=True, kw_only=True, omit_defaults=True):
     """A past participle: something that changed the row."""
 
-    evidence: dict[str, Any] | None = None
+    evidence: Mapping[str, object] | None = None
     """The figures that the decision saw."""
 
 

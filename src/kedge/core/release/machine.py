@@ -375,17 +375,24 @@ def _taken(state: State, number: int) -> tuple[Field, ...] | None:
 
 def _weight_set(state: State, command: AnyCommand, at: str) -> AnyEvent:
     weight = next_step(state) if isinstance(command, Promote) else command.weight  # type: ignore[union-attr]
-    return WeightSet(weight=weight, previously=state.weight, **_overridden(state, command))  # type: ignore[arg-type]
+    override, release = _overridden(state, command)
+    return WeightSet(
+        weight=weight,  # type: ignore[arg-type]
+        previously=state.weight,
+        override=override,
+        release=release,
+    )
 
 
 def _resumed(state: State, command: AnyCommand, at: str) -> AnyEvent:
-    return Resumed(**_overridden(state, command))
+    override, release = _overridden(state, command)
+    return Resumed(override=override, release=release)
 
 
-def _overridden(state: State, command: AnyCommand) -> dict[str, Any]:
+def _overridden(state: State, command: AnyCommand) -> tuple[str | None, int | None]:
     """The override of a command that names no release, and of whose rules; nothing without one."""
     why = getattr(command, "override", None)
-    return {} if why is None else {"override": why, "release": state.candidate}
+    return (None, None) if why is None else (why, state.candidate)
 
 
 def _comparison_failed(state: State, command: AnyCommand, at: str) -> AnyEvent:

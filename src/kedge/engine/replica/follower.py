@@ -23,7 +23,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
@@ -46,6 +45,8 @@ from kedge.ports import Ledger, Roster, Signal
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
 BEAT_S = 1.0
+SAID_AT_ONCE = ("epochs", "answered", "pinned", "holds", "lease", "unwritten", "astray", "loads")
+"""Fields of the roster whose change is said at once. Counts move all the time: they go with the next beat."""
 PENDING_S = 0.02
 """How often to look while a model is being loaded."""
 REMEMBER_S = 0.05
@@ -337,49 +338,44 @@ class Replica:
             )
             for live in lives
         }
-        said: dict[str, Any] = {
+        said = msgspec.structs.replace(
+            self._member,
             # An epoch of another history acknowledges nothing of this one.
-            "epochs": (
-                {
-                    live.state.endpoint: NO_EPOCH if self._astray else live.state.epoch
-                    for live in lives
-                    if not live.pinned
-                }
-                | {
-                    n: s.epoch
-                    for n, s in states.items()
-                    if s.stage is Stage.EMPTY and n not in self._pins
-                }
-            ),
-            "answered": answered,
-            "pinned": {
+            epochs={
+                live.state.endpoint: NO_EPOCH if self._astray else live.state.epoch
+                for live in lives
+                if not live.pinned
+            }
+            | {
+                n: s.epoch
+                for n, s in states.items()
+                if s.stage is Stage.EMPTY and n not in self._pins
+            },
+            answered=answered,
+            pinned={
                 live.state.endpoint: live.state.production
                 for live in lives
                 if live.pinned and live.state.production is not None
             },
-            "holds": self._pool.holds(),
-            "lease": lease,
-            "unwritten": self._recording.fault(),
-            "head": self._head,
-            "astray": self._astray,
-            "faults": self._faults.faults,
-            "limited": self._faults.limited,
-            "loads": self._pool.loads,
-        }
-        # Counts move all the time: they are written with the next beat.
+            holds=self._pool.holds(),
+            lease=lease,
+            unwritten=self._recording.fault(),
+            head=self._head,
+            astray=self._astray,
+            faults=self._faults.faults,
+            limited=self._faults.limited,
+            loads=self._pool.loads,
+        )
         changed = any(
-            getattr(self._published, name) != value
-            for name, value in said.items()
-            if name not in ("limited", "head", "faults")
-        ) or _standing(said["faults"]) != _standing(self._published.faults)
+            getattr(self._published, name) != getattr(said, name) for name in SAID_AT_ONCE
+        ) or _standing(said.faults) != _standing(self._published.faults)
         if not changed and now - self._published_at < BEAT_S:
             return
-        swapped = said["epochs"] != self._member.epochs or said["pinned"] != self._member.pinned
+        swapped = (said.epochs, said.pinned) != (self._member.epochs, self._member.pinned)
         self._member = msgspec.structs.replace(
-            self._member,
+            said,
             beat_at=self._clock.unix(),
             ledger_at=self._clock.unix() - (now - self._contact),
-            **said,
         )
         try:
             self._roster.publish(self._member)
