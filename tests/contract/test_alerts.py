@@ -13,7 +13,7 @@ import pytest
 
 from contract.receivers import Mail, Web, until
 from contract.sql_world import POLICY, World, world
-from kedge.adapters.channels.outgoing import Outgoing
+from kedge.adapters.channels.dispatch import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
 from kedge.cli.text.alerts import alert_test_text, alerts_text
 from kedge.config.model import Alerts

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.receivers import Mail, Web
-from kedge.adapters.channels.outgoing import Outgoing
+from kedge.adapters.channels.dispatch import Outgoing
 from kedge.core.alerts.alerts import Message, Topic
 from kedge.core.errors import BadConfig, KedgeError, Unavailable
 

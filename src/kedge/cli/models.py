@@ -109,5 +109,4 @@ def register(
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
     found = list_versions(context.place(), endpoint)
-    text = versions_text(one_line(found))
-    context.out(found, text or f"no version of {endpoint} is registered")
+    context.out(found, versions_text(one_line(found)) or f"no version of {endpoint} is registered")

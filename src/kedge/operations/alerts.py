@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from kedge.adapters.channels.outgoing import Outgoing
+from kedge.adapters.channels.dispatch import Outgoing
 from kedge.config.model import Alerts
 from kedge.core.alerts import alerts
 from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
