@@ -20,8 +20,8 @@ import csv
 import json
 import time
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
@@ -31,7 +31,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 from skops.io import dump
 
+from kedge.core.values import Dtype, Field, Signature
 from kedge.demo import flights as data
+from kedge.demo.figures import METRICS, ModelFigures, OfflineQuality, TrainingReport
 from kedge.system.terminal import show
 
 FEATURES = {"v1": data.KNOWN, "v2": (*data.KNOWN, "dep_delay"), "v3": data.KNOWN}
@@ -61,15 +63,15 @@ def build(trees: int = TREES["v1"]) -> Pipeline:
     )
 
 
-def measure(label: NDArray[np.int8], score: NDArray[np.float64]) -> dict[str, float]:
+def measure(label: NDArray[np.int8], score: NDArray[np.float64]) -> OfflineQuality:
     """Compute the figures of an offline report on a model."""
-    return {
-        "auc": float(roc_auc_score(label, score)),
-        "log_loss": float(log_loss(label, score)),
-        "right": float(((score > 0.5) == label).mean()),
-        "called_late": float((score > 0.5).mean()),
-        "mean_p_late": float(score.mean()),
-    }
+    return OfflineQuality(
+        auc=float(roc_auc_score(label, score)),
+        log_loss=float(log_loss(label, score)),
+        right=float(((score > 0.5) == label).mean()),
+        called_late=float((score > 0.5).mean()),
+        mean_p_late=float(score.mean()),
+    )
 
 
 def scores(model: Pipeline, rows: Rows) -> NDArray[np.float64]:
@@ -78,15 +80,11 @@ def scores(model: Pipeline, rows: Rows) -> NDArray[np.float64]:
     return found
 
 
-def train(out: Path, flights: data.Flights) -> dict[str, Any]:
-    """Train all, write their directories, and return the offline metrics."""
+def train(out: Path, flights: data.Flights) -> TrainingReport:
+    """Train all, write their directories, and return their figures."""
     training = flights.months(*TRAINING_MONTHS).labelled()
     holdout = flights.months(*HOLDOUT_MONTHS).labelled()
-    metrics: dict[str, Any] = {
-        "training_rows": len(training),
-        "holdout_rows": len(holdout),
-        "holdout_late": float(holdout.label.mean()),
-    }
+    trained: dict[str, ModelFigures] = {}
     live: dict[str, NDArray[np.float64]] = {}
     for version, names in FEATURES.items():
         started = time.perf_counter()
@@ -97,24 +95,30 @@ def train(out: Path, flights: data.Flights) -> dict[str, Any]:
         if "dep_delay" in names:
             rows[:, names.index("dep_delay")] = float("nan")
         live[version] = scores(model, rows)
-        metrics[version] = {
-            "features": len(names),
-            "fit_s": round(fit_s, 2),
-            "row_us": round(time_a_row(model, rows), 1),
-            "offline": offline,
-            "before_departure": measure(holdout.label, live[version]),
-        }
+        trained[version] = ModelFigures(
+            features=len(names),
+            fit_s=round(fit_s, 2),
+            row_us=round(time_a_row(model, rows), 1),
+            offline=offline,
+            before_departure=measure(holdout.label, live[version]),
+        )
         write(out / version, model, training, names)
     agree = (live["v1"] > 0.5) == (live["v2"] > 0.5)
-    metrics["agreement_v1_v2"] = float(agree.mean())
     same = yardstick(training, holdout)
     month = holdout.columns["month"]
-    metrics["agreement_two_honest"] = float(same.mean())
-    metrics["agreement_two_honest_by_month"] = {
-        str(m): float(same[month == m].mean()) for m in np.unique(month).tolist()
-    }
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return metrics
+    found = TrainingReport(
+        training_rows=len(training),
+        holdout_rows=len(holdout),
+        holdout_late=float(holdout.label.mean()),
+        **trained,
+        agreement_v1_v2=float(agree.mean()),
+        agreement_two_honest=float(same.mean()),
+        agreement_two_honest_by_month={
+            str(m): float(same[month == m].mean()) for m in np.unique(month).tolist()
+        },
+    )
+    (out / METRICS).write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    return found
 
 
 def yardstick(training: data.Flights, holdout: data.Flights) -> NDArray[np.bool_]:
@@ -145,7 +149,7 @@ def write(folder: Path, model: Pipeline, training: data.Flights, names: tuple[st
     artifact = folder / "model"
     artifact.mkdir(parents=True, exist_ok=True)
     dump(model, artifact / "model.skops")
-    write_json(artifact / "signature.json", signature(training, names))
+    write_json(artifact / "signature.json", msgspec.to_builtins(signature(training, names)))
     dice = np.random.default_rng(SEED)
     sample = training.take(np.sort(dice.choice(len(training), TRAINING_ROWS, replace=False)))
     golden = sample.take(np.linspace(0, len(sample) - 1, GOLDEN_ROWS).astype(int))
@@ -156,23 +160,19 @@ def write(folder: Path, model: Pipeline, training: data.Flights, names: tuple[st
         lines.writerows(zip(*(sample.values(name) for name in names), strict=True))
 
 
-def signature(flights: data.Flights, names: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
+def signature(flights: data.Flights, names: tuple[str, ...]) -> Signature:
     """Return the signature of the model."""
-    return {
-        "inputs": [
-            {
-                "name": name,
-                "dtype": "string" if name in data.STRINGS else str(flights.columns[name].dtype),
-                "shape": [],
-                "nullable": name in data.NULLABLE,
-            }
-            for name in names
-        ],
-        "outputs": [
-            {"name": "p_late", "dtype": "float64", "shape": []},
-            {"name": "late", "dtype": "int64", "shape": []},
-        ],
+    kinds = {
+        name: "string" if name in data.STRINGS else str(flights.columns[name].dtype)
+        for name in names
     }
+    return Signature(
+        inputs=tuple(
+            Field(name, msgspec.convert(kind, Dtype), nullable=name in data.NULLABLE)
+            for name, kind in kinds.items()
+        ),
+        outputs=(Field("p_late", "float64"), Field("late", "int64")),
+    )
 
 
 def write_json(path: Path, value: object) -> None:
@@ -180,28 +180,27 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def report(metrics: dict[str, Any]) -> str:
-    """Return the offline metrics as text: first the misleading ones, then the cause."""
+def report(found: TrainingReport) -> str:
+    """Return the figures as text: first the misleading ones, then the cause."""
 
-    def line(name: str, figures: dict[str, float], remark: str = "") -> str:
+    def line(name: str, of: OfflineQuality, remark: str = "") -> str:
         return (
-            f"  {name:26}{figures['auc']:7.3f}{figures['log_loss']:10.3f}"
-            f"{figures['right']:8.1%}{figures['called_late']:13.1%}{remark}\n"
+            f"  {name:26}{of.auc:7.3f}{of.log_loss:10.3f}"
+            f"{of.right:8.1%}{of.called_late:13.1%}{remark}\n"
         )
 
-    v1, v2 = metrics["v1"], metrics["v2"]
     return (
-        f"Trained on {metrics['training_rows']:,} flights of January to June; "
-        f"held out: {metrics['holdout_rows']:,} of July to December, "
-        f"{metrics['holdout_late']:.1%} late.\n\n"
+        f"Trained on {found.training_rows:,} flights of January to June; "
+        f"held out: {found.holdout_rows:,} of July to December, "
+        f"{found.holdout_late:.1%} late.\n\n"
         f"  {'':26}{'AUC':>7}{'log loss':>10}{'right':>8}{'called late':>13}\n"
-        + line("v1 offline", v1["offline"])
-        + line("v2 offline", v2["offline"], "   <- looks much better")
-        + line("v2 asked before departure", v2["before_departure"], "   <- dep_delay is null")
-        + line("v3 offline", metrics["v3"]["offline"], "   <- honest, and better than v1")
-        + f"\nTwo honest models agree on {metrics['agreement_two_honest']:.1%} of these flights; "
-        f"v1 and v2, asked before departure, on {metrics['agreement_v1_v2']:.1%}.\n"
-        f"One row takes v1 {metrics['v1']['row_us'] / 1e3:.1f} ms.\n"
+        + line("v1 offline", found.v1.offline)
+        + line("v2 offline", found.v2.offline, "   <- looks much better")
+        + line("v2 asked before departure", found.v2.before_departure, "   <- dep_delay is null")
+        + line("v3 offline", found.v3.offline, "   <- honest, and better than v1")
+        + f"\nTwo honest models agree on {found.agreement_two_honest:.1%} of these flights; "
+        f"v1 and v2, asked before departure, on {found.agreement_v1_v2:.1%}.\n"
+        f"One row takes v1 {found.v1.row_us / 1e3:.1f} ms.\n"
     )
 
 

