@@ -10,6 +10,7 @@ import functools
 import os
 import pwd
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from kedge.adapters.sql.sqlite.create import (
 )
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.adapters.sql.windows import SqlWindows
+from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
 from kedge.core.stored.roster import Member
@@ -94,6 +96,7 @@ class Workplace:
         limits: FeatureLimits = DEFAULT_LIMITS,
         fence: str = "warn",
         config: Path | None = None,
+        online: Callable[[], Online] = Online,
     ) -> None:
         """Open what opens at once.
 
@@ -104,12 +107,15 @@ class Workplace:
             limits: of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
             config: kedge.toml, for the commands of a runbook. None: they name none.
+            online: says where values by key are looked up; asked when they are, since a damaged
+                kedge.toml must not hinder a rollback.
         """
         self.state_dir = state_dir
         self.limits = limits
         self.fence = fence
         self.site = Site(host_name(), str(config) if config is not None else None)
         self._actor = actor
+        self._online = online
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
         self.ledger = SqlLedger(self.database, unix=self.clock.unix, actor=actor)
@@ -119,6 +125,15 @@ class Workplace:
         self.rolls = SqlRolls(open_evidence(state_dir))
         self.artifacts = DirectoryArtifacts(state_dir / "artifacts")
         self.disk = HostDisk(state_dir)
+
+    @property
+    def online(self) -> Online:
+        """Where values are looked up by key, and the rules for what is not there.
+
+        Raises:
+            BadConfig: kedge.toml is damaged, or says too little.
+        """
+        return self._online()
 
     @functools.cached_property
     def records(self) -> Records:

@@ -9,7 +9,6 @@ import numpy as np
 
 from contract.test_deployable import Home, home
 from kedge.core.evidence.records import JoinRow
-from kedge.core.features.generations import Online
 from kedge.core.values import Output, Policy, Release, RowsMark, State
 from kedge.operations.diagnosis.cells import BATCH, Contrasting
 from kedge.operations.diagnosis.window import AnswerReading, Logged
@@ -45,7 +44,7 @@ def contrasting(home: Home) -> Contrasting:
     ]
     state = State(endpoint="flights", policy=Policy(output=OUTPUT))
     today = Logged(0.0, 1.0, rows, [None] * len(rows))
-    return Contrasting(home.place, state, today, AnswerReading(OUTPUT), Online, lambda text: None)
+    return Contrasting(home.place, state, today, AnswerReading(OUTPUT), lambda text: None)
 
 
 def marked(home: Home, source: str, mark: RowsMark) -> Release:

@@ -17,7 +17,6 @@ from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.core.alerts import conditions
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused, Unavailable
-from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, REFUSING_S
 from kedge.core.release.commands import AnyCommand, Canary, Configure, Promote, Rollback, Shadow
 from kedge.core.runbook import configuration_digest
@@ -52,7 +51,7 @@ class Gated(Watched):
 
     def control(self) -> Any:
         place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
-        gate = gate_of(place, Online, loopback=self.loopback, say=self.said.append)
+        gate = gate_of(place, loopback=self.loopback, say=self.said.append)
         return place.control(self.said.append, None, gate)
 
     def fresh(self, by: str = "patrol@here") -> Patrol:
@@ -105,7 +104,7 @@ class Gated(Watched):
         return [entry.event for entry in found if isinstance(entry.event, Note)]
 
     def failing(self) -> list[str]:
-        return list(check_of(self.place, "flights", Online, by="test", again=False)["failed"])
+        return list(check_of(self.place, "flights", by="test", again=False)["failed"])
 
 
 @pytest.mark.parametrize(
@@ -142,9 +141,7 @@ def test_the_first_release_is_served_with_a_warning_where_others_reach_it(
     made = world(tmp_path, releases=2, configured=False)
     made.configure(msgspec.structs.replace(POLICY, readiness=said))
     place, told = Workplace(made.state_dir), list[str]()
-    control = place.control(
-        told.append, None, gate_of(place, Online, loopback=False, say=told.append)
-    )
+    control = place.control(told.append, None, gate_of(place, loopback=False, say=told.append))
     if not served:
         with pytest.raises(Refused, match="not ready"):
             control.submit("flights", Promote(release=1), by="ada")
@@ -265,7 +262,7 @@ def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
     )
     checks = {
         one["name"]: one
-        for one in check_of(site.place, "flights", Online, by="test", again=False)["checks"]
+        for one in check_of(site.place, "flights", by="test", again=False)["checks"]
     }
     assert checks["warm"]["outcome"] == "pass"
     assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"]["why"]
@@ -283,7 +280,7 @@ def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
 
 def test_each_check_is_a_line(tmp_path: Path) -> None:
     site = Gated(tmp_path, policy())
-    text = check_text(check_of(site.place, "flights", Online, by="test", again=False))
+    text = check_text(check_of(site.place, "flights", by="test", again=False))
     lines = text.splitlines()
     assert (lines[0], len(lines)) == ("flights is NOT READY: 2 of 10 checks fail", 11)
     assert "  FAIL  runbook       there is none; fix: kedge runbook flights" in lines
@@ -301,7 +298,7 @@ def test_a_release_of_another_library_is_reported_and_fails_no_check(
         lambda _, asked: proof if asked == digest else Proof({}, {}),
     )
     before = site.failing()
-    found = check_of(site.place, "flights", Online, by="test", again=False)
+    found = check_of(site.place, "flights", by="test", again=False)
     assert (found["libraries"], found["failed"]) == (
         [f"r1 was trained with scikit-learn 0.1; {version('scikit-learn')} is installed here"],
         before,

@@ -399,9 +399,11 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         create_workplace(state)
         control.web.make_server = lambda app, faults: Ends()
         control.run_control(
-            0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), online=lambda: None,
-            loopback=True, fence="warn", status=print, evidence=print, hand_in=print,
-            parent=os.getppid(), records_gb=1.0,
+            control.ControlSettings(
+                port=0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), loopback=True,
+                fence="warn", records_gb=1.0, parent=os.getppid(),
+            ),
+            online=lambda: None,
         )
     """
     script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / ".kedge")]

@@ -21,7 +21,6 @@ from kedge.adapters.sql.sqlite.create import create
 from kedge.columns import columns_of, lists_of
 from kedge.core import codec
 from kedge.core.evidence.records import JoinRow
-from kedge.core.features.generations import Online
 from kedge.core.features.schema import Spec
 from kedge.core.stored.notes import Proven
 from kedge.core.values import Bundle, Field, ModelVersion, Placement, Proof, Release
@@ -105,9 +104,7 @@ class Home:
 
     def prove(self, release: Release, *, again: bool = False, step_s: float = 30.0) -> Proven:
         state = self.place.ledger.read().states["flights"]
-        return prove(
-            self.place, state, release.number, Online, by="test", again=again, step_s=step_s
-        )[0]
+        return prove(self.place, state, release.number, by="test", again=again, step_s=step_s)[0]
 
     def log(self, *words: str | None) -> None:
         """Callers were answered, a row each, and their inputs are kept."""
@@ -183,7 +180,7 @@ def test_two_at_once_make_one_proof(home: Home) -> None:
     state = home.place.ledger.read().states["flights"]
 
     def ask(place: Workplace) -> None:
-        found.append(prove(place, state, one.number, Online, by="test", again=True)[0])
+        found.append(prove(place, state, one.number, by="test", again=True)[0])
 
     threads = [threading.Thread(target=ask, args=(place,)) for place in others]
     for thread in threads:
@@ -283,7 +280,7 @@ from kedge.core.features.generations import Online
 from kedge.operations.readiness.deployable import prove
 from kedge.workspace import Workplace
 place = Workplace(Path(sys.argv[1]))
-prove(place, place.ledger.read().states["flights"], 1, Online, by="test", again=True)
+prove(place, place.ledger.read().states["flights"], 1, by="test", again=True)
 """
 
 

@@ -14,7 +14,6 @@ import pytest
 from contract.test_check import Gated, policy
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Window
-from kedge.core.features.generations import Online
 from kedge.core.readiness import EVIDENCE_S
 from kedge.core.release.commands import Promote
 from kedge.core.stored.roster import Tally
@@ -87,7 +86,7 @@ class Counted(Gated):
             worker.join()
 
     def evidence(self) -> dict[str, Any]:
-        found = check_of(self.place, "flights", Online, by="test", again=False)
+        found = check_of(self.place, "flights", by="test", again=False)
         return next(one for one in found["checks"] if one["name"] == "evidence")
 
 

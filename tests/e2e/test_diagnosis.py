@@ -148,7 +148,8 @@ def diagnosed(
     past: Past, *, online: Callable[[], Online] = nothing_looked_up, **options: Any
 ) -> Any:
     asked = DiagnoseOptions(**{"since": "2h", **options})
-    return diagnosis_of(past.place, "flights", asked, online=online, say=lambda text: None)
+    past.place._online = online
+    return diagnosis_of(past.place, "flights", asked, say=lambda text: None)
 
 
 def causes(told: Any) -> list[str]:

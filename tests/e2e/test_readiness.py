@@ -12,7 +12,6 @@ import pytest
 
 from contract.receivers import Web
 from e2e.place import Site
-from kedge.core.features.generations import Online
 from kedge.core.stored.ledger import Note
 from kedge.core.values import State
 from kedge.operations.readiness.check import check_of
@@ -27,7 +26,7 @@ PEOPLE = ["owner", "escalation", "guardrails", "notification"]
 def failing(site: Site) -> list[str]:
     """The checks that fail, as `kedge check --no-proof` would say; without its start."""
     place = Workplace(site.root / ".kedge")
-    return list(check_of(place, "flights", Online, by="test", again=False)["failed"])
+    return list(check_of(place, "flights", by="test", again=False)["failed"])
 
 
 def fix(site: Site, line: str) -> None:

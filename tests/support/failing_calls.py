@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 OWN = f"{os.sep}src{os.sep}kedge{os.sep}"
+SHARED = {"system/durable.py", "system/locks.py"}
+"""Files whose functions make the calls of many places: what called them is meant."""
 MARK = "injected-"
 """Begins the text of each error, and its number follows: what names it is found by that."""
 TRACE, FIRED, ARMED, PLAN = "trace", "fired", "armed", "plan.json"
@@ -201,7 +203,7 @@ def place_of() -> tuple[str, str, int] | None:
         if name.startswith("<frozen importlib"):
             return None
         at = name.find(OWN)
-        if at >= 0:
+        if at >= 0 and name[at + len(OWN) :] not in SHARED:
             return name[at + len(OWN) :], frame.f_code.co_name, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None

@@ -129,6 +129,7 @@ class Context:
             limits=self.feature_limits,
             fence=self.fence,
             config=self.config,
+            online=lambda: self.online,
         )
 
     def check_here(self) -> None:

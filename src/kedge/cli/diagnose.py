@@ -53,7 +53,7 @@ def diagnose(
         since, until, reference_since, reference_until, segment, production=production
     )
     say = context.say if not context.as_json else lambda text: None
-    found = diagnosis_of(context.place(), endpoint, options, online=lambda: context.online, say=say)
+    found = diagnosis_of(context.place(), endpoint, options, say=say)
     if found["not_filed"]:
         context.say(f"warning: it is not filed: {one_line(found['not_filed'])}")
     context.out(found, diagnosis_text(one_line(found)))

@@ -268,7 +268,8 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @prints(list[RunStatus])
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
-    found = status_of(context.place(), open_store(context.online), view)
+    place = context.place()
+    found = status_of(place, open_store(place.online), view)
     context.out(found, runs_text(one_line(found)))
 
 
@@ -284,7 +285,8 @@ def _when(context: Context, text: str | None) -> float | None:
 def feeder(context: Context) -> Feeder:
     """What feeds the runs of this state directory."""
     say = context.say if not context.as_json else lambda text: None
-    return Feeder(context.place(), open_store(context.online), context.config.parent, say)
+    place = context.place()
+    return Feeder(place, open_store(place.online), context.config.parent, say)
 
 
 @features.command("training-set")

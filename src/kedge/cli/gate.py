@@ -17,4 +17,4 @@ def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) 
         loopback = context.settings.server.loopback
     except BadConfig:
         loopback = True  # the gate sees where gateways listen, too
-    return gate_of(place, lambda: context.online, loopback=loopback, say=say)
+    return gate_of(place, loopback=loopback, say=say)

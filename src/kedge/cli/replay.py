@@ -25,9 +25,7 @@ from kedge.system.terminal import one_line
 @prints(ReplayedComparison)
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Replay logged requests to RELEASE, and judge its answers."""
-    found = replay_of(
-        context.place(), endpoint, release, since, online=context.online, say=context.say
-    )
+    found = replay_of(context.place(), endpoint, release, since, say=context.say)
     left = found.incomplete
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     context.out(

@@ -59,7 +59,7 @@ def rollback(
     def make(place: Workplace) -> Rollback:
         runs = landing_reads(place, endpoint, command)
         if runs:
-            refuse_stale(place, lambda: context.online, runs, accept_stale)
+            refuse_stale(place, runs, accept_stale)
         return command
 
     submit(context, endpoint, make, reason, finding=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -98,7 +99,7 @@ def _start(
         from kedge.config.load import check_server
         from kedge.operations.preflight import check_machine, check_open_files
         from kedge.operations.setup import apply_policies, ensure_ledger
-        from kedge.runtime.supervisor import run_supervisor, try_out
+        from kedge.runtime.supervisor import HostSettings, run_supervisor, try_out
 
     tokens = context.settings.server.tester_token_file
     changes = {
@@ -141,18 +142,16 @@ def _start(
                 f" {error.hint}"
             )
 
-    run_supervisor(
-        server,
-        context.online,
+    settings = HostSettings(
+        server=server,
+        online=context.online,
         alerts=context.settings.alerts,
         config=context.config,
         state_dir=context.state_dir,
         with_control=with_control,
         run_for=run_for,
-        say=context.say,
-        ready=ready,
-        handed=handed,
     )
+    run_supervisor(settings, say=context.say, ready=ready, handed=handed)
 
 
 @click.command()
@@ -207,14 +206,11 @@ def gateway_worker(
     )
 
 
-def _import_control() -> tuple[Any, Any, Any, Any]:
+def _import_control() -> ModuleType:
     with quick_imports():
-        from kedge.operations.evidence.read import evidence_of
-        from kedge.operations.outcomes import hand_in_lines
-        from kedge.operations.status.read import status_of
-        from kedge.runtime.control import run_control
+        from kedge.runtime import control
 
-    return evidence_of, hand_in_lines, run_control, status_of
+    return control
 
 
 @click.command()
@@ -224,19 +220,16 @@ def _import_control() -> tuple[Any, Any, Any, Any]:
 @prints(None)
 def control(context: Context, port: int | None, parent: int | None) -> None:
     """Run only control: the patrol, and the API on loopback."""
-    evidence_of, hand_in_lines, run_control, status_of = _import_control()
+    part = _import_control()
     server = context.settings.server
-    run_control(
-        server.control_port if port is None else port,
+    settings = part.ControlSettings(
+        port=server.control_port if port is None else port,
         config=context.config,
         state_dir=context.state_dir,
         alerts=context.settings.alerts,
-        online=lambda: context.online,
         loopback=server.loopback,
         fence=server.fence,
-        status=status_of,
-        evidence=evidence_of,
-        hand_in=hand_in_lines,
-        parent=parent or os.getppid(),
         records_gb=server.records_gb,
+        parent=parent or os.getppid(),
     )
+    part.run_control(settings, online=lambda: context.online)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import uvicorn
@@ -28,7 +29,10 @@ from kedge.engine.loop import Duty, Loop
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.submission import Control
 from kedge.operations.alerts import alerting_of
+from kedge.operations.evidence.read import evidence_of
+from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
+from kedge.operations.status.read import status_of
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.loop_timer import LoopTimer
 from kedge.runtime.outcomes import OutcomesJoiner
@@ -46,25 +50,30 @@ LOOK_S = 0.5
 """How often control looks whether its supervisor lives and its loops turn."""
 
 
-def patrol_of(
-    duty: Duty,
-    state_dir: Path,
-    online: Callable[[], Online],
-    *,
-    loopback: bool,
-    fence: str,
-    config: Path,
-) -> Patrol:
+class ControlSettings(NamedTuple):
+    """What control is told by kedge.toml and the command line."""
+
+    port: int
+    config: Path
+    state_dir: Path
+    alerts: Alerts
+    loopback: bool
+    fence: str
+    records_gb: float
+    parent: int
+    """The process that it ends with."""
+
+
+def patrol_of(duty: Duty, settings: ControlSettings, online: Callable[[], Online]) -> Patrol:
     """What watches every rollout, with connections of its own."""
-    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.PATROL)
+    open_place = partial(Workplace, settings.state_dir, actor=ActorKind.PATROL)
+    place = open_place(patience_s=1.0)
 
     def control() -> Control:
-        mine = Workplace(
-            state_dir, patience_s=5.0, actor=ActorKind.PATROL, fence=fence, config=config
-        )
+        mine = open_place(fence=settings.fence, config=settings.config, online=online)
         # As a gate takes it.
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731
-        return mine.control(say, None, gate_of(mine, online, loopback=loopback, say=say))
+        return mine.control(say, None, gate_of(mine, loopback=settings.loopback, say=say))
 
     return Patrol(
         duty,
@@ -109,9 +118,9 @@ def drills_of(config: Path, by: str) -> Start:
     return start
 
 
-def readiness_of(duty: Duty, place: Workplace, online: Callable[[], Online]) -> Readiness:
+def readiness_of(duty: Duty, place: Workplace) -> Readiness:
     """Return what checks the readiness of every endpoint, with a workplace of its own."""
-    check = checker(place, online, by=f"readiness@{host_name()}")
+    check = checker(place, by=f"readiness@{host_name()}")
     return Readiness(duty, ledger=place.ledger, check=check)
 
 
@@ -121,50 +130,44 @@ def schedule_of(duty: Duty, place: Workplace, config: Path) -> Schedule:
     return Schedule(duty, ledger=place.ledger, roster=place.roster, start=start)
 
 
-def run_control(
-    port: int,
-    *,
-    config: Path,
-    state_dir: Path,
-    alerts: Alerts,
-    online: Callable[[], Online],
-    loopback: bool,
-    fence: str,
-    status: Callable[[Workplace, str | None], object],
-    evidence: Callable[[Workplace, str], object],
-    hand_in: Callable[..., object],
-    parent: int,
-    records_gb: float,
-) -> None:
+def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> None:
     """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
 
-    It also stops when `parent` is no longer its parent process.
+    It also stops when its parent process is another one.
 
     Raises:
         Unavailable: `port_taken`; nothing was started.
     """
     log_to_stderr()
-    listener = web.listen(port)
+    config, state_dir = settings.config, settings.state_dir
+    listener = web.listen(settings.port)
     place, joining = (Workplace(state_dir, patience_s=1.0) for _ in range(2))
     for each in (place, joining):
-        each.records.keep(records_gb)
+        each.records.keep(settings.records_gb)
     faults = ProcessFaults(place.clock)
     count_faults(faults.passed)
     joiner = OutcomesJoiner(
-        partial(hand_in, joining),
+        partial(hand_in_lines, joining),
         lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
     )
     server = web.make_server(
-        Admin(partial(status, place), partial(evidence, place), joiner.join, faults), faults
+        Admin(partial(status_of, place), partial(evidence_of, place), joiner.join, faults), faults
     )
     duty = Duty(place.clock, faults)
     guard_state(duty, state_dir)
     leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
-    patrol = patrol_of(leading, state_dir, online, loopback=loopback, fence=fence, config=config)
-    own = partial(Workplace, state_dir, patience_s=1.0, actor=ActorKind.CONTROL, fence=fence)
-    readiness = readiness_of(leading, own(), online)
+    patrol = patrol_of(leading, settings, online)
+    own = partial(
+        Workplace,
+        state_dir,
+        patience_s=1.0,
+        actor=ActorKind.CONTROL,
+        fence=settings.fence,
+        online=online,
+    )
+    readiness = readiness_of(leading, own())
     sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
-    alerting = alerting_of(leading, own(), sight, alerts)
+    alerting = alerting_of(leading, own(), sight, settings.alerts)
     clerk = Clerk(duty, ledger=place.ledger, records=place.records, rolls=place.rolls)
     loops = {
         "patrol": patrol.loop,
@@ -176,7 +179,7 @@ def run_control(
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
     timer = LoopTimer(turning, place.clock, faults)
-    watch_parent(duty, server, parent, timer).start("kedge-parent")
+    watch_parent(duty, server, settings.parent, timer).start("kedge-parent")
     parts = Parts(place.clock, faults)
     try:
         for name, loop in loops.items():

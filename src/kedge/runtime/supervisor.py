@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -62,15 +63,21 @@ LAST_WORDS = 300
 # ---------------------------------------------------------------- the supervisor
 
 
+class HostSettings(NamedTuple):
+    """What a host's supervisor is told by kedge.toml and the command line."""
+
+    server: ServerSettings
+    online: Online
+    alerts: Alerts
+    config: Path
+    state_dir: Path
+    with_control: bool
+    run_for: float | None
+
+
 def run_supervisor(
-    server: ServerSettings,
-    online: Online,
+    settings: HostSettings,
     *,
-    alerts: Alerts,
-    config: Path,
-    state_dir: Path,
-    with_control: bool,
-    run_for: float | None,
     say: Say,
     ready: Callable[[], None],
     handed: Handover | None = None,
@@ -81,9 +88,16 @@ def run_supervisor(
     `handed` is what the image before this one left, when the process has executed itself again.
     """
     log_to_stderr()
+    server, state_dir = settings.server, settings.state_dir
     refuse_open_bind(server.host, "server.host")
     raise_open_files()
-    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
+    place = Workplace(
+        state_dir,
+        patience_s=1.0,
+        actor=ActorKind.SUPERVISOR,
+        fence=server.fence,
+        online=lambda: settings.online,
+    )
     prepare(place, server)
     with one_supervisor(state_dir, handed.lock if handed else None) as lock:
         image = handed.image if handed else 0
@@ -94,26 +108,15 @@ def run_supervisor(
         faults = ProcessFaults(place.clock, signal_.wake)
         count_faults(faults.passed)
         relief = Relief(predecessors, remove_folder)
-        supervisor = supervisor_of(
-            place,
-            server,
-            online,
-            alerts,
-            run_dir,
-            listener,
-            relief,
-            signal_,
-            faults,
-            config=config if with_control else None,
-        )
+        supervisor = supervisor_of(place, settings, run_dir, listener, relief, signal_, faults)
         restart = restart_of(supervisor, relief, lock, listener, server, state_dir, image, faults)
         _listen_to_signals(supervisor.stop, restart.ask)
         restart.started(waiting=relief.waiting)
         if handed is not None:
             handed.take()
         obey()
-        if run_for is not None:
-            threading.Timer(run_for, supervisor.stop).start()
+        if settings.run_for is not None:
+            threading.Timer(settings.run_for, supervisor.stop).start()
         say_not_fenced(server.fence, say)
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
@@ -130,20 +133,16 @@ def run_supervisor(
 
 def supervisor_of(
     place: Workplace,
-    server: ServerSettings,
-    online: Online,
-    alerts: Alerts,
+    settings: HostSettings,
     run_dir: Path,
     listener: socket.socket,
     relief: Relief,
     signal_: DirectorySignal,
     faults: ProcessFaults,
-    *,
-    config: Path | None,
 ) -> Supervisor:
-    """Return the supervisor of this host; with a `config` it runs control as well."""
-    own, state_dir = os.getpid(), place.state_dir
-    stand_in = Launch(stand_in_command(state_dir, own), encode(alerts))
+    """Return the supervisor of this host."""
+    own, state_dir, server = os.getpid(), place.state_dir, settings.server
+    stand_in = Launch(stand_in_command(state_dir, own), encode(settings.alerts))
     return Supervisor(
         member=new_member("supervisor", "supervisor", place.clock.now()),
         ledger=place.ledger,
@@ -156,9 +155,9 @@ def supervisor_of(
         log_dir=state_dir / "logs",
         workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
         listener_fd=listener.fileno(),
-        host_launch=host_launch(state_dir, online, server.fence),
-        others=control_command(config, own) if config is not None else {},
-        stand_in=stand_in if config is not None else None,
+        host_launch=host_launch(place),
+        others=control_command(settings.config, own) if settings.with_control else {},
+        stand_in=stand_in if settings.with_control else None,
         drain_s=server.drain_s,
         close_door=listener.close,
         relief=relief,
@@ -400,15 +399,16 @@ def control_command(config: Path, parent: int) -> dict[str, Launch]:
     return {"control": Launch(tuple(line))}
 
 
-def host_launch(state_dir: Path, online: Online, fence: str) -> HostLaunch:
+def host_launch(place: Workplace) -> HostLaunch:
     """How the model process of a release is started."""
+    online = place.online
 
     def build(state: State, release: int, path: Path) -> Launch:
         chosen = state.releases[release]
         command = tuple(
             process.command(
                 socket=path,
-                artifacts=state_dir / "artifacts",
+                artifacts=place.state_dir / "artifacts",
                 digest=chosen.model_digest,
                 flavour=chosen.flavour,
                 trusted=chosen.trusted,
@@ -416,7 +416,7 @@ def host_launch(state_dir: Path, online: Online, fence: str) -> HostLaunch:
                 code=chosen.code,
                 generation=chosen.generation,
                 online=online,
-                fence=fence,
+                fence=place.fence,
             )
         )
         return Launch(command, process.first_words(chosen.generation, online))

@@ -9,7 +9,7 @@ answered at the time was not made from one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +83,6 @@ class Contrasting:
         state: State,
         today: Logged,
         reading: AnswerReading,
-        online: Callable[[], Online],
         say: Say,
     ) -> None:
         """Remember what it works with.
@@ -93,7 +92,6 @@ class Contrasting:
             state: the row.
             today: the requests.
             reading: how an answer is read.
-            online: where transformations look values up, told when one does.
             say: told what is under way.
         """
         self._place = place
@@ -101,7 +99,6 @@ class Contrasting:
         self._target = get_target(state)
         self._today = today
         self._reading = reading
-        self._online = online
         self._say = say
         self._sent: list[list[int]] | None = None
         self._step = BATCH
@@ -264,7 +261,7 @@ class Contrasting:
 
     def _strict(self) -> Online:
         """The store, where what cannot be read is said and not made up."""
-        online = self._online()
+        online = self._place.online
         return replace(online, rules=replace(online.rules, expired="refuse", outage="refuse"))
 
     def _lookups(self, spec: Spec, release: Release) -> tuple[Lookup, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from kedge.core.errors import KedgeError, Refused
 from kedge.core.evidence.answers import get_target
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.records import JoinRow
-from kedge.core.features.generations import Online, runs_of
+from kedge.core.features.generations import runs_of
 from kedge.core.names import check_segment
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import ReferenceAccepted, build_note
@@ -63,7 +62,6 @@ def diagnosis_of(
     endpoint: str,
     options: DiagnoseOptions,
     *,
-    online: Callable[[], Online],
     say: Say,
 ) -> dict[str, Any]:
     """Say why an endpoint answers worse than it did, and file what was found.
@@ -72,7 +70,6 @@ def diagnosis_of(
         place: the state directory.
         endpoint: whose.
         options: which windows.
-        online: where transformations look values up.
         say: told what is under way.
 
     Returns:
@@ -100,9 +97,9 @@ def diagnosis_of(
     reading = AnswerReading(get_target(state), _metric(state))
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
     reading.outcomes(known)  # words or numbers: the same for both windows
-    cells = Contrasting(place, state, today, reading, online, say).gather(new, old)
+    cells = Contrasting(place, state, today, reading, say).gather(new, old)
     facts = _facts(place, state, (new, old), today, reference, reading, cells)
-    found = diagnose(replace(facts, sources=_sources(place, new, online)))
+    found = diagnose(replace(facts, sources=_sources(place, new)))
     short = filed(
         found,
         new=new.number,
@@ -228,12 +225,12 @@ def _facts(
     )
 
 
-def _sources(place: Workplace, new: Release, online: Callable[[], Online]) -> tuple[Source, ...]:
+def _sources(place: Workplace, new: Release) -> tuple[Source, ...]:
     """How old the values are that a release reads by key; what cannot be asked is left out."""
     found = []
     for run in runs_of(new.generation):
         try:
-            lag, limit = lag_of(place, online, run)
+            lag, limit = lag_of(place, run)
         except KedgeError:
             continue  # the replay of the cells meets the same fault, and prints it
         found.append(Source(run.label, lag, limit))

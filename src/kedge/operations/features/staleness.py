@@ -5,11 +5,11 @@ It imports no NumPy: a rollback asks here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil, inf
 
 from kedge.core.errors import KedgeError, Refused
-from kedge.core.features.generations import META, Mark, Online, Run, mark_of, patience_s
+from kedge.core.features.generations import META, Mark, Run, mark_of, patience_s
 from kedge.core.features.schema import View
 from kedge.core.time.durations import seconds
 from kedge.ports import OnlineStore
@@ -42,13 +42,13 @@ def patience_of(view: View) -> float:
     return patience_s(seconds(view.every), seconds(view.ttl) if view.ttl else None)
 
 
-def lag_of(place: Workplace, online: Callable[[], Online], run: Run) -> tuple[float, float]:
+def lag_of(place: Workplace, run: Run) -> tuple[float, float]:
     """How far a run is behind now, and how far it may be: seconds. Infinite: nothing of it is there.
 
     Raises:
         KedgeError: it cannot be looked at.
     """
-    mark = mark_in(open_store(online()), run)
+    mark = mark_in(open_store(place.online), run)
     lag = place.clock.unix() - mark.watermark if mark is not None else inf
     return lag, patience_of(view_of(place, run))
 
@@ -59,9 +59,7 @@ def behind(run: Run, lag: float, patience: float) -> str:
     return f"{run.label} is {far}, and may be {patience / 60:g}"
 
 
-def refuse_stale(
-    place: Workplace, online: Callable[[], Online], runs: Sequence[Run], accept: str | None
-) -> None:
+def refuse_stale(place: Workplace, runs: Sequence[Run], accept: str | None) -> None:
     """Refuse to go back to values that are too old to be read.
 
     A run that cannot be looked at says nothing: a rollback does not wait for a store.
@@ -76,7 +74,7 @@ def refuse_stale(
     stale = []
     for run in runs:
         try:
-            lag, patience = lag_of(place, online, run)
+            lag, patience = lag_of(place, run)
         except KedgeError:
             continue
         if lag == inf and accept is not None:

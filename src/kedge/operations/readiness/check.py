@@ -13,7 +13,7 @@ import msgspec
 from kedge.config.contacts import is_group
 from kedge.config.model import is_loopback
 from kedge.core.errors import KedgeError, Refused
-from kedge.core.features.generations import Online, Run, runs_of
+from kedge.core.features.generations import Run, runs_of
 from kedge.core.readiness import (
     DAY_S,
     EVIDENCE_S,
@@ -50,7 +50,6 @@ from kedge.operations.readiness.deployable import prove, proven_of
 from kedge.operations.status.view import lacks_of, not_fenced
 from kedge.workspace import Workplace
 
-Asked = Callable[[], Online]
 Proving = Literal["again", "missing", "never"]
 """Whether a release is proven anew, only without a proof within a day, or not at all."""
 POLICIES = 50
@@ -65,7 +64,6 @@ COUNTED_S = 1.5
 def look(
     place: Workplace,
     state: State,
-    online: Asked,
     *,
     by: str,
     proving: Proving,
@@ -76,7 +74,6 @@ def look(
     Args:
         place: the state directory.
         state: the row.
-        online: what releases read by key.
         by: who asks, for a proof that is filed.
         proving: when a release is proven. It takes seconds, minutes at most.
         promoting: something else is about to replace production.
@@ -92,15 +89,14 @@ def look(
         proof = proven_of(place, state, landing)
         fresh = proof is not None and place.clock.unix() - proof[1] <= PROOF_S
         if proving == "again" or (proving == "missing" and not fresh):
-            proof = prove(place, state, landing, online, by=by, again=proving == "again")
-    facts = _facts(place, state, online, landing, proof)
+            proof = prove(place, state, landing, by=by, again=proving == "again")
+    facts = _facts(place, state, landing, proof)
     return judge(facts), proof[0] if proof is not None else None
 
 
 def _facts(
     place: Workplace,
     state: State,
-    online: Asked,
     landing: int | None,
     proof: tuple[Proven, float] | None,
 ) -> ReadinessFacts:
@@ -108,7 +104,7 @@ def _facts(
     now = place.clock.unix()
     kept, cold = (True, {}) if landing is None else lacks_of(state, landing, members, now)
     read = _runs(state, landing)
-    stale, blind = _stale(place, online, read)
+    stale, blind = _stale(place, read)
     return ReadinessFacts(
         state=state,
         now=now,
@@ -203,15 +199,13 @@ def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
     return tuple(dict.fromkeys(run for one in roles if one for run in runs_of(one.generation)))
 
 
-def _stale(
-    place: Workplace, online: Asked, runs: tuple[Run, ...]
-) -> tuple[dict[str, str], dict[str, str]]:
+def _stale(place: Workplace, runs: tuple[Run, ...]) -> tuple[dict[str, str], dict[str, str]]:
     """Which runs are too old, by view, and which cannot be looked at, with what their fault hints at."""
     found: dict[str, str] = {}
     blind: dict[str, str] = {}
     for run in runs:
         try:
-            lag, patience = lag_of(place, online, run)
+            lag, patience = lag_of(place, run)
         except KedgeError as error:
             blind[f"{run.label} cannot be looked at: {error}"] = (
                 error.hint or "kedge features status"
@@ -243,11 +237,11 @@ def _note(place: Workplace, state: State, body: AnyNoteBody, *, by: str, reason:
     place.ledger.note(state.endpoint, build_note(body), by=by, reason=reason, at=place.clock.now())
 
 
-def checker(place: Workplace, online: Asked, *, by: str) -> Callable[[State], tuple[str, ...]]:
+def checker(place: Workplace, *, by: str) -> Callable[[State], tuple[str, ...]]:
     """What control asks about each endpoint, now and then: the names of the checks that fail."""
 
     def check(state: State) -> tuple[str, ...]:
-        checks, _ = look(place, state, online, by=by, proving="missing")
+        checks, _ = look(place, state, by=by, proving="missing")
         file_readiness(place, state, checks, by=by)
         return failed(checks)
 
@@ -257,15 +251,12 @@ def checker(place: Workplace, online: Asked, *, by: str) -> Callable[[State], tu
 # ---------------------------------------------------------------- kedge check
 
 
-def check_of(
-    place: Workplace, endpoint: str, online: Asked, *, by: str, again: bool
-) -> dict[str, Any]:
+def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> dict[str, Any]:
     """Every check of an endpoint, as plain values; the outcome is filed.
 
     Args:
         place: the state directory.
         endpoint: its name.
-        online: what releases read by key.
         by: who asks.
         again: prove the way back anew, even if the last proof is less than a day old.
 
@@ -273,7 +264,7 @@ def check_of(
         Refused: `unknown_endpoint`, `proof_busy`.
     """
     state = state_of(place, endpoint)
-    checks, proof = look(place, state, online, by=by, proving="again" if again else "never")
+    checks, proof = look(place, state, by=by, proving="again" if again else "never")
     file_readiness(place, state, checks, by=by)
     return {
         "endpoint": endpoint,
@@ -324,7 +315,7 @@ def check_text(found: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- the gate
 
 
-def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gate:
+def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
     """What is asked before a release becomes production.
 
     Where the policy sets no `readiness`, a failed check is a warning on loopback, where people try
@@ -334,7 +325,6 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
 
     Args:
         place: the state directory, of the thread that promotes.
-        online: what releases read by key.
         loopback: kedge.toml says that only this machine reaches the gateways.
         say: told what fails when it does not refuse.
     """
@@ -347,7 +337,7 @@ def gate_of(place: Workplace, online: Asked, *, loopback: bool, say: Say) -> Gat
         binds = refuses and override is None
         try:
             checks, _ = look(
-                place, state, online, by=by, promoting=True, proving="missing" if binds else "never"
+                place, state, by=by, promoting=True, proving="missing" if binds else "never"
             )
         except KedgeError as error:
             if binds:

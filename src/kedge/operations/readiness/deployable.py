@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,6 @@ import msgspec
 from kedge.adapters import process
 from kedge.columns import columns_of
 from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
-from kedge.core.features.generations import Online
 from kedge.core.readiness import DAY_S, PROOF_S
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import Proven, build_note
@@ -49,8 +48,6 @@ _JANITOR = 'read -r _ || sleep 1; rm -rf -- "$1"'
 """A line, and then the end: it is over. The end alone: the prover died, and what it started is
 just about to."""
 
-Asked = Callable[[], Online]
-
 
 def proven_of(place: Workplace, state: State, number: int) -> tuple[Proven, float] | None:
     """The newest proof of a release, and its Unix time."""
@@ -66,7 +63,6 @@ def prove(
     place: Workplace,
     state: State,
     number: int,
-    online: Asked,
     *,
     by: str,
     again: bool,
@@ -78,7 +74,6 @@ def prove(
         place: the state directory.
         state: the row of its endpoint.
         number: the release.
-        online: what it reads by key.
         by: who asks.
         again: although there is a proof of the last day.
         step_s: for each step.
@@ -95,7 +90,7 @@ def prove(
         oldest = began if again else place.clock.unix() - PROOF_S
         if filed is not None and filed[1] >= oldest:
             return filed
-        found = _tried(place, state, state.releases[number], folder, online, step_s)
+        found = _tried(place, state, state.releases[number], folder, step_s)
         at = place.clock.now()
         place.ledger.note(
             state.endpoint,
@@ -107,9 +102,7 @@ def prove(
         return found, read_instant(at)
 
 
-def _tried(
-    place: Workplace, state: State, release: Release, folder: Path, online: Asked, step_s: float
-) -> Proven:
+def _tried(place: Workplace, state: State, release: Release, folder: Path, step_s: float) -> Proven:
     version = next(
         (v for v in place.registry.versions(release.model) if v.number == release.version), None
     )
@@ -128,7 +121,7 @@ def _tried(
                 memory_mb=state.policy.memory_mb,
                 code=release.code,
                 generation=release.generation,
-                online=online() if release.generation is not None else None,
+                online=place.online if release.generation is not None else None,
                 rows=lambda: logged(place, release) if golden == "made" else {},
                 told=done.append,
                 timeout_s=step_s,

@@ -27,7 +27,6 @@ from kedge.core.evidence.windows import (
     FirstAsk,
     Window,
 )
-from kedge.core.features.generations import Online
 from kedge.core.routing import key_of, unit_of
 from kedge.core.time.instants import read_when
 from kedge.core.values import Release, Stage, State
@@ -59,16 +58,17 @@ class ReplayedComparison(ComparisonView, frozen=True, kw_only=True):
 
 
 def replay_of(
-    place: Workplace, endpoint: str, text: str, since: str, *, online: Online, say: Say
+    place: Workplace, endpoint: str, text: str, since: str, *, say: Say
 ) -> ReplayedComparison:
     """Ask a release what was logged, and judge its answers against those that were given.
+
+    What it reads by key has the values of today.
 
     Args:
         place: the state directory.
         endpoint: whose log.
         text: the release, as v2 or r2.
         since: from when: a duration back such as 7d, a date or a time.
-        online: what the release reads by key: its values are those of today.
         say: told now and then how far it is.
 
     Returns:
@@ -96,7 +96,7 @@ def replay_of(
     )
     watch = Watch(asked)
     answers: dict[str, RowAnswer] = {}
-    incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say, online))
+    incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say))
     if incomplete and not answers:
         raise Refused(
             f"none of the {incomplete:,} predictions logged (--since {since}) is of a request that"
@@ -134,7 +134,6 @@ async def _ask(
     watch: Watch,
     answers: dict[str, RowAnswer],
     say: Say,
-    online: Online,
 ) -> int:
     """Ask and fold; return how many predictions could not be asked as they were sent."""
     source = batches(logged, BATCH)
@@ -143,7 +142,7 @@ async def _ask(
     if batch is None:
         return incomplete
     as_sent = not merges(place, release)
-    async with loaded(place, state, release, online) as model:
+    async with loaded(place, state, release, place.online) as model:
         number = 0
         work = Progress(say, place.clock.monotonic, "predictions asked again")
         while batch is not None:
