@@ -39,7 +39,7 @@ from kedge.core.runbook import Site
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.pins import HostDisk
-from kedge.engine.submission import PREPARE_S, Control, Gate, Probe, Say
+from kedge.engine.submission import PREPARE_S, Control, Gate, Hooks, Probe, Say
 from kedge.system.files import list_aside
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ class Workplace:
             signal=DirectorySignal(self.state_dir / "roster"),
             clock=self.clock,
             say=say,
-            probe=probe,
-            gate=gate,
+            hooks=Hooks(probe, gate),
             prepare_s=prepare_s,
             site=self.site,
         )

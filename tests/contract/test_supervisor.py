@@ -20,9 +20,11 @@ import models
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
 from kedge.core.stored.roster import Member, ProcessFault
 from kedge.engine.child import Launch
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Relief
-from kedge.engine.supervisor import Supervisor
+from kedge.engine.station import Station
+from kedge.engine.supervisor import Launches, Supervisor
 from kedge.operations.setup import create_workplace
 from kedge.system.machine import Machine
 from kedge.workspace import Workplace
@@ -53,26 +55,34 @@ def build(root: Path, workers: dict[str, tuple[str, ...]], **other: Any) -> Supe
         "stamp": place.ledger.stamp,
         "roster": place.roster,
         "disk": place.disk,
-        "faults": ProcessFaults(place.clock, signal_.wake),
         "relief": Relief([], lambda _: None),
         "reap": lambda _: [],
         "drain_s": 1.0,
         "machine": Machine(2.0, 0),
         "close_door": lambda: None,
     }
-    return Supervisor(
+    given |= other
+    names = ("ledger", "stamp", "roster", "disk")
+    station = Station(
+        duty=Duty(place.clock, ProcessFaults(place.clock, signal_.wake)),
         member=member,
-        signal_=signal_,
-        clock=place.clock,
-        run_dir=root,
-        log_dir=root / "logs",
+        signal=signal_,
+        **{name: given.pop(name) for name in names},
+    )
+    launches = Launches(
         workers={name: Launch(line) for name, line in workers.items()},
         listener_fd=None,
-        host_launch=lambda state, release, path: Launch(SLEEPS),
+        host=lambda state, release, path: Launch(SLEEPS),
         others={},
         environment=os.environ,
         host_environment=os.environ,
-        **(given | other),
+        log_dir=root / "logs",
+    )
+    return Supervisor(
+        station,
+        launches,
+        run_dir=root,
+        **given,
     )
 
 

@@ -26,6 +26,7 @@ from kedge.engine.replica.writer import Recording
 from kedge.engine.request import Request
 from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Serving
+from kedge.engine.station import Station
 from kedge.ports import RemoteModel
 from kedge.workspace import Workplace
 from unit.test_models import Loads, Shelf
@@ -52,17 +53,17 @@ class Worker:
         self.disk = Faulty(place.disk, lambda name, given: False)
         signal = place.ledger_signal()
         self.serving = Serving(place.clock.monotonic)
+        duty = Duty(place.clock, self.faults)
         self.pool = Pool(
+            duty,
             loaders={"onnx": Loads()},
             artifacts=Shelf(),
             connect=never,
             run_dir=tmp_path,
-            clock=place.clock,
             changed=signal.wake,
-            faults=self.faults,
         )
         self.recording = Recording(
-            Duty(place.clock, self.faults),
+            duty,
             "here/w0",
             windows=place.windows,
             evidence=place.evidence,
@@ -79,18 +80,21 @@ class Worker:
             beat_at=0.0,
             ledger_at=0.0,
         )
+        station = Station(
+            duty,
+            member,
+            place.ledger,
+            place.ledger.stamp,
+            place.roster,
+            cast("Any", self.disk),
+            signal,
+        )
         self.replica = Replica(
-            Duty(place.clock, self.faults),
-            member=member,
+            station,
             slot="w0",
-            ledger=place.ledger,
-            stamp=place.ledger.stamp,
-            roster=place.roster,
-            disk=cast("Any", self.disk),
             recording=self.recording,
             pool=self.pool,
             serving=self.serving,
-            signal=signal,
             contract=self.contract,
         )
         self.thread = threading.Thread(target=self.replica.run)

@@ -1,4 +1,4 @@
-"""One place for each thing that many modules need: locks of files, flushes, and files written whole."""
+"""One place for each thing that many modules need, and few parameters of each constructor."""
 
 import ast
 from collections.abc import Iterator
@@ -90,3 +90,25 @@ def test_the_rule_leaves_texts_and_structs_alone() -> None:
         "'a'.replace('a', 'b')\nmsgspec.structs.replace(one, two=3)\nwhen.replace(tzinfo=UTC)"
     )
     assert not set(calls(tree)) & set(PLACES)
+
+
+PARAMETERS = 8
+
+
+def constructors(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Each class with an `__init__` of its own, and how many parameters that has beside `self`."""
+    for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for made in owner.body:
+            if isinstance(made, ast.FunctionDef) and made.name == "__init__":
+                given = made.args
+                yield owner.name, len(given.posonlyargs + given.args + given.kwonlyargs) - 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_constructor_takes_a_struct_instead_of_many_parameters(path: Path) -> None:
+    assert not {of: n for of, n in constructors(TREES[path]) if n > PARAMETERS}
+
+
+def test_parameters_are_counted() -> None:
+    source = "class One:\n    def __init__(self, a, /, b, *, c, d=1): ..."
+    assert list(constructors(ast.parse(source))) == [("One", 4)]

@@ -16,6 +16,7 @@ from kedge.core.evidence.windows import INSTANT_S
 from kedge.core.release.needs import Need
 from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import FileEntry, Placement, Plainness, Proof, Release, State
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.serving.pool import (
     GRACE_S,
@@ -296,13 +297,12 @@ class Place:
         """Whether nothing can be set apart: the disk is full."""
         self.changed = threading.Semaphore(0)
         self.pool = Pool(
+            Duty(self.clock, ProcessFaults(self.clock)),
             loaders={"onnx": self.loader},
             artifacts=self.shelf,
             connect=self._connect,
             run_dir=run_dir,
-            clock=self.clock,
             changed=self.changed.release,
-            faults=ProcessFaults(self.clock),
             apart=lambda: self.apart,
             set_apart=self._set_apart,
         )

@@ -159,6 +159,16 @@ class Silent(NotAcknowledged):
         self.receipt = receipt
 
 
+class Hooks(NamedTuple):
+    """What is asked around a submission: a gateway after it, and the gate before a promotion."""
+
+    probe: Probe | None = None
+    gate: Gate | None = None
+
+
+NO_HOOKS = Hooks()
+
+
 class Control:
     """Submits commands. One instance belongs to one thread."""
 
@@ -170,11 +180,8 @@ class Control:
         signal: Signal,
         clock: Clock,
         say: Say = lambda text: None,
-        probe: Probe | None = None,
-        gate: Gate | None = None,
+        hooks: Hooks = NO_HOOKS,
         prepare_s: float = PREPARE_S,
-        ack_s: float = ACK_S,
-        cold_s: float = COLD_S,
         site: Site = ANYWHERE,
     ) -> None:
         self._ledger = ledger
@@ -182,11 +189,8 @@ class Control:
         self._signal = signal
         self._clock = clock
         self._say = say
-        self._probe = probe
-        self._gate = gate
+        self._probe, self._gate = hooks
         self._prepare_s = prepare_s
-        self._ack_s = ack_s
-        self._cold_s = cold_s
         self._site = site
 
     def submit(
@@ -434,7 +438,7 @@ class Control:
             )
             return {}
         self._announce(missing, after, rollback=rollback)
-        patience = self._cold_s if rollback else self._prepare_s
+        patience = COLD_S if rollback else self._prepare_s
         left = self._await_ready(state.endpoint, serves, members, patience, by, rollback=rollback)
         if left and not rollback:
             raise Refused(
@@ -522,7 +526,7 @@ class Control:
         acks: dict[str, float] = {}
         seen = dict.fromkeys(missing, self._clock.monotonic())
         ended: set[str] = set()
-        deadline = self._clock.monotonic() + self._ack_s
+        deadline = self._clock.monotonic() + ACK_S
         while missing:
             now = self._clock.monotonic()
             for member in self._roster.members():

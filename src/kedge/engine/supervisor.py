@@ -15,6 +15,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -31,14 +32,13 @@ from kedge.core.values import ActorKind, Placement, State
 from kedge.engine.child import CAUSES, Child, Died, HostLaunch, Launch, Spare, WorkerHung, is_alive
 from kedge.engine.loop import Net
 from kedge.engine.memory_bounds import MemoryBounds
-from kedge.engine.pins import Apart, HostDisk, KeptPins, Pin
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.pins import Apart, KeptPins, Pin
 from kedge.engine.relief import Predecessor, Process, Relief, process_of
 from kedge.engine.serving.last_asked import path_of, read_last_asked
 from kedge.engine.serving.pool import socket_of
 from kedge.engine.stand_in import Endings
+from kedge.engine.station import Station
 from kedge.engine.submission import SILENT_S
-from kedge.ports import Clock, Ledger, Roster, Signal
 from kedge.system.door import ModelDoor
 from kedge.system.files import keep_folder
 from kedge.system.machine import Machine
@@ -71,51 +71,57 @@ class Restarting(Protocol):
         """End what is under way."""
 
 
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """How the processes of a host are started."""
+
+    workers: Mapping[str, Launch]
+    """By name; each inherits the listener."""
+    listener_fd: int | None
+    host: HostLaunch
+    """Of a model's process."""
+    others: Mapping[str, Launch]
+    environment: Mapping[str, str]
+    host_environment: Mapping[str, str]
+    log_dir: Path
+    stand_in: Launch | None = None
+
+
 class Supervisor:
     """Runs what should run on this host until told to stop."""
 
     def __init__(
         self,
+        station: Station,
+        launches: Launches,
         *,
-        member: Member,
-        ledger: Ledger,
-        stamp: Callable[[], object],
-        roster: Roster,
-        disk: HostDisk,
-        signal_: Signal,
-        clock: Clock,
         run_dir: Path,
-        log_dir: Path,
-        workers: Mapping[str, Launch],
-        listener_fd: int | None,
-        host_launch: HostLaunch,
-        others: Mapping[str, Launch],
-        environment: Mapping[str, str],
-        host_environment: Mapping[str, str],
-        faults: ProcessFaults,
         machine: Machine,
         drain_s: float,
         close_door: Callable[[], None],
         relief: Relief,
         reap: Callable[[set[int]], list[int]],
-        stand_in: Launch | None = None,
     ) -> None:
-        self._member = member
-        self._ledger = ledger
-        self._stamp = stamp
-        self._roster = roster
+        disk, clock, faults = station.disk, station.duty.clock, station.duty.faults
+        self._member = station.member
+        self._ledger = station.ledger
+        self._stamp = station.stamp
+        self._roster = station.roster
         self._disk = disk
-        self._signal = signal_
+        self._signal = station.signal
         self._clock = clock
         self._faults = faults
         self._net = Net(faults, clock)
         self._spare = Spare()
         self._run_dir = run_dir
-        self._log_dir = log_dir
-        self._host_start = host_launch
-        self._host_environment = host_environment
+        self._launches = launches
         self._memory = MemoryBounds(
-            machine, len(workers), run_dir=run_dir, faults=faults, net=self._net, move=self._move
+            machine,
+            len(launches.workers),
+            run_dir=run_dir,
+            faults=faults,
+            net=self._net,
+            move=self._move,
         )
         self._drain_s = drain_s
         self._close_door = close_door
@@ -128,20 +134,23 @@ class Supervisor:
         self._contact = clock.monotonic() - SILENT_S
         self._beat_at = clock.monotonic() - BEAT_S
         self._stopping = False
-        fds = () if listener_fd is None else (listener_fd,)
-        started = partial(Child, environment=environment)
+        log_dir, listener = launches.log_dir, launches.listener_fd
+        fds = () if listener is None else (listener,)
+        started = partial(Child, environment=launches.environment)
         self.children = {
             name: started(name, launch, fds=own, log_path=log_dir / f"{name}.log")
-            for launches, own in ((workers, fds), (others, ()))
-            for name, launch in launches.items()
+            for lines, own in ((launches.workers, fds), (launches.others, ()))
+            for name, launch in lines.items()
         }
         self.hosts: dict[tuple[str, int, int], Child] = {}
         self._wished: set[tuple[str, int, float]] = set()
         self._endings = Endings()
         self._stand_in: Child | None = None
         """Sends alerts while control keeps ending; wanted as long as `unneeded_at` is None."""
-        if stand_in is not None:
-            self._stand_in = started("stand-in", stand_in, log_path=log_dir / "stand-in.log")
+        if launches.stand_in is not None:
+            self._stand_in = started(
+                "stand-in", launches.stand_in, log_path=log_dir / "stand-in.log"
+            )
             self._stand_in.unneeded_at = 0.0
 
     def stop(self) -> None:
@@ -284,9 +293,9 @@ class Supervisor:
             socket = socket_of(self._run_dir, *key)
             child = Child(
                 f"{state.endpoint}-r{release}-{copy}",
-                self._host_start(state, release, socket),
-                environment=self._host_environment,
-                log_path=self._log_dir / f"{state.endpoint}-r{release}.log",
+                self._launches.host(state, release, socket),
+                environment=self._launches.host_environment,
+                log_path=self._launches.log_dir / f"{state.endpoint}-r{release}.log",
             )
             child.door = ModelDoor(socket)
             child.memory_limit = self._memory.for_model(state.policy.memory_mb)

@@ -1,4 +1,4 @@
-"""Control's presence in the roster: a row with its faults and what its bounds refused."""
+"""Presence of a process in the roster: its station, and the row of control."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from functools import partial
 
 import msgspec
 
+from kedge.core.stored.roster import Member
 from kedge.engine.loop import Duty, Loop
-from kedge.ports import Roster
-from kedge.workspace import new_member
+from kedge.engine.station import Station
+from kedge.ports import Roster, Signal
+from kedge.workspace import Workplace, new_member
 
 BEAT_S = 1.0
 """As often as the other processes write theirs."""
+
+
+def station_of(place: Workplace, duty: Duty, member: Member, signal: Signal) -> Station:
+    """Return what a process that works on a state directory follows."""
+    return Station(duty, member, place.ledger, place.ledger.stamp, place.roster, place.disk, signal)
 
 
 class Presence:

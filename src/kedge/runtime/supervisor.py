@@ -29,7 +29,7 @@ from kedge.engine.pins import HostDisk
 from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.relief import Predecessor, Relief, process_of
 from kedge.engine.submission import Say
-from kedge.engine.supervisor import Supervisor
+from kedge.engine.supervisor import Launches, Supervisor
 from kedge.engine.supervisor_lock import SupervisorLock, one_supervisor
 from kedge.gateway.auth import make_secret, read_tokens
 from kedge.gateway.http.connections import raise_open_files
@@ -39,6 +39,7 @@ from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
+from kedge.runtime.presence import station_of
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
 from kedge.runtime.stand_in import stand_in_command
 from kedge.runtime.state_guard import guard_state
@@ -143,29 +144,26 @@ def supervisor_of(
     """Return the supervisor of this host."""
     own, state_dir, server = os.getpid(), place.state_dir, settings.server
     stand_in = Launch(stand_in_command(state_dir, own), encode(settings.alerts))
-    return Supervisor(
-        member=new_member("supervisor", "supervisor", place.clock.now()),
-        ledger=place.ledger,
-        stamp=place.ledger.stamp,
-        roster=place.roster,
-        disk=place.disk,
-        signal_=signal_,
-        clock=place.clock,
-        run_dir=run_dir,
-        log_dir=state_dir / "logs",
+    launches = Launches(
         workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
         listener_fd=listener.fileno(),
-        host_launch=host_launch(place),
+        host=host_launch(place),
         others=control_command(settings.config, own) if settings.with_control else {},
+        environment=process.environment(),
+        host_environment=process.fenced_environment(),
+        log_dir=state_dir / "logs",
         stand_in=stand_in if settings.with_control else None,
+    )
+    member = new_member("supervisor", "supervisor", place.clock.now())
+    return Supervisor(
+        station_of(place, Duty(place.clock, faults), member, signal_),
+        launches,
+        run_dir=run_dir,
+        machine=read_machine(),
         drain_s=server.drain_s,
         close_door=listener.close,
         relief=relief,
         reap=reap,
-        environment=process.environment(),
-        host_environment=process.fenced_environment(),
-        faults=faults,
-        machine=read_machine(),
     )
 
 

@@ -40,6 +40,7 @@ from kedge.gateway.worker import Handoff, serve
 from kedge.operations.registration import Loaders
 from kedge.ports import Roster
 from kedge.runtime.logs import count_faults
+from kedge.runtime.presence import station_of
 from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import forbid
 from kedge.system.reserve import is_short
@@ -74,18 +75,12 @@ def run_worker(
         return spool.append(rows)
 
     links = Links(Allowance())
-    pool = new_pool(place, links, run_dir, signal_.wake, faults)
+    pool = new_pool(place, duty, links, run_dir, signal_.wake)
     replica = Replica(
-        duty,
-        member=member,
+        station_of(place, duty, member, signal_),
         slot=slot,
-        ledger=place.ledger,
-        stamp=place.ledger.stamp,
-        roster=place.roster,
-        disk=place.disk,
         pool=pool,
         serving=serving,
-        signal=signal_,
         contract=contract_of,
         lease_s=server.lease_s,
         recording=Recording(
@@ -117,21 +112,16 @@ def run_worker(
 
 
 def new_pool(
-    place: Workplace,
-    links: Links,
-    run_dir: Path,
-    changed: Callable[[], None],
-    faults: ProcessFaults,
+    place: Workplace, duty: Duty, links: Links, run_dir: Path, changed: Callable[[], None]
 ) -> Pool:
     """Return the pool of one worker; `changed` is called when a release is ready."""
     return Pool(
+        duty,
         loaders=Loaders(),
         artifacts=place.artifacts,
         connect=links.connect,
         run_dir=run_dir,
-        clock=place.clock,
         changed=changed,
-        faults=faults,
         apart=place.disk.apart,
         set_apart=partial(set_apart, place),
     )

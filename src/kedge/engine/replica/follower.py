@@ -32,15 +32,15 @@ from kedge.core.release.needs import Need, needs
 from kedge.core.routing import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
 from kedge.core.stored.ledger import Book, Wanted
-from kedge.core.stored.roster import Member, ProcessFault
+from kedge.core.stored.roster import ProcessFault
 from kedge.core.values import Placement, Stage, State
-from kedge.engine.loop import Duty, Loop
-from kedge.engine.pins import HostDisk, Pin
+from kedge.engine.loop import Loop
+from kedge.engine.pins import Pin
 from kedge.engine.replica.writer import Recording
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle, Pool
 from kedge.engine.serving.serving import Serving
-from kedge.ports import Ledger, Roster, Signal
+from kedge.engine.station import Station
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -69,31 +69,26 @@ class Replica:
 
     def __init__(
         self,
-        duty: Duty,
+        station: Station,
         *,
-        member: Member,
         slot: str,
-        ledger: Ledger,
-        stamp: Callable[[], object],
-        roster: Roster,
-        disk: HostDisk,
         recording: Recording,
         pool: Pool,
         serving: Serving,
-        signal: Signal,
         contract: Callable[[State], object],
         lease_s: float = LEASE_S,
     ) -> None:
-        self._member = member
+        duty, disk = station.duty, station.disk
+        self._member = member = station.member
         self._slot = slot
-        self._ledger = ledger
-        self._stamp = stamp
-        self._roster = roster
+        self._ledger = station.ledger
+        self._stamp = station.stamp
+        self._roster = station.roster
         self._recording = recording
         self._disk = disk
         self._pool = pool
         self._serving = serving
-        self._signal = signal
+        self._signal = station.signal
         self._contract = contract
         self._clock = clock = duty.clock
         self._faults = duty.faults

@@ -25,11 +25,10 @@ from kedge.core.evidence.windows import CALLERS, INSTANT_S
 from kedge.core.release.needs import PRODUCTION_COPIES, Need
 from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import Placement, Release, State
-from kedge.engine.loop import Net
-from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.loop import Duty, Net
 from kedge.engine.serving.absence import Absence
 from kedge.inspection import RULE, plainness
-from kedge.ports import Artifacts, Clock, Loader, Model, RemoteModel
+from kedge.ports import Artifacts, Loader, Model, RemoteModel
 from kedge.system.interpreter import find_forbidden
 
 GRACE_S = 5.0
@@ -277,27 +276,25 @@ class Pool:
 
     def __init__(
         self,
+        duty: Duty,
         *,
         loaders: Mapping[str, Loader],
         artifacts: Artifacts,
         connect: Connect,
         run_dir: Path,
-        clock: Clock,
         changed: Callable[[], None],
-        faults: ProcessFaults,
         apart: Callable[[], Collection[tuple[str, int]]] = tuple,
         set_apart: Callable[[Release, str], None] = lambda *_: None,
     ) -> None:
         """Hold nothing yet.
 
         Args:
+            duty: of the worker.
             loaders: by flavour.
             artifacts: where the models lie.
             connect: to a model process.
             run_dir: where those have their sockets.
-            clock: the time.
             changed: called when a load ended.
-            faults: where faults of its parts are noted.
             apart: releases that run in a process on this host, whatever they were made for.
             set_apart: adds one to them, with the reason.
         """
@@ -305,10 +302,10 @@ class Pool:
         self._artifacts = artifacts
         self._connect = connect
         self._run_dir = run_dir
-        self._clock = clock
+        self._clock = duty.clock
         self._changed = changed
-        self._faults = faults
-        self._net = Net(faults, clock)
+        self._faults = duty.faults
+        self._net = Net(duty.faults, duty.clock)
         self._apart = apart
         self._set_apart = set_apart
         self._moved: Collection[tuple[str, int]] = ()
