@@ -37,11 +37,6 @@ UNDECLARED = {
     "check",
     "diagnose",
     "drill",
-    "features canary",
-    "features follow",
-    "features hold",
-    "features roll",
-    "features shadow",
     "speed",
 }
 """Commands whose documents are not typed yet."""

@@ -46,6 +46,7 @@ from kedge.operations.features.compare import TransformationDiff, comparison_of
 from kedge.operations.features.head import HeadMove, move_head
 from kedge.operations.features.materialise import FedRun, Feeder, RunStatus, status_of
 from kedge.operations.features.training_set import WrittenTrainingSet, make
+from kedge.operations.receipts import CommandReceipt
 from kedge.system.terminal import one_line
 from kedge.transforms.store import open_store
 from kedge.workspace import Workplace
@@ -129,6 +130,7 @@ _generation = click.option(
 @_generation
 @override
 @verb
+@prints(CommandReceipt)
 def features_shadow(
     context: Context,
     endpoint: str,
@@ -155,6 +157,7 @@ def features_shadow(
 @_generation
 @override
 @verb
+@prints(CommandReceipt)
 def features_canary(
     context: Context,
     endpoint: str,
@@ -181,6 +184,7 @@ def features_canary(
 @_generation
 @override
 @verb
+@prints(CommandReceipt)
 def features_roll(
     context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
@@ -212,6 +216,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 @endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
+@prints(CommandReceipt)
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
     """Let ENDPOINT follow the head of its feature schema."""
     submit(context, endpoint, lambda place: Follow(), reason)
@@ -221,6 +226,7 @@ def features_follow(context: Context, endpoint: str, reason: str) -> None:
 @endpoint()
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
+@prints(CommandReceipt)
 def features_hold(context: Context, endpoint: str, reason: str) -> None:
     """Keep ENDPOINT on its features, whatever the head is."""
     submit(context, endpoint, lambda place: Hold(), reason)
