@@ -46,7 +46,7 @@ def read_body(kind: str, body: object) -> object:
         return body
 
 
-def _upcast(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+def _upcast(kind: str, body: dict[str, object]) -> dict[str, Any]:
     if kind == "alert_opened" and "topic" not in body:
         told = _fields_of_key(str(body.get("key", "")))
         return {**body, "topic": told["topic"], "subject": told.get("subject")}
@@ -71,11 +71,11 @@ def decode_alert(raw: bytes) -> Alert:
         return msgspec.convert({**told, **body}, Alert)
 
 
-def _fields_of_key(key: str) -> dict[str, Any]:
+def _fields_of_key(key: str) -> dict[str, object]:
     """Take an alert's key apart: `failing:r3`, `waiting:r3@25 %`, `channel:mailto:a@b`, `blind`."""
     word, _, rest = key.partition(":")
     topic = _TOPICS.get(word, Topic.OTHER)
-    told: dict[str, Any] = {"topic": topic.value}
+    told: dict[str, object] = {"topic": topic.value}
     if topic is Topic.CHANNEL:
         return {**told, "channel": rest}
     label, _, step = rest.partition(":" if topic is Topic.FINDING else "@")
