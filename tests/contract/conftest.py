@@ -1,4 +1,4 @@
-"""Lets a test import what stands beside it, as `contract.sql_world`."""
+"""Imports for tests from their own folder, as `contract.sql_world`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of a model process share: a home, a line to it, and what was told."""
+"""Shared parts of the tests of a model process: a home, a connection to it, and its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way out against a real receiver: what arrives, and what a failure says."""
+"""Every channel against a real receiver: the message that arrives, and the error of a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways out over TLS: whom kedge believes, and that nothing reaches whom it does not."""
+"""Channels over TLS: trusted servers, and that no message reaches an untrusted one."""
 
 from __future__ import annotations
 

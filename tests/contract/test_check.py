@@ -1,4 +1,4 @@
-"""The gate before production, and what control is told: on a real ledger, without processes."""
+"""The gate before production, and alerts of control: on a real ledger, without processes."""
 
 from __future__ import annotations
 

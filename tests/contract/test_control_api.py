@@ -1,4 +1,4 @@
-"""Control's API over real sockets: who is refused, what is discarded, and every bound."""
+"""Control's API over real sockets: refused callers, discarded data, and every limit."""
 
 from __future__ import annotations
 

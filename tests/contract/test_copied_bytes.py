@@ -1,4 +1,4 @@
-"""Bytes of copies are bounded: what a host answers to them, and what waits to be counted."""
+"""Limits on the bytes of copies: a host's answers to them, and data that waits to be counted."""
 
 from __future__ import annotations
 

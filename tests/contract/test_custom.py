@@ -1,4 +1,4 @@
-"""A policy's own comparison, in its child: whatever it does costs its pairs and nothing else."""
+"""A policy's own comparison, in its child: a fault costs only its pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proofs on a real store and in real processes: what is sound, and everything that is not."""
+"""Proofs on a real store and in real processes: valid releases, and every kind of fault."""
 
 from __future__ import annotations
 

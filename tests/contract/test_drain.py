@@ -1,4 +1,4 @@
-"""A worker that is told to stop answers what the kernel accepted for it, within bounds."""
+"""A worker that is stopped answers the accepted requests, within limits."""
 
 from __future__ import annotations
 

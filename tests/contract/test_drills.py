@@ -1,4 +1,4 @@
-"""A drill on a real ledger: when it may begin, who ends it, and what it does to a comparison."""
+"""A drill on a real ledger: when it may start, its end, and its effect on a comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fence around a probe: a model that tries each of what it may not do."""
+"""The fence around a probe: a model that tries each forbidden action."""
 
 from __future__ import annotations
 

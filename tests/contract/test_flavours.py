@@ -1,4 +1,4 @@
-"""Registering tells whose a file is without the libraries that would load it."""
+"""Registration recognises the flavour of a file without the libraries that would load it."""
 
 from __future__ import annotations
 

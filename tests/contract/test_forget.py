@@ -1,4 +1,4 @@
-"""Forgetting an entity, in a real state directory: in every spelling, wherever it is, and what stays."""
+"""Forgetting an entity in a real state directory: in every spelling and place, and the rest stays."""
 
 from __future__ import annotations
 

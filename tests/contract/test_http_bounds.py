@@ -1,4 +1,4 @@
-"""What callers may hold of a worker: every bound over real sockets, with its answer and its count."""
+"""Limits on callers of a worker, over real sockets, each with its answer and its count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries of what serves: missing ones and other versions are found without importing any."""
+"""Libraries of served models: missing ones and other versions are found without an import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy's own loss, in its child: what it gives is judged, and what it does costs its labels a wait."""
+"""A policy's own loss, in its child: its result is judged, and a fault delays its labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directory: never through a link, never what is not ours."""
+"""The run directory: never through a link, and never of another user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public API: what `__all__` says is there, and plug-ins that use nothing else pass the checks."""
+"""The public API: it has the names of `__all__`, and plug-ins with only these pass the checks."""
 
 from __future__ import annotations
 

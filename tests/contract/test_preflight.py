@@ -1,4 +1,4 @@
-"""The preflight: what cannot be written, and how many files are needed."""
+"""The preflight: paths that cannot be written, and the number of open files."""
 
 from __future__ import annotations
 

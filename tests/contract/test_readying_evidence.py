@@ -1,4 +1,4 @@
-"""Whether what callers send is counted: both sides of the ten minutes, on real files and given times."""
+"""Whether requests are counted: both sides of the ten minutes, on real files and given times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registering: a real file, a real process that tries it out, and every way to say no."""
+"""Registration: a real file, a real process that tests it, and every refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reserve: what is counted as short, and blocks that are there before they are needed."""
+"""The reserve: when space counts as short, and blocks that are allocated ahead."""
 
 from __future__ import annotations
 

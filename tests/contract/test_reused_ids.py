@@ -1,4 +1,4 @@
-"""Ids that more than one request used, on a real disk: a label that may mean either is joined to neither."""
+"""Ids that more than one request used, on a real disk: an ambiguous label is joined to neither."""
 
 from __future__ import annotations
 

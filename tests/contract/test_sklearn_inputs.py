@@ -1,4 +1,4 @@
-"""scikit-learn's inputs: what a model was fitted on decides names, dtypes, and what a missing value is."""
+"""scikit-learn's inputs: names, dtypes and missing values come from the data of the fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: what an append promises, and what the database refuses to every client."""
+"""The ledger: the promises of an append, and the refusals of the database to every client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers for immutable things, and what protects them."""
+"""Numbers for immutable things, and their protection."""
 
 from __future__ import annotations
 

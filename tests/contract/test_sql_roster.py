@@ -1,4 +1,4 @@
-"""Who serves, and what was counted."""
+"""The serving replicas, and their counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wake-up between processes. What is asserted is that it comes, not how soon."""
+"""The wake-up between processes. The tests assert that it arrives, not how soon."""
 
 from __future__ import annotations
 

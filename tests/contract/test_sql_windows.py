@@ -1,4 +1,4 @@
-"""Windows are written once and read in order; what is lost with the store is asked again."""
+"""Windows are written once and read in order; windows lost with the store are sent again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence and roster that are damaged, or of a newer kedge: kept, begun anew, and never believed."""
+"""Evidence and roster that are damaged, or of a newer kedge: kept, created again, never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snippets of the docs: the blocks of a page, and the commands of a console block with what they print."""
+"""Snippets of the docs: the blocks of a page, and the commands of a console block with their output."""
 
 from __future__ import annotations
 

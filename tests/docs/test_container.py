@@ -1,4 +1,4 @@
-"""The container's files say what the code does: read, since there is no Docker where the tests run."""
+"""The container's files agree with the code: read only, since the tests have no Docker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docs say what the code does: every name that a user may meet is read from the code."""
+"""The docs agree with the code: every name that a user may meet is read from the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model whose answers depend on the batch: sixteen callers at once get what each would get alone."""
+"""A model whose answers depend on the batch: sixteen callers at once get the answers of each alone."""
 
 from __future__ import annotations
 

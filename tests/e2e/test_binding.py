@@ -1,4 +1,4 @@
-"""What binds: the contract of answers, and a verdict that is fail. Real models, a real webhook."""
+"""Binding rules: the contract of answers, and a verdict `fail`. Real models, a real webhook."""
 
 from __future__ import annotations
 

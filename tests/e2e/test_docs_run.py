@@ -1,4 +1,4 @@
-"""Docs that run: each page is typed as it stands, on one directory, and does what it says."""
+"""Docs that run: each page is typed unchanged, on one directory, and works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watches may fail, fill up or be told nonsense: callers notice nothing, and no verdict passes."""
+"""Observing parts may fail or get invalid data: callers notice nothing, and no verdict passes."""
 
 from __future__ import annotations
 

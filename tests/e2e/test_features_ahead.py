@@ -1,4 +1,4 @@
-"""Values that are computed ahead and looked up by key: fed, killed, rolled, taken back, lost."""
+"""Values that are computed ahead and looked up by key: updated, killed, rolled, rolled back, lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features files that misbehave: the command says so in time, and callers are answered throughout."""
+"""Features files that misbehave: the command reports it in time, and callers get answers throughout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was true comes late, is joined by id, and judges; what was logged can be asked again."""
+"""Outcomes arrive late, are joined by id, and are judged; logged requests can be replayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preflight: what kedge up says before it serves, and that it still serves."""
+"""The preflight: the report of kedge up before it serves, and that it still serves."""
 
 from __future__ import annotations
 

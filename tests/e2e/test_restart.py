@@ -1,4 +1,4 @@
-"""Production answers while what runs is stopped, started and replaced."""
+"""Production answers while its processes are stopped, started and replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directory: what deletes it, or stands in its place, stops nothing."""
+"""The run directory: a deletion or an obstacle in its place stops no process."""
 
 from __future__ import annotations
 

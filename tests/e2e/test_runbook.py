@@ -1,4 +1,4 @@
-"""Every command of a runbook does what the page says, typed exactly as it stands there."""
+"""Every command of a runbook works as the page states, typed unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes production in a process has its second one loaded before the flip."""
+"""A release that becomes production in a process has its second one loaded before the flip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds the answers may fail: a log, a descriptor, a terminal. Production goes on."""
+"""Parts around the answers may fail: a log, a descriptor, a terminal. Production continues."""
 
 from __future__ import annotations
 

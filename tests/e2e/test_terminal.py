@@ -1,4 +1,4 @@
-"""What callers, models and other users wrote cannot control the terminal of any command."""
+"""Text of callers, models and other users cannot control the terminal of any command."""
 
 from __future__ import annotations
 

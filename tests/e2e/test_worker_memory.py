@@ -1,4 +1,4 @@
-"""`memory_mb` holds for what runs inside a worker: a burst costs its request, what stays costs the worker."""
+"""`memory_mb` limits inline releases: a burst costs its request, lasting memory costs the worker."""
 
 from __future__ import annotations
 

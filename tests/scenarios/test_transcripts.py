@@ -1,4 +1,4 @@
-"""Every transcript still tells what happens. `pytest tests/scenarios --rewrite` renews them."""
+"""Every transcript is still true. `pytest tests/scenarios --rewrite` renews them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is advised: a rollback only where it helps, and the cheapest step first."""
+"""The advice: a rollback only where it helps, and the cheapest step first."""
 
 from __future__ import annotations
 

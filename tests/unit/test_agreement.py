@@ -1,4 +1,4 @@
-"""Do two answers say the same? In the endpoint's own sense, row by row."""
+"""Agreement of two answers, as the endpoint defines it, row by row."""
 
 from __future__ import annotations
 

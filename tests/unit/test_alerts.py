@@ -1,4 +1,4 @@
-"""Alerts, as values: what is raised, who is told when, and when it is over."""
+"""Alerts, as values: their conditions, their recipients and times, and their ends."""
 
 from __future__ import annotations
 

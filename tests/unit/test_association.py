@@ -1,4 +1,4 @@
-"""What columns say of each other and of the outcome, and how much of it is left."""
+"""Associations of columns with each other and with the outcome, and how much of them is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from what is known: hard kills, gates, and nothing at all."""
+"""Actions that follow from evidence: hard kills, gates, and no action."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the bets: fair where nothing differs, and never in favour of what is not so."""
+"""Laws of the bets: fair without a difference, and never in favour of a false claim."""
 
 from __future__ import annotations
 

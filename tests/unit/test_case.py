@@ -1,4 +1,4 @@
-"""Answers of a diagnosis add up: nothing is lost, and what an earlier question found stays."""
+"""Answers of a diagnosis add up: none is lost, and findings of earlier questions stay."""
 
 from __future__ import annotations
 

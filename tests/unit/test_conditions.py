@@ -1,4 +1,4 @@
-"""What is wrong with an endpoint: what is told of it, and when it is over."""
+"""Conditions of an endpoint: when an alert is raised, and when it ends."""
 
 from __future__ import annotations
 

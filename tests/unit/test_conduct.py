@@ -1,4 +1,4 @@
-"""The conduct of a candidate at one worker: what is told once a second, and what goes on."""
+"""The conduct of a candidate at one worker: the report of each second, and runs that continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who owns an endpoint, and how they are reached: what kedge.toml may say."""
+"""The owner of an endpoint and the contacts: the valid forms in kedge.toml."""
 
 from __future__ import annotations
 

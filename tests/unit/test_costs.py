@@ -1,4 +1,4 @@
-"""What an inference costs: prices, sums, and clipping."""
+"""The cost of an inference: prices, sums, and clipping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies: everything that can be wrong with one, and that what is right arrives as it was sent."""
+"""Bodies: every kind of fault, and that a valid body arrives unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of the demo: valid, and judged by what a busy machine does not change."""
+"""The configuration of the demo: valid, and independent of the load of the machine."""
 
 from __future__ import annotations
 

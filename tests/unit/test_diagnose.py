@@ -1,4 +1,4 @@
-"""Which cause is named, from which facts; and what is said when a fact is missing."""
+"""The cause that is named, from which facts; and the result if a fact is missing."""
 
 from __future__ import annotations
 

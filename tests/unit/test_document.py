@@ -1,4 +1,4 @@
-"""kedge.toml as a document: what is added changes nothing else, and no secret leaves in a copy."""
+"""kedge.toml as a document: additions change nothing else, and copies contain no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations are read as people write them, and nothing else is taken for one."""
+"""Durations are read as people write them, and other texts are refused."""
 
 import pytest
 

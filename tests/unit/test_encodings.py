@@ -1,4 +1,4 @@
-"""Encodings: gzip within a bound, content types, and what is refused."""
+"""Encodings: gzip within a limit, content types, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rollout waits for: a part for each condition of the policy that does not hold yet."""
+"""The remaining time of a rollout: a part for each condition of the policy that does not hold yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of a call: it is what the gateway takes, whatever the row holds."""
+"""The example of a call: the gateway accepts it, whatever the row contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the candidate does by itself, folded from the windows of several workers."""
+"""The candidate's own failures, folded from the windows of several workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas as interfaces: what is promised, what changes it, and how two implementations differ."""
+"""Schemas as interfaces: promises, changes, and how two implementations differ."""
 
 from __future__ import annotations
 

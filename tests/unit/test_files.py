@@ -1,4 +1,4 @@
-"""Files: what other users may read, walks over directories, bounded reads."""
+"""Files: permissions of other users, walks over directories, bounded reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kedge plan`: what is expected is what the judge would say of expected counts."""
+"""`kedge plan`: the estimate equals the judge's verdict on expected counts."""
 
 from __future__ import annotations
 

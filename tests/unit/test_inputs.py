@@ -1,4 +1,4 @@
-"""What a model says of its inputs, and the signature.json that states them."""
+"""A model's description of its inputs, and the signature.json that states them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Instants: what is a time, in which spelling, and what cannot be when something was recorded."""
+"""Instants: valid times, their spellings, and impossible ones."""
 
 from __future__ import annotations
 

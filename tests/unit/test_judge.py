@@ -1,4 +1,4 @@
-"""The judge: what it proves, what it does not, and what it never forgets."""
+"""The judge: its proofs, its limits, and its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: one text for one value, and none for what could be two."""
+"""Keys: one text for one value, and none for an ambiguous one."""
 
 from __future__ import annotations
 

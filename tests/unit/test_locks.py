@@ -1,4 +1,4 @@
-"""Locks of files: one holder, who lets go of a lock when it closes or dies."""
+"""Locks of files: one holder, which releases a lock when it closes or dies."""
 
 from __future__ import annotations
 

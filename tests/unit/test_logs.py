@@ -1,4 +1,4 @@
-"""What the logs of a process say, and what of it is counted."""
+"""The logs of a process, and the counted events."""
 
 import json
 import subprocess

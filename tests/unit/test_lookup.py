@@ -1,4 +1,4 @@
-"""Values by key: what is there, what is not, what is too old, and a store that cannot be asked."""
+"""Values by key: present, missing, too old, and a store that cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops: what a fault costs one, who leads, and how it stops."""
+"""Loops: the effect of a fault, leadership, and the stop."""
 
 from __future__ import annotations
 

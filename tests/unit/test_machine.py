@@ -1,4 +1,4 @@
-"""What this process may use: the least that the machine and each level of its control groups allow."""
+"""Resources of this process: the least that the machine and each level of its control groups allow."""
 
 from __future__ import annotations
 

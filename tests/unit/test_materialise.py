@@ -1,4 +1,4 @@
-"""What is wrong with the answer of a materialised function."""
+"""Faults of the answer of a materialised function."""
 
 from __future__ import annotations
 

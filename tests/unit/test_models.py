@@ -1,4 +1,4 @@
-"""The warm pool and the breaker: what is loaded when, what is dropped, what is spared."""
+"""The warm pool and the breaker: when releases are loaded and dropped, and requests withheld."""
 
 from __future__ import annotations
 

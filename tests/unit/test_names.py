@@ -1,4 +1,4 @@
-"""What may name an endpoint: it becomes a part of paths, URLs and commands."""
+"""Valid names of an endpoint, which become parts of paths, URLs and commands."""
 
 import pytest
 

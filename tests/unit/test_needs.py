@@ -1,4 +1,4 @@
-"""What must be loaded where, and for how long."""
+"""The releases that each replica must load, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask control: hosts, origins and content types, in every spelling."""
+"""Accepted callers of control: hosts, origins and content types, in every spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose bounds count, and who may name an entity."""
+"""The address that limits apply to, and the senders that may name an entity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wording: faults of JSON and values of callers, in words that are no Python's."""
+"""Wording: faults of JSON and values of callers, without Python terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host remembers, and what it is pinned to."""
+"""A host's saved rows, and its pins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process says of the faults that its loops survived."""
+"""A process's report of the faults that its loops survived."""
 
 import sys
 

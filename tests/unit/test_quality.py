@@ -1,4 +1,4 @@
-"""Who was wrong, by how much, in the order of the predictions, and never across versions."""
+"""Wrong answers and their losses, in the order of the predictions, and never across versions."""
 
 from __future__ import annotations
 

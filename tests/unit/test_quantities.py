@@ -1,4 +1,4 @@
-"""Numbers on the command line: what is none is refused in words, in every command."""
+"""Numbers on the command line: invalid ones are refused with a message, in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions of a diagnosis: their order, when each is asked, and what each needs of earlier ones."""
+"""The questions of a diagnosis: their order, their conditions, and their use of earlier answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each check as a table: what is known, and what follows."""
+"""Each check as a table: facts and results."""
 
 from __future__ import annotations
 

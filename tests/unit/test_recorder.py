@@ -1,4 +1,4 @@
-"""Counts and latencies: bounded, cumulative, and never told as better than they are."""
+"""Counts and latencies: bounded, cumulative, and never reported as better than they are."""
 
 from __future__ import annotations
 

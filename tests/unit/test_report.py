@@ -1,4 +1,4 @@
-"""What people read: every event has its sentence, every status its lines."""
+"""Text for people: every event has its sentence, every status its lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runbook: made of the row and of what was measured, under ten minutes, typed as it stands."""
+"""The runbook: made from the row and from measurements, under ten minutes, typed unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON schema of kedge.toml: what kedge accepts fits it, and every setting is in it."""
+"""The JSON schema of kedge.toml: valid files fit it, and every setting is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures that are no average: what bounded histograms say against scikit-learn on the single scores."""
+"""Figures that are no average: bounded histograms against scikit-learn on the single scores."""
 
 from __future__ import annotations
 

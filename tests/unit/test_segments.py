@@ -1,4 +1,4 @@
-"""Which values of a field are told apart: the heaviest, in whatever order they come."""
+"""Tracked values of a field: the most frequent, in any order of arrival."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One answer: who gives it, who gives it instead, and what is counted afterwards."""
+"""One answer: the release that gives it, its replacement, and the counts afterwards."""
 
 from __future__ import annotations
 

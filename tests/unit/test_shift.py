@@ -1,4 +1,4 @@
-"""What differs is found by the inputs, the split adds up, and a misfit of one half does no harm."""
+"""The shift of inputs is found, the split adds up, and a misfit of one half does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kedge status` says, as its document has it."""
+"""The output of `kedge status`, as its document has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stretches of a reference: what lies apart by chance, and what does not."""
+"""Stretches of a reference: differences by chance, and real ones."""
 
 from __future__ import annotations
 

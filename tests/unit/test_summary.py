@@ -1,4 +1,4 @@
-"""A finding as it is filed: whom it concerns, how loudly, and what it holds."""
+"""A finding as it is recorded: its endpoint, its level, and the rollbacks that it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed cannot control a terminal."""
+"""Printed text cannot control a terminal."""
 
 from __future__ import annotations
 

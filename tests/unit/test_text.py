@@ -1,4 +1,4 @@
-"""Text at a terminal: lines that fit, figures that align, and sentences that say how long and what for."""
+"""Text at a terminal: lines that fit, figures that align, and sentences about the remaining time."""
 
 from __future__ import annotations
 

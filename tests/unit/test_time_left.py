@@ -1,4 +1,4 @@
-"""What is missing is what the judge then takes: the estimate against simulated traffic."""
+"""The estimate of the remaining time against simulated traffic: the judge then needs that much."""
 
 from __future__ import annotations
 

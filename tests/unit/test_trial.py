@@ -1,4 +1,4 @@
-"""Rows with nulls beside golden ones: what a model's failure at them is put down to."""
+"""Rows with nulls beside golden ones: the cause that a model's failure is assigned to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier kedge stored reads as if this one had written it."""
+"""Entries of an earlier kedge read as if this one had written them."""
 
 from __future__ import annotations
 

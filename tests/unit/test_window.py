@@ -1,4 +1,4 @@
-"""What a window of the log says: answers and outcomes as numbers, ids apart from inputs, and what is lost."""
+"""A window of the log: answers and outcomes as numbers, ids apart from inputs, and losses."""
 
 from __future__ import annotations
 

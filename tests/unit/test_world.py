@@ -1,4 +1,4 @@
-"""The label mix only when nothing else moved; concept and inputs apart only when they are."""
+"""The label mix only when nothing else moved; concept and inputs separate only when they are."""
 
 from __future__ import annotations
 
