@@ -84,7 +84,7 @@ def test_an_identical_candidate_is_hardly_ever_rolled_back(scenario: Scenario) -
     ],
     ids=lambda scenario: scenario.title,
 )
-def test_what_is_promised_to_be_found_is_found_within_a_day(scenario: Scenario) -> None:
+def test_promised_detections_happen_within_a_day(scenario: Scenario) -> None:
     assert lines(scenario, 20)["found_24h"] >= 0.9
 
 

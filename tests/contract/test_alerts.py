@@ -218,7 +218,7 @@ def test_the_history_has_its_opening_its_acknowledgement_and_its_end(tmp_path: P
     assert made.ledger.verify() == []
 
 
-def test_what_happened_is_raised_once_though_two_read_the_same_news(tmp_path: Path) -> None:
+def test_an_event_is_raised_once_though_two_processes_read_it(tmp_path: Path) -> None:
     made = world(tmp_path)
     one, two = (Workplace(made.state_dir).alerts for _ in range(2))
     last = made.ledger.history("flights", 1)[0].seq
@@ -490,7 +490,7 @@ def test_one_that_does_not_lead_raises_and_sends_nothing(place: Place, web: Web)
     assert place.open() == {}
 
 
-def test_what_a_dead_sender_had_claimed_is_sent_when_the_claim_runs_out(
+def test_a_message_claimed_by_a_dead_sender_is_sent_when_the_claim_expires(
     place: Place, web: Web
 ) -> None:
     """It may have been sent: at least once."""

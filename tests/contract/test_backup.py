@@ -389,7 +389,7 @@ def test_a_directory_with_something_in_it_is_refused(origin: Origin, tmp_path: P
     assert refused.value.code == "no_backup"
 
 
-def test_what_is_damaged_is_refused_by_its_name_or_left_out_and_listed(
+def test_a_damaged_file_is_refused_by_name_or_left_out_and_listed(
     origin: Origin, tmp_path: Path
 ) -> None:
     """One old model that was damaged does not cost the backup of everything else."""
@@ -545,7 +545,7 @@ def overtaken(*paths: str | Path) -> tuple[int, str]:
     return found
 
 
-def test_what_another_process_completed_meanwhile_is_never_removed(
+def test_a_copy_that_another_process_completed_meanwhile_is_never_removed(
     origin: Origin, tmp_path: Path
 ) -> None:
     """A directory is looked at again once it is held: it was unfinished a moment ago."""

@@ -194,7 +194,9 @@ def test_apprise_brings_it_everywhere_else(web: Web) -> None:
     assert got.body["type"] == "failure"
 
 
-def test_what_apprise_cannot_deliver_or_does_not_know_is_a_fault(web: Web, caplog: Any) -> None:
+def test_a_channel_that_apprise_cannot_deliver_to_or_parse_is_a_fault(
+    web: Web, caplog: Any
+) -> None:
     web.answers = [500] * 9
     url = web.url.replace("http://", "json://user:s3cret@")
     for fault in (fault_of(out(), url), fault_of(out(), "nosuchthing://x")):

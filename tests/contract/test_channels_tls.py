@@ -101,7 +101,7 @@ def test_an_untrusted_mail_server_gets_neither_mail_nor_password(
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
-def test_what_goes_through_apprise_brings_certificates_of_its_own(
+def test_apprise_uses_its_own_certificates(
     web: Web, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And takes others by the variable of the library that it asks with."""

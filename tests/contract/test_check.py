@@ -111,7 +111,7 @@ class Gated(Watched):
     "said, loopback, refuses",
     [("refuse", True, True), (None, False, True), (None, True, False), ("warn", False, False)],
 )
-def test_where_others_reach_it_a_promotion_is_refused_else_it_is_warned(
+def test_on_a_public_address_a_promotion_is_refused_and_else_warned(
     tmp_path: Path, said: Any, loopback: bool, refuses: bool
 ) -> None:
     site = Gated(tmp_path, policy(readiness=said), loopback=loopback)
@@ -233,7 +233,7 @@ def test_people_who_change_have_to_be_tested_again(tmp_path: Path) -> None:
     assert "notification" in site.failing()
 
 
-def test_what_was_found_is_filed_when_it_is_news(tmp_path: Path) -> None:
+def test_a_result_is_recorded_when_it_is_news(tmp_path: Path) -> None:
     site = Gated(tmp_path, policy())
     assert site.failing() == site.failing() == ["notification", "runbook"]
     assert len(site.notes("readiness")) == 1
@@ -350,7 +350,7 @@ def test_control_looks_at_what_stood_still_and_keeps_its_last_word(tmp_path: Pat
     assert readiness.unready == {}
 
 
-def test_what_stays_unready_is_a_warning_until_it_is_ready(tmp_path: Path) -> None:
+def test_a_lasting_lack_of_readiness_is_a_warning_until_it_ends(tmp_path: Path) -> None:
     place = Place(tmp_path, policy(escalation=(), readiness="refuse"))
     place.sight = Sight(unready={"flights": ("drill",)})
     place.look()

@@ -329,7 +329,7 @@ def test_the_nearest_one_is_taken(one: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted({*takers(), "apply", "up", "list", "ack"}))
-def test_where_there_is_none_every_command_says_so(path: str, tmp_path: Path) -> None:
+def test_in_a_directory_without_kedge_every_command_reports_it(path: str, tmp_path: Path) -> None:
     if path == "ack":
         words = ["ack", "1"]
     else:

@@ -299,7 +299,7 @@ def test_16_mb_of_newlines_cost_next_to_nothing(api: Api) -> None:
     assert api.ask("POST", LINES, b"\n" * (16 << 20))[0] == 415  # and who is refused hears it
 
 
-def test_what_is_wrong_with_a_line_costs_that_line_only(api: Api) -> None:
+def test_a_fault_of_a_line_costs_only_that_line(api: Api) -> None:
     odd = [
         b"[" * 3000,
         b'{"id": "a", "value": ' + b"[" * 3000,

@@ -214,7 +214,9 @@ def web() -> Iterator[Web]:
 
 
 @pytest.mark.parametrize("part", ["news", "keep", "finish"])
-def test_what_cannot_be_raised_holds_no_message_back(tmp_path: Path, web: Web, part: str) -> None:
+def test_a_condition_that_cannot_be_raised_delays_no_message(
+    tmp_path: Path, web: Web, part: str
+) -> None:
     place = Place(tmp_path, policy_of(web))
     place.canary()
     web.got.clear()

@@ -215,7 +215,7 @@ def test_a_request_that_repeats_an_id_is_counted_by_cause(records: Records) -> N
     assert records.unrecorded("flights") == {}
 
 
-def test_what_the_bounds_on_bytes_drop_is_counted_by_cause(records: Records) -> None:
+def test_copies_that_the_byte_limits_drop_are_counted_by_cause(records: Records) -> None:
     given(records, row("a/0", NOW - HOUR_S), row("b/0", NOW - HOUR_S))
     records._hours.keep_bytes = 1
     given(records, row("c/0"))

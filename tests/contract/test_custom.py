@@ -101,7 +101,7 @@ def test_it_decides() -> None:
 
 
 @pytest.mark.parametrize("word", ["sys.exit", "eat", "many"])
-def test_what_it_does_to_one_pair_costs_that_pair(word: str) -> None:
+def test_a_fault_at_one_pair_costs_that_pair(word: str) -> None:
     assert compare().compare([pair(), pair(word), pair(apart=0.5)]) == [[True], [None], [False]]
 
 

@@ -165,7 +165,7 @@ def test_a_child_that_is_killed_costs_its_body_and_the_next_one_is_started(
     assert decoder._child is not first
 
 
-def test_where_no_child_can_be_started_it_is_decoded_here(
+def test_a_body_is_decoded_here_if_no_child_can_be_started(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kedge.gateway.http.decoder.module_command", lambda *_: ["/nowhere/python"])

@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> DirectoryArtifacts:
     return DirectoryArtifacts(tmp_path / "store")
 
 
-def test_what_was_put_is_found_under_its_digest_with_every_byte(
+def test_a_stored_artifact_is_found_under_its_digest_with_every_byte(
     store: DirectoryArtifacts, source: Path
 ) -> None:
     digest, files = store.put(source)

@@ -102,7 +102,7 @@ def run() -> Iterator[Callable[..., Running]]:
         one.thread.join(5)
 
 
-def test_what_waits_in_the_sockets_is_answered_when_it_outlasts_the_drain(
+def test_requests_in_the_sockets_are_answered_when_they_outlast_the_drain(
     run: Callable[..., Running],
 ) -> None:
     """Six requests of 0.3 s, one after another, and a drain of 0.5 s: none is reset."""
@@ -118,7 +118,7 @@ def test_what_waits_in_the_sockets_is_answered_when_it_outlasts_the_drain(
     one.ends_within(2)
 
 
-def test_what_outlasts_every_bound_is_refused_in_words(
+def test_a_request_that_outlasts_every_limit_is_refused_with_a_message(
     run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accepted by the kernel and too late for an answer: a 503 that asks to hang up, and no reset."""

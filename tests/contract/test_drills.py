@@ -428,7 +428,7 @@ def test_after_a_drill_the_comparison_continues_and_contains_nothing_of_it(
     assert watch.healthy_s == 8  # four seconds before it, four after it, and none of it
 
 
-def test_what_is_counted_after_a_rollback_within_a_drill_is_of_the_new_comparison(
+def test_counts_after_a_rollback_within_a_drill_belong_to_the_new_comparison(
     tmp_path: Path,
 ) -> None:
     """Production is the same one as in the drill, when it was compared with nothing."""

@@ -95,7 +95,7 @@ def test_nothing_of_it_is_left_when_it_hung(tmp_path: Path) -> None:
     assert not Path(work._own.name).exists()
 
 
-def test_what_it_prints_is_neither_data_nor_an_answer(
+def test_its_printed_output_is_neither_data_nor_an_answer(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = (

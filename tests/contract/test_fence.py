@@ -62,7 +62,7 @@ needs_all = pytest.mark.skipif(bool(fence.missing()), reason=f"no {', '.join(fen
 
 @needs_all
 @pytest.mark.parametrize("what", TRIES)
-def test_what_a_model_may_not_do_is_refused(tmp_path: Path, what: str) -> None:
+def test_forbidden_actions_of_a_model_are_refused(tmp_path: Path, what: str) -> None:
     secret, own = tmp_path / "secret", tmp_path / "own"
     secret.write_text("hunter2")
     own.mkdir()
@@ -98,7 +98,7 @@ def refused(home: Home, tried: str) -> list[str]:
 @pytest.mark.parametrize(
     "what", [*TRIES, "state", "status", "socket", "owner", "fchmod", "xattr", "datagrams", "watch"]
 )
-def test_what_a_model_may_not_do_while_it_serves_is_refused(home: Home, what: str) -> None:
+def test_forbidden_actions_of_a_serving_model_are_refused(home: Home, what: str) -> None:
     """A real process that serves, and a model that tries it in `predict`; it goes on serving."""
     secret = home.root / "secret"
     secret.write_text("hunter2")
@@ -211,7 +211,7 @@ def without_landlock(line: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("fence", ["warn", "require"])
-def test_where_a_part_is_missing_a_model_is_refused_or_said_to_be_unfenced(
+def test_with_a_missing_part_a_model_is_refused_or_reported_as_unfenced(
     home: Home, fence: str
 ) -> None:
     line = home.command(home.put(), fence=fence)

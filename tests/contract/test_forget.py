@@ -74,7 +74,7 @@ def test_what_waits_in_the_spool_is_removed_counted_and_nowhere_on_the_disk(
     assert "Zoë".encode() not in b"".join(kept)
 
 
-def test_what_a_worker_still_writes_is_counted_and_dropped_when_it_comes(place: Workplace) -> None:
+def test_late_writes_of_a_worker_are_counted_and_dropped_on_arrival(place: Workplace) -> None:
     now = place.clock.unix() - 1
     with spool(place, row("a/0", now, unit="Zoë"), row("b/0", now, unit="else"), close=False):
         found = forget(place, "Zoë", None)

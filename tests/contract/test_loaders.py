@@ -306,7 +306,7 @@ def test_a_wrong_signature_file_is_refused_with_its_fault(
     assert says in str(caught.value)
 
 
-def test_what_has_no_predict_is_no_model(tmp_path: Path) -> None:
+def test_an_object_without_predict_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UnfitModel, match="no predict"):
         restored(tmp_path, StandardScaler().fit(X))
 

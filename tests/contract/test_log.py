@@ -262,7 +262,7 @@ def test_a_row_without_a_key_does_not_round_the_keys_of_others(tmp_path: Path, n
         ("BIGINT", "(7), (NULL)", [7]),
     ],
 )
-def test_what_is_no_key_is_left_out_and_counted(
+def test_rows_without_a_valid_key_are_left_out_and_counted(
     tmp_path: Path, kind: str, values: str, kept: list[Any]
 ) -> None:
     """As `keys.spell` has it: text that says nan is a key, and a number that is NaN is none."""

@@ -67,7 +67,7 @@ def one(number: int, score: float | None, value: Any, **more: Any) -> Labelled:
     return Labelled(row, Outcome(row.id, value), number + 1.0)
 
 
-def test_what_the_function_gives_is_what_is_judged() -> None:
+def test_the_result_of_the_function_is_judged() -> None:
     rows = [
         one(1, 40.0, 50.0, shadow_score=90.0, paired=True),
         one(2, 5.0, 5.0, shadow_score=5.0, paired=True),

@@ -50,7 +50,7 @@ def test_a_temporary_directory_that_is_not_there_is_an_obstacle(
     assert "nothing can be registered" in one.told()
 
 
-def test_what_a_limit_of_open_files_costs_is_said_only_where_it_costs_something() -> None:
+def test_the_effect_of_a_limit_of_open_files_is_stated_only_if_there_is_one() -> None:
     """The number of connections that are left is in it."""
     assert OpenFiles(limit=400, least=44, full=324).fault() is None
     fault = OpenFiles(limit=128, least=44, full=324).fault()

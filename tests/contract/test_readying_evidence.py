@@ -101,7 +101,7 @@ class Counted(Gated):
     ],
     ids=["counted lately", "not any more", "of before the change", "not yet", "never"],
 )
-def test_what_callers_send_is_counted_within_ten_minutes(
+def test_requests_of_callers_are_counted_within_ten_minutes(
     tmp_path: Path, changed_s: float, window_s: float | None, outcome: str
 ) -> None:
     """Of the newest window and the newest change the later one counts."""

@@ -283,7 +283,7 @@ def test_a_parked_label_is_held_to_its_time_when_its_prediction_comes(records: R
     assert records.prune(NOW + PARKED_S) == 0, "a refused label does not wait any more"
 
 
-def test_what_waits_in_vain_becomes_unknown(records: Records) -> None:
+def test_a_label_that_waits_too_long_becomes_unknown(records: Records) -> None:
     assert joined(records, say("never"), say(own(1, HOUR - 800))) == {"parked": 1, "unknown": 1}
     assert records.prune(NOW + PARKED_S - 1) == 0
     assert records.prune(NOW + PARKED_S + 1) == 1

@@ -99,7 +99,7 @@ def test_the_oldest_hours_go_and_never_the_newest(records: Records) -> None:
     assert {one.at for one in records.rows("e", 0, NOW + 99 * HOUR_S)} == {NOW + 19 * HOUR_S}
 
 
-def test_what_is_dropped_is_counted_for_status(tmp_path: Path) -> None:
+def test_drops_are_counted_for_status(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     place.records.keep(48 * 0.1 / 1024)
     faults = ProcessFaults(SystemClock())

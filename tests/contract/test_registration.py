@@ -461,7 +461,7 @@ def test_a_pickle_is_refused_unread_with_a_conversion_hint(desk: Desk, name: str
     assert "skl2onnx" in refused.hint
 
 
-def test_what_two_claim_is_refused(desk: Desk, onnx_file: Path) -> None:
+def test_a_source_that_two_loaders_claim_is_refused(desk: Desk, onnx_file: Path) -> None:
     both = misbehaving(desk.root / "both")
     shutil.copy(onnx_file, both)
     refused = desk.refused(both)

@@ -71,7 +71,7 @@ def test_nothing_is_touched_before_the_new_workers_are_ready(start: Start) -> No
     assert relief.predecessors == []
 
 
-def test_what_does_not_end_is_killed_after_its_time(start: Start) -> None:
+def test_a_process_that_does_not_end_is_killed_after_its_time(start: Start) -> None:
     """A worker and a model process that hang do not stay for ever."""
     worker, host = start(STUBBORN), start(STUBBORN)
     relief = Relief([Predecessor("", (worker,), (host,))], lambda _: None)

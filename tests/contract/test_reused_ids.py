@@ -126,7 +126,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("more", DIFFERENT.values(), ids=DIFFERENT)
-def test_what_differs_is_no_retry(records: Records, more: dict[str, Any]) -> None:
+def test_a_request_that_differs_is_no_retry(records: Records, more: dict[str, Any]) -> None:
     answered(records, ALICE, row("order-7/0", **{"unit": "alice", "at": NOW + 2, **more}))
     assert label(records, "order-7")[2] == {"id_reused": 1}
 

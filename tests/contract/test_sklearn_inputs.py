@@ -349,13 +349,15 @@ def test_a_frame_with_several_targets_is_one_output(tmp_path: Path) -> None:
     assert loaded(tmp_path, estimator).signature.outputs == (Field("prediction", "float64", (2,)),)
 
 
-def test_what_answers_frames_runs_in_a_process_whatever_an_operator_says(tmp_path: Path) -> None:
+def test_a_model_that_answers_frames_runs_in_a_process_even_with_a_trust_option(
+    tmp_path: Path,
+) -> None:
     found: Any = loaded(tmp_path, pipeline(one_hot()).fit(frame(), LATE))
     assert (found.plainness.proven, found.plainness.apart) == (False, True)
     assert found.described.needs == ("pandas",)
 
 
-def test_what_hands_on_frames_inside_runs_in_a_process_too(tmp_path: Path) -> None:
+def test_a_model_with_frames_inside_runs_in_a_process_too(tmp_path: Path) -> None:
     """It was fitted on an array, so that nothing but the setting of a step says that it needs pandas."""
     estimator = make_pipeline(StandardScaler(), LogisticRegression())
     estimator.set_output(transform="pandas").fit(AGE.reshape(-1, 1), LATE)

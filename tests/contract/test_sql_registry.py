@@ -99,7 +99,7 @@ def test_a_release_that_breaks_its_pin_is_refused(made: World, more: dict[str, A
 # ---------------------------------------------------------------- removal
 
 
-def test_what_is_live_is_protected(made: World) -> None:
+def test_a_live_release_is_protected(made: World) -> None:
     """Production, previous and the way back are told with their endpoint; years do not help."""
     made.do(Promote(release=1))
     made.do(Promote(release=2, override="a test"))
@@ -111,7 +111,7 @@ def test_what_is_live_is_protected(made: World) -> None:
         assert role in words
 
 
-def test_what_a_drill_has_left_is_protected(made: World) -> None:
+def test_the_release_that_a_drill_left_is_protected(made: World) -> None:
     """It is production again in a few seconds."""
     made.do(Promote(release=1))
     made.do(Promote(release=2, override="a test"))

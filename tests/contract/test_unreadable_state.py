@@ -89,9 +89,7 @@ def rest(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("name", ["evidence", "roster"])
-def test_what_cannot_be_read_is_kept_and_created_again(
-    tmp_path: Path, name: str, harm: str
-) -> None:
+def test_an_unreadable_file_is_kept_and_created_again(tmp_path: Path, name: str, harm: str) -> None:
     opened: Any = {"evidence": open_evidence, "roster": open_roster}[name]
     path = tmp_path / name / f"{name}.db"
 

@@ -26,7 +26,7 @@ def lines(word: str) -> list[str]:
     ]
 
 
-def test_what_is_copied_exists_and_the_extras_too() -> None:
+def test_copied_paths_and_extras_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
         "optional-dependencies"
     ]

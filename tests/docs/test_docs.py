@@ -331,7 +331,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_what_is_shown_can_be_read_by_a_machine(page: Path) -> None:
+def test_snippets_are_valid_in_their_language(page: Path) -> None:
     readers: dict[str, Any] = {"python": ast.parse, "json": json.loads, "toml": tomllib.loads}
     for language, block in re.findall(
         r"(?m)^ *```(\w+)\n(.*?)^ *```", TEXTS[page], re.DOTALL | re.MULTILINE

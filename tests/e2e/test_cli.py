@@ -303,7 +303,7 @@ def test_a_no_is_one_json_document_too(served: Fresh) -> None:
         "--config",
     ],
 )
-def test_what_cannot_be_understood_is_exit_2_and_points_at_the_help(
+def test_an_invalid_command_line_exits_with_2_and_points_to_the_help(
     served: Fresh, line: str
 ) -> None:
     """It never reaches the ledger."""
@@ -619,7 +619,7 @@ def test_nothing_is_written_by_only_looking(empty: Fresh) -> None:
     assert not (empty.root / ".kedge").exists()
 
 
-def test_what_is_data_is_on_stdout_and_what_is_talk_on_stderr(served: Fresh) -> None:
+def test_data_goes_to_stdout_and_messages_to_stderr(served: Fresh) -> None:
     """So that a pipe gets only the data."""
     done = served.run("status", "flights", "--json")
     assert done.stderr == ""

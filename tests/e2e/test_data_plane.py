@@ -226,7 +226,7 @@ def test_rows_are_answered_as_tensors_are(plane: Plane) -> None:
     assert (status, said["code"], said["field"], said["row"]) == (400, "wrong_dtype", "word", 0)
 
 
-def test_what_register_prints_is_a_call_that_is_answered(plane: Plane) -> None:
+def test_the_call_that_register_prints_is_answered(plane: Plane) -> None:
     command = shlex.split(plane.site.data("register", "linear", "linear-model")["example"])
     url = f"http://127.0.0.1:{plane.site.port}/v2/models/linear/infer"
     assert command[:3] == ["curl", url, "-d"]
@@ -501,7 +501,7 @@ def test_the_entity_decides_the_arm_by_header_or_by_field_and_never_changes_it(
         site.run("abort", "words")
 
 
-def test_what_was_refused_is_counted_in_status(plane: Plane) -> None:
+def test_refusals_are_counted_in_status(plane: Plane) -> None:
     """By code, once a second."""
     for _ in range(3):
         plane.post(body(["1"]), endpoint="plants")

@@ -96,7 +96,7 @@ def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_n
 
 
 @pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
-def test_what_starts_slowly_is_drilled_when_it_is_ready_and_not_filed_as_failed(
+def test_a_slow_start_is_drilled_when_ready_and_not_recorded_as_failed(
     make_site: Callable[..., Site],
 ) -> None:
     """After a reboot control is there long before the models are; and nothing keeps the way back loaded."""

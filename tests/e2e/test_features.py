@@ -230,7 +230,7 @@ def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
         ("__import__('absent_module').x", "golden_raised"),
     ],
 )
-def test_what_does_not_keep_the_promise_is_refused_by_apply(
+def test_a_function_that_breaks_its_schema_is_refused_by_apply(
     rolling: Site, shift: str, code: str
 ) -> None:
     """It raises, has another length, gives null, changes its input, or is not a function of it."""
@@ -260,7 +260,7 @@ def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> No
     assert wrong["error"]["code"] == "unknown_transformation"
 
 
-def test_what_a_transformation_gives_out_of_range_is_counted_by_arm(rolling: Site) -> None:
+def test_values_out_of_range_of_a_transformation_are_counted_by_arm(rolling: Site) -> None:
     """Each in its process: both are looked at, and both answer."""
     apply(rolling, shift="20.0")
     rolling.run("features", "shadow", "flights", "2")

@@ -114,7 +114,7 @@ def test_applying_is_refused_in_time(place: Site, way: str, bad: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["regex", "ends"])
-def test_what_was_applied_and_misbehaves_later_is_refused_in_time(
+def test_a_features_file_that_misbehaves_later_is_refused_in_time(
     make_site: Callable[..., Site], way: str
 ) -> None:
     """A slice, and a training set, of other rows than it was tried on; and callers are answered meanwhile."""

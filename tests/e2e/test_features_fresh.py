@@ -63,7 +63,7 @@ def features(site: Site) -> dict[str, Any]:
     return next(one for one in checks if one["name"] == "features")
 
 
-def test_what_is_read_by_key_is_judged_by_the_store_itself(
+def test_values_by_key_are_judged_by_the_store_itself(
     make_site: Callable[..., Site], store: Store
 ) -> None:
     """Values with a limit of three hours are five hours old, until the printed command fixes it."""

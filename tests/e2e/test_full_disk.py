@@ -129,7 +129,7 @@ def _fill_and_roll_back(site: Site, at: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
-def test_what_is_started_on_a_full_disk_serves_and_rolls_back(kind: str) -> None:
+def test_a_kedge_started_on_a_full_disk_serves_and_rolls_back(kind: str) -> None:
     """After a reboot, say: nothing is open, and the ballast is all that there is."""
     with disk(kind) as at:
         site = Site(at)

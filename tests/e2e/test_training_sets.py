@@ -332,7 +332,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-def test_what_cannot_be_made_is_refused_and_leaves_nothing(site: Site) -> None:
+def test_a_training_set_that_cannot_be_made_is_refused_and_leaves_no_file(site: Site) -> None:
     place = Workplace(site.root / ".kedge")
     for query, more, code, says in REFUSED:
         out = site.root / more.pop("out", "train.parquet")

@@ -251,7 +251,7 @@ def test_a_function_fits_on_a_page(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_what_a_file_imports_of_ours_stands_at_its_top(path: Path) -> None:
+def test_internal_imports_of_a_file_are_at_its_top(path: Path) -> None:
     inside = {f.name for f in functions(get_tree(path)) if any(is_internal(n) for n in ast.walk(f))}
     assert bool(inside) == (name(path) in IMPORTS_INSIDE)
 

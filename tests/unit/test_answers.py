@@ -64,7 +64,7 @@ def test_the_signature_decides_where_it_leaves_one_choice(
     assert (found.name, found.unread) == (name, "" if name else "ambiguous")
 
 
-def test_what_a_row_cost_is_no_class() -> None:
+def test_an_output_of_cost_is_no_class() -> None:
     gives = (SCORE, Field("tokens", "int64"))
     assert target(Output(), gives, ["tokens"]).name == "score"
     state = State(endpoint="e", policy=Policy(cost=CostPolicy(tokens="tokens")))

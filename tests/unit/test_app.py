@@ -727,7 +727,7 @@ def test_a_model_is_ready_when_its_release_is_loaded_here() -> None:
     assert place.get("/v2/models/fights/ready").status == 404
 
 
-def test_what_is_no_http_is_left_alone() -> None:
+def test_an_event_of_the_server_that_is_no_http_is_ignored() -> None:
     """The server asks about its own life too."""
 
     async def nothing(message: object = None) -> None:

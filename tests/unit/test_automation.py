@@ -178,7 +178,7 @@ def test_a_step_is_not_left_when_more_than_a_twentieth_of_the_share_was_never_as
 
 
 @pytest.mark.parametrize("known", [{"broken": KILL_BROKEN}, {"silent_s": 4.0}])
-def test_what_a_shadow_does_by_itself_fails_it_too(known: dict[str, Any]) -> None:
+def test_a_shadows_own_failures_fail_it_too(known: dict[str, Any]) -> None:
     said = decide(SHADOW, shadowed(**known))
     assert (said.verdict, said.code, said.command) == ("fail", "hard_kill", None)
 

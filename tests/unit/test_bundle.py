@@ -61,7 +61,7 @@ def test_a_local_module_hides_an_installed_one_of_its_name(tmp_path: Path) -> No
     assert not hasattr(json, "MINE")
 
 
-def test_what_it_is_given_cannot_be_changed(tmp_path: Path) -> None:
+def test_its_arguments_cannot_be_changed(tmp_path: Path) -> None:
     """Another release may be asked the same arrays, and the log keeps them."""
     mutates = bundle(tmp_path, "raw['n'][0] = 9.0\n    " + FINE)
     given = rows(1.0)
@@ -84,7 +84,7 @@ def test_what_it_is_given_cannot_be_changed(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_what_breaks_the_schema_is_a_fault(tmp_path: Path, body: str, fault: str) -> None:
+def test_an_answer_that_breaks_the_schema_is_a_fault(tmp_path: Path, body: str, fault: str) -> None:
     with pytest.raises(ModelFailure, match=fault):
         bundle(tmp_path, body).predict(rows(1.0, 2.0))
 
@@ -96,7 +96,7 @@ def test_a_null_is_refused_in_one_row_as_in_many(tmp_path: Path) -> None:
             broken.predict(many)
 
 
-def test_what_is_out_of_range_or_unseen_is_counted_and_answered(tmp_path: Path) -> None:
+def test_values_out_of_range_or_unseen_are_counted_and_answered(tmp_path: Path) -> None:
     fine = bundle(tmp_path, FINE)
     fine.predict(rows(11.0, words=["c"]))
     fine.predict(rows(5.0, words=["a"]))

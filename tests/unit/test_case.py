@@ -120,7 +120,7 @@ def test_the_floor_is_a_part_of_what_was_usual() -> None:
     assert case(0.2, None).floor == pytest.approx(0.01)
 
 
-def test_what_is_neither_a_rise_nor_excluded_is_unclear() -> None:
+def test_an_effect_that_is_neither_a_rise_nor_excluded_is_unclear() -> None:
     losses = np.where(np.arange(N) % 2 == 0, 0.1, -0.1)
     usual = case(0.4, 0.4)
     verdicts = [usual.verdict(mean_of(losses + by), WORLD_MARGIN) for by in (0.0, 0.1, 0.2)]

@@ -109,7 +109,7 @@ def test_text_in_another_encoding_is_named(encoding: str) -> None:
         (b"[" * 5000, "is nested too deeply"),
     ],
 )
-def test_what_a_person_wrote_is_faulted_in_words_for_people(raw: bytes, said: str) -> None:
+def test_faults_of_a_users_text_are_described_for_people(raw: bytes, said: str) -> None:
     kind: Any = Field if raw[:1] == b"{" else object
     with pytest.raises(msgspec.DecodeError) as caught:
         read_written(b"\xef\xbb\xbf" + raw, kind)

@@ -21,7 +21,7 @@ def test_each_has_a_tag_of_its_own_and_may_carry_evidence(every: tuple[type[Valu
     assert all("evidence" in one.__struct_fields__ for one in every)
 
 
-def test_what_an_automatic_decision_saw_is_in_the_ledger() -> None:
+def test_the_evidence_of_an_automatic_decision_is_in_the_ledger() -> None:
     state = run(
         endpoint(release(1), release(2)),
         Promote(release=1),

@@ -200,7 +200,7 @@ def test_a_request_of_the_other_arm_than_its_bucket_s_is_no_unit() -> None:
     assert one.units == (0, 0)
 
 
-def test_what_is_much_dearer_is_found_by_the_first_windows_of_callers() -> None:
+def test_a_much_higher_cost_is_found_by_the_first_windows_of_callers() -> None:
     """Each second 200 callers who ask for the first time; no look is due."""
     for paired, ratio, verdict in (
         (False, 1.0, "pass"),

@@ -17,7 +17,7 @@ def test_all_parts_are_added_up_an_inference() -> None:
 
 
 @pytest.mark.parametrize("said", [float("nan"), float("inf")])
-def test_what_is_no_number_costs_nothing(said: float) -> None:
+def test_a_cost_that_is_no_number_counts_as_zero(said: float) -> None:
     """A model's nonsense must not make every later sum nonsense."""
     assert cost_of(PRICES, rows=1, micros=10, reported=said) == 0.0
 

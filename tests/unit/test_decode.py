@@ -99,7 +99,7 @@ def fault(*tensors: dict[str, Any]) -> tuple[object, str]:
         b'{"inputs": [{"name": "word", "datatype": "BYTES", "shape": [1], "data": ["\\ud800"]}]}',
     ],
 )
-def test_what_is_not_an_infer_request_is_a_malformed_body(body: bytes) -> None:
+def test_a_body_that_is_no_infer_request_is_malformed(body: bytes) -> None:
     """Broken JSON, NaN as a word, another shape of document: one code."""
     assert refused(body).code == "malformed_body"
 

@@ -321,7 +321,7 @@ def test_a_storm_that_the_training_set_had_the_like_of_is_no_unit() -> None:
     assert found(drizzle, storm * 25, times=(at, later), training=known) == [Code.SCALE]
 
 
-def test_what_goes_by_a_few_steps_is_a_calendar_whatever_value_it_stands_at() -> None:
+def test_a_column_that_moves_in_a_few_steps_is_a_calendar_at_any_value() -> None:
     at, later = np.linspace(0, 180.0, N), np.linspace(300, 900.0, N)
     months = np.floor(at / 30)
     for value in (3.0, 12.0):
@@ -363,7 +363,7 @@ def test_values_that_many_requests_share_are_no_default_that_fills_in() -> None:
     assert found(amounts(6), filled) == [Code.MASS_POINT]
 
 
-def test_what_the_training_set_had_is_in_range_in_any_season() -> None:
+def test_values_of_the_training_set_are_in_range_in_any_season() -> None:
     summer, winter = rng(1).normal(80, 5, N), rng(2).normal(25, 5, N)
     year = ColumnStatistics(count=9_000, nulls=0, minimum=5.0, maximum=101.0, std=20.0, distinct=90)
     assert found(summer, winter) == [Code.RANGE]

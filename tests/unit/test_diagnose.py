@@ -265,7 +265,7 @@ def test_model_and_features_can_both_be_to_blame() -> None:
     assert found.action.code is Act.ROLL_BACK
 
 
-def test_what_happens_only_together_is_the_release() -> None:
+def test_an_effect_of_both_parts_together_is_the_release() -> None:
     """New features that only the old model can read, and the other way round, belong to neither alone."""
     base = facts(worse=0.9)
     cells = dict(base.answers)

@@ -28,7 +28,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert path.read_bytes() == b"one"
 
 
-def test_what_is_written_is_private_unless_a_mode_is_asked_for(tmp_path: Path) -> None:
+def test_written_files_are_private_unless_a_mode_is_given(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"one")
     assert path.stat().st_mode & 0o777 == 0o600

@@ -31,7 +31,7 @@ def refused(body: bytes) -> BadRequest:
 
 
 @given(st.lists(st.binary(max_size=100_000), min_size=1, max_size=4))
-def test_what_was_compressed_comes_back(parts: list[bytes]) -> None:
+def test_compressed_data_is_restored(parts: list[bytes]) -> None:
     """Of one member or several, one after the other (RFC 1952)."""
     assert inflate(b"".join(map(packed, parts)), MOST) == b"".join(parts)
 
@@ -72,7 +72,7 @@ def test_a_bomb_is_not_built() -> None:
         packed(b"x")[:-8] + b"\0" * 8,
     ],
 )
-def test_what_is_no_gzip_is_malformed(body: bytes) -> None:
+def test_a_body_that_is_no_gzip_is_malformed(body: bytes) -> None:
     """Cut off, of another kind, with a wrong checksum, or with something after its end."""
     assert "gzip" in str(refused(body))
 

@@ -56,7 +56,7 @@ def test_a_canary_waits_for_its_dwell_requests_and_proof() -> None:
     assert found.part.seconds == found.seconds == max(of.values(), key=lambda s: s or 0.0)
 
 
-def test_what_holds_already_is_no_part() -> None:
+def test_a_condition_that_holds_is_no_part() -> None:
     state = with_policy(CANARY, canary=CanaryPolicy(dwell="1s"))
     found = reckoned(state, canary(state, 60, exposed={"": (30, 30)}), 60.0)
     assert found is not None

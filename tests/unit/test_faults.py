@@ -87,7 +87,7 @@ def test_a_silence_counts_when_it_is_longer_than_every_workers_patience() -> Non
     assert fold(short, long, late).silence_s == 4.5, "a worker that is gone holds up nothing"
 
 
-def test_what_any_worker_heard_ends_a_silence() -> None:
+def test_a_sign_to_any_worker_ends_a_silence() -> None:
     silent = window(20, silent_s=8.0, patience_s=3.0)
     assert fold(window(11, replica="w1", answered=1), silent).silence_s == 8.0
     assert fold(window(17, replica="w1", answered=1), silent).silence_s == 0.0
@@ -102,7 +102,7 @@ def test_workers_that_are_gone_are_forgotten() -> None:
 # ---------------------------------------------------------------- what was never asked
 
 
-def test_what_was_never_asked_is_counted_by_step() -> None:
+def test_requests_that_were_never_sent_are_counted_by_step() -> None:
     first = [window(1, routed=10, unasked={"model_down": 4}), window(2, routed=10, late=3)]
     both = fold(*first, window(3, routed=5, unasked={"model_down": 1, "breaker_open": 2}))
     assert (both.routed, both.unasked) == (25, {"model_down": 5, "breaker_open": 2})

@@ -132,6 +132,6 @@ def test_a_number_that_became_null_has_changed() -> None:
 
 
 @given(st.lists(st.floats(), max_size=20))
-def test_what_is_compared_with_itself_is_bit_equal(values: list[float]) -> None:
+def test_a_version_compared_with_itself_is_bit_equal(values: list[float]) -> None:
     (found,) = compared({"a": values}, {"a": list(values)}, ["a"])
     assert (found.outcome, found.rows) == ("bit-equal", 0)

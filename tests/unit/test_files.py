@@ -21,7 +21,7 @@ def test_a_directory_that_is_open_to_others_is_closed_and_said(tmp_path: Path) -
     assert not tighten(place)
 
 
-def test_what_is_open_to_others_is_found_and_no_link_is_followed(tmp_path: Path) -> None:
+def test_files_that_are_open_to_others_are_found_and_no_link_is_followed(tmp_path: Path) -> None:
     """Files, directories, and the top itself."""
     place = tmp_path / "state"
     (place / "records").mkdir(parents=True)

@@ -194,7 +194,7 @@ def test_each_format_is_named_with_the_way_in(tmp_path: Path, case: str) -> None
         assert caught.value.code == ("pickle" if what.startswith("a pickle") else "other_format")
 
 
-def test_what_looks_like_no_model_is_not_named() -> None:
+def test_a_source_that_resembles_no_model_is_not_named() -> None:
     for raw in (b"", b"hello", b"PK\x05\x06" + bytes(18), b"\x80", b"{}", b"\x7fELF"):
         assert recognise([Piece("file", raw)]) is None
 

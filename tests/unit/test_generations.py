@@ -72,7 +72,7 @@ def test_a_row_is_its_time_and_its_numbers() -> None:
     assert row_bytes(schema) == 8 + 5 * 4
 
 
-def test_what_cannot_be_kept_by_key_is_refused_with_every_fault() -> None:
+def test_fields_that_cannot_be_stored_by_key_are_refused_with_every_fault() -> None:
     schema = declared("a/1", {"k": Feature("string"), "plain": Feature("float32")}, ["k"])
     view = View(source="x.parquet", time="at", every="daily", ttl="0s")
     with pytest.raises(BadConfig) as refused:
@@ -88,7 +88,7 @@ def test_what_cannot_be_kept_by_key_is_refused_with_every_fault() -> None:
         assert part in text
 
 
-def test_what_has_no_keys_cannot_be_kept() -> None:
+def test_a_schema_without_keys_cannot_be_materialised() -> None:
     with pytest.raises(BadConfig, match="needs keys"):
         materialised(declared("a/1", {"x": VALUE}, []), View(source="x.parquet", time="at"))
 

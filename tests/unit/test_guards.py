@@ -105,7 +105,7 @@ def test_a_new_contract_promises_nothing_that_a_live_release_does_not_give() -> 
     assert overpromised(back, more) == (1, ("reason (not given)",))
 
 
-def test_what_an_override_let_in_keeps_no_other_policy_out() -> None:
+def test_an_output_that_an_override_let_in_prevents_no_other_policy() -> None:
     left = run(ONE, Promote(3, override=WHY))
     assert code(left, configured(back_window="1d")) == "done"
     assert code(left, configured(answers=fields(BOTH))) == "done"

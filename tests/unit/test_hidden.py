@@ -54,7 +54,7 @@ def test_every_kind_of_outcome_is_looked_at(kind: str) -> None:
     assert [each.column for each in found.proven] == ["a"]
 
 
-def test_what_is_known_to_be_broken_explains_what_changed() -> None:
+def test_a_known_defect_explains_the_change() -> None:
     true = columns(11)
     known = truth("binary", true, 12)
     found = hidden(facts("binary", {**true, "a": rng(5).permutation(true["a"])}, known), {"a"})

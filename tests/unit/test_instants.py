@@ -94,7 +94,7 @@ def test_a_zone_may_be_demanded() -> None:
         (4.07e9, "future"),
     ],
 )
-def test_what_cannot_be_true_is_named(at: float, why: str) -> None:
+def test_an_impossible_time_is_named(at: float, why: str) -> None:
     said = untrue(at, NOW)
     assert said is not None
     assert ("date without hyphens" if "as a date" in why else why) in said

@@ -106,7 +106,7 @@ def test_an_equal_candidate_passes_by_proof_not_for_want_of_an_alarm() -> None:
     assert overall(many).verdict == "inconclusive"
 
 
-def test_where_nothing_fails_a_floor_is_proven() -> None:
+def test_without_failures_a_floor_is_proven() -> None:
     few = fold(judge(), range(40), met=(100, 100))
     assert verdict(few).verdict == "inconclusive"
     many = fold(judge(), range(90), met=(100, 100))
@@ -577,7 +577,7 @@ def test_saved_and_loaded_it_continues_unchanged(bad: list[tuple[int, int]], cut
     assert verdicts(split, {}) == verdicts(whole, {})
 
 
-def test_what_another_method_saved_is_not_gone_on_with() -> None:
+def test_the_state_of_another_method_is_not_continued() -> None:
     kept = msgspec.msgpack.decode(judge().save())
     kept["method"] = 1
     with pytest.raises(ValueError, match="method 1"):

@@ -174,7 +174,7 @@ def test_a_fault_names_its_line_and_never_stops_the_rest(
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_what_is_no_number_is_no_outcome(tmp_path: Path, value: str) -> None:
+def test_a_value_that_is_no_number_is_no_outcome(tmp_path: Path, value: str) -> None:
     (fault,) = read(file(tmp_path, "a.csv", ["id,value", f"a,{value}"]))
     assert "finite" in str(fault)
 

@@ -168,7 +168,7 @@ def test_a_file_that_is_missing_broken_or_no_file_is_a_fault_with_a_hint(tmp_pat
         (ENDPOINT + "segments = 'origin'", "endpoints.flights.segments"),
     ],
 )
-def test_what_should_be_a_table_and_is_not_is_one_fault(text: str, place: str) -> None:
+def test_a_value_that_should_be_a_table_is_one_fault(text: str, place: str) -> None:
     """And not a crash, and not a fault for each key it lacks."""
     (found,) = faults(text)
     assert found.startswith(f"{place}: expected")
@@ -386,7 +386,7 @@ def test_an_empty_file_is_the_defaults() -> None:
 @pytest.mark.parametrize("name", ["flights", "late-flights_2", "X" * 40, "true", "inf", "a-1"])
 @pytest.mark.parametrize("port", [0, 1, 8080, 65535])
 @pytest.mark.parametrize("owner", ["Ada", 'Ada "the first" Example', "Ådå \\ 😀", "a\x7fb\tc\nd"])
-def test_what_init_writes_can_be_read(name: str, port: int, owner: str) -> None:
+def test_the_file_of_init_can_be_read(name: str, port: int, owner: str) -> None:
     """For every name, port and owner that is allowed."""
     text = TEMPLATE.format(
         schema="s.json", name=name, port=port, owner=quoted(owner), contact=quoted("mailto:a@b")
@@ -515,7 +515,7 @@ def test_prices_shares_and_functions_are_checked(line: str, place: str) -> None:
         ),
     ],
 )
-def test_what_labels_are_about_is_one_output_of_the_right_form(line: str, place: str) -> None:
+def test_labels_are_compared_with_one_output_of_the_right_form(line: str, place: str) -> None:
     (found,) = faults(ENDPOINT + line)
     assert found.startswith(f"endpoints.flights.{place}")
 

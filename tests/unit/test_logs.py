@@ -26,7 +26,7 @@ print(json.dumps(counted))
 """
 
 
-def test_what_names_a_fault_is_logged_and_counted() -> None:
+def test_a_log_event_of_a_fault_is_logged_and_counted() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=60
     )

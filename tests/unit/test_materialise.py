@@ -36,7 +36,7 @@ def answer(**other: Any) -> dict[str, Any]:
     }
 
 
-def test_what_the_schema_promises_is_no_fault() -> None:
+def test_an_answer_that_keeps_the_schema_is_no_fault() -> None:
     assert misfit(answer(), SPEC) is None
 
 
@@ -60,7 +60,7 @@ def test_columns_that_are_not_there_are_named_together() -> None:
     assert misfit([1, 2], SPEC) == "it gave a list, not columns by name"
 
 
-def test_what_is_out_of_range_is_counted_and_not_refused() -> None:
+def test_values_out_of_range_are_counted_and_not_refused() -> None:
     wide = answer(mean=np.array([11.0, np.nan], np.float32))
     assert misfit(wide, SPEC) is None
     assert outside(wide, SPEC) == {"mean": 1}

@@ -403,7 +403,7 @@ def test_a_loader_that_ends_its_thread_costs_one_load(place: Place) -> None:
 
 
 @pytest.mark.parametrize("when", ["loaded", "asked"])
-def test_what_needs_a_module_that_no_worker_imports_is_served_by_its_process(
+def test_a_model_with_a_module_that_no_worker_imports_is_served_by_its_process(
     place: Place, when: str
 ) -> None:
     """An operator may have let it run inline, or an earlier version of kedge: it is moved, and does not fail."""
@@ -470,7 +470,7 @@ def test_a_release_that_is_moved_answers_inline_until_its_process_is_there(place
     assert moved.inline is None
 
 
-def test_what_is_needed_again_and_again_is_loaded_once(place: Place) -> None:
+def test_a_release_that_is_needed_repeatedly_is_loaded_once(place: Place) -> None:
     """The replica asks four times a second."""
     for _ in range(3):
         place.keep((1, INLINE))
@@ -479,7 +479,9 @@ def test_what_is_needed_again_and_again_is_loaded_once(place: Place) -> None:
     assert place.loader.loaded == ["sha256:model-1"]
 
 
-def test_what_is_not_needed_any_more_stays_for_a_grace_and_is_then_dropped(place: Place) -> None:
+def test_a_release_that_is_no_longer_needed_stays_for_a_grace_and_is_then_dropped(
+    place: Place,
+) -> None:
     """A request that is under way keeps the model it was given; so does a quick change of mind."""
     place.keep((1, INLINE))
     place.loaded()
@@ -518,7 +520,7 @@ def test_a_release_is_held_inline_and_in_a_process_as_two_things(place: Place) -
         ),
     ],
 )
-def test_what_cannot_be_loaded_or_proven_is_failed_and_says_why(
+def test_a_release_that_cannot_be_loaded_or_proven_fails_with_a_reason(
     place: Place, break_it: Callable[[Place], None], said: str
 ) -> None:
     """A changed byte, an error of the loader, another answer: a state, never an exception."""

@@ -41,7 +41,7 @@ def test_a_name_is_taken(name: str) -> None:
         "a\0",
     ],
 )
-def test_what_could_be_a_path_an_option_or_a_line_is_refused(name: str) -> None:
+def test_a_name_that_could_be_a_path_an_option_or_a_line_is_refused(name: str) -> None:
     with pytest.raises(Refused) as refused:
         check_name(name)
     assert refused.value.code == "bad_name"

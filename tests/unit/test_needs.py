@@ -80,12 +80,12 @@ def test_after_a_rollback_the_next_way_back_is_held_and_the_condemned_is_not() -
     assert held(run(third, Rollback(), Rollback())) == [(1, INLINE)]
 
 
-def test_what_a_command_wishes_for_is_held_before_the_ways_back() -> None:
+def test_the_releases_that_a_command_wishes_for_are_held_before_the_ways_back() -> None:
     """More important first: the pool loads one after the other."""
     assert held(SECOND, (3, INLINE)) == [(2, INLINE), (3, INLINE), (1, INLINE)]
 
 
-def test_what_is_needed_for_two_reasons_is_held_once() -> None:
+def test_a_release_with_two_reasons_is_held_once() -> None:
     """And stays essential."""
     assert held(SECOND, (1, INLINE), (2, INLINE)) == [(2, INLINE), (1, INLINE)]
     assert needs(SECOND, ((2, INLINE, 1),), now=NOW)[0].essential

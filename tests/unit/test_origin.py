@@ -137,7 +137,7 @@ def test_json_lines_are_taken(value: bytes) -> None:
         [(b"content-type", b"application/vnd.api+json")],
     ],
 )
-def test_what_a_page_may_send_without_asking_is_not(headers: list[tuple[bytes, bytes]]) -> None:
+def test_a_request_that_a_web_page_can_send_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(BadRequest) as refused:
         check_content(headers)
     assert refused.value.code == "unsupported_type"

@@ -268,7 +268,7 @@ def test_a_ranking_is_wrong_when_nothing_relevant_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("metric", ["ndcg@0", "ndcg@21", "ndcg", "ndcg@x", "brier", "rmse"])
-def test_what_judges_no_ranking_is_refused_with_the_table(metric: str) -> None:
+def test_a_metric_that_judges_no_ranking_is_refused_with_the_table(metric: str) -> None:
     with pytest.raises(Refused) as caught:
         loss_of(metric, RANKING)
     assert "ndcg@10" in caught.value.hint

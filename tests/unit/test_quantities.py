@@ -87,7 +87,7 @@ def test_what_is_written_as_people_write_it_is_read(
         (Duration(), "9" * 400 + "d", "is longer than 36500d, a hundred years"),
     ],
 )
-def test_what_is_no_such_number_is_refused_in_words(
+def test_an_invalid_number_is_refused_with_a_message(
     kind: click.ParamType[Any], text: str, said: str
 ) -> None:
     with pytest.raises(click.BadParameter, match=r".") as refused:

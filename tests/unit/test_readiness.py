@@ -303,7 +303,7 @@ def test_evidence_is_written_while_callers_come() -> None:
     assert outcome(but(silence_s=EVIDENCE_S), "evidence")[0] == "pass"
 
 
-def test_what_is_read_by_key_is_fresh() -> None:
+def test_values_by_key_are_fresh() -> None:
     stale = {"its values are 90 minutes behind, and may be 60": "carrier_delays"}
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")

@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_traffic(latencies: list[int]) -> None:
 # ---------------------------------------------------------------- the summary
 
 
-def test_what_several_replicas_counted_is_added_up() -> None:
+def test_counts_of_several_replicas_are_added_up() -> None:
     """Counts and latencies alike."""
     one = msgspec.structs.replace(tally(requests__production=3, keyless=1), latency={"a": {5: 1}})
     two = msgspec.structs.replace(tally(requests__production=4), latency={"a": {5: 2, 6: 1}})

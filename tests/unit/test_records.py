@@ -85,7 +85,7 @@ def test_a_delay_lies_in_its_bin(seconds: float) -> None:
     assert seconds <= delay_upper_s(index) * 1.0000001
 
 
-def test_what_comes_before_its_prediction_has_the_first_bin() -> None:
+def test_a_label_before_its_prediction_has_the_first_bin() -> None:
     assert delay_bin(-5.0) == delay_bin(0.2) == 0
 
 

@@ -159,7 +159,7 @@ def test_rollback_of_a_settled_endpoint_goes_to_what_served_before() -> None:
     assert (after.stage, after.production, after.previous) == (Stage.SETTLED, 2, 3)
 
 
-def test_what_a_rollback_leaves_is_condemned() -> None:
+def test_the_release_that_a_rollback_leaves_is_condemned() -> None:
     assert run(SETTLED, Rollback()).condemned == (3,)
 
 
@@ -469,7 +469,7 @@ def test_pause_holds_and_resume_continues() -> None:
         assert run(held, Resume()).paused is False
 
 
-def test_what_is_already_so_is_refused_as_unchanged() -> None:
+def test_a_command_without_an_effect_is_refused_as_unchanged() -> None:
     assert code(CANARY, SetWeight(100)) == "unchanged"
     assert code(CANARY, Canary(4, 100)) == "unchanged"
     assert code(SHADOW, Shadow(4)) == "unchanged"

@@ -114,7 +114,7 @@ FOUND = DiagnosisSummary(
 )
 
 
-def test_what_was_measured_last_stands_beside_what_is_expected() -> None:
+def test_the_last_measurement_is_beside_the_expected_time() -> None:
     stored: list[tuple[str, str, dict[str, Any]]] = [
         ("verdict", "2026-11-26T00:00:00Z", {"verdict": "fail"}),
         ("receipt", "2026-11-25T00:00:00Z", {"of": 1, "command": "promote", "total_ms": 9e9}),

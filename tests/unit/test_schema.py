@@ -120,7 +120,7 @@ def test_the_defaults_take_what_an_endpoint_takes() -> None:
         "[defaults]\nmemory_mb = 1.5\n",
     ],
 )
-def test_what_kedge_refuses_by_its_form_does_not_fit(text: str) -> None:
+def test_a_file_that_kedge_refuses_by_its_form_does_not_fit(text: str) -> None:
     assert [*VALIDATOR.iter_errors(tomllib.loads(text))]
 
 
@@ -134,7 +134,7 @@ def test_what_kedge_refuses_by_its_form_does_not_fit(text: str) -> None:
         "[endpoints.wine.answers]\n",
     ],
 )
-def test_what_kedge_takes_fits(text: str) -> None:
+def test_a_file_that_kedge_accepts_fits(text: str) -> None:
     raw = tomllib.loads(text)
     parse(raw)
     assert [error.message for error in VALIDATOR.iter_errors(raw)] == []

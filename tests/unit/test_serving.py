@@ -205,7 +205,7 @@ def test_a_request_reads_one_snapshot_whatever_is_swapped_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("fault", [ValueError("poison"), SystemExit("poison")])
-def test_what_a_model_raises_becomes_one_failure_and_is_counted(fault: BaseException) -> None:
+def test_an_exception_of_a_model_becomes_one_failure_and_is_counted(fault: BaseException) -> None:
     """With its type and its words; one that would end the process ends nothing."""
     place = Place(ROW, Inline(fault))
     with pytest.raises(ModelFailure, match=f"r1 raised {type(fault).__name__}: poison") as caught:
@@ -485,7 +485,7 @@ def test_a_late_answer_is_latency_and_no_failure() -> None:
         ("model_died", 1, 0, 1),
     ],
 )
-def test_what_fails_late_or_never_comes_is_a_failure(
+def test_a_late_failure_or_a_missing_answer_is_a_failure(
     error: str, streak: int, broken: int, crashes: int
 ) -> None:
     """No answer within production's own timeout is what production's would be."""
@@ -501,7 +501,7 @@ def test_what_fails_late_or_never_comes_is_a_failure(
 
 
 @pytest.mark.parametrize("error", ["model_expired", "model_unasked", "features_unread"])
-def test_what_was_dropped_before_its_turn_is_neither_a_failure_nor_a_unit(error: str) -> None:
+def test_a_request_dropped_before_its_turn_is_neither_a_failure_nor_a_unit(error: str) -> None:
     candidate = Remote("model_late")
     place = Place(CANARY, Inline(3.0), (candidate,))
     place.ask()
@@ -525,7 +525,7 @@ def test_a_late_failure_of_what_production_failed_too_is_no_streak() -> None:
 
 
 @pytest.mark.parametrize("cause", ["model_down", "breaker_open"])
-def test_what_was_never_sent_is_no_failure_and_is_counted_as_unasked(cause: str) -> None:
+def test_a_request_that_was_never_sent_is_no_failure_and_counts_as_unasked(cause: str) -> None:
     candidate = Remote("model_down" if cause == "model_down" else 1.0)
     place = Place(CANARY, Inline(3.0), (candidate,))
     if cause == "breaker_open":

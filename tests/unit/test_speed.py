@@ -146,7 +146,7 @@ def test_a_release_reaches_callers_with_its_first_weight_and_stays_so_until_it_i
     assert book.did(405, ADA, gone(4)).read().incidents[-1].detect_s == 5
 
 
-def test_what_a_rollback_brought_back_counts_from_then() -> None:
+def test_a_release_that_a_rollback_restored_counts_from_then() -> None:
     """And what was replaced has left callers."""
     book = two().did(200, ADA, back(1, 2)).did(250, ADA, promoted(3, 1)).did(270, ADA, back(1, 3))
     assert [one.detect_s for one in book.read().incidents] == [100, 20]

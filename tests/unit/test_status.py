@@ -268,7 +268,7 @@ def test_a_pin_is_shown_and_is_a_fault_and_no_lag() -> None:
     assert item["replicas"][0]["pinned"] == "r1"
 
 
-def test_what_concerns_another_endpoint_is_not_shown() -> None:
+def test_loads_and_pins_of_another_endpoint_are_not_shown() -> None:
     """Its loads, its pins."""
     other = ReplicaHold(endpoint="fraud", release=1, placement=Placement.INLINE, state="failed")
     item = told(TWO, member(holds=(*member().holds, other), pinned={"fraud": 1}))

@@ -47,7 +47,7 @@ def talk(tmp_path: Path, **streams: object) -> int:
     return int(told.read_text())
 
 
-def test_what_can_be_written_is_written(tmp_path: Path) -> None:
+def test_log_lines_that_can_be_written_are_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("ab") as out:
         assert talk(tmp_path, stdout=out, stderr=out) == 0
     said = (tmp_path / "log").read_text()

@@ -79,7 +79,7 @@ def test_a_clump_is_what_an_hour_shares_and_no_common_value() -> None:
     assert stretches.clump(hours * np.nan, 5.0, 400) == Clump(0.0, 0.0, LEAST_ROWS)
 
 
-def test_what_a_stretch_has_more_of_by_chance_is_no_clump() -> None:
+def test_a_random_excess_in_a_stretch_is_no_clump() -> None:
     counts: Any = rng(1).poisson(1, N) * 1.0
     found = Stretches(lined(N), (N, 400)).clump(counts, 0.0, 400)
     assert found.shared == 0.0

@@ -281,7 +281,7 @@ def test_status_names_the_step_of_a_rollout_and_its_actor(
     assert max(map(len, estimated)) <= 66
 
 
-def test_what_is_settled_has_no_rollout() -> None:
+def test_a_settled_endpoint_has_no_rollout() -> None:
     assert TWO.stage is Stage.SETTLED
     assert rollout_lines(status(TWO, (), (), {}, now=0.0), 66) == []
 

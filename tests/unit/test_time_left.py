@@ -167,7 +167,7 @@ def test_the_estimate_for_losses_is_near_the_median_time() -> None:
     assert said == pytest.approx(real, rel=TOLERANCE)
 
 
-def test_what_a_plan_says_is_what_is_then_estimated() -> None:
+def test_the_plan_agrees_with_the_later_estimate() -> None:
     """Before there is any request, from the same rate and the same share of failures."""
     planned = proven_after(Policy(), ExpectedTraffic(rate=60.0, errors=0.01), 5_000)
     assert planned is not None
@@ -176,7 +176,7 @@ def test_what_a_plan_says_is_what_is_then_estimated() -> None:
 
 
 @pytest.mark.parametrize("draw", [keyless(80.0, 0.02, 2_500), labels(20.0, 0.2, 5_000)])
-def test_what_is_known_now_is_the_judges_own_certificate(draw: Draw) -> None:
+def test_the_estimate_of_now_is_the_judges_own_certificate(draw: Draw) -> None:
     random, judge, requests = np.random.default_rng(3), Judge(LABELLED, paired=False), [0, 0]
     for at in range(50):
         for arm, n in enumerate(draw(random, judge, at)):

@@ -90,7 +90,7 @@ def test_condemnation_follows_the_bundle_and_not_the_number() -> None:
     ]
 
 
-def test_what_served_and_stayed_good_is_not_condemned_by_its_twin() -> None:
+def test_a_good_release_that_served_is_not_condemned_by_its_twin() -> None:
     assert condemned_as(served(5, 1, condemned=(2,)), 5) is None
 
 

@@ -204,7 +204,7 @@ def test_a_slow_request_is_bad_only_where_a_bound_is_known() -> None:
     assert window.bad == {"latency.p50": {"": (1, 0), "origin=JFK": (1, 0)}}
 
 
-def test_what_failed_has_no_latency() -> None:
+def test_a_failed_request_has_no_latency() -> None:
     window = count(seen(failed=True), seen(entity="N2"))
     assert window.exposed[""] == (2, 0)
     assert window.answered[""] == (1, 0)
@@ -399,7 +399,7 @@ PRICED = State(
 )
 
 
-def test_what_an_inference_costs_is_counted_by_arm_with_the_prices_of_its_version() -> None:
+def test_the_cost_of_an_inference_is_counted_by_arm_with_the_prices_of_its_version() -> None:
     used = {"p": np.array([0.5]), "n": np.array([4]), "paid": np.array([0.25])}
     ours = seen()._replace(ours=used)
     theirs = seen(CANDIDATE)._replace(ours=used)
