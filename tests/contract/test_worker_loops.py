@@ -100,7 +100,7 @@ class Worker:
         self.thread = threading.Thread(target=self.replica.run)
         self.thread.start()
 
-    def contract(self, state: State) -> object:
+    def contract(self, state: State) -> Any:
         if state.endpoint in self.broken:
             raise SystemExit(f"no contract of {state.endpoint}")
         return object()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -190,7 +190,7 @@ class Rollout:
             state=state,
             plan=compile_plan(state),
             handles=handles,
-            contract=None,
+            contract=cast("Any", None),
             recorder=self.recorder,
             lease=True,
             pinned=False,

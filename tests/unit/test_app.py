@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import msgspec
@@ -477,7 +477,7 @@ def test_a_model_that_raises_is_an_error_and_not_a_refusal() -> None:
 def test_an_unforeseen_exception_is_an_answer_too() -> None:
     """Without its inner words: they stand in the log."""
     place = Place()
-    place.live.contract = None
+    place.live.contract = cast("Any", None)
     failed = place.ask()
     assert (failed.status, failed.json["code"]) == (500, "internal")
     assert "log" in failed.json["error"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -160,7 +160,7 @@ class Place:
             state=state,
             plan=compile_plan(state),
             handles=handles,
-            contract=None,
+            contract=cast("Any", None),
             recorder=Recorder("w0", state),
             lease=True,
             pinned=False,
@@ -363,7 +363,7 @@ def test_a_request_is_not_moved_to_a_release_that_reads_other_fields() -> None:
                 state=promoted,
                 plan=compile_plan(promoted),
                 handles={},
-                contract=contract,
+                contract=cast("Any", contract),
                 recorder=Recorder("w0", ROW),
                 lease=True,
                 pinned=False,

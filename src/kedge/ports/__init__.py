@@ -7,6 +7,7 @@ replica's own thread and the commands do. Only a model in another process is asy
 from kedge.ports.alerts import AlertStore, Channels
 from kedge.ports.artifacts import Artifacts
 from kedge.ports.clock import Clock
+from kedge.ports.contract import CallerContract
 from kedge.ports.evidence import EvidenceStore, RollStore, WindowStore
 from kedge.ports.ledger import Ledger, Signal
 from kedge.ports.models import Flavour, Loader, Model, OnDone, Predicted, RemoteModel
@@ -18,6 +19,7 @@ from kedge.ports.roster import Roster
 __all__ = [
     "AlertStore",
     "Artifacts",
+    "CallerContract",
     "Channels",
     "Clock",
     "EvidenceStore",

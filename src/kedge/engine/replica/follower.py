@@ -41,6 +41,7 @@ from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle, Pool
 from kedge.engine.serving.serving import Serving
 from kedge.engine.station import Station
+from kedge.ports import CallerContract
 
 LEASE_S = 30.0
 """How long a gateway gives a candidate its share without having heard from the ledger."""
@@ -75,7 +76,7 @@ class Replica:
         recording: Recording,
         pool: Pool,
         serving: Serving,
-        contract: Callable[[State], object],
+        contract: Callable[[State], CallerContract],
         lease_s: float = LEASE_S,
     ) -> None:
         duty, disk = station.duty, station.disk

@@ -12,9 +12,14 @@ from kedge.engine.recording.predictions import Log
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.serving.deadlines import Deadlines
 from kedge.engine.serving.pool import Handle
+from kedge.ports import CallerContract
 
 if TYPE_CHECKING:
     from kedge.typing import Columns
+
+
+Headers = list[tuple[bytes, bytes]]
+"""Of an answer, as ASGI has them."""
 
 
 class Live:
@@ -51,7 +56,7 @@ class Live:
         state: State,
         plan: Plan,
         handles: dict[int, Handle],
-        contract: object,
+        contract: CallerContract,
         recorder: Recorder,
         lease: bool,
         pinned: bool,
@@ -81,7 +86,8 @@ class Live:
             reason: Choice(arm=Arm.PRODUCTION, release=plan.outside.release, reason=reason)
             for reason in (Reason.FAILOVER, Reason.BREAKER)
         }
-        self.heads: dict[int, object] = {}
+        self.heads: dict[int, Headers] = {}
+        """By choice: the headers that its answers share."""
         self.names: dict[int, tuple[str, str, str]] = {}
         self.deadlines = Deadlines(state.policy.limits)
         self.answered = False

@@ -18,9 +18,9 @@ from kedge.core.contract import OIP_DTYPES
 from kedge.core.errors import BadRequest, KedgeError, ModelFailure, Overloaded, Unavailable
 from kedge.core.phrases import clip
 from kedge.core.values import Field, Signature
-from kedge.engine.serving.live import Live
+from kedge.engine.serving.live import Headers, Live
 from kedge.engine.serving.serving import Serving
-from kedge.gateway.http.infer import UNREAD, Headers, WorkerBounds, infer, release_number
+from kedge.gateway.http.infer import UNREAD, WorkerBounds, infer, release_number
 
 log = structlog.get_logger("kedge.gateway")
 

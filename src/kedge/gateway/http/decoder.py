@@ -14,9 +14,9 @@ import numpy as np
 import structlog
 
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
-from kedge.gateway.contract import Contract
 from kedge.gateway.decode import InferRequest, WantedOutput, parse
 from kedge.gateway.http.decoder_child import INTERNAL, DecodeAnswer, DecodedColumn, DecodeRequest
+from kedge.ports import CallerContract
 from kedge.system.interpreter import bare_environment, module_command
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PART = 256 * 1024
 log = structlog.get_logger("kedge.decoding")
 
 
-def decode_here(contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+def decode_here(contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
     """Turn a body into columns that fit the contract, in this thread.
 
     Raises:
@@ -54,7 +54,7 @@ class Decoder:
     def __del__(self) -> None:
         self.close()
 
-    def decode(self, contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+    def decode(self, contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
         """Turn a body into columns that fit the contract.
 
         Where no child can be started it is decoded in this thread: others wait, and it is answered.

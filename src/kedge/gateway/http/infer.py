@@ -19,14 +19,14 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.phrases import clip, tell_name
 from kedge.core.values import BUCKETS
 from kedge.engine.request import Request
-from kedge.engine.serving.live import Answer, Live
+from kedge.engine.serving.live import Answer, Headers, Live
 from kedge.engine.serving.serving import Serving
 from kedge.gateway.auth import Tokens
-from kedge.gateway.contract import Contract
 from kedge.gateway.decode import WantedOutput
 from kedge.gateway.fields import DIGITS
 from kedge.gateway.http.decoder import Decoder, decode_here
 from kedge.gateway.http.peers import Peers
+from kedge.ports import CallerContract
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Receive = Any
 Send = Any
-Headers = list[tuple[bytes, bytes]]
 
 
 class OutputTensor(msgspec.Struct):
@@ -116,7 +115,7 @@ class WorkerBounds:
         """One thread: large bodies wait for each other, and small ones for none of them."""
         self.decoder = Decoder()
 
-    def decode(self, contract: Contract, body: bytes, json_length: int | None) -> Decoded:
+    def decode(self, contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
         """Decode a large body, in the thread `beside`.
 
         Its JSON goes to another process, since a decoder holds the interpreter for the whole of it. Numbers
@@ -134,7 +133,7 @@ class WorkerBounds:
         return asyncio.get_running_loop().run_in_executor(self.beside, work, *given)
 
     async def decode_gzip(
-        self, contract: Contract, body: bytes, json_length: int | None
+        self, contract: CallerContract, body: bytes, json_length: int | None
     ) -> tuple[Decoded, int]:
         """Inflate and decode a body; small ones here, others in the thread `beside`.
 
@@ -152,7 +151,7 @@ class WorkerBounds:
         return decoded, size
 
     def _decode_inflated(
-        self, contract: Contract, body: bytes, json_length: int | None
+        self, contract: CallerContract, body: bytes, json_length: int | None
     ) -> tuple[Decoded, int]:
         if self.inflated + self.body > MOST_INFLATED:
             raise Overloaded(
@@ -197,7 +196,7 @@ async def infer(
     bounds.in_flight += 1
     inflated = 0
     try:
-        contract: Contract = live.contract  # type: ignore[assignment]
+        contract = live.contract
         if gzip:
             (parsed, columns, rows), inflated = await bounds.decode_gzip(
                 contract, body, json_length
@@ -353,7 +352,7 @@ def _head(live: Live, answer: Answer) -> Headers:
     """The headers that every answer of this choice shares, made once per snapshot and choice."""
     choice = answer.choice
     key = id(choice)
-    head: Headers | None = live.heads.get(key)  # type: ignore[assignment]
+    head = live.heads.get(key)
     if head is None:
         head = live.heads[key] = [
             (b"content-type", b"application/json"),
