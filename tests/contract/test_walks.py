@@ -27,9 +27,10 @@ WHEN_DUE = {
     "adapters/sql/creation.py",
     "adapters/sql/sqlite/faults.py",
     "core/automation.py",
+    "system/durable.py",
     "system/locks.py",
 }
-"""What a worker passes once a second by itself: it writes its counts, and makes evidence.db."""
+"""What a worker passes when it is due: it writes its counts, makes evidence.db, and keeps its rows."""
 SAMPLED = {
     ("core/values.py", "State.stratum"),
     ("engine/recording/conduct.py", "Tracker.routed"),
