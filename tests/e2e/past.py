@@ -37,12 +37,13 @@ Answer = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class Past:
     """What happened at a site before now."""
 
-    def __init__(self, site: Site, *, seed: int = 5) -> None:
+    def __init__(self, site: Site, *, seed: int = 5, given: int = 0) -> None:
+        """`given`: the requests that a copied site has already."""
         self.site = site
         self.place = Workplace(site.root / ".kedge")
         self.now = time.time()
         self.rng = np.random.default_rng(seed)
-        self._number = 0
+        self._number = given
 
     def set_up(self) -> None:
         """Make the ledger, and bring the policy into force."""

@@ -7,6 +7,7 @@ import functools
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -71,6 +72,14 @@ class Site:
         )
         (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
 
+    def take_files(self, saved: Path) -> None:
+        """Copy what a stopped site has; ports and log stay this one's own."""
+        for path in saved.iterdir():
+            if path.name in ("kedge.toml", "plugin", "up.log"):
+                continue
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, self.root / path.name)
+
     def model(self, name: str, kind: str = "good", **more: Any) -> str:
         """Write a model that behaves as told; returns where it is."""
         return str(models.misbehaving(self.root / name, kind, **more))
@@ -125,11 +134,11 @@ class Site:
             stderr=log,
         )
 
-    def stop(self) -> int:
-        """Ctrl-C."""
+    def stop(self, by: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal that stops it in order."""
         if self.up is None:
             return 0
-        self.up.send_signal(signal.SIGINT)
+        self.up.send_signal(by)
         try:
             code = self.up.wait(30)
         finally:
@@ -196,6 +205,11 @@ class Site:
         except OSError:
             return False
 
+    def controlled(self) -> bool:
+        """Whether control accepts connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.control_port)) == 0
+
     def infer(
         self,
         inputs: dict[str, tuple[str, list[Any]]] | None = None,
@@ -219,10 +233,14 @@ class Site:
         """Wait until something holds; says what did not."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
+            began = time.monotonic()
             found = true()
             if found:
                 return found
-            time.sleep(0.1)
+            took_s = (
+                time.monotonic() - began
+            )  # a command that is asked at once again slows the wait
+            time.sleep(min(max(0.1, took_s), 0.5))
         log = self.root / "up.log"
         raise AssertionError(
             f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}"

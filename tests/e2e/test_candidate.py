@@ -39,6 +39,28 @@ def counts(site: Site, wanted: Callable[[Any], bool]) -> Any:
     return site.until(look, "the counts to arrive", 15)
 
 
+def production_only(site: Site) -> None:
+    """Start it, with v1 in production."""
+    site.start(patrol=False)
+    site.run("register", "flights", site.model("one"))
+    site.run("promote", "flights", "v1")
+
+
+@pytest.fixture(scope="module")
+def steady(share_site: Callable[..., Site]) -> Site:
+    """A site that every test leaves as it was: v1 in production, and no candidate."""
+    site = share_site(production_only, policy="memory_mb = 512")
+    site.start(patrol=False)
+    site.until(lambda: site.infer()[0] == 200, "the first answer")
+    return site
+
+
+def registered(site: Site, kind: str, scale: float) -> str:
+    """Register a model that fails so when it is asked for it; returns its version."""
+    path = site.model(f"{kind}-{scale}", kind, scale=scale, trigger="boom")
+    return str(site.data("register", "flights", path)["version"])
+
+
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
@@ -51,14 +73,10 @@ def counts(site: Site, wanted: Callable[[Any], bool]) -> Any:
         ("eat", None),  # dies of its limit, or raises MemoryError: either is the candidate's
     ],
 )
-def test_no_caller_sees_a_candidates_failure(
-    make_site: Callable[..., Site], kind: str, cause: str | None
-) -> None:
+def test_no_caller_sees_a_candidates_failure(steady: Site, kind: str, cause: str | None) -> None:
     """In a canary of 100 % every request is answered by production, and each failure is counted."""
-    site = make_site(policy="memory_mb = 512")
-    site.start(patrol=False)
-    site.release(kind=kind, trigger="boom")
-    site.run("canary", "flights", "v2", "--weight", "100")
+    site = steady
+    site.run("canary", "flights", registered(site, kind, 3.0), "--weight", "100")
     assert site.until(
         lambda: ask(site, 0, word="fine")[1]["kedge-arm"] == "candidate", "a healthy answer"
     )
@@ -77,13 +95,11 @@ def test_no_caller_sees_a_candidates_failure(
 
 @pytest.mark.parametrize("kind", ["raise", "exit", "hang", "nan", "eat"])
 def test_a_failing_shadow_is_dropped_and_counted_and_production_is_untouched(
-    make_site: Callable[..., Site], kind: str
+    steady: Site, kind: str
 ) -> None:
     """Coverage falls, production does not notice."""
-    site = make_site(policy="memory_mb = 512")
-    site.start(patrol=False)
-    site.release(kind=kind, trigger="boom")
-    site.run("shadow", "flights", "v2")
+    site = steady
+    site.run("shadow", "flights", registered(site, kind, 5.0))
     with site.load(rate=50) as load:
         for number in range(30):
             assert ask(site, number)[0] == 200
@@ -105,6 +121,7 @@ def test_a_failing_shadow_is_dropped_and_counted_and_production_is_untouched(
     assert lost(shadow) >= 3
     assert shadow["coverage"] < 1
     assert found["counts"]["errors"] == {}
+    site.run("abort", "flights")
 
 
 def test_a_shadow_answers_and_its_agreement_is_counted(site: Site) -> None:

@@ -383,12 +383,15 @@ def _hour(back: int) -> datetime:
     return now - timedelta(hours=back)
 
 
+def set_up(site: Site) -> None:
+    """Make a past with look-ups."""
+    Keyed(site).set_up()
+
+
 @pytest.fixture
-def keyed(environment: pytest.MonkeyPatch, make_site: Callable[..., Site]) -> Keyed:
+def keyed(environment: pytest.MonkeyPatch, copy_site: Callable[..., Site]) -> Keyed:
     """A past with look-ups."""
-    past = Keyed(make_site(policy=FEATURES))
-    past.set_up()
-    return past
+    return Keyed(copy_site(set_up, policy=FEATURES), given=800)
 
 
 def test_features_that_are_looked_up_by_key_are_replayed_from_the_store(keyed: Keyed) -> None:

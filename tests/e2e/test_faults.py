@@ -142,12 +142,9 @@ def test_a_ledger_that_is_locked_for_long_stops_commands_but_no_answer(site: Sit
 
 
 def test_a_deleted_ledger_is_never_made_again_and_gateways_serve_and_restart_without_it(
-    make_site: Callable[..., Site],
+    site: Site,
 ) -> None:
     """Serving goes on, commands exit with 4, `up` serves from the host's own disk; restored, all is back."""
-    site = make_site()
-    site.start()
-    site.release()
     ledger = site.root / ".kedge/ledger"
     with site.load(rate=100) as load:
         saved = site.root / "saved"
@@ -194,12 +191,9 @@ def test_a_gateway_cut_off_from_the_ledger_gives_a_candidate_no_share(
 
 
 def test_break_glass_pins_a_host_and_hands_the_command_in_when_the_ledger_is_back(
-    make_site: Callable[..., Site],
+    site: Site,
 ) -> None:
     """rollback --local works without a ledger; later the ledger has the rollback, with its reason."""
-    site = make_site()
-    site.start()
-    site.release()
     site.run("promote", "flights", "v2", "--override", "test")
     site.until(lambda: _host_knows(site, 2), "the host to remember it")
     saved = site.root / "saved"
@@ -218,12 +212,9 @@ def test_break_glass_pins_a_host_and_hands_the_command_in_when_the_ledger_is_bac
 
 
 def test_a_stale_pin_stays_is_shown_as_drift_and_ends_with_unpin(
-    make_site: Callable[..., Site],
+    site: Site,
 ) -> None:
     """The row moved on while the host was pinned: no command is overruled silently."""
-    site = make_site()
-    site.start()
-    site.release()
     site.run("promote", "flights", "v2", "--override", "test")
     site.until(lambda: _host_knows(site, 2), "the host to remember it")
     ledger, saved = site.root / ".kedge/ledger", site.root / "saved"
@@ -297,8 +288,14 @@ def test_a_full_disk_keeps_no_rollback_from_being_written(small_disk: Path) -> N
         site.end()
 
 
-def test_a_read_only_ledger_stops_commands_but_no_answer(site: Site) -> None:
-    """Exit code 4 with the reason; once it can be written again, commands work again."""
+def test_a_read_only_ledger_stops_commands_but_no_answer(make_site: Callable[..., Site]) -> None:
+    """Exit code 4 with the reason; once it can be written again, commands work again.
+
+    No process may open the ledger for writing between the two mounts, as each does when it starts.
+    """
+    site = make_site()
+    site.start()
+    site.release()
     ledger = str(site.root / ".kedge/ledger")
     if subprocess.run(
         ["mount", "--bind", ledger, ledger], capture_output=True, check=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,10 +77,8 @@ def workers(site: Site) -> dict[int, dict[str, int]]:
     return {r["pid"]: r["loads"] for r in site.data("status", "flights")["replicas"]}
 
 
-@pytest.fixture
-def rolling(make_site: Callable[..., Site]) -> Site:
-    """flights serves 2 * hours, by transformation 1 and model v1."""
-    site = make_site(policy=POLICY)
+def apply_and_promote(site: Site) -> None:
+    """Start it; flights serves 2 * hours, by transformation 1 and model v1."""
     site.start()
     assert apply(site)["version"] == "view/1#1"
     reason = "the model is ours, which says nothing of what runs before it"
@@ -88,11 +86,35 @@ def rolling(make_site: Callable[..., Site]) -> Site:
         "register", "flights", site.model("one"), "--schema", "view/1", "--trust-inline", reason
     )
     site.run("promote", "flights", "v1")
+
+
+def started(site: Site) -> Site:
+    """Start a copy, and wait for its first answer."""
+    site.start()
     site.until(
         lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
         "the first answer",
     )
     return site
+
+
+@pytest.fixture
+def rolling(copy_site: Callable[..., Site]) -> Site:
+    """flights serves 2 * hours, by transformation 1 and model v1."""
+    return started(copy_site(apply_and_promote, policy=POLICY))
+
+
+@pytest.fixture(scope="module")
+def shared(share_site: Callable[..., Site]) -> Site:
+    """The same, for tests after which it serves as before."""
+    return started(share_site(apply_and_promote, policy=POLICY))
+
+
+@pytest.fixture
+def settled(shared: Site) -> Iterator[Site]:
+    """The shared one, whose candidate is aborted at the end."""
+    yield shared
+    shared.run("abort", "flights")
 
 
 def test_the_same_content_is_the_same_version_and_another_says_how_it_differs(
@@ -231,32 +253,32 @@ def test_a_transformation_is_shadowed_like_a_model_and_refused_by_its_answers(
     ],
 )
 def test_a_function_that_breaks_its_schema_is_refused_by_apply(
-    rolling: Site, shift: str, code: str
+    shared: Site, shift: str, code: str
 ) -> None:
     """It raises, has another length, gives null, changes its input, or is not a function of it."""
-    refused = rolling.data("features", "apply", write(rolling, shift=shift), check=False)
+    refused = shared.data("features", "apply", write(shared, shift=shift), check=False)
     assert refused["error"]["code"] in (code, "transform_nonsense", "raw_unknown")
-    assert answered(rolling) == 4.0
+    assert answered(shared) == 4.0
 
 
-def test_a_schema_never_changes_and_a_model_fits_its_schema(rolling: Site) -> None:
-    path = Path(write(rolling))
+def test_a_schema_never_changes_and_a_model_fits_its_schema(shared: Site) -> None:
+    path = Path(write(shared))
     path.write_text(path.read_text().replace("range=(0, 24)", "range=(0, 23)"))
-    refused = rolling.data("features", "apply", str(path), check=False)
+    refused = shared.data("features", "apply", str(path), check=False)
     assert refused["error"]["code"] == "schema_changed"
     assert "x.range" in refused["error"]["message"]
     assert "view/2" in refused["error"]["hint"]
     path.write_text(path.read_text().replace("view/1", "view/2").replace('"x"', '"y"'))
-    rolling.run("features", "apply", str(path))
-    misfit = rolling.data(
-        "register", "flights", rolling.model("two", scale=5.0), "--schema", "view/2", check=False
+    shared.run("features", "apply", str(path))
+    misfit = shared.data(
+        "register", "flights", shared.model("two", scale=5.0), "--schema", "view/2", check=False
     )
     assert misfit["error"]["code"] == "schema_misfit"
-    again = rolling.data(
-        "register", "flights", rolling.model("one"), "--schema", "view/2", check=False
+    again = shared.data(
+        "register", "flights", shared.model("one"), "--schema", "view/2", check=False
     )
     assert again["error"]["code"] == "schema_misfit"
-    wrong = rolling.data("features", "roll", "flights", "9", check=False)
+    wrong = shared.data("features", "roll", "flights", "9", check=False)
     assert wrong["error"]["code"] == "unknown_transformation"
 
 
@@ -281,26 +303,27 @@ def test_values_out_of_range_of_a_transformation_are_counted_by_arm(rolling: Sit
     [("1 / 0", "model_raised"), ("float('nan')", "transform_nonsense"), ("hang()", "model_late")],
 )
 def test_a_transformation_that_fails_in_a_canary_is_answered_for_by_production(
-    rolling: Site, when: str, cause: str
+    settled: Site, when: str, cause: str
 ) -> None:
     """It is fine on its golden rows; what it does with 999 minutes, callers never see."""
     broken = f"(0.0 if float(raw['minutes'][0]) != 999.0 else {when})"
     units = UNITS + "def hang():\n    import time\n    time.sleep(5)\n    return 0.0\n"
-    path = Path(write(rolling, shift=broken, units=units))
+    path = Path(write(settled, shift=broken, units=units))
     path.write_text(path.read_text().replace("import to_hours", "import hang, to_hours"))
-    rolling.run("features", "apply", str(path))
-    rolling.run("features", "canary", "flights", "2", "--weight", "100")
-    rolling.until(
+    (told,) = settled.data("features", "apply", str(path))["transformations"]
+    number = told["version"].partition("#")[2]
+    settled.run("features", "canary", "flights", number, "--weight", "100")
+    settled.until(
         lambda: (
-            rolling.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[1]["kedge-arm"]
+            settled.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[1]["kedge-arm"]
             == "candidate"
         ),
         "the candidate",
         30,
     )
-    assert answered(rolling, minutes=999.0) == 999 / 30
-    found = rolling.until(
-        lambda: rolling.data("status", "flights")["counts"]["failovers_by_cause"], "the count", 10
+    assert answered(settled, minutes=999.0) == 999 / 30
+    found = settled.until(
+        lambda: settled.data("status", "flights")["counts"]["failovers_by_cause"], "the count", 10
     )
     assert cause in found
 
@@ -326,10 +349,8 @@ def logs(site: Site, by: str, *words: str) -> Any:
     return told
 
 
-@pytest.fixture
-def untried(make_site: Callable[..., Site]) -> Site:
-    """flights serves risk/1#1; risk/1#2 answers otherwise, but to zeros. No caller has asked yet."""
-    site = make_site(policy=POLICY.replace("view/1", "risk/1"))
+def apply_two_logs(site: Site) -> None:
+    """Start it; flights serves risk/1#1; risk/1#2 answers otherwise, but to zeros. No caller has asked yet."""
     site.start()
     assert logs(site, "1.0")["rows"] == "independent"
     site.run("register", "flights", site.model("one"), "--schema", "risk/1")
@@ -337,7 +358,19 @@ def untried(make_site: Callable[..., Site]) -> Site:
     told = logs(site, "1.1")
     assert (told["version"], told["outcome"]) == ("risk/1#2", "untested")
     assert set(told["compared_on"]) == {"made"}
-    return site
+
+
+@pytest.fixture
+def stopped(copy_site: Callable[..., Site]) -> Site:
+    """flights has risk/1#1 in production, and is stopped; no caller has asked yet."""
+    return copy_site(apply_two_logs, policy=POLICY.replace("view/1", "risk/1"))
+
+
+@pytest.fixture
+def untried(stopped: Site) -> Site:
+    """The same, started."""
+    stopped.start()
+    return stopped
 
 
 def sent(site: Site, minutes: float) -> int:
@@ -366,13 +399,13 @@ def test_without_real_rows_nothing_is_equal_and_nothing_rolls(untried: Site) -> 
     assert untried.data("status", "flights")["production"]["features"] == "risk/1#2"
 
 
-def test_golden_rows_show_what_zeros_hide_also_of_a_version_that_is_there(untried: Site) -> None:
-    rows = untried.root / "rows.json"
+def test_golden_rows_show_what_zeros_hide_also_of_a_version_that_is_there(stopped: Site) -> None:
+    rows = stopped.root / "rows.json"
     rows.write_text('{"inputs": {"minutes": [0.0, 20.0], "word": ["a", "b"]}}')
-    told = logs(untried, "1.1", "--golden", str(rows))
+    told = logs(stopped, "1.1", "--golden", str(rows))
     assert (told["new"], told["outcome"], told["compared_on"]) == (False, "changed", {"given": 2})
-    assert rolled(untried) == "transformation_changed"
-    assert logs(untried, "(0.5 * 2.2)", "--golden", str(rows))["outcome"] != "changed"
+    assert rolled(stopped) == "transformation_changed"
+    assert logs(stopped, "(0.5 * 2.2)", "--golden", str(rows))["outcome"] != "changed"
 
 
 def test_logged_rows_show_it_at_the_roll(untried: Site) -> None:
@@ -381,29 +414,29 @@ def test_logged_rows_show_it_at_the_roll(untried: Site) -> None:
     untried.until(lambda: rolled(untried) == "transformation_changed", "rows in the log", 30)
 
 
-def test_rows_of_a_training_set_show_it(untried: Site) -> None:
+def test_rows_of_a_training_set_show_it(stopped: Site) -> None:
     """Raw columns beside the features; kept when a model is registered, or named."""
     lines = [f"{n / 10},w,{n},{n % 2}" for n in range(1, 9)]
-    (untried.root / "set.csv").write_text("\n".join(["x,word,minutes,late", *lines]))
-    untried.run(
+    (stopped.root / "set.csv").write_text("\n".join(["x,word,minutes,late", *lines]))
+    stopped.run(
         "register",
         "flights",
-        untried.model("two", scale=3.0),
+        stopped.model("two", scale=3.0),
         "--schema",
         "risk/1",
         "--training",
-        str(untried.root / "set.csv"),
+        str(stopped.root / "set.csv"),
     )
-    diff = untried.data("features", "diff", "risk/1#1", "risk/1#2")
+    diff = stopped.data("features", "diff", "risk/1#1", "risk/1#2")
     assert (diff["outcome"], diff["compared_on"]) == ("changed", {"training": 8})
-    named = logs(untried, "1.2", "--training", str(untried.root / "set.csv"))
+    named = logs(stopped, "1.2", "--training", str(stopped.root / "set.csv"))
     assert (named["outcome"], named["compared_on"]["training"]) == ("changed", 8)
 
 
-def test_a_transformation_that_depends_on_its_batch_is_marked(untried: Site) -> None:
-    told = logs(untried, "(1 / (1 + np.abs(raw['minutes']).mean()))")
+def test_a_transformation_that_depends_on_its_batch_is_marked(stopped: Site) -> None:
+    told = logs(stopped, "(1 / (1 + np.abs(raw['minutes']).mean()))")
     assert told["rows"] == "dependent"
-    text = untried.run("features", "apply", str(untried.root / "logs.py")).stdout
+    text = stopped.run("features", "apply", str(stopped.root / "logs.py")).stdout
     assert "never merged" in text
 
 

@@ -91,10 +91,8 @@ def answered(site: Site, word: str = "w0", minutes: float = 60.0) -> float:
     return float(body["outputs"][0]["data"][0]) / 2
 
 
-@pytest.fixture
-def ahead(make_site: Callable[..., Site]) -> Site:
-    """flights serves 2 * (hours + delay), the delay of its word as it was known at the last hour."""
-    site = make_site(policy=POLICY)
+def materialise_and_promote(site: Site) -> None:
+    """Start it; flights serves 2 * (hours + delay), the delay of its word as it was known at the last hour."""
     write_source(site)
     site.start()
     view, trip = apply(site)
@@ -108,6 +106,13 @@ def ahead(make_site: Callable[..., Site]) -> Site:
     assert site.data("promote", "flights", "v1", check=False)["error"]["code"] == "no_generation"
     site.run("features", "materialise", "delays")
     site.run("promote", "flights", "v1")
+
+
+@pytest.fixture
+def ahead(copy_site: Callable[..., Site]) -> Site:
+    """A copy of that, started."""
+    site = copy_site(materialise_and_promote, policy=POLICY)
+    site.start()
     site.until(
         lambda: site.infer({"minutes": ("FP64", [60.0]), "word": ("BYTES", ["a"])})[0] == 200,
         "the first answer",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.conftest import released
 from e2e.place import KEDGE, Site
 from kedge.operations.preflight import DIRECTORIES
 
@@ -36,13 +37,9 @@ def said(site: Site) -> str:
 
 
 @pytest.fixture
-def stopped(make_site: Callable[..., Site]) -> Site:
+def stopped(copy_site: Callable[..., Site]) -> Site:
     """A site that served r1 and was stopped."""
-    site = make_site()
-    site.start()
-    site.release()
-    site.stop()
-    return site
+    return copy_site(released)
 
 
 @pytest.mark.parametrize("name", ["ledger", "roster", "evidence", "records", "pins", "logs"])

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
-from e2e.place import KEDGE, Site
+from e2e.place import KEDGE, Site, zygote
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.stored.ledger import Note
@@ -174,17 +175,15 @@ def test_of_two_operators_at_once_one_wins_and_the_other_gets_the_name(site: Sit
     while rounds < 10 or (not told and rounds < 60):
         rounds += 1
         weight = rounds
-        rivals = [
-            subprocess.Popen(
-                [*KEDGE, "canary", "flights", "v2", "--weight", str(weight), "--json"],
-                cwd=site.root,
-                env={**site.env, "KEDGE_ACTOR": who},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            for who in ("ada", "bob")
-        ]
-        answers = [json.loads(rival.communicate(timeout=30)[0]) for rival in rivals]
+        line = ["canary", "flights", "v2", "--weight", str(weight), "--json"]
+
+        def type_it(who: str, line: list[str] = line) -> subprocess.CompletedProcess[str]:
+            env = {**site.env, "KEDGE_ACTOR": who}
+            return zygote().run(line, cwd=site.root, env=env, timeout=30)
+
+        with ThreadPoolExecutor(2) as operators:
+            rivals = list(operators.map(type_it, ("ada", "bob")))
+        answers = [json.loads(rival.stdout) for rival in rivals]
         assert sorted(rival.returncode for rival in rivals) == [0, 1]
         (lost,) = [answer["error"] for answer in answers if "error" in answer]
         assert lost["code"] in ("stale", "unchanged")

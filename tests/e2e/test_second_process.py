@@ -20,14 +20,20 @@ LOAD_S = 1.5
 missing for as long."""
 
 
-@pytest.fixture
-def place(make_site: Callable[..., Site]) -> Site:
-    """r1 in production and r2 registered, both in processes and slow to load."""
-    site = make_site(policy='runtime = "process"')
+def slow(site: Site) -> None:
+    """Start it, with r1 in production and r2 registered, both in processes and slow to load."""
     site.start(patrol=False)
     for name, scale in (("one", 1.0), ("two", 3.0)):
         site.run("register", "flights", site.model(name, scale=scale, sleep_load_s=LOAD_S))
     site.run("promote", "flights", "v1")
+
+
+@pytest.fixture
+def place(copy_site: Callable[..., Site]) -> Site:
+    """A site in whose production r1 answers, by both processes."""
+    site = copy_site(slow, policy='runtime = "process"')
+    site.start(patrol=False)
+    site.until(lambda: both(site, "r1"), "both processes")
     site.until(lambda: site.infer()[0] == 200, "the first answer")
     return site
 

@@ -90,9 +90,8 @@ ROWS = """SELECT * FROM (VALUES
 ) AS r(minutes, word, asked, late, fare, day, X)"""
 
 
-@pytest.fixture
-def site(make_site: Callable[..., Site]) -> Site:
-    site = make_site(policy=POLICY)
+def two_runs(site: Site) -> None:
+    """Apply a view and a transformation, and keep slices of two runs; nothing is started."""
     (site.root / "features.py").write_text(FEATURES)
     site.run("init", "flights")
     site.run("apply")
@@ -104,7 +103,11 @@ def site(make_site: Callable[..., Site]) -> Site:
     keep(site, 1, T0 + HOUR, aa=9.0)
     keep(site, 2, T0 + HOUR, aa=1.0, bb=2.0)
     keep(site, 2, T0 + 2 * HOUR, aa=3.0)
-    return site
+
+
+@pytest.fixture
+def site(copy_site: Callable[..., Site]) -> Site:
+    return copy_site(two_runs, policy=POLICY)
 
 
 def made(site: Site, *words: str, path: Path | None = None, check: bool = True) -> Any:
