@@ -11,9 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from kedge.core.evidence.stats import Floats
-
-SIZES = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500])
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 """Outcomes in a batch: they may stick for hours, and hours have so many."""
 BATCHES, SURE = 20, 50
 """Batches of one size from which their variance is worth anything: for an alarm, and for a certificate."""
@@ -28,42 +26,43 @@ class Dependence:
     """Batches of one step's outcomes, in the order of the predictions."""
 
     def __init__(self, kept: bytes = b"") -> None:
-        self._sums: Floats = np.zeros((len(SIZES), 4))
+        self._sums = [[0.0] * 4 for _ in SIZES]
         """By size: outcomes in the open batch, their sum, closed batches, sum of their squares."""
         self._total = 0.0
         if kept:
-            self._sums = np.frombuffer(kept[:-8]).reshape(len(SIZES), 4).copy()
+            self._sums = np.frombuffer(kept[:-8]).reshape(len(SIZES), 4).tolist()
             self._total = float(np.frombuffer(kept[-8:])[0])
 
     def add(self, value: float) -> None:
         """Take one outcome in: what it says of the candidate, 0 where it says nothing."""
-        sums = self._sums
+        value = float(value)
         self._total += value
-        sums[:, 0] += 1
-        sums[:, 1] += value
-        full = sums[:, 0] >= SIZES
-        sums[full, 2] += 1
-        sums[full, 3] += np.square(sums[full, 1])
-        sums[full, :2] = 0
+        for size, sums in zip(SIZES, self._sums, strict=True):  # arrays of nine are slower
+            sums[0] += 1
+            sums[1] += value
+            if sums[0] >= size:
+                sums[2] += 1
+                sums[3] += sums[1] * sums[1]
+                sums[0] = sums[1] = 0.0
 
     def times(self, *, careful: bool = False) -> float:
         """Return by how much evidence is to be divided, at least 1; `careful`: for a certificate."""
-        batches = self._sums[:, 2]
+        _, _, total, squares = self._sums[0]
         least, doubt = (SURE, -DOUBT) if careful else (BATCHES, DOUBT)
-        if batches[0] < least:
+        if total < least:
             return 1.0
-        mean = self._total / batches[0]
-        single = self._sums[0, 3] / batches[0] - mean * mean
+        mean = self._total / total
+        single = squares / total - mean * mean
         if single <= 0:
             return 1.0
         most = 1.0
-        for size, count, squares in zip(SIZES[1:], batches[1:], self._sums[1:, 3], strict=True):
+        for size, (_, _, count, squares) in zip(SIZES[1:], self._sums[1:], strict=True):
             if count < least:
                 break
             ratio = (squares / count - (mean * size) ** 2) / (size * single)
             most = max(most, ratio * (1 - doubt * sqrt(2 / count)))
-        return float(most)
+        return most
 
     def save(self) -> bytes:
         """Return it as bytes."""
-        return self._sums.tobytes() + np.array([self._total]).tobytes()
+        return np.array(self._sums).tobytes() + np.array([self._total]).tobytes()
