@@ -204,14 +204,19 @@ def mean_certificate(
     ours: float, theirs: float, share: float, worse_by: float, *, paired: bool
 ) -> Floats:
     """Return what one request's losses add to the certificate's log-wealth, (MEANS,)."""
-    p, c = np.array([ours]), np.array([theirs])
     if paired:
-        found = [capped(c, p, worse_by, cap) for cap in (worse_by, 1)]
-        return np.concatenate([np.log1p(CERTIFICATE_BETS * (y0[0] - y1[0])) for y1, y0 in found])
-    y1, y0 = capped(c, p, worse_by, 1)
-    more = np.log1p(CERTIFICATE_BETS * y0[0] * share / (1 - share))
-    more += np.log1p(-CERTIFICATE_BETS * y1[0])
+        found = [_capped_one(theirs, ours, worse_by, cap) for cap in (worse_by, 1)]
+        return np.concatenate([np.log1p(CERTIFICATE_BETS * (y0 - y1)) for y1, y0 in found])
+    y1, y0 = _capped_one(theirs, ours, worse_by, 1)
+    more = np.log1p(CERTIFICATE_BETS * y0 * share / (1 - share))
+    more += np.log1p(-CERTIFICATE_BETS * y1)
     return np.concatenate([more, more])
+
+
+def _capped_one(theirs: float, ours: float, worse_by: float, cap: float) -> tuple[float, float]:
+    """Return what `capped` does, of one unit: an array of one takes ten times as long."""
+    c = cap * (1 + worse_by) / worse_by
+    return min(theirs, c) / c, min((1 + worse_by) * ours, c) / c
 
 
 def pair_steps(difference: float) -> Floats:
