@@ -14,6 +14,7 @@ from contract.sql_world import POLICY, at, world
 from contract.test_alerts import HandClock, Place
 from contract.test_patrol import QUICK, Watched
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
+from kedge.cli.text.check import check_text
 from kedge.core.alerts import conditions
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import Refused, Unavailable
@@ -28,7 +29,7 @@ from kedge.engine.control.patrol import Patrol
 from kedge.engine.control.readiness import EVERY_S, Readiness
 from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
-from kedge.operations.readiness.check import check_of, check_text, gate_of
+from kedge.operations.readiness.check import check_of, gate_of
 from kedge.workspace import Workplace
 
 PEOPLE: dict[str, Any] = {
@@ -104,7 +105,7 @@ class Gated(Watched):
         return [entry.event for entry in found if isinstance(entry.event, Note)]
 
     def failing(self) -> list[str]:
-        return list(check_of(self.place, "flights", by="test", again=False)["failed"])
+        return list(check_of(self.place, "flights", by="test", again=False).failed)
 
 
 @pytest.mark.parametrize(
@@ -261,11 +262,10 @@ def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
         )
     )
     checks = {
-        one["name"]: one
-        for one in check_of(site.place, "flights", by="test", again=False)["checks"]
+        one.name: one for one in check_of(site.place, "flights", by="test", again=False).checks
     }
-    assert checks["warm"]["outcome"] == "pass"
-    assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"]["why"]
+    assert checks["warm"].outcome == "pass"
+    assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"].why
     assert site.failing() == ["drill"]
     site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=301.0)))
     assert site.failing() == ["warm", "drill"]
@@ -299,11 +299,11 @@ def test_a_release_of_another_library_is_reported_and_fails_no_check(
     )
     before = site.failing()
     found = check_of(site.place, "flights", by="test", again=False)
-    assert (found["libraries"], found["failed"]) == (
-        [f"r1 was trained with scikit-learn 0.1; {version('scikit-learn')} is installed here"],
+    assert (found.libraries, list(found.failed)) == (
+        (f"r1 was trained with scikit-learn 0.1; {version('scikit-learn')} is installed here",),
         before,
     )
-    assert f"  !     {found['libraries'][0]}" in check_text(found).splitlines()
+    assert f"  !     {found.libraries[0]}" in check_text(found).splitlines()
 
 
 # ---------------------------------------------------------------- control

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from contract.test_check import Gated, policy
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Window
-from kedge.core.readiness import EVIDENCE_S
+from kedge.core.readiness import EVIDENCE_S, Check
 from kedge.core.release.commands import Promote
 from kedge.core.stored.roster import Tally
 from kedge.operations.readiness.check import check_of
@@ -85,9 +84,9 @@ class Counted(Gated):
             ended.set()
             worker.join()
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> Check:
         found = check_of(self.place, "flights", by="test", again=False)
-        return next(one for one in found["checks"] if one["name"] == "evidence")
+        return next(one for one in found.checks if one.name == "evidence")
 
 
 @pytest.mark.parametrize(
@@ -111,20 +110,20 @@ def test_requests_of_callers_are_counted_within_ten_minutes(
         site.window(window_s)
     with site.callers():
         found = site.evidence()
-    assert found["outcome"] == outcome
+    assert found.outcome == outcome
     if outcome == "fail":
-        assert found["why"] in {
+        assert found.why in {
             f"callers come, and nothing was counted for {minutes} minutes" for minutes in (10, 11)
         }
-        assert found["mend"] == "kedge doctor"
+        assert found.mend == "kedge doctor"
 
 
 def test_without_callers_nothing_has_to_be_counted(tmp_path: Path) -> None:
     site = Counted(tmp_path, 5_000)
     site.window(4_000)
     with site.callers():
-        assert site.evidence()["outcome"] == "fail"
-    assert site.evidence()["outcome"] == "pass"
+        assert site.evidence().outcome == "fail"
+    assert site.evidence().outcome == "pass"
 
 
 def test_the_change_is_found_behind_whatever_was_noted_since(tmp_path: Path) -> None:
@@ -133,4 +132,4 @@ def test_the_change_is_found_behind_whatever_was_noted_since(tmp_path: Path) -> 
     for _ in range(60):
         site.file("finding", causes=[])
     with site.callers():
-        assert site.evidence()["why"] == "callers come, and nothing was counted for 20 minutes"
+        assert site.evidence().why == "callers come, and nothing was counted for 20 minutes"

@@ -175,7 +175,8 @@ def test_an_actor_that_was_changed_afterwards_breaks_the_chain(
 
 def test_speed_reads_an_earlier_alert_and_an_earlier_rollback_of_the_patrol(earlier: World) -> None:
     create.migrate(earlier.state_dir)
-    (one,) = speed_of(Workplace(earlier.state_dir), "flights")["flights"][0].incidents
+    (found,) = speed_of(Workplace(earlier.state_dir), "flights")
+    (one,) = found.incidents
     assert (one.release, one.automatic, one.sign) == (2, True, "alert")
 
 

@@ -26,7 +26,7 @@ PEOPLE = ["owner", "escalation", "guardrails", "notification"]
 def failing(site: Site) -> list[str]:
     """The checks that fail, as `kedge check --no-proof` would say; without its start."""
     place = Workplace(site.root / ".kedge")
-    return list(check_of(place, "flights", by="test", again=False)["failed"])
+    return list(check_of(place, "flights", by="test", again=False).failed)
 
 
 def fix(site: Site, line: str) -> None:

@@ -38,9 +38,11 @@ STORED = {
         "nobody",
     },  # the owner that `kedge init` stored in old policies
     "core/readiness.py": {"mend"},  # the field of `kedge check --json` that names the command
-    "operations/readiness/check.py": {"mend"},  # reads that field
+    "cli/text/check.py": {"mend"},  # reads that field
 }
 """Banned words that are stored or in JSON, by the file that spells them."""
+STORED_ON_PAGES = {"docs/reference/json.md": {"mend"}}
+"""The same, by the page that names them."""
 
 GERUNDS = {
     "serving",
@@ -126,7 +128,8 @@ def git(*words: str) -> str:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_banned_word_is_in_a_page(path: Path) -> None:
     text = re.sub(r"\s+", " ", path.read_text("utf-8"))  # a turn of phrase may be wrapped
-    assert BANNED.findall(text) == []
+    exempt = STORED_ON_PAGES.get(path.relative_to(ROOT).as_posix(), set())
+    assert [word for word in BANNED.findall(text) if word not in exempt] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -145,6 +148,9 @@ def test_exempt_spellings_are_still_there() -> None:
     for file, spellings in STORED.items():
         text = (SOURCE / file).read_text("utf-8")
         assert all(re.search(rf"\b{word}\b", text) for word in spellings), file
+    for page, spellings in STORED_ON_PAGES.items():
+        text = (ROOT / page).read_text("utf-8")
+        assert all(re.search(rf"\b{word}\b", text) for word in spellings), page
 
 
 @pytest.mark.parametrize("path", TESTED, ids=lambda path: path.relative_to(ROOT).as_posix())

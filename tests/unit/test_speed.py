@@ -62,7 +62,7 @@ class Book:
         return self
 
     def read(self, now: float = 1_000.0, *, after: int = 0) -> Speed:
-        return speed(self.lines[after:], now)
+        return speed("flights", self.lines[after:], now)
 
 
 def promoted(release: int, replaced: int | None = None) -> Promoted:

@@ -6,10 +6,11 @@ import sys
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import REFUSED
-from kedge.operations.readiness.check import check_of, check_text
+from kedge.cli.text.check import check_text
+from kedge.operations.readiness.check import CheckedEndpoint, check_of
 from kedge.system.terminal import one_line
 from kedge.workspace import actor
 
@@ -22,10 +23,11 @@ from kedge.workspace import actor
     help="Do not deploy the way back anew: take the proof of the last day.",
 )
 @verb
+@prints(CheckedEndpoint)
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""
     found = check_of(context.place(), endpoint, by=actor(), again=not no_proof)
     context.out(found, check_text(one_line(found)))
-    if not found["ready"]:
-        context.say(f"hint: {found['failed'][0]} first; kedge help readiness explains each")
+    if not found.ready:
+        context.say(f"hint: {found.failed[0]} first; kedge help readiness explains each")
         sys.exit(REFUSED)

@@ -8,11 +8,13 @@ import threading
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import NOT_ACKNOWLEDGED, REFUSED
 from kedge.cli.text.drills import drill_text, speed_text
-from kedge.operations.drills import bound_of, drill_of, rehearse, speed_data, speed_of
+from kedge.core.speed import Speed
+from kedge.core.stored.notes import DrillResult
+from kedge.operations.drills import bound_of, drill_of, rehearse, speed_of
 from kedge.system.terminal import one_line
 
 
@@ -29,6 +31,7 @@ from kedge.system.terminal import one_line
 )
 @click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
 @verb
+@prints(DrillResult)
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, then restore."""
     for_s, place = bound_of(bound) if bound is not None else None, context.place()
@@ -50,11 +53,11 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 @click.command()
 @endpoint(every=True)
 @verb
+@prints(Speed | list[Speed])
 def speed(context: Context, endpoint: str | None) -> None:
     """Show how long past rollbacks took, from harm to old answer."""
     found = speed_of(context.place(), endpoint)
-    data = speed_data(found)
     context.out(
-        data if endpoint is None else data[0],
+        found if endpoint is None else found[0],
         speed_text(one_line(found)) or "no endpoint yet: kedge apply",
     )

@@ -50,6 +50,7 @@ class Check(Value, frozen=True, kw_only=True):
     outcome: Literal["pass", "fail", "not applicable"]
     why: str
     mend: str = ""
+    """How to fix it; empty where there is nothing to fix."""
 
 
 class NewestNote(NamedTuple, Generic[B]):

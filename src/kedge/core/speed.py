@@ -80,13 +80,8 @@ class Incident(Value, frozen=True, kw_only=True):
     """From the sign to the command. None: the command was the sign."""
     machine: FlipTimes | None
     """None: the receipt is missing."""
-
-    @property
-    def total_s(self) -> float | None:
-        """From the first caller to the first old answer; None when a part is not known."""
-        if self.detect_s is None or self.machine is None or self.machine.first_answer_s is None:
-            return None
-        return self.detect_s + (self.decide_s or 0.0) + self.machine.first_answer_s
+    total_s: float | None = None
+    """From the first caller to the first old answer; None when a part is not known."""
 
 
 class Practice(Value, frozen=True, kw_only=True):
@@ -121,8 +116,9 @@ class Trend(Value, frozen=True):
 
 
 class Speed(Value, frozen=True, kw_only=True):
-    """Speed-to-rollback of one endpoint."""
+    """Speed-to-rollback of one endpoint, in seconds."""
 
+    endpoint: str
     incidents: tuple[Incident, ...]
     drills: tuple[Practice, ...]
     whole_s: Quantiles
@@ -140,14 +136,18 @@ class Speed(Value, frozen=True, kw_only=True):
     """Flips, of incidents and drills, whose receipt is missing."""
     incident_trend: Trend
     drill_trend: Trend
+    cut: int | None = None
+    """How many entries were read where older ones exist; None: all were read."""
 
 
-def speed(lines: Iterable[LedgerLine], now: float) -> Speed:
+def speed(endpoint: str, lines: Iterable[LedgerLine], now: float, cut: int | None = None) -> Speed:
     """Read the speed-to-rollback out of an endpoint's entries.
 
     Args:
+        endpoint: its name.
         lines: oldest first; what is older may be missing.
         now: Unix time, for the trend.
+        cut: how many entries there are, where older ones exist.
     """
     reader = _Reader()
     for line in lines:
@@ -163,6 +163,7 @@ def speed(lines: Iterable[LedgerLine], now: float) -> Speed:
         for flip in ((one.back, one.forward) if one.lasted_s is not None else (one.back,))
     ]
     return Speed(
+        endpoint=endpoint,
         incidents=incidents,
         drills=drills,
         whole_s=spread(known),
@@ -180,6 +181,7 @@ def speed(lines: Iterable[LedgerLine], now: float) -> Speed:
         unreceipted=sum(flip is None for flip in flips),
         incident_trend=_trend(whole, now),
         drill_trend=_trend(drilled, now),
+        cut=cut,
     )
 
 
@@ -210,6 +212,13 @@ def machine_of(receipt: ReceiptNote) -> FlipTimes:
         first_answer_s=None if answer is None else answer / 1e3,
         total_s=receipt.total_ms / 1e3,
     )
+
+
+def _total_s(incident: Incident, machine: FlipTimes | None) -> float | None:
+    """Return how long an incident took in all; None when a part is not known."""
+    if incident.detect_s is None or machine is None or machine.first_answer_s is None:
+        return None
+    return incident.detect_s + (incident.decide_s or 0.0) + machine.first_answer_s
 
 
 class _Reader:
@@ -357,7 +366,8 @@ class _Reader:
     def incidents(self) -> Iterable[Incident]:
         """Each with its receipt, oldest first."""
         for command, one in self._incidents:
-            yield replace(one, machine=self._receipts.get(command))
+            machine = self._receipts.get(command)
+            yield replace(one, machine=machine, total_s=_total_s(one, machine))
 
     def drills(self) -> Iterable[Practice]:
         """Each with its receipts, oldest first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import msgspec
 
@@ -322,8 +321,8 @@ def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) 
 # ---------------------------------------------------------------- speed
 
 
-def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, int | None]]:
-    """Speed-to-rollback by endpoint; and how many entries were read, where there are more.
+def speed_of(place: Workplace, endpoint: str | None) -> list[Speed]:
+    """Return the speed-to-rollback of one endpoint, or of all.
 
     Raises:
         Refused: there is no such endpoint.
@@ -331,11 +330,11 @@ def speed_of(place: Workplace, endpoint: str | None) -> dict[str, tuple[Speed, i
     states = place.ledger.read().states
     if endpoint is not None:
         get_known(states, endpoint)
-    found = {}
+    found = []
     for name in sorted(states) if endpoint is None else (endpoint,):
         entries = place.ledger.history(name, READ)
         cut = len(entries) if len(entries) == READ else None
-        found[name] = speed(map(line_of, reversed(entries)), place.clock.unix()), cut
+        found.append(speed(name, map(line_of, reversed(entries)), place.clock.unix(), cut))
     return found
 
 
@@ -345,18 +344,3 @@ def line_of(entry: Entry) -> LedgerLine:
     if isinstance(entry.event, Note):
         return LedgerLine(entry.seq, at, entry.by, note=entry.event.body, actor=entry.actor)
     return LedgerLine(entry.seq, at, entry.by, event=entry.event, actor=entry.actor)
-
-
-def speed_data(found: dict[str, tuple[Speed, int | None]]) -> list[dict[str, Any]]:
-    """For --json: one document an endpoint."""
-    return [
-        {
-            "endpoint": name,
-            **msgspec.to_builtins(of),
-            "cut": cut,
-            "incidents": [
-                {**msgspec.to_builtins(one), "total_s": one.total_s} for one in of.incidents
-            ],
-        }
-        for name, (of, cut) in found.items()
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kedge.cli.text.history import drill_story
@@ -20,16 +21,19 @@ SIGNS = {
 }
 
 
-def speed_text(found: dict[str, tuple[Speed, int | None]]) -> str:
-    """For people."""
-    return "\n\n".join("\n".join(_lines(name, of, cut)) for name, (of, cut) in found.items())
+def speed_text(found: Sequence[Speed]) -> str:
+    """Return how fast rollbacks were, for people: a part for each endpoint."""
+    return "\n\n".join("\n".join(_lines(of)) for of in found)
 
 
-def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
+def _lines(of: Speed) -> list[str]:
     within = "" if of.within is None else f"; {of.within:.0%} within {of.slo_s:g} s"
     incidents, drills = of.incident_trend, of.drill_trend
     lines = [
-        f"{name}: {_count(len(of.incidents), 'incident')}, {_count(len(of.drills), 'drill')}",
+        (
+            f"{of.endpoint}: {_count(len(of.incidents), 'incident')},"
+            f" {_count(len(of.drills), 'drill')}"
+        ),
         f"  until the first caller got the old release  {_spread(of.whole_s)}{within}",
         f"  command until the old release answered     {_spread(of.flip_s)}",
         f"  the same, of drills                        {_spread(of.drill_s)}",
@@ -52,8 +56,8 @@ def _lines(name: str, of: Speed, cut: int | None) -> list[str]:
         lines.append(
             f"  {_count(of.unreceipted, 'flip')} without a receipt: the process died after writing"
         )
-    if cut is not None:
-        lines.append(f"  only the newest {cut:,} entries were read")
+    if of.cut is not None:
+        lines.append(f"  only the newest {of.cut:,} entries were read")
     return lines
 
 

@@ -6,7 +6,7 @@ Facts are gathered here, and what came of them is filed; `core.readiness` judges
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -40,7 +40,7 @@ from kedge.core.stored.notes import (
 )
 from kedge.core.stored.roster import Member
 from kedge.core.time.instants import read_instant
-from kedge.core.values import Contact, Policy, State
+from kedge.core.values import Contact, Policy, State, Value
 from kedge.engine.control.patrol import unwritten
 from kedge.engine.libraries import find_differences
 from kedge.engine.submission import Gate, Say, Unready, replicas
@@ -251,8 +251,25 @@ def checker(place: Workplace, *, by: str) -> Callable[[State], tuple[str, ...]]:
 # ---------------------------------------------------------------- kedge check
 
 
-def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> dict[str, Any]:
-    """Every check of an endpoint, as plain values; the outcome is filed.
+class CheckedEndpoint(Value, frozen=True, kw_only=True):
+    """Whether a rollback of an endpoint would work now."""
+
+    endpoint: str
+    ready: bool
+    """Whether no check fails."""
+    failed: tuple[str, ...]
+    """The names of those that fail."""
+    checks: tuple[Check, ...]
+    proof: Proven | None
+    """What came of deploying the way back from nothing; null: it was not tried within a day."""
+    fence: tuple[str, ...]
+    """Parts of the fence around models that are missing on a host."""
+    libraries: tuple[str, ...]
+    """Releases that were written with other versions of their libraries: no check."""
+
+
+def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> CheckedEndpoint:
+    """Run every check of an endpoint; the outcome is recorded.
 
     Args:
         place: the state directory.
@@ -266,50 +283,28 @@ def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> dict[s
     state = state_of(place, endpoint)
     checks, proof = look(place, state, by=by, proving="again" if again else "never")
     file_readiness(place, state, checks, by=by)
-    return {
-        "endpoint": endpoint,
-        "ready": not failed(checks),
-        "failed": list(failed(checks)),
-        "checks": [msgspec.to_builtins(check) for check in checks],
-        "proof": msgspec.to_builtins(proof) if proof is not None else None,
-        "fence": not_fenced(endpoint, replicas(place.roster.members())),
-        "libraries": _libraries(place, state),
-    }
+    return CheckedEndpoint(
+        endpoint=endpoint,
+        ready=not failed(checks),
+        failed=failed(checks),
+        checks=checks,
+        proof=proof,
+        fence=tuple(not_fenced(endpoint, replicas(place.roster.members()))),
+        libraries=_libraries(place, state),
+    )
 
 
-def _libraries(place: Workplace, state: State) -> list[str]:
+def _libraries(place: Workplace, state: State) -> tuple[str, ...]:
     """Which releases that serve, or would serve next, were written with other versions of their libraries.
 
     It is no check: their golden rows were answered here, and say more than a number.
     """
     live = (state.production, state.candidate, landing_of(state))
-    return [
+    return tuple(
         f"{state.releases[number].label} was {said}"
         for number in sorted({number for number in live if number in state.releases})
         for said in find_differences(place.artifacts, state.releases[number].model_digest)
-    ]
-
-
-WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
-
-
-def check_text(found: dict[str, Any]) -> str:
-    """The checks for people, a line each."""
-    lines = [
-        f"{found['endpoint']} is "
-        + (
-            "ready"
-            if found["ready"]
-            else f"NOT READY: {len(found['failed'])} of {len(found['checks'])} checks fail"
-        )
-    ]
-    lines += [
-        f"  {WORDS[check['outcome']]:4}  {check['name']:12}  {check['why']}"
-        + (f"; fix: {check['mend']}" if check["mend"] else "")
-        for check in found["checks"]
-    ]
-    lines += [f"  !     {line}" for line in (*found["fence"], *found["libraries"])]
-    return "\n".join(lines)
+    )
 
 
 # ---------------------------------------------------------------- the gate

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -157,10 +156,10 @@ def _room(folder: Path, version: ModelVersion | None) -> None:
         )
 
 
-def logged(place: Workplace, release: Release) -> dict[str, list[Any]]:
+def logged(place: Workplace, release: Release) -> dict[str, list[object]]:
     """A few rows that callers asked lately and that this release can be asked; {} without any."""
     now = place.clock.unix()
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     try:
         rows = islice(place.records.rows(release.endpoint, now - DAY_S, now), SCANNED)
         for row in rows:
@@ -175,9 +174,9 @@ def logged(place: Workplace, release: Release) -> dict[str, list[Any]]:
     )
 
 
-def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, Any]]:
+def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, object]]:
     """The row, if it has all that this release needs: the contract changes, and the log is redacted."""
-    given = msgspec.msgpack.decode(inputs, type=dict[str, Any])
+    given = msgspec.msgpack.decode(inputs, type=dict[str, object])
     row = {field.name: given.get(field.name) for field in release.signature.inputs}
     try:
         columns_of({name: [value] for name, value in row.items()}, release.signature)

@@ -34,7 +34,7 @@ BATCH = 256
 LOAD_S = 120.0
 ANSWER_S = 60.0
 
-decoded = msgspec.msgpack.Decoder(dict[str, Any]).decode
+decoded = msgspec.msgpack.Decoder(dict[str, object]).decode
 """The logged inputs of a row, by name."""
 
 
