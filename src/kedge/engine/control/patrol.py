@@ -22,7 +22,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 import structlog
@@ -225,7 +224,7 @@ class Patrol:
             if command is None:
                 self._ledger.note(
                     state.endpoint,
-                    build_note(VerdictNote(**figures(state, decision, facts))),
+                    build_note(figures(state, decision, facts)),
                     by=self._by,
                     reason=decision.reason,
                     at=self._clock.now(),
@@ -233,7 +232,8 @@ class Patrol:
         command = command or binding(state, decision)
         if command is None:
             return
-        carried = msgspec.structs.replace(command, evidence=figures(state, decision, facts))
+        seen = msgspec.to_builtins(figures(state, decision, facts))
+        carried = msgspec.structs.replace(command, evidence=seen)
         if isinstance(carried, Pause) and decision.verdict == "fail":
             carried = msgspec.structs.replace(carried, failure=decision.reason)
         if isinstance(command, Rollback | Pause):
@@ -348,31 +348,31 @@ def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple
     return found
 
 
-def figures(state: State, decision: Decision, facts: PatrolFacts) -> dict[str, Any]:
-    """What a decision saw, as plain values, for its ledger entry."""
-    return {
-        "verdict": decision.verdict,
-        "code": decision.code,
-        "candidate": f"r{judged(state)[1]}",
-        "subject": judged(state)[1],
-        "production": f"r{judged(state)[0]}",
-        "stage": state.stage.value,
-        "weight": state.weight / 100 if state.stage is Stage.CANARY else None,
-        "overall": msgspec.to_builtins(facts.overall),
-        "verdicts": [msgspec.to_builtins(verdict) for verdict in facts.verdicts],
-        "units": list(facts.units),
-        "requests": list(facts.requests),
-        "callers": list(facts.callers),
-        "pairs": facts.pairs,
-        "mirrored": facts.mirrored,
-        "copied": facts.copied,
-        "healthy_s": facts.healthy_s,
-        "step_s": facts.step_s,
-        "streak": facts.streak,
-        "broken": facts.broken,
-        "crashes": facts.crashes,
-        "silent_s": facts.silent_s,
-        "routed": facts.routed,
-        "unasked": facts.unasked,
-        "spread": {metric: msgspec.to_builtins(of) for metric, of in facts.spread.items()},
-    }
+def figures(state: State, decision: Decision, facts: PatrolFacts) -> VerdictNote:
+    """Return what a decision saw, for its ledger entry."""
+    return VerdictNote(
+        verdict=decision.verdict,
+        code=decision.code,
+        candidate=f"r{judged(state)[1]}",
+        subject=judged(state)[1],
+        production=f"r{judged(state)[0]}",
+        stage=state.stage.value,
+        weight=state.weight / 100 if state.stage is Stage.CANARY else None,
+        overall=facts.overall,
+        verdicts=facts.verdicts,
+        units=facts.units,
+        requests=facts.requests,
+        callers=facts.callers,
+        pairs=facts.pairs,
+        mirrored=facts.mirrored,
+        copied=facts.copied,
+        healthy_s=facts.healthy_s,
+        step_s=facts.step_s,
+        streak=facts.streak,
+        broken=facts.broken,
+        crashes=facts.crashes,
+        silent_s=facts.silent_s,
+        routed=facts.routed,
+        unasked=facts.unasked,
+        spread=dict(facts.spread),
+    )
