@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -20,11 +21,14 @@ from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.sqlite.create import create
 from kedge.columns import columns_of, lists_of
 from kedge.core import codec
+from kedge.core.errors import Unavailable
 from kedge.core.evidence.records import JoinRow
 from kedge.core.features.schema import Spec
 from kedge.core.stored.notes import Proven
 from kedge.core.values import Bundle, Field, ModelVersion, Placement, Proof, Release
+from kedge.operations.doctor import examine
 from kedge.operations.readiness.deployable import FOLDER, prove, scratch
+from kedge.operations.replay.model import loaded
 from kedge.transforms.authoring import SPEC, schema, spec_of
 from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform
@@ -333,3 +337,29 @@ def test_a_scratch_directory_goes_with_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="this"):
         faulty()
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- asked again
+
+
+def test_a_release_that_cannot_be_asked_again_says_why_and_doctor_finds_the_same(
+    home: Home,
+) -> None:
+    one = home.release()
+    spoil(home, one, "changed")
+    state = home.place.ledger.read().states["flights"]
+
+    async def ask() -> None:
+        async with loaded(home.place, state, one, None):
+            raise AssertionError("a changed model was loaded")
+
+    with pytest.raises(Unavailable) as caught:
+        asyncio.run(ask())
+    assert "r1 did not load: CorruptArtifact: " in str(caught.value)
+    assert str(caught.value).endswith("behave.json was changed")
+    assert caught.value.hint == "kedge doctor checks its files"
+    findings = examine(home.state_dir, home.root / "kedge.toml")
+    found = {finding.check: finding for finding in findings}
+    artifact = found[f"artifact {one.model_digest[:19]}"]
+    assert not artifact.ok
+    assert artifact.detail.endswith("behave.json was changed")
