@@ -15,14 +15,16 @@ import pytest
 import models
 from e2e.past import Past
 from e2e.place import Site
-from kedge.cli.text.report import diagnosis_text
+from kedge.cli.text.diagnosis import diagnosis_text
 from kedge.config.load import load
+from kedge.core.diagnosis.findings import Estimate
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import Refused
 from kedge.core.features.generations import Online
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind
 from kedge.engine.findings import newest_finding
+from kedge.operations.diagnosis.document import DiagnosisReport, ReferenceWindow
 from kedge.operations.diagnosis.run import DiagnoseOptions, accept, diagnosis_of
 from kedge.operations.features.apply import apply_file
 from kedge.operations.features.materialise import Feeder
@@ -146,18 +148,28 @@ def nothing_looked_up() -> Online:
 
 def diagnosed(
     past: Past, *, online: Callable[[], Online] = nothing_looked_up, **options: Any
-) -> Any:
+) -> DiagnosisReport:
     asked = DiagnoseOptions(**{"since": "2h", **options})
     past.place._online = online
     return diagnosis_of(past.place, "flights", asked, say=lambda text: None)
 
 
-def causes(told: Any) -> list[str]:
-    return [one["cause"] for one in told["diagnosis"]["findings"]]
+def causes(told: DiagnosisReport) -> list[str]:
+    return [one.cause for one in told.diagnosis.findings]
 
 
-def missing(told: Any) -> set[str]:
-    return {lack["code"] for lack in told["diagnosis"]["missing"]}
+def missing(told: DiagnosisReport) -> set[str]:
+    return {lack.code for lack in told.diagnosis.missing}
+
+
+def effect(told: DiagnosisReport) -> Estimate:
+    assert told.diagnosis.effect is not None
+    return told.diagnosis.effect
+
+
+def reference_of(told: DiagnosisReport) -> ReferenceWindow:
+    assert told.reference is not None
+    return told.reference
 
 
 def reference(past: Past, **more: Any) -> None:
@@ -179,6 +191,10 @@ def test_a_worse_model_is_found_by_replay_filed_and_shown_beside_the_rollback(pa
     assert found.effect is not None
     assert found.effect.high < -2
     assert "diagnosed: model" in past.site.run("history", "flights").stdout
+    report = past.site.data("diagnose", "flights", "--since", "2h")
+    assert (report["replayed"], report["diagnosis"]["headline"]) == ({"old": 400}, found.headline)
+    accepted = past.site.data("accept", "flights", "--since", "2h", "--reason", "a test")
+    assert (accepted["requests"], accepted["release"]) == (400, "r2 (v2)")
     done = past.site.data("rollback", "flights")
     assert (done["left"], done["finding"]["against"]) == ("r2", False)
     assert done["finding"]["headline"] == found.headline
@@ -195,8 +211,8 @@ def test_the_world_is_distinguished_from_the_release_and_speaks_against_a_rollba
     past.given(400, 1.0, production=1, truth=lambda x: 12.0 - x, answer=twice)
     told = diagnosed(past)
     assert causes(told) == ["world"]
-    assert told["diagnosis"]["findings"][0]["kind"] == "concept"
-    assert told["reference"]["of"] == "r1 (v1)"
+    assert told.diagnosis.findings[0].kind == "concept"
+    assert reference_of(told).of == "r1 (v1)"
     found = newest_finding(past.place.ledger, "flights")
     assert found is not None
     assert found.against
@@ -221,11 +237,11 @@ def test_features_are_distinguished_from_the_model_and_the_feature_is_named(
     past.given(400, 1.0, production=2, truth=twice, answer=shifted, column="minutes")
     told = diagnosed(past)
     assert causes(told) == ["features"]
-    assert told["diagnosis"]["findings"][0]["columns"] == ("x",)
-    assert told["diagnosis"]["action"]["code"] == "roll_back_features"
-    asked = {row["question"]: row["verdict"] for row in told["diagnosis"]["evidence"]}
+    assert told.diagnosis.findings[0].columns == ("x",)
+    assert told.diagnosis.action.code == "roll_back_features"
+    asked = {row.question: row.verdict for row in told.diagnosis.evidence}
     assert (asked["features"], asked["model"], asked["swap"]) == ("yes", "no", "yes")
-    assert told["faults"] == []
+    assert told.faults == ()
 
 
 def test_a_broken_source_is_data_and_an_accepted_window_is_the_reference(past: Past) -> None:
@@ -237,13 +253,13 @@ def test_a_broken_source_is_data_and_an_accepted_window_is_the_reference(past: P
     with pytest.raises(Refused, match="why"):
         accept(past.place, "flights", reason=" ", since="2h", until=None)
     accepted = accept(past.place, "flights", reason="renamed at the source", since="2h", until=None)
-    assert (accepted["requests"], accepted["release"]) == (1_500, "r2 (v2)")
+    assert (accepted.requests, accepted.release) == (1_500, "r2 (v2)")
     past.now += 3600
     past.given(1_500, 0.9, production=2, truth=thrice, answer=thrice, word="B", over_h=0.8)
     told = diagnosed(past, until=past.iso(0.0))
-    assert told["reference"]["rule"] == "accepted"
+    assert reference_of(told).rule == "accepted"
     assert causes(told) == ["noise"]
-    assert told["window"]["since"] >= accepted["until"]
+    assert told.window.since >= accepted.until
 
 
 # ---------------------------------------------------------------- faults
@@ -255,8 +271,8 @@ def test_without_labels_it_cannot_tell_and_says_what_moved(past: Past) -> None:
     told = diagnosed(past)
     assert causes(told) == ["cannot_tell"]
     assert "outcomes" in missing(told)
-    assert told["diagnosis"]["effect"] is None
-    assert "moved" in {row["question"] for row in told["diagnosis"]["evidence"]}
+    assert told.diagnosis.effect is None
+    assert "moved" in {row.question for row in told.diagnosis.evidence}
 
 
 def test_labels_for_one_arm_only_are_compared_in_pairs_or_not_at_all(past: Past) -> None:
@@ -268,16 +284,16 @@ def test_labels_for_one_arm_only_are_compared_in_pairs_or_not_at_all(past: Past)
     past.given(300, 1.0, **arms, truth=None, answer=twice, over_h=0.5, arm="candidate")
     told = diagnosed(past)
     assert causes(told) == ["model"]
-    assert told["diagnosis"]["new"] == "r3 (v3)"
-    assert told["diagnosis"]["effect"]["n"] == 300
-    assert diagnosed(past, production=True)["diagnosis"]["new"] == "r2 (v2)"
-    labels = next(r for r in told["diagnosis"]["evidence"] if r["question"] == "labels")
-    assert labels["verdict"] == "yes"
+    assert told.diagnosis.new == "r3 (v3)"
+    assert effect(told).n == 300
+    assert diagnosed(past, production=True).diagnosis.new == "r2 (v2)"
+    labels = next(r for r in told.diagnosis.evidence if r.question == "labels")
+    assert labels.verdict == "yes"
     past.lose("v3")
     told = diagnosed(past)
     assert causes(told) == ["cannot_tell"]
-    assert told["diagnosis"]["effect"] is None
-    assert told["faults"][0].startswith("r3 could not be replayed: ")
+    assert told.diagnosis.effect is None
+    assert told.faults[0].startswith("r3 could not be replayed: ")
 
 
 def test_a_previous_release_that_cannot_be_loaded_leaves_a_hole_with_its_reason(
@@ -288,7 +304,7 @@ def test_a_previous_release_that_cannot_be_loaded_leaves_a_hole_with_its_reason(
     past.lose("v1")
     told = diagnosed(past)
     assert causes(told) == ["cannot_tell"]
-    (fault,) = told["faults"]
+    (fault,) = told.faults
     assert fault.startswith("r1 could not be replayed: r1 did not load: CorruptArtifact: ")
     assert fault.endswith("behave.json was changed")
     assert "old_answers" in missing(told)
@@ -299,13 +315,13 @@ def test_a_torn_log_is_reported_and_the_rest_is_diagnosed(past: Past) -> None:
     past.given(2_000, 1.9, production=2, truth=twice, answer=thrice, over_h=1.8)
     lost = past.tear(1.9, 0.1)
     told = diagnosed(past)
-    window = told["window"]
-    assert window["torn_hours"] == 1
-    assert 0 < window["requests"] < 2_000
-    assert window["lost"] == pytest.approx(1 - window["requests"] / 2_000, abs=0.01)
-    assert window["lost"] <= lost
-    assert told["diagnosis"]["findings"][0]["kind"] == "instrumentation"
-    assert diagnosed(past)["window"]["lost"] == pytest.approx(lost, abs=0.01)
+    window = told.window
+    assert window.torn_hours == 1
+    assert 0 < window.requests < 2_000
+    assert window.lost == pytest.approx(1 - window.requests / 2_000, abs=0.01)
+    assert window.lost <= lost
+    assert told.diagnosis.findings[0].kind == "instrumentation"
+    assert diagnosed(past).window.lost == pytest.approx(lost, abs=0.01)
 
 
 def test_a_segment_without_data_is_no_verdict(past: Past) -> None:
@@ -314,7 +330,7 @@ def test_a_segment_without_data_is_no_verdict(past: Past) -> None:
     assert causes(diagnosed(past, segment="origin=JFK")) == ["model"]
     told = diagnosed(past, segment="origin=XXX")
     assert causes(told) == ["cannot_tell"]
-    assert (told["window"]["requests"], told["reference"]) == (0, None)
+    assert (told.window.requests, told.reference) == (0, None)
 
 
 def test_what_is_asked_for_is_checked(past: Past) -> None:
@@ -330,7 +346,7 @@ def test_what_is_asked_for_is_checked(past: Past) -> None:
     reference(past)
     past.given(100, 1.0, production=2, truth=twice, answer=thrice)
     told = diagnosed(past, reference_since="31h", reference_until="29h")
-    assert (told["reference"]["rule"], told["reference"]["requests"]) == ("as asked for", 400)
+    assert (reference_of(told).rule, reference_of(told).requests) == ("as asked for", 400)
 
 
 # ---------------------------------------------------------------- values by key
@@ -399,12 +415,12 @@ def test_features_that_are_looked_up_by_key_are_replayed_from_the_store(keyed: K
     keyed.feed(0)
     told = diagnosed(keyed, online=keyed.online)
     assert causes(told) == ["features"]
-    assert told["diagnosis"]["findings"][0]["columns"] == ("x",)
-    assert told["diagnosis"]["effect"]["value"] == pytest.approx(-9.6, abs=0.4)
-    assert told["replayed"] == {"old": 400}
-    assert told["faults"] == [
+    assert told.diagnosis.findings[0].columns == ("x",)
+    assert effect(told).value == pytest.approx(-9.6, abs=0.4)
+    assert told.replayed == {"old": 400}
+    assert told.faults == tuple(
         f"the values of then: r{n} reads delays/1#1@1 by key, as it is now" for n in (1, 2)
-    ]
+    )
     assert "without    the values of then: r1 reads delays/1#1@1 by key" in diagnosis_text(told)
 
 
@@ -414,9 +430,9 @@ def test_requests_whose_values_by_key_are_too_old_are_left_out_and_counted(keyed
     keyed.requests(word="b")
     told = diagnosed(keyed, online=keyed.online)
     assert causes(told) == ["features"]
-    assert told["diagnosis"]["effect"]["n"] == told["replayed"]["old"] == 720
-    assert told["diagnosis"]["effect"]["value"] == pytest.approx(-9.6, abs=0.4)
-    (fault,) = (fault for fault in told["faults"] if "could not" in fault)
+    assert effect(told).n == told.replayed["old"] == 720
+    assert effect(told).value == pytest.approx(-9.6, abs=0.4)
+    (fault,) = (fault for fault in told.faults if "could not" in fault)
     assert fault.startswith("r1 could not be replayed on 80 of 800 requests: ")
     assert fault.endswith("delays/1#1@1: 1 key has a value that is too old")
 
@@ -442,10 +458,10 @@ def test_a_store_that_is_lost_or_stale_leaves_a_hole_with_its_reason(
         store.write_text("no store can be here")
     told = diagnosed(keyed, online=keyed.online)
     assert causes(told) == ["cannot_tell"]
-    assert told["diagnosis"]["findings"][0]["statement"].startswith("log the answers of r1 (v1)")
-    assert told["diagnosis"]["effect"] is None
+    assert told.diagnosis.findings[0].statement.startswith("log the answers of r1 (v1)")
+    assert told.diagnosis.effect is None
     assert "old_answers" in missing(told)
-    (fault,) = told["faults"]
+    (fault,) = told.faults
     assert fault.startswith("r1 could not be replayed: ")
     assert reason in fault
 

@@ -32,7 +32,7 @@ _IMPORTS = (
     "kedge.operations.releases",
     "kedge.operations.setup",
     "kedge.operations.status.read",
-    "kedge.cli.text.report",
+    "kedge.cli.text.diagnosis",
     "kedge.operations.registration",
     "kedge.operations.evidence.read",
     "kedge.operations.alerts",

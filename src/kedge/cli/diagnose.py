@@ -7,9 +7,10 @@ import signal
 
 import click
 
-from kedge.cli.context import Context, verb
+from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
-from kedge.cli.text.report import diagnosis_text
+from kedge.cli.text.diagnosis import accepted_text, diagnosis_text
+from kedge.operations.diagnosis.document import AcceptedReference, DiagnosisReport
 from kedge.operations.diagnosis.run import DiagnoseOptions, diagnosis_of
 from kedge.operations.diagnosis.run import accept as accepted
 from kedge.system.terminal import one_line
@@ -32,6 +33,7 @@ from kedge.system.terminal import one_line
 )
 @click.option("--within", type=float, hidden=True, help="As control starts it: niced and bounded.")
 @verb
+@prints(DiagnosisReport)
 def diagnose(
     context: Context,
     endpoint: str,
@@ -54,8 +56,8 @@ def diagnose(
     )
     say = context.say if not context.as_json else lambda text: None
     found = diagnosis_of(context.place(), endpoint, options, say=say)
-    if found["not_filed"]:
-        context.say(f"warning: it is not filed: {one_line(found['not_filed'])}")
+    if found.not_filed:
+        context.say(f"warning: it is not filed: {one_line(found.not_filed)}")
     context.out(found, diagnosis_text(one_line(found)))
 
 
@@ -70,11 +72,8 @@ def diagnose(
 )
 @click.option("--until", help="Where it ends; default: now.")
 @verb
+@prints(AcceptedReference)
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
     """Make a window the reference of every later diagnosis."""
     found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
-    context.out(
-        found,
-        f"{endpoint}: {found['requests']:,} requests of {found['release']} are the reference now, "
-        f"{found['labelled']:,} of them labelled",
-    )
+    context.out(found, accepted_text(one_line(found)))

@@ -74,13 +74,16 @@ class Act(StrEnum):
 class Estimate(Value, frozen=True):
     """A change of the mean loss, in the metric's own unit, with its 95 % interval.
 
-    `n` is the labelled requests it was taken from. Negative is better.
+    Negative is better.
     """
 
     value: float
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
     n: int
+    """Labelled requests."""
 
     def turned(self) -> Estimate:
         """The same change, the other way round."""
@@ -97,16 +100,21 @@ class Suspect(Value, frozen=True):
     column: str
     kind: Literal["stale", "recoded"]
     text: str
+    """Why, in words."""
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """One cause. `share` is its part of the whole rise since the reference, where both are known."""
+    """One cause of what became worse."""
 
     cause: Cause
     kind: Kind | None = None
+    """What exactly, where a cause has several ways to come about."""
     statement: str
+    """The finding in words."""
     effect: Estimate | None = None
+    """What it adds to the loss; null where that is not known."""
     share: float | None = None
+    """Its part of the whole rise since the reference; null where either is not known."""
     columns: tuple[str, ...] = ()
     """The columns that it is about, the worst first."""
     is_shared: bool = False
@@ -123,9 +131,13 @@ class Evidence(Value, frozen=True, kw_only=True):
     swap, back_model, back_features, moved, world, spells, label_mix, concept,
     inputs."""
     answer: str
+    """What was found, in words."""
     figure: float | None = None
+    """The figure that answers it: a change of the mean loss, a share of requests, or an age in seconds."""
     low: float | None = None
+    """Lower end of its 95 % interval; null without one."""
     high: float | None = None
+    """Upper end of its 95 % interval."""
     verdict: str
     """yes, no, unclear or not tested."""
 
@@ -134,7 +146,9 @@ class Action(Value, frozen=True):
     """What to do, and why in a sentence."""
 
     code: Act
+    """What to do first."""
     sentence: str
+    """What to do first, and what then."""
 
 
 class Missing(Value, frozen=True):
@@ -144,6 +158,7 @@ class Missing(Value, frozen=True):
     """outcomes, more_outcomes, more_units, old_answers, new_answers, reference, replay, previous,
     split, log, scores, overlap."""
     log: str
+    """What to log, in words."""
 
 
 class Diagnosis(Value, frozen=True, kw_only=True):
@@ -154,16 +169,21 @@ class Diagnosis(Value, frozen=True, kw_only=True):
     old: str | None
     """The way back."""
     metric: str
+    """The loss that is judged, such as log_loss."""
     headline: str
+    """What rolling back would change, in a sentence."""
     effect: Estimate | None
     """Of rolling back, on the metric: the previous release's loss on today's traffic less the
     present one's. None: it cannot be told."""
     findings: tuple[Finding, ...]
     """At least one. Two causes are two findings, the larger effect first."""
     evidence: tuple[Evidence, ...]
+    """Every question that was asked, in order."""
     action: Action
     would_change: tuple[str, ...]
+    """What would lead to another verdict, in words."""
     missing: tuple[Missing, ...] = ()
+    """What to log so that more can be told."""
 
     @property
     def causes(self) -> tuple[str, ...]:

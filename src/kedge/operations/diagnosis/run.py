@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import msgspec
 import numpy as np
+from msgspec.structs import asdict
 
 from kedge.core.automation import guardrails
 from kedge.core.diagnosis.contrast import LEAST
@@ -26,6 +26,12 @@ from kedge.core.values import Arm, Release, State
 from kedge.engine.submission import Say
 from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.diagnosis.cells import Cells, Contrasting, changed
+from kedge.operations.diagnosis.document import (
+    AcceptedReference,
+    DiagnosisReport,
+    ReferenceWindow,
+    TodayWindow,
+)
 from kedge.operations.diagnosis.window import AnswerReading, Logged, asked, read_columns, window
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.staleness import lag_of
@@ -63,7 +69,7 @@ def diagnosis_of(
     options: DiagnoseOptions,
     *,
     say: Say,
-) -> dict[str, Any]:
+) -> DiagnosisReport:
     """Say why an endpoint answers worse than it did, and file what was found.
 
     Args:
@@ -112,15 +118,17 @@ def diagnosis_of(
         segment=options.segment or "",
         took_s=round(place.clock.monotonic() - began, 3),
     )
-    told = {
-        "endpoint": endpoint,
-        "diagnosis": msgspec.to_builtins(found),
-        "window": {**today.told(), "segment": options.segment},
-        "reference": _told(reference, new, old),
-        "replayed": cells.replayed,
-        "faults": cells.faults,
-    }
-    return {**told, **_file(place, endpoint, short)}
+    seq, fault = _file(place, endpoint, short)
+    return DiagnosisReport(
+        endpoint=endpoint,
+        diagnosis=found,
+        window=TodayWindow(**asdict(today.summary()), segment=options.segment),
+        reference=_reference_window(reference, new, old),
+        replayed=cells.replayed,
+        faults=tuple(cells.faults),
+        filed=seq,
+        not_filed=fault,
+    )
 
 
 def _todays(
@@ -134,22 +142,28 @@ def _todays(
     return window(place, state, since, until, is_live, segment=segment)
 
 
-def _told(reference: Reference | None, new: Release, old: Release | None) -> dict[str, Any] | None:
+def _reference_window(
+    reference: Reference | None, new: Release, old: Release | None
+) -> ReferenceWindow | None:
     """Return what the reference was, and of which release; None where there was none."""
     if reference is None:
         return None
     of = new if reference.of == "new" or old is None else old
-    return {**reference.logged.told(), "of": _label(of), "rule": reference.rule}
+    summary = asdict(reference.logged.summary())
+    return ReferenceWindow(**summary, of=_label(of), rule=reference.rule)
 
 
-def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> dict[str, Any]:
-    """Put it into the ledger; a ledger that cannot be written costs the note, not the diagnosis."""
+def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> tuple[int | None, str]:
+    """Put it into the ledger, and return the number of its entry, or the fault.
+
+    A ledger that cannot be written costs the note, not the diagnosis.
+    """
     note = build_note(short)
     try:
         entry = place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
     except KedgeError as error:
-        return {"filed": None, "not_filed": f"{error.code}: {error}"}
-    return {"filed": entry.seq, "not_filed": ""}
+        return None, f"{error.code}: {error}"
+    return entry.seq, ""
 
 
 def _releases(state: State, *, production: bool = False) -> tuple[Release, Release | None]:
@@ -375,7 +389,7 @@ def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
 
 def accept(
     place: Workplace, endpoint: str, *, reason: str, since: str, until: str | None
-) -> dict[str, Any]:
+) -> AcceptedReference:
     """Make a window the reference from now on: what it was like is what is expected.
 
     Raises:
@@ -408,8 +422,11 @@ def accept(
         labelled=logged.labelled,
     )
     place.ledger.note(endpoint, build_note(body), by=actor(), reason=reason, at=place.clock.now())
-    return {
-        "endpoint": endpoint,
-        **msgspec.to_builtins(body),
-        "release": _label(state.releases[state.production or 0]),
-    }
+    return AcceptedReference(
+        endpoint=endpoint,
+        since=begin,
+        until=end,
+        release=_label(state.releases[state.production or 0]),
+        requests=len(logged.rows),
+        labelled=logged.labelled,
+    )

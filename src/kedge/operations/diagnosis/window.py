@@ -20,6 +20,7 @@ from kedge.core.evidence.answers import Target, normal, number, spelled, truth, 
 from kedge.core.evidence.labels import MEASURED
 from kedge.core.evidence.records import HOUR_S, JoinRow, Known, live_version
 from kedge.core.values import Arm, Field, Output, State
+from kedge.operations.diagnosis.document import LogWindow
 from kedge.operations.replay.model import decoded
 from kedge.workspace import Workplace
 
@@ -102,26 +103,33 @@ class Logged:
     """Columns that are no inputs but ids or times."""
     lost: float = 0.0
     """Share of the log that was torn, 0 to 1."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """unread: beyond a bound. beyond: labelled ones among them, as far as known. without_inputs:
-    dropped since their inputs were not kept. torn_hours."""
+    unread: int = 0
+    """Requests beyond a bound."""
+    beyond: int = 0
+    """Labelled ones among them, as far as known."""
+    torn_hours: int = 0
+    without_inputs: int = 0
+    """Requests that were dropped since their inputs were not kept."""
 
     @property
     def labelled(self) -> int:
         """How many have an outcome."""
         return sum(value is not None for value in self.outcomes)
 
-    def told(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "since": self.since,
-            "until": self.until,
-            "requests": len(self.rows),
-            "labelled": self.labelled,
-            "lost": self.lost,
-            **self.counts,
-            "left_out": list(self.left_out),
-        }
+    def summary(self) -> LogWindow:
+        """Return what was read, without the rows."""
+        return LogWindow(
+            since=self.since,
+            until=self.until,
+            requests=len(self.rows),
+            labelled=self.labelled,
+            lost=self.lost,
+            unread=self.unread,
+            beyond=self.beyond,
+            torn_hours=self.torn_hours,
+            without_inputs=self.without_inputs,
+            left_out=self.left_out,
+        )
 
     def only(self, keep: Sequence[int]) -> None:
         """Keep these rows, before any column is made."""
@@ -186,11 +194,9 @@ def window(
         rows,
         [known[row.id][0] if row.id in known else None for row in rows],
         lost=_lost(within, met, torn, since, until),
-        counts={
-            "unread": max(whole - seen, 0),
-            "beyond": len(known) - within,
-            "torn_hours": len(torn),
-        },
+        unread=max(whole - seen, 0),
+        beyond=len(known) - within,
+        torn_hours=len(torn),
     )
     _with_inputs(found)
     return found
@@ -228,11 +234,10 @@ def _with_inputs(found: Logged) -> None:
     """Keep those whose inputs were logged, if that leaves labels enough; else all, without columns."""
     full = [n for n, row in enumerate(found.rows) if row.inputs]
     labelled = sum(found.outcomes[n] is not None for n in full)
-    found.counts["without_inputs"] = 0
     if len(full) == len(found.rows):
         return
     if labelled >= LEAST or (full and found.labelled < LEAST):
-        found.counts["without_inputs"] = len(found.rows) - len(full)
+        found.without_inputs = len(found.rows) - len(full)
         found.only(full)
 
 
