@@ -12,9 +12,17 @@ report, and does not end the demo.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from math import nan
+from typing import TYPE_CHECKING
 
+import msgspec
+
+from kedge.core.alerts.alerts import Alert
+from kedge.core.readiness import Check
+from kedge.core.stored.notes import DrillResult
 from kedge.demo.questions import diagnosed
+from kedge.demo.report import DrillFigures
+from kedge.operations.alerts import ListedAlert
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
@@ -26,38 +34,58 @@ SNOWED, LABELS_S = 1_600, 8.0
 DRILL = "4s"
 
 
+class ShownChecks(msgspec.Struct, frozen=True):
+    """The part of a readiness document that the demo shows."""
+
+    checks: tuple[Check, ...]
+
+
 def ready(demo: Demo, traffic: TrafficProcess) -> None:
     """Practise a rollback, and check what else is missing."""
     demo.step("rollback-ready? Practise one under load, then ask what is missing")
-    pages: Any = demo.kedge.run("alerts", "flights").data
-    for alert in pages:
-        if alert["level"] == "page":
-            demo.shell("ack", str(alert["number"]))
-    drill = demo.shell("drill", "flights", "--for", DRILL).data
-    back, forward = drill["back"], drill["forward"]
-    show(
-        f"  r{drill['release']} answered {drill['answered']:,} callers for {drill['lasted_s']:.1f}"
-        f" s, {drill['failed']} failed; last ack {back['last_ack_ms']:.1f} ms there,"
-        f" {forward['last_ack_ms']:.1f} ms back again"
+    for alert in demo.kedge.run("alerts", "flights", prints=list[ListedAlert]).data:
+        if alert.level == "page":
+            demo.shell("ack", str(alert.number), prints=Alert)
+    drill = demo.shell("drill", "flights", "--for", DRILL, prints=DrillResult).data
+    there, again = (
+        nan if one is None or one.last_ack_ms is None else one.last_ack_ms
+        for one in (drill.back, drill.forward)
     )
-    demo.drill = {key: drill[key] for key in ("ok", "total_s", "lasted_s", "answered", "failed")}
-    checks = demo.shell("check", "flights", codes=(0, 1)).data
-    for check in checks["checks"]:
-        show(f"    {check['outcome']:14} {check['name']:12} {check['why'][:88]}")
-    demo.readiness = {check["name"]: check["outcome"] for check in checks["checks"]}
+    show(
+        f"  r{drill.release} answered {drill.answered or 0:,} callers for {drill.lasted_s:.1f}"
+        f" s, {drill.failed} failed; last ack {there:.1f} ms there,"
+        f" {again:.1f} ms back again"
+    )
+    demo.drill = DrillFigures(
+        ok=drill.ok,
+        total_s=drill.total_s,
+        lasted_s=drill.lasted_s,
+        answered=drill.answered,
+        failed=drill.failed,
+    )
+    found = demo.shell("check", "flights", prints=ShownChecks, codes=(0, 1)).data
+    for check in found.checks:
+        show(f"    {check.outcome:14} {check.name:12} {check.why[:88]}")
+    demo.readiness = {check.name: check.outcome for check in found.checks}
     demo.watch(traffic, 0.0)
 
 
 def snow_act(demo: Demo, traffic: TrafficProcess) -> None:
     """Send the days of snow, and diagnose whether a rollback would help."""
     demo.step("act three: 9, 10, 14 and 17 December as they were. No model has seen such days")
-    production = demo.kedge.status()["production"]["release"]
+    before = _production(demo)
     traffic.let_it_snow()
     lasted = demo.watch_answers(traffic, SNOWED, LABELS_S)
     diagnosed(demo, "world", lasted)
-    after = demo.kedge.status()["production"]["release"]
+    after = _production(demo)
     show(
         f"  {after} is production, as before:"
-        f" {'it was not rolled back' if after == production else 'NO'}"
+        f" {'it was not rolled back' if after == before else 'NO'}"
     )
-    demo.speed = demo.shell("speed", "flights").data
+    demo.speed = demo.shell("speed", "flights", prints=msgspec.Raw).data
+
+
+def _production(demo: Demo) -> str:
+    production = demo.kedge.status().production
+    assert production is not None
+    return production.release

@@ -7,7 +7,6 @@ is stopped here, whatever happens.
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -18,11 +17,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from kedge.demo.figures import LastLine, TrafficSecond, TrafficSummary, TrafficTotals
+from kedge.operations.outcomes import JoinedOutcomes
+from kedge.operations.status.view import EndpointStatus
 from kedge.system.interpreter import kedge_command, module_command, safe_environment
 from kedge.system.pause import pause
 
@@ -36,21 +37,31 @@ class DemoFailed(Exception):
     """A step did not do what it promises."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """The result of a command."""
+T = TypeVar("T")
 
-    code: int
-    data: dict[str, Any]
+
+class CommandError(msgspec.Struct, frozen=True):
+    """Why a command failed; it has more fields for some codes."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class FailedCommand(msgspec.Struct, frozen=True):
+    """What a command prints that failed."""
+
+    error: CommandError
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult(Generic[T]):
+    """The document that a command printed."""
+
+    data: T
     started: float
     """When its process was started, on the host's monotonic clock."""
     took_ms: float
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """Return the refusal, if there is one."""
-        found: dict[str, Any] = self.data.get("error", {})
-        return found
 
 
 def environment(bytecode: Path) -> dict[str, str]:
@@ -73,13 +84,40 @@ class Kedge:
         self.work = work
         self.environment = env
 
-    def run(self, *words: str, codes: Sequence[int] = (0,)) -> CommandResult:
+    def run(self, *words: str, prints: type[T], codes: Sequence[int] = (0,)) -> CommandResult[T]:
         """Run a command with --json.
 
+        Args:
+            words: the command.
+            prints: the type of its document.
+            codes: exit codes that are taken for success.
+
         Raises:
-            DemoFailed: it ended with another exit code than these, or did not answer in JSON.
+            DemoFailed: it ended with another exit code than these, or printed another document.
         """
         started = time.perf_counter()
+        _, printed = self._printed(words, codes)
+        took_ms = (time.perf_counter() - started) * 1e3
+        return CommandResult(_read(words, printed, prints), started, took_ms)
+
+    def attempt(self, *words: str, prints: type[T]) -> T | None:
+        """Run a command that may be refused; None where it is.
+
+        Raises:
+            DemoFailed: as `run`.
+        """
+        code, printed = self._printed(words, (0, 1))
+        return _read(words, printed, prints) if code == 0 else None
+
+    def refused(self, *words: str) -> CommandError:
+        """Run a command that is refused, and return why.
+
+        Raises:
+            DemoFailed: as `run`; also where it is not refused.
+        """
+        return self.run(*words, prints=FailedCommand, codes=(1,)).data.error
+
+    def _printed(self, words: Sequence[str], codes: Sequence[int]) -> tuple[int, str]:
         done = subprocess.run(
             kedge_command(*words, "--json"),
             cwd=self.work,
@@ -89,22 +127,25 @@ class Kedge:
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
-        took_ms = (time.perf_counter() - started) * 1e3
-        what = f"kedge {' '.join(words)}"
         if done.returncode not in codes:
             raise DemoFailed(
-                f"{what} ended with exit code {done.returncode}, expected {codes}\n"
-                f"{done.stdout}{done.stderr}"
+                f"kedge {' '.join(words)} ended with exit code {done.returncode},"
+                f" expected {codes}\n{done.stdout}{done.stderr}"
             )
-        try:
-            data = json.loads(done.stdout)
-        except ValueError:
-            raise DemoFailed(f"{what} did not answer in JSON:\n{done.stdout}") from None
-        return CommandResult(done.returncode, data, started, took_ms)
+        return done.returncode, done.stdout
 
-    def status(self) -> dict[str, Any]:
-        """Return the result of `kedge status flights`."""
-        return self.run("status", "flights").data
+    def status(self) -> EndpointStatus:
+        """Return what `kedge status flights` says."""
+        return self.run("status", "flights", prints=EndpointStatus).data
+
+
+def _read(words: Sequence[str], printed: str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(printed, type=kind)
+    except msgspec.DecodeError as error:
+        raise DemoFailed(
+            f"kedge {' '.join(words)} printed another document: {error}\n{printed}"
+        ) from None
 
 
 class DemoProcess:
@@ -205,11 +246,13 @@ class LabelFeed:
             for path in paths:
                 path.unlink()
             try:
-                found = self._kedge.run("outcomes", "flights", "--file", str(batch)).data
+                words = ("outcomes", "flights", "--file", str(batch))
+                found = self._kedge.run(*words, prints=JoinedOutcomes).data
             except DemoFailed as error:
                 self.fault = str(error)
                 return
-            self.counts.update({k: v for k, v in found.items() if isinstance(v, int)})
+            counts = msgspec.structs.asdict(found).items()
+            self.counts.update({name: n for name, n in counts if isinstance(n, int)})
 
     def stop(self) -> None:
         """End after the present file."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
+
+from kedge.core.diagnosis.findings import Diagnosis
 from kedge.demo.processes import CommandResult
+from kedge.demo.report import AnsweredQuestion
+from kedge.operations.features.apply import AppliedFeatures, AppliedTransformation
 from kedge.system.pause import pause
 from kedge.system.terminal import show
 
@@ -13,68 +18,81 @@ AGAIN, WAIT_S = 2, 8.0
 """How often it is asked again at most, and how long labels are waited for before."""
 
 
+T = TypeVar("T")
+
+
+class ShownDiagnosis(msgspec.Struct, frozen=True):
+    """The part of a diagnosis document that the demo shows."""
+
+    diagnosis: Diagnosis
+
+
 class Asking(Protocol):
     """The part of the demo that asks questions."""
 
-    diagnoses: list[dict[str, Any]]
+    diagnoses: list[AnsweredQuestion]
 
-    def shell(self, *words: str) -> CommandResult:
-        """Show a command, run it, and return its result."""
+    def shell(self, *words: str, prints: type[T]) -> CommandResult[T]:
+        """Show a command, run it, and return what it printed."""
 
 
-def asked(demo: Asking, since_s: float) -> dict[str, Any]:
-    """Diagnose; repeat once or twice while the finding needs more outcomes."""
-    told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
+def asked(demo: Asking, since_s: float) -> ShownDiagnosis:
+    """Ask why; and once or twice again while the answer is that more outcomes would tell."""
+    told = _ask(demo, since_s)
     for _ in range(AGAIN):
-        lacking = {lack["code"] for lack in told["diagnosis"]["missing"]}
-        findings = told["diagnosis"]["findings"]
-        if findings[0]["cause"] != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
+        lacking = {lack.code for lack in told.diagnosis.missing}
+        first = told.diagnosis.findings[0]
+        if first.cause != "cannot_tell" or not lacking & {"outcomes", "more_outcomes"}:
             break
-        show(f"  cannot tell yet: {findings[0]['statement'][:100]}; asked again in {WAIT_S:.0f} s")
+        show(f"  cannot tell yet: {first.statement[:100]}; asked again in {WAIT_S:.0f} s")
         pause(WAIT_S)
         since_s += 2 * WAIT_S  # as much again for the diagnosis itself
-        told = demo.shell("diagnose", "flights", "--since", f"{since_s:.0f}s").data
-    return dict(told)
+        told = _ask(demo, since_s)
+    return told
+
+
+def _ask(demo: Asking, since_s: float) -> ShownDiagnosis:
+    words = ("diagnose", "flights", "--since", f"{since_s:.0f}s")
+    return demo.shell(*words, prints=ShownDiagnosis).data
 
 
 def diagnosed(demo: Asking, injected: str, since_s: float) -> None:
-    """Diagnose, show the finding, and record it for the report."""
-    told = asked(demo, since_s)
-    found = told["diagnosis"]
-    show(f"  {found['headline']}")
-    for finding in found["findings"]:
-        kind = f" ({finding['kind']})" if finding.get("kind") else ""
-        show(f"    {finding['cause']}{kind}: {finding['statement'][:110]}")
-    show(f"    do: {found['action']['sentence'][:130]}")
-    effect = found["effect"] or {}
-    demo.diagnoses.append(
-        {
-            "injected": injected,
-            "found": [finding["cause"] for finding in found["findings"]],
-            "effect": effect.get("value"),
-            "interval": [effect.get("low"), effect.get("high")],
-            "labelled": effect.get("n", 0),
-            "action": found["action"]["code"],
-        }
+    """Ask why, show the answer, and keep it for the report."""
+    found = asked(demo, since_s).diagnosis
+    show(f"  {found.headline}")
+    for finding in found.findings:
+        kind = f" ({finding.kind})" if finding.kind else ""
+        show(f"    {finding.cause}{kind}: {finding.statement[:110]}")
+    show(f"    do: {found.action.sentence[:130]}")
+    effect = found.effect
+    answer = AnsweredQuestion(
+        injected=injected,
+        found=tuple(finding.cause for finding in found.findings),
+        effect=None if effect is None else effect.value,
+        interval=(None, None) if effect is None else (effect.low, effect.high),
+        labelled=0 if effect is None else effect.n,
+        action=found.action.code,
     )
-    if injected not in demo.diagnoses[-1]["found"]:
+    demo.diagnoses.append(answer)
+    if injected not in answer.found:
         show(f"    NOT what was injected: that is {injected}")
 
 
-def apply(demo: Asking, work: Path, *, wrong: bool) -> dict[str, Any]:
+def apply(demo: Asking, work: Path, *, wrong: bool) -> AppliedTransformation:
     """Apply the features file, with or without the mistake: one word of one line."""
     text = (Path(__file__).parent / "features.py").read_text(encoding="utf-8")
     if wrong:
         text = text.replace('raw["sched_minute"]', 'raw["utc_minute"]')
     (work / "features.py").write_text(text, encoding="utf-8")
-    told: dict[str, Any] = demo.shell("features", "apply", "features.py").data["transformations"][0]
-    against = f"; {told['outcome']} against {told['against']}" if told["against"] else ""
-    from_ = ", ".join(told["raw"][:6])
-    show(f"  {told['version']}: takes {from_}, ... out of a request{against}")
-    for column in told["columns"]:
-        if column["outcome"] != "bit-equal":
+    applied = demo.shell("features", "apply", "features.py", prints=AppliedFeatures).data
+    told = applied.transformations[0]
+    against = f"; {told.outcome} against {told.against}" if told.against else ""
+    from_ = ", ".join(told.raw[:6])
+    show(f"  {told.version}: takes {from_}, ... out of a request{against}")
+    for column in told.columns:
+        if column.outcome != "bit-equal":
             show(
-                f"    {column['column']:14} {column['outcome']}: {column['rows']} values, "
-                f"by {column['largest']:g} at most"
+                f"    {column.column:14} {column.outcome}: {column.rows} values, "
+                f"by {column.largest or 0.0:g} at most"
             )
     return told

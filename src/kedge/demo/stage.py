@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -13,19 +12,25 @@ import subprocess
 import textwrap
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
+from kedge.core.evidence.label_summary import LabelSummary
+from kedge.core.release.commands import CanaryStarted, CandidateRolledBack, Promoted, ShadowStarted
+from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.notes import ReceiptNote, ReceiptParts
+from kedge.core.values import ActorKind, Stage
 from kedge.demo.figures import METRICS, AnswerScores, TrafficSummary, TrainingReport
 from kedge.demo.pace import load
 from kedge.demo.processes import (
     HERE,
+    CommandError,
     CommandResult,
     DemoFailed,
     Kedge,
@@ -36,6 +41,27 @@ from kedge.demo.processes import (
     free_port,
 )
 from kedge.demo.questions import apply, diagnosed
+from kedge.demo.report import (
+    AnsweredQuestion,
+    CanaryFigures,
+    ClientView,
+    Conditions,
+    DemoReport,
+    Detection,
+    DrillFigures,
+    FeaturesFigures,
+    HandedLabels,
+    JudgedRelease,
+    LatencyFigures,
+    PromotionFigures,
+    RollbackParts,
+    ShadowFigures,
+)
+from kedge.engine.recording.counts import CanaryCounts
+from kedge.operations.evidence.read import RolloutEvidence
+from kedge.operations.receipts import CommandReceipt
+from kedge.operations.registration import RegisteredVersion
+from kedge.operations.rollback import RollbackReceipt
 from kedge.system.interpreter import module_command
 from kedge.system.pause import pause
 from kedge.system.terminal import show as say
@@ -63,13 +89,20 @@ ANSWERS_WITHIN_S = 600.0
 OVERRIDE = "demo: to show a canary"
 
 
-PARTS = {
-    "decide": ("decided", "decide_ms"),
-    "write": ("written, durably", "write_ms"),
-    "last_ack": ("last replica acknowledged", "last_ack_ms"),
-    "first_old_answer": ("first answer of the old", "first_old_answer_ms"),
-    "total": ("receipt in hand", "total_ms"),
-}
+TABLE = (
+    "decided",
+    "written, durably",
+    "last replica acknowledged",
+    "first answer of the old",
+    "receipt in hand",
+    "kedge rollback, start to exit",
+    "client's last answer by v2",
+    "client's first answer after",
+)
+"""The lines of the table of rollbacks: those of a receipt, then what the client saw."""
+
+T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Demo:
@@ -82,31 +115,44 @@ class Demo:
         self.cleanup = ExitStack()
         self.kedge = Kedge(WORK, environment(CACHE / "bytecode"))
         self.models = Path()
-        self.shadow: dict[str, Any] = {}
-        self.canary: dict[str, Any] = {}
-        self.detection: dict[str, Any] = {}
-        self.promotion: dict[str, Any] = {}
-        self.labels: dict[str, Any] = {}
-        self.features: dict[str, Any] = {}
-        self.diagnoses: list[dict[str, Any]] = []
+        self.shadow: ShadowFigures | None = None
+        self.canary: CanaryCounts | None = None
+        self.detection: Detection | None = None
+        self.promotion: PromotionFigures | None = None
+        self.labels: LabelSummary | None = None
+        self.features: FeaturesFigures | None = None
+        self.diagnoses: list[AnsweredQuestion] = []
         self.readiness: dict[str, str] = {}
-        self.drill: dict[str, Any] = {}
-        self.speed: dict[str, Any] = {}
+        self.drill: DrillFigures | None = None
+        self.speed: msgspec.Raw | None = None
         self.epoch_left = (0, "")
-        self.verdicts: list[dict[str, Any]] = []
-        self.receipts: dict[str, dict[str, Any]] = {}
-        self.by_hand: CommandResult | None = None
+        self.verdicts: list[JudgedRelease] = []
+        self.receipts: dict[str, ReceiptParts] = {}
+        self.by_hand: CommandResult[RollbackReceipt] | None = None
         self._rate_told = 0.0
 
     def step(self, title: str) -> None:
         """Announce a step."""
         say(f"\n[{time.perf_counter() - self.began:5.1f} s] {title}")
 
-    def shell(self, *words: str, codes: tuple[int, ...] = (0,)) -> CommandResult:
+    def shell(
+        self, *words: str, prints: type[T], codes: tuple[int, ...] = (0,)
+    ) -> CommandResult[T]:
         """Show a command, then run it."""
+        self._show(words)
+        return self.kedge.run(*words, prints=prints, codes=codes)
+
+    def refused(self, *words: str) -> CommandError:
+        """Show a command that is refused, and its refusal."""
+        self._show(words)
+        refusal = self.kedge.refused(*words)
+        say(f"  refused ({refusal.code}): {refusal.message}")
+        return refusal
+
+    @staticmethod
+    def _show(words: tuple[str, ...]) -> None:
         shown = " ".join(f'"{word}"' if " " in word else word for word in words)
         say(f"  $ kedge {shown}")
-        return self.kedge.run(*words, codes=codes)
 
     # ------------------------------------------------------------ the steps
 
@@ -142,7 +188,7 @@ class Demo:
         self._rate_told = self.rate
 
     def metrics(self) -> TrainingReport:
-        """Return the metrics of the models at training time."""
+        """Return what was measured of the models when they were trained."""
         return msgspec.json.decode((self.models / METRICS).read_bytes(), type=TrainingReport)
 
     def start(self, port: int) -> Up:
@@ -170,10 +216,10 @@ class Demo:
         """Register v1 and make it production."""
         self.step("v1 becomes the first production release")
         self.register("v1")
-        said = self.shell("promote", "flights", "v1")
+        said = self.shell("promote", "flights", "v1", prints=CommandReceipt).data
         say(
-            f"  {said.data['release']} is production, epoch {said.data['epoch']}; "
-            f"{len(said.data['receipt']['acks'])} replicas acknowledged"
+            f"  {said.release} is production, epoch {said.epoch}; "
+            f"{len(said.receipt.acks)} replicas acknowledged"
         )
 
     def register(self, name: str, *more: str) -> None:
@@ -189,13 +235,14 @@ class Demo:
             "--training",
             str(folder / "training.csv"),
             *more,
+            prints=RegisteredVersion,
         ).data
         say(
-            f"  {said['version']}: {said['flavour']}, {said['size']:,} bytes, "
-            f"{said['digest'][:19]}..., golden rows answered"
+            f"  {said.version}: {said.flavour}, {said.size:,} bytes, "
+            f"{said.digest[:19]}..., golden rows answered"
         )
-        if said["version"] != name:
-            raise DemoFailed(f"{name} was registered as {said['version']}")
+        if said.version != name:
+            raise DemoFailed(f"{name} was registered as {said.version}")
 
     def send(self, up: Up) -> TrafficProcess:
         """Start the traffic."""
@@ -244,7 +291,7 @@ class Demo:
         return time.perf_counter() - began
 
     def tell_pace(self, traffic: TrafficProcess) -> None:
-        """Explain a lower request rate, if there is one."""
+        """Say why there are fewer requests than before, where that is so."""
         rate = traffic.latest.rate
         if not 0.8 < rate / self._rate_told < 1.25:
             why = "cannot keep up" if rate < self._rate_told else "keeps up again"
@@ -254,67 +301,73 @@ class Demo:
             )
             self._rate_told = rate
 
-    def evidence(self) -> dict[str, Any] | None:
-        """Return the evidence of the rollout; None if it has just ended."""
-        said = self.kedge.run("evidence", "flights", codes=(0, 1))
-        return said.data if said.code == 0 else None
+    def evidence(self) -> RolloutEvidence | None:
+        """Return what kedge knows of the rollout; None when it has just ended."""
+        return self.kedge.attempt("evidence", "flights", prints=RolloutEvidence)
 
-    def judged(self, release: str, *, over: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Show the patrol's evidence until it has decided; return the last of it.
+    def judged(
+        self, release: str, *, over: Callable[[RolloutEvidence | None], bool]
+    ) -> RolloutEvidence:
+        """Show what the patrol knows until it has decided; returns what it knew last.
 
         Raises:
             DemoFailed: it did not come to an end in time.
         """
-        left_s, known = JUDGED_WITHIN_S, dict[str, Any]()
+        left_s = JUDGED_WITHIN_S
+        known: RolloutEvidence | None = None
         began = looked = time.perf_counter()
         while left_s > 0:
             self.tell_pace(self.traffic)
             if self.outcomes.fault:
                 raise DemoFailed(f"outcomes were refused: {self.outcomes.fault}")
             found = self.evidence()
-            if found is not None and found["candidate"] == release and found["stage"] != "settled":
+            settled = found is None or found.stage is Stage.SETTLED
+            if found is not None and found.candidate == release and not settled:
                 known = found
                 self.tell(found)
-            if over(known) or found is None or found["stage"] == "settled":
+            if over(known) or settled:
+                if known is None:
+                    raise DemoFailed(f"nothing was known of {release} before it ended")
                 return known
             pause(LOOK_S)
             now = time.perf_counter()
             left_s -= (now - looked) * min(1.0, self.traffic.latest.rate / self.rate)
             looked = now
-        decision = known.get("decision") or {"verdict": "nothing", "reason": "nothing was compared"}
+        newest = (
+            "nothing: nothing was compared"
+            if known is None
+            else f"{known.decision.verdict}: {known.decision.reason}"
+        )
         raise DemoFailed(
             f"no verdict on {release} within {looked - began:.0f} s; the newest is "
-            f"{decision['verdict']}: {decision['reason']} ({load()})"
+            f"{newest} ({load()})"
         )
 
-    def tell(self, found: dict[str, Any]) -> None:
-        """Print one line of evidence."""
-        agreement = found["agreement"]
-        agree = f"{agreement['raw']:6.1%} agree, " if agreement and agreement["raw"] else ""
-        decision = found["decision"]
+    def tell(self, found: RolloutEvidence) -> None:
+        """Say in one line what is known."""
+        agreement, decision = found.agreement, found.decision
+        agree = f"{agreement.raw:6.1%} agree, " if agreement and agreement.raw else ""
         say(
-            f"  {found['units'][1]:6,} units, {agree}{found['labels']['units'][1]:5,} labelled  "
-            f"{decision['verdict']}: {decision['reason'][:88]}"
+            f"  {found.units[1]:6,} units, {agree}{found.labels.units[1]:5,} labelled  "
+            f"{decision.verdict}: {decision.reason[:88]}"
         )
-        if agreement:
-            self.shadow = {
-                "pairs": agreement["pairs"],
-                "agreement": agreement["raw"],
-                "dropped": found["coverage"]["mirrored"] - found["coverage"]["copied"],
-            }
-        self.labels = found["labels"]
+        if agreement is not None:
+            dropped = found.coverage.mirrored - found.coverage.copied
+            self.shadow = ShadowFigures(agreement.pairs, agreement.raw, dropped)
+        self.labels = found.labels
 
-    def note(self, stage: str, found: dict[str, Any]) -> None:
-        """Record a verdict for the report, with its worst segments."""
-        worst = (found["agreement"] or {}).get("segments") or found["segments"]
-        self.verdicts.append(
-            {
-                "stage": stage,
-                "candidate": found["candidate"],
-                **found["decision"],
-                "worst_segments": worst[:3],
-            }
+    def note(self, stage: str, found: RolloutEvidence, **other: str) -> None:
+        """Keep a verdict for the report, with its worst segments; `other` says what came of it."""
+        worst = found.agreement.segments if found.agreement is not None else ()
+        verdict = JudgedRelease(
+            stage=stage,
+            candidate=found.candidate,
+            verdict=found.decision.verdict,
+            code=found.decision.code,
+            reason=found.decision.reason,
+            worst_segments=(worst or found.segments)[:3],
         )
+        self.verdicts.append(msgspec.structs.replace(verdict, **other))
 
     def show_shadow(self, traffic: TrafficProcess) -> None:
         """Shadow v2 until the patrol has judged it."""
@@ -322,133 +375,128 @@ class Demo:
             "v2 looks better offline. Shadow it: the same inputs, silently; outcomes come late"
         )
         self.register("v2")
-        release = self.shell("shadow", "flights", "v2").data["release"]
-        found = self.judged(release, over=lambda e: bool(e) and e["decision"]["verdict"] == "fail")
+        release = self.shell("shadow", "flights", "v2", prints=CommandReceipt).data.release
+        found = self.judged(release, over=lambda e: e is not None and e.decision.verdict == "fail")
         self.note("shadow", found)
-        for item in self.verdicts[-1]["worst_segments"]:
-            say(
-                f"    worst: {item['segment']:12} {item['disagreement']:6.1%} of {item['pairs']:,}"
-                " disagree"
-            )
+        for item in found.agreement.segments[:3] if found.agreement is not None else ():
+            say(f"    worst: {item.segment:12} {item.disagreement:6.1%} of {item.pairs:,} disagree")
         honest = self.metrics().agreement_two_honest_by_month["7"]
+        agreement = (self.shadow.agreement if self.shadow is not None else None) or 0.0
         say(
-            f"  {1 - self.shadow['agreement']:.1%} of the decisions would change; between two"
+            f"  {1 - agreement:.1%} of the decisions would change; between two"
             f" honest models it is {1 - honest:.1%} (offline, July).\n  No caller has seen any"
             " of it."
         )
         diagnosed(self, "model", 60.0)
-        self.shell("abort", "flights")
+        self.shell("abort", "flights", prints=CommandReceipt)
         self.watch(traffic, 0.0)
 
     def show_canary(self, traffic: TrafficProcess) -> None:
         """Try a canary: refused, then overridden; the patrol rolls it back."""
         self.step("try a canary: callers are customers, so kedge says no")
-        refused = self.shell("canary", "flights", "v2", "--weight", "50", codes=(1,)).error
-        say(f"  refused ({refused['code']}): {refused['message']}\n  hint: {refused['hint']}")
-        said = self.shell("canary", "flights", "v2", "--weight", "50", "--override", OVERRIDE)
+        refusal = self.refused("canary", "flights", "v2", "--weight", "50")
+        say(f"  hint: {refusal.hint}")
+        words = ("canary", "flights", "v2", "--weight", "50", "--override", OVERRIDE)
+        release = self.shell(*words, prints=CommandReceipt).data.release
 
-        def over(_: dict[str, Any]) -> bool:
+        def over(_: RolloutEvidence | None) -> bool:
             status = self.kedge.status()
-            self.canary = status.get("canary") or self.canary
-            return bool(status["stage"] == "settled")
+            self.canary = status.canary
+            return status.stage is Stage.SETTLED
 
-        found = self.judged(said.data["release"], over=over)
-        self.note("canary", found)
-        entry = self.written("candidate_rolled_back")
-        if entry["actor"] != "patrol":
-            raise DemoFailed(f"the canary was taken back by {entry['by']}")
-        began = next(e for e in self.history() if e["event"]["event"] == "canary_started")
+        found = self.judged(release, over=over)
+        entry, _ = self.written(CandidateRolledBack)
+        if entry.actor is not ActorKind.PATROL:
+            raise DemoFailed(f"the canary was taken back by {entry.by}")
+        began, _ = self.written(CanaryStarted)
         self.receipts["canary"] = self.receipt_of(entry)
-        self.verdicts[-1].update(verdict="fail", reason=entry["reason"])
-        self.detection = {
-            "seconds": round((instant(entry["at"]) - instant(began["at"])).total_seconds(), 1),
-            "canary_requests": self.canary["requests"],
-        }
-        say(f"  {entry['by']} took it back after {self.detection['seconds']} s: {entry['reason']}")
-        self.epoch_left = (entry["epoch"], said.data["release"])
+        self.note("canary", found, verdict="fail", reason=entry.reason)
+        lasted = (instant(entry.at) - instant(began.at)).total_seconds()
+        requests = self.canary.requests if self.canary is not None else 0
+        self.detection = Detection(seconds=round(lasted, 1), canary_requests=requests)
+        say(f"  {entry.by} took it back after {self.detection.seconds} s: {entry.reason}")
+        self.epoch_left = (entry.epoch, release)
         self.watch(traffic, AFTER_S)
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[Entry]:
         """Return the ledger's entries of the endpoint, newest first."""
-        said: Any = self.kedge.run("history", "flights", "--limit", "100").data
-        return list(said)
+        return self.kedge.run("history", "flights", "--limit", "100", prints=list[Entry]).data
 
-    def written(self, event: str) -> dict[str, Any]:
-        """The newest entry of a kind.
+    def written(self, event: type[E]) -> tuple[Entry, E]:
+        """Return the newest entry with an event of this type, and the event.
 
         Raises:
             DemoFailed: there is none.
         """
         for entry in self.history():
-            if entry["event"]["event"] == event:
-                return entry
-        raise DemoFailed(f"no entry {event} in the ledger")
+            if isinstance(entry.event, event):
+                return entry, entry.event
+        raise DemoFailed(f"no entry {event.__name__} in the ledger")
 
-    def receipt_of(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return the durations of the parts of a change, from its receipt."""
+    def receipt_of(self, entry: Entry) -> ReceiptParts:
+        """Return how long the parts of a change took, as its process wrote them down."""
         until = time.perf_counter() + 60.0
         while time.perf_counter() < until:
             for other in self.history():
-                body = other["event"].get("body") or {}
-                if other["event"].get("kind") == "receipt" and body.get("of") == entry["seq"]:
-                    return dict(body)
+                if isinstance(other.event, Note) and other.event.kind == "receipt":
+                    receipt = msgspec.convert(other.event.body, ReceiptNote)
+                    if receipt.of == entry.seq:
+                        return receipt.parts
             pause(0.2)
-        raise DemoFailed(f"no receipt of entry {entry['seq']}")
+        raise DemoFailed(f"no receipt of entry {entry.seq}")
 
     def promote_the_better_one(self, traffic: TrafficProcess) -> None:
         """Shadow v3 and leave the rest to the patrol."""
         self.step("an honest, better v3: shadowed, proven by outcomes, promoted by the patrol")
         apply(self, WORK, wrong=False)
         self.register("v3", "--schema", "flight/1")
-        said = self.shell("shadow", "flights", "v3")
-        release = said.data["release"]
-        found = self.judged(release, over=lambda _: self.kedge.status()["stage"] == "settled")
-        promoted = self.written("promoted")
-        if f"r{promoted['event']['release']}" != release or promoted["actor"] != "patrol":
-            raise DemoFailed(f"{release} was not promoted by the patrol: {promoted}")
-        began = self.written("shadow_started")
-        self.note("shadow", found)
-        self.verdicts[-1] |= {"verdict": "pass", "code": "advance", "reason": promoted["reason"]}
-        self.promotion = {
-            "release": release,
-            "by": promoted["by"],
-            "pairs": found["units"][1],
-            "labelled": found["labels"]["units"][1],
-            "seconds": round((instant(promoted["at"]) - instant(began["at"])).total_seconds(), 1),
-        }
-        say(f"  promoted after {self.promotion['seconds']} s: {promoted['reason']}")
-        declined, coverage = found["labels"]["declined"], found["labels"]["coverage"]
+        release = self.shell("shadow", "flights", "v3", prints=CommandReceipt).data.release
+        found = self.judged(release, over=lambda _: self.kedge.status().stage is Stage.SETTLED)
+        entry, promoted = self.written(Promoted)
+        if f"r{promoted.release}" != release or entry.actor is not ActorKind.PATROL:
+            raise DemoFailed(f"{release} was not promoted by the patrol: {entry}")
+        began, _ = self.written(ShadowStarted)
+        self.note("shadow", found, verdict="pass", code="advance", reason=entry.reason)
+        self.promotion = PromotionFigures(
+            release=release,
+            by=entry.by,
+            pairs=found.units[1],
+            labelled=found.labels.units[1],
+            seconds=round((instant(entry.at) - instant(began.at)).total_seconds(), 1),
+        )
+        say(f"  promoted after {self.promotion.seconds} s: {entry.reason}")
+        shares = ", ".join(f"{arm} {n} of {of}" for arm, (n, of) in found.labels.coverage.items())
         say(
-            f"  labels: {declined} flights were cancelled and will never have one; "
-            f"coverage {coverage}"
+            f"  labels: {found.labels.declined} flights were cancelled and will never have one; "
+            f"coverage {shares}"
         )
         self.watch(traffic, AFTER_S)
 
     def roll_back(self) -> None:
         """Roll back by hand and print the receipt."""
-        said = self.by_hand = self.shell("rollback", "flights")
-        receipt = self.receipts["production"] = said.data["receipt"]
+        said = self.by_hand = self.shell("rollback", "flights", prints=RollbackReceipt)
+        receipt = self.receipts["production"] = said.data.receipt
         say(
-            f"  epoch {said.data['epoch']}: {said.data['event'].replace('_', ' ')}; "
-            f"left {said.data['left']}, which is now condemned"
+            f"  epoch {said.data.epoch}: {said.data.event.replace('_', ' ')}; "
+            f"left {said.data.left}, which is now condemned"
         )
-        say(f"    decided                   {receipt['decide_ms']:8.1f} ms")
-        say(f"    written, durably          {receipt['write_ms']:8.1f} ms")
-        for name, ms in sorted(receipt["acks"].items(), key=lambda item: item[1]):
+        say(f"    decided                   {receipt.decide_ms:8.1f} ms")
+        say(f"    written, durably          {receipt.write_ms:8.1f} ms")
+        for name, ms in sorted(receipt.acks.items(), key=lambda item: item[1]):
             say(f"    {name:24.24}  {ms:8.1f} ms  acknowledged")
-        first = receipt["first_old_answer_ms"]
+        first = receipt.first_old_answer_ms
         say(f"    first answer of the old   {'not seen' if first is None else f'{first:8.1f} ms'}")
         say(
-            f"    total                     {receipt['total_ms']:8.1f} ms  "
+            f"    total                     {receipt.total_ms:8.1f} ms  "
             f"({said.took_ms:.0f} ms with the command's own start and end)"
         )
 
     def roll_back_production(self, traffic: TrafficProcess) -> None:
         """Put v2 into production with an override, and roll that back too."""
         self.step("now v2 into production, against all advice; then roll that back, by hand")
-        refused = self.shell("promote", "flights", "v2", "--full", codes=(1,)).error
-        say(f"  refused ({refused['code']}): {refused['message']}")
-        self.shell("promote", "flights", "v2", "--full", "--override", "demo: a bad release")
+        self.refused("promote", "flights", "v2", "--full")
+        words = ("promote", "flights", "v2", "--full", "--override", "demo: a bad release")
+        self.shell(*words, prints=CommandReceipt)
         self.watch(traffic, PRODUCTION_S)
         self.roll_back()
         self.watch(traffic, AFTER_S)
@@ -464,60 +512,71 @@ class Demo:
         if code != 0:
             raise DemoFailed(f"kedge up ended with exit code {code}\n{up.tail()}")
         assert self.by_hand is not None
+        by_hand = self.by_hand.data
         seen = {
             "canary": self.seen_by_client(*self.epoch_left, None, summary),
             "production": self.seen_by_client(
-                self.by_hand.data["epoch"], self.by_hand.data["left"], self.by_hand, summary
+                by_hand.epoch, by_hand.left or "", self.by_hand, summary
             ),
         }
         self.table(seen)
         quality_table(summary.quality)
-        failed = summary.failed
         say(
-            f"\nfailed requests: {failed} (of {summary.sent:,} counted by the client;"
+            f"\nfailed requests: {summary.failed} (of {summary.sent:,} counted by the client;"
             f" p50 {summary.p50_ms} ms, p99 {summary.p99_ms} ms)"
         )
-        if failed:
+        if summary.failed:
             say("  " + ", ".join(f"{count} {why}" for why, count in summary.failures.items()))
         if summary.slowed:
             say(
                 f"  this machine could not keep up with {self.rate:.0f} requests a second: the rate"
                 f" fell {summary.slowed} times, to {summary.rate:.0f} at the end ({load()})"
             )
-        report = {
-            "rollback_ms": self.parts("canary"),
-            "production_rollback_ms": self.parts("production"),
-            "failed_requests": failed,
-            "requests": summary.sent,
-            "shadow": {key: self.shadow[key] for key in ("pairs", "agreement", "dropped")},
-            "canary": {key: self.canary[key] for key in ("requests", "failovers")},
-            "seen_by_client": seen,
-            "quality": msgspec.to_builtins(summary.quality),
-            "detection": {**self.detection, "callers_harmed": self.harmed(summary.quality)},
-            "verdicts": self.verdicts,
-            "promotion": self.promotion,
-            "features": self.features,
-            "diagnosis": self.diagnoses,
-            "readiness": self.readiness,
-            "drill": self.drill,
-            "speed_to_rollback": self.speed,
-            "labels": {**self.labels, "handed_in": dict(self.outcomes.counts)},
-            "latency_ms": {"p50": summary.p50_ms, "p99": summary.p99_ms},
-            "conditions": self.conditions(),
-        }
         where = WORK / "report.json"
-        where.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        report = msgspec.json.encode(self.report(summary, seen))
+        where.write_bytes(msgspec.json.format(report) + b"\n")
         say(f"report: {where}")
-        return failed
+        return summary.failed
+
+    def report(self, summary: TrafficSummary, seen: dict[str, ClientView]) -> DemoReport:
+        """Return what the demo measured."""
+        assert self.shadow is not None
+        assert self.canary is not None
+        assert self.detection is not None
+        assert self.labels is not None
+        harmed = self.harmed(summary.quality)
+        return DemoReport(
+            rollback_ms=self.parts("canary"),
+            production_rollback_ms=self.parts("production"),
+            failed_requests=summary.failed,
+            requests=summary.sent,
+            shadow=self.shadow,
+            canary=CanaryFigures(self.canary.requests, self.canary.failovers),
+            seen_by_client=seen,
+            quality=summary.quality,
+            detection=msgspec.structs.replace(self.detection, callers_harmed=harmed),
+            verdicts=tuple(self.verdicts),
+            promotion=self.promotion,
+            features=self.features,
+            diagnosis=tuple(self.diagnoses),
+            readiness=self.readiness,
+            drill=self.drill,
+            speed_to_rollback=self.speed,
+            labels=HandedLabels(
+                **msgspec.structs.asdict(self.labels), handed_in=dict(self.outcomes.counts)
+            ),
+            latency_ms=LatencyFigures(summary.p50_ms, summary.p99_ms),
+            conditions=self.conditions(),
+        )
 
     def harmed(self, quality: AnswerScores) -> int:
-        """Count callers of the canary with wrong answers, beyond those of production.
+        """Return the callers of the canary who were told wrong, beyond those whom production would have.
 
         Production's share of wrong answers on the same days is the estimate of those.
         """
         both = quality.side_by_side
         ours, theirs = both.get("r1"), both.get(self.epoch_left[1])
-        if not ours or not theirs:
+        if ours is None or theirs is None:
             return 0
         harmed = round(theirs.flights * (ours.right - theirs.right))
         say(
@@ -526,14 +585,21 @@ class Demo:
         )
         return max(harmed, 0)
 
-    def parts(self, which: str) -> dict[str, float | None]:
+    def parts(self, which: str) -> RollbackParts:
         """Return the parts of a rollback's receipt."""
-        return {name: self.receipts[which][key] for name, (_, key) in PARTS.items()}
+        of = self.receipts[which]
+        return RollbackParts(
+            of.decide_ms, of.write_ms, of.last_ack_ms, of.first_old_answer_ms, of.total_ms
+        )
 
     def seen_by_client(
-        self, epoch: int, left: str, said: CommandResult | None, summary: TrafficSummary
-    ) -> dict[str, float | int | None]:
-        """Return the client's view of a rollback: by the epoch in each answer, on the host's clock.
+        self,
+        epoch: int,
+        left: str,
+        said: CommandResult[RollbackReceipt] | None,
+        summary: TrafficSummary,
+    ) -> ClientView:
+        """Return what the client saw of a rollback: by the epoch in each answer, on the host's clock.
 
         Raises:
             DemoFailed: a release that was rolled back answered at a later epoch.
@@ -541,50 +607,46 @@ class Demo:
         answers = summary.epochs.get(str(epoch), {})
         if left in answers:
             raise DemoFailed(f"{left} answered at epoch {epoch}, after it was rolled back")
+        if said is None:
+            return ClientView()
         before = summary.epochs.get(str(epoch - 1), {}).get(left)
         first = min((a.first for a in answers.values()), default=None)
-        started = said.started if said is not None else None
-        return {
-            "command_ms": None if said is None else round(said.took_ms, 1),
-            "first_answer_after_start_ms": (
-                None if first is None or not started else round((first - started) * 1e3, 1)
-            ),
-            "last_bad_answer_after_start_ms": (
-                None if before is None or not started else round((before.last - started) * 1e3, 1)
-            ),
-        }
+        return ClientView(
+            round(said.took_ms, 1),
+            None if first is None else round((first - said.started) * 1e3, 1),
+            None if before is None else round((before.last - said.started) * 1e3, 1),
+        )
 
-    def table(self, seen: dict[str, dict[str, float | int | None]]) -> None:
+    def table(self, seen: Mapping[str, ClientView]) -> None:
         """Print the speed of both rollbacks side by side."""
         say(f"\nSpeed to rollback, under load   {'by the patrol':>14}{'by hand':>14}")
-        rows = {
-            label: (self.parts("canary")[name], self.parts("production")[name])
-            for name, (label, _) in PARTS.items()
-        }
-        for label, name in (
-            ("kedge rollback, start to exit", "command_ms"),
-            ("client's last answer by v2", "last_bad_answer_after_start_ms"),
-            ("client's first answer after", "first_answer_after_start_ms"),
-        ):
-            rows[label] = (seen["canary"][name], seen["production"][name])
-        for label, values in rows.items():
+        columns = [
+            (
+                *msgspec.structs.astuple(self.parts(which)),
+                seen[which].command_ms,
+                seen[which].last_bad_answer_after_start_ms,
+                seen[which].first_answer_after_start_ms,
+            )
+            for which in ("canary", "production")
+        ]
+        for label, *values in zip(TABLE, *columns, strict=True):
             cells = "".join(f"{'-' if v is None else f'{v:.1f} ms':>14}" for v in values)
             say(f"  {label:31}{cells}")
         say("  (the last three count from the start of the command's process)")
 
-    def conditions(self) -> dict[str, Any]:
-        """Return the conditions of the measurement."""
-        return {
-            "kedge": version("kedge"),
-            "python": platform.python_version(),
-            "scikit_learn": version("scikit-learn"),
-            "machine": platform.machine(),
-            "system": platform.release(),
-            "cpus": len(os.sched_getaffinity(0)),
-            "workers": tomllib.loads((WORK / "kedge.toml").read_text())["server"]["workers"],
-            "rate_per_s": self.rate,
-            "took_s": round(time.perf_counter() - self.began, 1),
-        }
+    def conditions(self) -> Conditions:
+        """Return under which the figures were measured."""
+        return Conditions(
+            kedge=version("kedge"),
+            python=platform.python_version(),
+            scikit_learn=version("scikit-learn"),
+            machine=platform.machine(),
+            system=platform.release(),
+            cpus=len(os.sched_getaffinity(0)),
+            workers=tomllib.loads((WORK / "kedge.toml").read_text())["server"]["workers"],
+            rate_per_s=self.rate,
+            took_s=round(time.perf_counter() - self.began, 1),
+        )
 
 
 def instant(text: str) -> datetime:
@@ -593,7 +655,7 @@ def instant(text: str) -> datetime:
 
 
 def quality_table(quality: AnswerScores) -> None:
-    """Print the quality of the answers by label, while both releases answered."""
+    """Print what the labels say of the answers, while both releases answered."""
     say("\nWhat the labels say (flights answered while both did; known only afterwards)")
     say(f"  {'':4}{'flights':>9}{'were late':>11}{'p said':>9}{'right':>9}{'log loss':>10}")
     for name, score in quality.side_by_side.items():
