@@ -21,6 +21,8 @@ from kedge.core.time.instants import (
     iso,
     read_instant,
     read_when,
+    stamp,
+    to_minute,
     untrue,
 )
 
@@ -135,3 +137,9 @@ def test_an_outcome_before_its_prediction_is_early_but_for_skew_and_rounded_time
         why = early(at, given_at)
         assert why is not None
         assert "is before its prediction, which was given at 2026-11-30T10:00:00Z" in why
+
+
+def test_an_instant_is_written_as_the_ledger_has_it_and_read_again() -> None:
+    assert stamp(1_772_355_600.25) == "2026-03-01T09:00:00.250000Z"
+    assert read_instant(stamp(1_772_355_600.25)) == 1_772_355_600.25
+    assert to_minute(1_772_355_659.9) == "2026-03-01 09:00"

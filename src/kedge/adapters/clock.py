@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+from kedge.core.time.instants import stamp
 from kedge.system.pause import pause
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -31,7 +31,7 @@ class SystemClock:
 
     def now(self) -> str:
         """The instant, RFC 3339 in UTC with microseconds."""
-        return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return stamp(time.time())
 
     def unix(self) -> float:
         """Seconds since 1970."""

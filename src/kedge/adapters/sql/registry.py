@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from kedge.core.features.generations import runs_of
 from kedge.core.names import check_name
 from kedge.core.release.commands import Promoted, RolledBack
 from kedge.core.time.durations import seconds
+from kedge.core.time.instants import stamp
 from kedge.core.values import Bundle, Field, ModelVersion, Policy, Release, Signature
 
 _version, _release, _ledger = tables.model_version, tables.release, tables.ledger
@@ -300,7 +300,7 @@ def _window(connection: Connection, policy_digest: str | None) -> str:
 
 def _in_production_since(connection: Connection, endpoint: str, since: float) -> set[int]:
     """Releases that became production after an instant, or ceased to be it after it."""
-    written = datetime.fromtimestamp(max(since, 0.0), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    written = stamp(max(since, 0.0))
     flips = select(_ledger).where(
         _ledger.c.endpoint == endpoint,
         _ledger.c.at >= written,

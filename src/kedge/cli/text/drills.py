@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from kedge.cli.text.history import drill_story
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed
 from kedge.core.stored.notes import DrillResult, ReceiptParts
+from kedge.core.time.instants import to_minute
 
 SHOWN = 20
 """Incidents, and drills, in the text: the newest."""
@@ -113,7 +113,7 @@ def _time(value: float | None) -> str:
 
 
 def _at(unix: float) -> str:
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%MZ")
+    return f"{to_minute(unix)}Z"
 
 
 def drill_text(endpoint: str, filed: DrillResult) -> str:

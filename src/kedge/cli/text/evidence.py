@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from kedge.cli.text.estimate import NAMES, estimate_text, next_text, part_text
 from kedge.cli.text.layout import PLAIN_WIDTH, table, wrap
 from kedge.core.evidence.label_summary import LabelSummary
 from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.unrecorded import sentence
+from kedge.core.time.instants import to_minute
 from kedge.core.values import Stage
 from kedge.operations.evidence.read import RolloutEvidence
 from kedge.operations.evidence.view import (
@@ -358,7 +358,7 @@ def course_text(
         bad = known.bad.get("errors", (0, 0))
         cells = [_cell(b, n, percent=False) for b, n in zip(bad, known.units, strict=True)]
         agreement = "-" if segment or item.agreement is None else f"{item.agreement:.1%}"
-        at = datetime.fromtimestamp(item.at, UTC).strftime("%Y-%m-%d %H:%M")
+        at = to_minute(item.at)
         how = "shadow" if item.paired else f"{item.weight:g} %"
         pair = f"{item.candidate}/{item.production}"
         found.append([at, "1 h" if item.span_s == 3600 else "1 min", pair, how, *cells, agreement])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from kedge.cli.text.layout import get_period
 from kedge.core.diagnosis.summary import DiagnosisSummary
@@ -11,6 +10,7 @@ from kedge.core.release import commands as r
 from kedge.core.stored import notes as n
 from kedge.core.stored.head import SHORT
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.time.instants import read_instant
 from kedge.system.terminal import one_line
 
 NOISE = {"runbook"}
@@ -42,7 +42,7 @@ def by_time(entries: Sequence[Entry]) -> list[Entry]:
     """
     found: list[tuple[float, Entry]] = []
     for entry in entries:
-        at, place = datetime.fromisoformat(entry.at).timestamp(), len(found)
+        at, place = read_instant(entry.at), len(found)
         while place and 0 < at - found[place - 1][0] < TOGETHER_S:
             place -= 1
         found.insert(place, (at, entry))

@@ -7,7 +7,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from datetime import UTC, datetime
+
+from kedge.core.time.instants import to_minute
 
 PLAIN_WIDTH = 80
 """Columns where the output is no terminal: a file, a pipe, a log."""
@@ -103,5 +104,4 @@ def rate(per_second: float) -> str:
 
 def get_period(since: float, until: float) -> str:
     """Return a span of Unix time as people write it: 2026-03-01 09:00 to 2026-03-02 09:00 UTC."""
-    begin, end = (datetime.fromtimestamp(at, UTC) for at in (since, until))
-    return f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+    return f"{to_minute(since)} to {to_minute(until)} UTC"

@@ -213,6 +213,20 @@ def _is_date(digits: str) -> bool:
 def iso(at: float) -> str:
     """Write Unix seconds as RFC 3339 in UTC, to the second; what a calendar lacks as a number."""
     try:
-        return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return _zulu(at, "seconds")
     except (OverflowError, ValueError, OSError):
         return f"{at:.0f} s"
+
+
+def stamp(at: float) -> str:
+    """Write Unix seconds as the ledger has them: RFC 3339 in UTC, to the microsecond."""
+    return _zulu(at, "microseconds")
+
+
+def _zulu(at: float, to: str) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec=to).replace("+00:00", "Z")
+
+
+def to_minute(at: float) -> str:
+    """Write Unix seconds for people, in UTC: 2026-03-01 09:00."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"
