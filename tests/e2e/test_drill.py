@@ -75,7 +75,7 @@ def notes(site: Site, kind: str) -> list[dict[str, Any]]:
     """The bodies of notes of a kind, newest first."""
     found = [entry.event for entry in place(site).ledger.history("flights", 200)]
     return [
-        msgspec.to_builtins(note.body)
+        json.loads(msgspec.json.encode(note.body))
         for note in found
         if isinstance(note, Note) and note.kind == kind
     ]

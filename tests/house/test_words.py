@@ -44,6 +44,9 @@ STORED = {
 STORED_ON_PAGES = {"docs/reference/json.md": {"mend"}}
 """The same, by the page that names them."""
 
+UNTYPED = 10
+"""Uses of `dict[str, Any]` at most: what has a known shape is a struct."""
+
 GERUNDS = {
     "serving",
     "recording",
@@ -230,6 +233,15 @@ def test_gerunds_are_distinguished_from_the_glossarys_nouns() -> None:
     assert is_gerund("quoting")
     assert is_gerund("late_quoting")
     assert not any(is_gerund(noun) for noun in GERUNDS)
+
+
+def test_few_places_have_objects_without_a_type() -> None:
+    found = {
+        path.relative_to(SOURCE).as_posix(): count
+        for path, text in TEXTS.items()
+        if (count := text.count("dict[str, Any]"))
+    }
+    assert sum(found.values()) <= UNTYPED, found
 
 
 def test_no_two_public_classes_have_one_name() -> None:
