@@ -89,7 +89,9 @@ class Two:
             store=self.store,
             records=place.records,
             roster=place.roster,
-            control=lambda: place.control(lambda text: None, None),
+            control=lambda: Workplace(place.state_dir, actor=ActorKind.PATROL).control(
+                lambda text: None, None
+            ),
         )
         for endpoint in ("flights", "taxis"):
             self.world.configure(QUICK, endpoint)

@@ -369,7 +369,7 @@ def patrol_on(made: World) -> Patrol:
         store=place.windows,
         records=place.records,
         roster=place.roster,
-        control=lambda: place.control(lambda text: None, None),
+        control=lambda: Workplace(made.state_dir).control(lambda text: None, None),
     )
 
 

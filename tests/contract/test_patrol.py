@@ -33,6 +33,7 @@ from kedge.core.values import ActorKind, CanaryPolicy, Field, Output, ShadowPoli
 from kedge.engine.control.patrol import Patrol
 from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
+from kedge.engine.submission import Control
 from kedge.operations.evidence.read import evidence_of
 from kedge.operations.status.read import status_of
 from kedge.workspace import Workplace
@@ -68,8 +69,13 @@ class Watched:
             store=place.windows,
             records=place.records,
             roster=place.roster,
-            control=lambda: place.control(lambda text: None, None),
+            control=self.control,
         )
+
+    def control(self) -> Control:
+        """What submits on a thread of the patrol: with connections of its own, as in production."""
+        place = Workplace(self.world.state_dir, actor=ActorKind.PATROL)
+        return place.control(lambda text: None, None)
 
     def pass_time(self, seconds: int, *, bad: tuple[int, int] = (0, 0), units: int = 1_000) -> None:
         state = self.world.row()

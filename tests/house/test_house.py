@@ -439,7 +439,6 @@ PRINTS_ITSELF = {
 }
 UNCLEANED = {
     "cli/demo.py": 1,
-    "cli/diagnose.py": 1,
     "cli/help.py": 3,
     "cli/log.py": 2,
     "cli/outcomes.py": 1,

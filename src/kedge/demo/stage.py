@@ -356,7 +356,9 @@ class Demo:
             self.shadow = ShadowFigures(agreement.pairs, agreement.raw, dropped)
         self.labels = found.labels
 
-    def note(self, stage: str, found: RolloutEvidence, **other: str) -> None:
+    def note(
+        self, stage: str, found: RolloutEvidence, other: Mapping[str, str] | None = None
+    ) -> None:
         """Keep a verdict for the report, with its worst segments; `other` says what came of it."""
         worst = found.agreement.segments if found.agreement is not None else ()
         verdict = JudgedRelease(
@@ -367,7 +369,7 @@ class Demo:
             reason=found.decision.reason,
             worst_segments=(worst or found.segments)[:3],
         )
-        self.verdicts.append(msgspec.structs.replace(verdict, **other))
+        self.verdicts.append(msgspec.structs.replace(verdict, **(other or {})))
 
     def show_shadow(self, traffic: TrafficProcess) -> None:
         """Shadow v2 until the patrol has judged it."""
@@ -410,7 +412,7 @@ class Demo:
             raise DemoFailed(f"the canary was taken back by {entry.by}")
         began, _ = self.written(CanaryStarted)
         self.receipts["canary"] = self.receipt_of(entry)
-        self.note("canary", found, verdict="fail", reason=entry.reason)
+        self.note("canary", found, {"verdict": "fail", "reason": entry.reason})
         lasted = (instant(entry.at) - instant(began.at)).total_seconds()
         requests = self.canary.requests if self.canary is not None else 0
         self.detection = Detection(seconds=round(lasted, 1), canary_requests=requests)
@@ -456,7 +458,7 @@ class Demo:
         if f"r{promoted.release}" != release or entry.actor is not ActorKind.PATROL:
             raise DemoFailed(f"{release} was not promoted by the patrol: {entry}")
         began, _ = self.written(ShadowStarted)
-        self.note("shadow", found, verdict="pass", code="advance", reason=entry.reason)
+        self.note("shadow", found, {"verdict": "pass", "code": "advance", "reason": entry.reason})
         self.promotion = PromotionFigures(
             release=release,
             by=entry.by,
