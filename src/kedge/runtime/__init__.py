@@ -1,1 +1,1 @@
-"""Runtime: what runs as a process of its own."""
+"""Runtime: the processes of kedge: supervisor, gateway worker, control."""

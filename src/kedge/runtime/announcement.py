@@ -1,4 +1,4 @@
-"""The announcement of `kedge up`: what it serves, said once a worker really answers."""
+"""Announcement of `kedge up`: a line that says what it serves, printed once a worker answers."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections.abc import Callable
 Say = Callable[[str], None]
 
 LOOK_S = 0.05
-"""Between two questions whether a worker answers yet."""
+"""Seconds between two requests that test whether a worker answers."""
 ANSWER_S = 2.0
-"""How long one answer is waited for."""
+"""Timeout of one such request."""
 SLOW_S = 20.0
-"""After this long without an answer it is said that there is none."""
+"""After this long without an answer, a warning is printed."""
 DEATHS = 2
-"""Deaths in a row of one worker after which it is said: the first may have been an accident."""
+"""Deaths in a row of one worker after which a warning is printed; one may be an accident."""
 
 
 def get_reachable(host: str, port: int) -> tuple[str, int]:
-    """Return an address that a client on this machine can use for one that a server is bound to."""
+    """Return the address at which a client on this machine reaches a server's bound address."""
     if host in ("", "0.0.0.0"):  # noqa: S104 - asked, not bound
         return "127.0.0.1", port
     return ("::1" if host == "::" else host), port
 
 
 def get_url(host: str, port: int) -> str:
-    """Return the URL of a listening address, as a browser or curl takes it."""
+    """Return the URL of a listening address, for a browser or curl."""
     host, port = get_reachable(host, port)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_answered(host: str, port: int) -> bool:
-    """Return whether a worker answers there."""
+    """Return whether a worker answers at an address."""
     host, port = get_reachable(host, port)
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
     try:
@@ -45,7 +45,7 @@ def is_answered(host: str, port: int) -> bool:
 
 
 class Announcement:
-    """A thread that asks until a worker answers, says so, and ends."""
+    """A thread that polls until a worker answers, prints a line, and ends."""
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class Announcement:
         serving: str,
         say: Say,
     ) -> None:
-        """Prepare it.
+        """Prepare the thread; `start` starts it.
 
         Args:
-            answered: whether a worker answers now.
-            deaths: how often each worker died in a row.
-            last_words: the last line of a worker's log.
-            serving: what is said once a worker answers.
-            say: says it.
+            answered: returns whether a worker answers now.
+            deaths: returns how often each worker died in a row.
+            last_words: returns the last line of a worker's log.
+            serving: the line that is printed once a worker answers.
+            say: prints a line.
         """
         self._answered = answered
         self._deaths = deaths
@@ -74,11 +74,11 @@ class Announcement:
         self._thread = threading.Thread(target=self._run, name="kedge-announcement", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End without a word."""
+        """Stop the thread; it prints nothing more."""
         self._ending.set()
 
     def _run(self) -> None:

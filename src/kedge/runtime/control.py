@@ -1,4 +1,4 @@
-"""The control process: patrol, alerting, diagnosis, readiness, drills and retention, and its API."""
+"""Control process: patrol, alerting, diagnosis, readiness, drills, retention, and the API."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ from kedge.workspace import Workplace, host_name
 log = structlog.get_logger("kedge.control")
 
 LOOK_S = 0.5
-"""How often control looks whether its supervisor lives and its loops turn."""
+"""Interval at which control checks that its supervisor lives and its loops make progress."""
 
 
 class ControlSettings(NamedTuple):
-    """What control is told by kedge.toml and the command line."""
+    """Control's settings from kedge.toml and the command line."""
 
     port: int
     config: Path
@@ -61,17 +61,17 @@ class ControlSettings(NamedTuple):
     fence: str
     records_gb: float
     parent: int
-    """The process that it ends with."""
+    """Process id of the supervisor; control ends when that process does."""
 
 
 def patrol_of(duty: Duty, settings: ControlSettings, online: Callable[[], Online]) -> Patrol:
-    """What watches every rollout, with connections of its own."""
+    """Build the patrol, which watches every rollout, with its own connections."""
     open_place = partial(Workplace, settings.state_dir, actor=ActorKind.PATROL)
     place = open_place(patience_s=1.0)
 
     def control() -> Control:
         mine = open_place(fence=settings.fence, config=settings.config, online=online)
-        # As a gate takes it.
+        # A lambda, because the gate takes a function of one text.
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731
         return mine.control(say, None, gate_of(mine, loopback=settings.loopback, say=say))
 
@@ -86,11 +86,11 @@ def patrol_of(duty: Duty, settings: ControlSettings, online: Callable[[], Online
 
 
 def inquiry_of(duty: Duty, place: Workplace, sight: Callable[[], Sight], config: Path) -> Inquiry:
-    """What has production diagnosed, with this place's connections for its thread alone."""
+    """Build the inquiry, which diagnoses production; only its thread uses this workplace."""
 
     def command(state: State, within_s: float) -> Command:
         line = (*_own_command(config), "diagnose", state.endpoint)
-        # Of a candidate that no caller meets the patrol says enough.
+        # In other stages no caller meets the candidate, and the patrol reports enough about it.
         about = () if state.stage is Stage.CANARY else ("--production",)
         return (*line, *about, "--within", f"{within_s:g}", "--json")
 
@@ -98,12 +98,12 @@ def inquiry_of(duty: Duty, place: Workplace, sight: Callable[[], Sight], config:
 
 
 def _own_command(config: Path) -> tuple[str, ...]:
-    """A command that control starts by itself, and whose entries say so."""
+    """Return the start of a command line whose ledger entries name control as the actor."""
     return tuple(kedge_command("--config", str(config), f"--acting-as={ActorKind.CONTROL}"))
 
 
 def drills_of(config: Path, by: str) -> Start:
-    """How a drill that is due is started: as a person would, in a process of its own."""
+    """Return a function that starts a due drill as an operator would, in its own process."""
 
     def start(endpoint: str) -> Callable[[], bool]:
         child = subprocess.Popen(  # noqa: S603 - our own command
@@ -119,24 +119,24 @@ def drills_of(config: Path, by: str) -> Start:
 
 
 def readiness_of(duty: Duty, place: Workplace) -> Readiness:
-    """Return what checks the readiness of every endpoint, with a workplace of its own."""
+    """Build the check of every endpoint's readiness, with its own workplace."""
     check = checker(place, by=f"readiness@{host_name()}")
     return Readiness(duty, ledger=place.ledger, check=check)
 
 
 def schedule_of(duty: Duty, place: Workplace, config: Path) -> Schedule:
-    """Return what starts and ends drills, with a workplace of its own."""
+    """Build the schedule that starts and ends drills, with its own workplace."""
     start = drills_of(config, duty.by)
     return Schedule(duty, ledger=place.ledger, roster=place.roster, start=start)
 
 
 def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> None:
-    """Watch every rollout, tell people, and serve the API on loopback, until a signal says to stop.
+    """Watch every rollout, send alerts and serve the API on loopback, until a signal to stop.
 
-    It also stops when its parent process is another one.
+    Control also stops when its parent process has changed.
 
     Raises:
-        Unavailable: `port_taken`; nothing was started.
+        Unavailable: `port_taken`; control has started nothing.
     """
     log_to_stderr()
     config, state_dir = settings.config, settings.state_dir
@@ -184,7 +184,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     try:
         for name, loop in loops.items():
             parts.start(name, loop)
-        # Control does not wait for a proof when it is told to stop, and the proof dies with it.
+        # Control does not wait for a running proof when it stops; the proof ends with it.
         parts.start("readiness", readiness.loop, waits=False)
         server.run(sockets=[listener])
     finally:
@@ -196,9 +196,9 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
 
 
 def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:
-    """Build what looks after the timer, and ends control with its supervisor.
+    """Build the loop that resets the timer, and ends control when its supervisor is gone.
 
-    Control serves no callers: without its supervisor it only holds a port.
+    Control serves no callers: without its supervisor it only occupies a port.
     """
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""The listener: the socket that all gateway workers share, and how its address is spelled."""
+"""Listener: the socket that all gateway workers share, and the checks of its address."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen at an address; a name is looked up, IPv4 first.
+    """Listen at an address; resolve a host name, IPv4 first.
 
     Raises:
-        Unavailable: `port_taken`, or `cannot_listen`: the address is not one of this machine.
+        Unavailable: `port_taken`, or `cannot_listen`: the address does not belong to this machine.
     """
     try:
         family, address = _resolve(host, port)
@@ -34,10 +34,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def refuse_open_bind(host: str, what: str) -> None:
-    """Raise if an address can be reached from another machine: there is no authentication yet.
+    """Raise if another machine can reach an address: there is no authentication yet.
 
     Raises:
-        BadConfig: not a loopback address, and KEDGE_TRUST_NETWORK is not set.
+        BadConfig: the address is not loopback, and KEDGE_TRUST_NETWORK is not set.
     """
     if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
         raise BadConfig(
@@ -50,7 +50,7 @@ def refuse_open_bind(host: str, what: str) -> None:
 
 
 def means(host: str, address: str) -> bool:
-    """Whether a host of kedge.toml is an address that is listened on."""
+    """Return whether a host of kedge.toml means the given listening address."""
     try:
         found = socket.getaddrinfo(bare_host(host), None, type=socket.SOCK_STREAM)
     except OSError:
@@ -62,7 +62,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, 
     found = socket.getaddrinfo(
         bare_host(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    # "localhost" is ::1 first on many machines, and most callers write 127.0.0.1.
+    # Many machines resolve "localhost" to ::1 first, but most callers write 127.0.0.1.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return found[0][0], found[0][4]
 

@@ -1,12 +1,12 @@
-"""Loop timer: ends a control that hangs, so that its supervisor starts it again.
+"""Loop timer: it ends a control process that hangs, so that its supervisor starts it again.
 
 Theory of operation
 -------------------
-* The interpreter's own timer (`faulthandler`, a thread in C) ends the process and writes where each
-  thread stood. It needs no lock of the interpreter, so it also ends one that native code holds.
-* The timer is set anew as long as the loops that protect production turn. A loop in one step for
-  longer than `STEP_S` lets it run out.
-* A stopped process (SIGSTOP) or one that waits for a dead disk cannot end itself: `kedge status`
+* The interpreter's own timer (`faulthandler`, a thread in C) ends the process and writes the stack
+  of each thread. It needs no interpreter lock, so it works even while native code holds that lock.
+* The timer is reset while the loops that protect production make progress. A loop that spends more
+  than `STEP_S` in one step lets it expire.
+* A stopped process (SIGSTOP), or one that waits for a dead disk, cannot end itself: `kedge status`
   shows it as silent.
 """
 
@@ -20,28 +20,28 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
 
 STEP_S = 60.0
-"""A step of patrol or alerting takes milliseconds; waiting for a lock, or for the receipts of a rollback,
-it takes seconds."""
+"""Seconds that one step may take. A step of patrol or alerting takes milliseconds, or seconds while
+it waits for a lock or for the receipts of a rollback."""
 END_S = 60
-"""From then on until the process ends: a machine that swaps gets as much again."""
+"""Seconds from then until the process ends: a machine that swaps gets the same time again."""
 AGAIN_S = 5.0
-"""How often the timer is set anew at most: each time costs a thread."""
+"""Minimum seconds between two resets of the timer: each reset costs a thread."""
 
 
 class Hung(Exception):
-    """What stands in `status` of a loop that stands still."""
+    """The fault that `status` shows for a loop that makes no progress."""
 
 
 class Turning(Protocol):
-    """A loop as the timer sees it."""
+    """The part of a loop that the timer reads."""
 
     @property
     def began(self) -> float | None:
-        """When the step under way began (monotonic seconds); None between steps."""
+        """Start of the present step (monotonic seconds); None between steps."""
 
 
 class LoopTimer:
-    """Sets the timer anew while every loop turns; `look` is called in turns of another thread."""
+    """Resets the timer while every loop makes progress; another thread's loop calls `look`."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class LoopTimer:
         """Watch these loops.
 
         Args:
-            loops: by name.
-            clock: of the same monotonic time.
-            faults: where a loop that stands still is noted.
-            step_s: seconds that a step may take.
-            end_s: seconds after which the process ends once a loop stands still.
+            loops: the loops by name.
+            clock: the clock that the loops use for monotonic time.
+            faults: where a loop without progress is recorded.
+            step_s: maximum seconds of one step.
+            end_s: seconds until the process ends once a loop makes no progress.
         """
         self._loops = loops
         self._clock = clock
@@ -72,7 +72,7 @@ class LoopTimer:
         self._hung: set[str] = set()
 
     def look(self) -> None:
-        """Set the timer anew if it is due and every loop turns."""
+        """Reset the timer if it is due and every loop makes progress."""
         now = self._clock.monotonic()
         hung = {name for name, loop in self._loops.items() if self._stands(loop.began, now)}
         for name in hung - self._hung:
@@ -90,7 +90,7 @@ class LoopTimer:
             self._set_at = now
 
     def stop(self) -> None:
-        """Let the process end in its own time."""
+        """Cancel the timer: the process may take any time to end."""
         self._stopped = True
         faulthandler.cancel_dump_traceback_later()
 

@@ -1,8 +1,8 @@
-"""Outcomes that were posted to control: joined off the patrol's way.
+"""Outcomes posted to control: they are joined without slowing the patrol.
 
 Threads of one process share its interpreter. A small batch costs some milliseconds of it. A large
-one would slow the patrol for seconds. So it is joined by a process of its own, as
-`kedge outcomes` would, with a low priority and a limit in time.
+one would slow the patrol for seconds. So a separate process joins it, as `kedge outcomes` does,
+with a low priority and a time limit.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ import msgspec
 from kedge.core.errors import Refused, Unavailable
 
 SMALL = 64 << 10
-"""Bytes that are joined in a thread: some hundred outcomes, in less than a process takes to start."""
+"""Maximum bytes joined in a thread: some hundred outcomes, faster than a process starts."""
 SMALL_LINES = 1_000
 WITHIN_S = 120.0
-"""Seconds a process may take. 250,000 outcomes take some ten."""
+"""Maximum seconds of a process. 250,000 outcomes take about ten."""
 NICENESS = 10
 
 
 class HandIn(Protocol):
-    """Joins a small batch."""
+    """A function that joins a small batch."""
 
     def __call__(self, endpoint: str, lines: list[bytes], *, by: str) -> object:
-        """Join lines; `by` is who corrects labels that stand, or empty."""
+        """Join lines; `by` names the person who corrects recorded labels, or is empty."""
 
 
 OwnCommand = Callable[[str], Sequence[str]]
-"""Builds the command that joins what stands on its standard input, for an endpoint."""
+"""A function that builds the command that joins its standard input, for an endpoint."""
 
 
 class OutcomesJoiner:
-    """Joins one batch at a time; for one event loop."""
+    """The joiner of batches, one at a time, for one event loop."""
 
     def __init__(self, hand_in: HandIn, command: OwnCommand) -> None:
-        """Keep how a small batch is joined, and what joins a large one."""
+        """Store the function for small batches and the command for large ones."""
         self._hand_in = hand_in
         self._command = command
-        # One thread: the connections of the store behind it are those of a single thread.
+        # One thread: the connections of the store belong to a single thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
 
     async def join(self, endpoint: str, body: bytes | bytearray, by: str = "") -> object:
         """Join a batch.
 
         Args:
-            endpoint: its name.
+            endpoint: the endpoint's name.
             body: JSON lines.
-            by: who corrects labels that stand; empty: they stand.
+            by: the person who corrects recorded labels; empty: recorded labels stay.
 
         Raises:
             Refused: as `kedge outcomes`.
@@ -70,7 +70,7 @@ class OutcomesJoiner:
         )
 
     async def _in_process(self, endpoint: str, body: bytes | bytearray, by: str) -> object:
-        # A file without a name: nothing is left of it, however the processes end.
+        # A file without a name: the system removes it however the processes end.
         with tempfile.TemporaryFile() as batch:
             await asyncio.to_thread(_fill, batch, body)
             child = await asyncio.create_subprocess_exec(
@@ -104,7 +104,7 @@ def _fill(file: IO[bytes], body: bytes | bytearray) -> None:
 
 
 class _Failure(msgspec.Struct):
-    """What a command prints of a fault."""
+    """The fault that a command prints."""
 
     code: str
     message: str
@@ -112,16 +112,16 @@ class _Failure(msgspec.Struct):
 
 
 class _Printed(msgspec.Struct):
-    """What a command prints, as far as it is read here."""
+    """The members of a command's output that are read here."""
 
     error: _Failure | None = None
 
 
 def read_report(raw: bytes, exit_code: int | None) -> msgspec.Raw:
-    """Return what the process printed, as it is.
+    """Return the process's output unchanged.
 
     Raises:
-        Refused, Unavailable: what it says; `outcomes_failed` where it says nothing.
+        Refused, Unavailable: the fault that it reports; `outcomes_failed` if it reports none.
     """
     try:
         error = msgspec.json.decode(raw, type=_Printed).error

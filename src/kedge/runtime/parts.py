@@ -1,4 +1,4 @@
-"""Parts of the control process: one thread each, which runs until it is stopped."""
+"""Parts of the control process: each is a thread that runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
 
 END_S = 10.0
-"""How long parts have in all to end. They are daemons: what takes longer dies with the process."""
+"""Seconds that all parts together have to end. They are daemons: the process ends slower ones."""
 PAUSE_S = 0.1
 
 
 class Ended(Exception):
-    """What stands in `status` of a part that returned although it was not stopped."""
+    """The fault that `status` shows for a part that returned without being stopped."""
 
 
 class Part(Protocol):
-    """What runs until it is stopped: a loop."""
+    """A loop that runs until it is stopped."""
 
     def run(self) -> None:
-        """Run until stopped."""
+        """Run until `stop` is called."""
 
     def stop(self) -> None:
-        """End soon; `run` returns then."""
+        """Make `run` return soon."""
 
 
 class Parts:
-    """The parts; one that ends by itself, whatever it raised, is run again."""
+    """The parts; a part that ends without being stopped is run again, whatever it raised."""
 
     def __init__(self, clock: Clock, faults: ProcessFaults) -> None:
-        """Have no parts yet."""
+        """Start without parts."""
         self._clock = clock
         self._faults = faults
         self._stopping = threading.Event()
         self._parts: list[tuple[threading.Thread, Callable[[], None], bool]] = []
 
     def start(self, name: str, part: Part, *, waits: bool = True) -> None:
-        """Run a part on a thread of its own. Without `waits` it dies with the process."""
+        """Run a part on its own thread. If not `waits`, `stop` does not wait for it."""
         thread = threading.Thread(
             target=self._run, args=(f"control.{name}", part.run), name=name, daemon=True
         )
@@ -60,7 +60,7 @@ class Parts:
             raise Ended("it returned, and is run again")
 
     def stop(self) -> None:
-        """Stop every part, and wait for those that are waited for."""
+        """Stop every part, and wait for those that were started with `waits`."""
         self._stopping.set()
         for _, stop, _ in self._parts:
             self._faults.attempt("control.stop", stop)

@@ -1,8 +1,8 @@
-"""The run directory: where the sockets of a supervisor and its processes are.
+"""Paths of the run directory, which holds the sockets of a supervisor and its processes.
 
-It is opened by descriptor and never through a link: in the temporary directory another user may have
-put anything under its name. What is removed are sockets, their status files and the directories of model
-processes in folders named by a process id, nothing else.
+kedge opens it by descriptor and never through a link: in the temporary directory another user may
+have put anything under its name. kedge removes only sockets, their status files and the directories
+of model processes, and only in folders named by a process id.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from kedge.system.door import OWN
 from kedge.system.files import connect_to, listen_at, make_private, open_private
 
 RUN_DIR = "run"
-"""Within the state directory: no other user can put anything there, and no cleanup job looks there."""
+"""Name within the state directory, where no other user can write and no cleanup job deletes."""
 LONGEST_NAME = f"{'e' * 40}-r{10**9}-{10**3}.sock"
-"""The longest name of a socket: an endpoint has 40 letters, and its numbers never so many digits."""
+"""The longest name of a socket: an endpoint has at most 40 letters, its numbers fewer digits."""
 FOLDER = re.compile(r"[1-9][0-9]*(?:[.-][0-9]+)?")
-"""A supervisor's own folder: its process id, with a number where it has several."""
+"""Name of a supervisor's folder: its process id, with a number if it has several."""
 OURS = re.compile(r".*\.(?:sock|handoff|asked)(?:\.json)?(?:\.[0-9]+)?")
-"""What kedge puts into such a folder."""
+"""Names of the files that kedge makes in such a folder."""
 
 
 def get_candidates(state_dir: Path) -> tuple[Path, ...]:
-    """Return where the run directory may be, best first.
+    """Return the possible run directories, best first.
 
-    Within the state directory; where that cannot hold sockets, a directory named by user and state
-    directory in XDG_RUNTIME_DIR or the temporary directory.
+    The first is in the state directory. The others are for a state directory that cannot hold
+    sockets: named by user and state directory, in XDG_RUNTIME_DIR or the temporary directory.
     """
     name = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
     bases = (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir())
@@ -46,10 +46,10 @@ def get_candidates(state_dir: Path) -> tuple[Path, ...]:
 def choose_folder(state_dir: Path, name: str) -> Path:
     """Make this supervisor's folder in the first run directory that works, and return it.
 
-    It is tried with a socket of the longest name that can occur.
+    The test makes a socket with the longest possible name.
 
     Raises:
-        Unavailable: `no_run_dir`: none works; each reason is in the message.
+        Unavailable: `no_run_dir`: none works; the message has each reason.
     """
     faults = []
     for root in get_candidates(state_dir):
@@ -68,7 +68,7 @@ def choose_folder(state_dir: Path, name: str) -> Path:
 
 
 def _try(root: Path, name: str) -> str | None:
-    """Return why no socket can be made there, or None; leaves the folder behind."""
+    """Return why no socket can be made there, or None; the folder stays."""
     try:
         _check_base(root.parent)
         root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -83,7 +83,7 @@ def _try(root: Path, name: str) -> str | None:
 
 
 def _check_base(base: Path) -> None:
-    """Raise where other users may rename what is ours: a shared directory without the sticky bit."""
+    """Raise if other users can rename kedge's files: a shared directory without the sticky bit."""
     found = base.stat()
     shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
     if shared and found.st_uid != os.geteuid():
@@ -91,7 +91,7 @@ def _check_base(base: Path) -> None:
 
 
 def find_doors(state_dir: Path) -> list[Path]:
-    """Return where workers may still hand the listening socket over, in every run directory of ours."""
+    """Return the sockets where workers may hand the listener over, in all run directories."""
     return [
         root / folder / name
         for root, folder, handle in _folders(state_dir)
@@ -101,7 +101,7 @@ def find_doors(state_dir: Path) -> list[Path]:
 
 
 def sweep(state_dir: Path, keep: Path) -> None:
-    """Remove the folders of earlier supervisors, whose processes are gone; `keep` stays."""
+    """Remove the folders of earlier supervisors whose processes are gone, except `keep`."""
     for root, folder, handle in _folders(state_dir):
         if root / folder != keep:
             _empty(handle)
@@ -110,7 +110,7 @@ def sweep(state_dir: Path, keep: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove one folder of ours, with the sockets in it."""
+    """Remove one folder of a supervisor, with the sockets in it."""
     with suppress(OSError):
         handle = open_private(folder)
         try:
@@ -121,12 +121,12 @@ def remove_folder(folder: Path) -> None:
 
 
 def _folders(state_dir: Path) -> Iterator[tuple[Path, str, int]]:
-    """Every folder of a supervisor, with a descriptor that is open meanwhile."""
+    """Yield every folder of a supervisor, with a descriptor that is open meanwhile."""
     for root in get_candidates(state_dir):
         try:
             top = open_private(root)
         except OSError:
-            continue  # there is none, or it is another user's
+            continue  # it is missing, or belongs to another user
         try:
             for folder in sorted(os.listdir(top)):  # noqa: PTH208 - by descriptor
                 if FOLDER.fullmatch(folder) is None:

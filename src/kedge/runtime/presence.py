@@ -1,4 +1,4 @@
-"""Presence of a process in the roster: its station, and the row of control."""
+"""Presence of a process in the roster: the station of any process, and the row of control."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kedge.ports import Roster, Signal
 from kedge.workspace import Workplace, new_member
 
 BEAT_S = 1.0
-"""As often as the other processes write theirs."""
+"""Interval of the writes; the other processes use the same."""
 
 
 def station_of(place: Workplace, duty: Duty, member: Member, signal: Signal) -> Station:
-    """Return what a process that works on a state directory follows."""
+    """Return the station of a process: the parts of a state directory that it follows."""
     return Station(duty, member, place.ledger, place.ledger.stamp, place.roster, place.disk, signal)
 
 
 class Presence:
-    """Control's row in the roster: `kedge status` shows its faults and what its bounds refused."""
+    """Control's row in the roster: `kedge status` shows its faults and its refusals by bound."""
 
     def __init__(self, duty: Duty, roster: Roster) -> None:
-        """Write to a roster that no other thread uses."""
+        """Prepare writes to a roster that no other thread uses."""
         self._roster = roster
         self._duty = duty
         self._member = new_member("control", "control", duty.clock.now())

@@ -1,15 +1,15 @@
-"""The restart of a supervisor without an outage: it executes itself again.
+"""Restart of a supervisor without an outage: the process executes itself again.
 
-Process id, cgroup, lock and listening socket stay. The new image has fresh code and settings, starts
-workers and model processes in a folder of its own, and relieves the earlier ones when its own serve.
+Process id, cgroup, lock and listening socket stay. The new image has the new code and settings. It
+starts workers and model processes in its own folder, and relieves the earlier ones once they serve.
 
 1. `kedge restart` sends `ASK` to the process that the lock's record names.
-2. The supervisor tries the new code and kedge.toml out in a child. What fails there is a refusal.
+2. The supervisor tests the new code and kedge.toml in a child. A failure there is a refusal.
 3. It hands over in the environment what cannot be derived, and executes itself.
-4. An image that cannot start keeps the process and its children, says why, and tries again.
+4. An image that cannot start keeps the process and its children, reports why, and tries again.
 
-Signals are blocked from the exec until the new image has its functions for them. A stop that comes
-in between is obeyed, and a second restart does not end the process.
+Signals are blocked from the exec until the new image has its handlers for them. A stop signal in
+between still takes effect, and a second restart does not end the process.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from kedge.system.pause import pause
 log = structlog.get_logger("kedge.supervisor")
 
 ASK = signal.SIGUSR2
-"""Asks a supervisor to restart. Not SIGHUP, which a terminal that is closed sends."""
+"""Signal that requests a restart. It is not SIGHUP, which a closed terminal sends."""
 PROTOCOL = 1
-"""Of what is handed over; an image refuses another one's before anything is touched."""
+"""Version of the handover; an image refuses any other version before it changes anything."""
 VARIABLE = "KEDGE_HANDOVER"
-"""Where an image finds what the one before it handed over."""
+"""Environment variable with the handover of the image before."""
 TRIAL_S = 60.0
-"""How long the new code may take to be imported and checked."""
+"""Time limit for the import and the check of the new code."""
 TRIAL_NICE = 10
-"""The trial imports everything, on a machine that serves."""
+"""Niceness of the trial: it imports everything, on a machine that serves."""
 AGAIN_S = (2.0, 5.0, 15.0, 30.0)
-"""Before the n-th attempt in a row of an image that cannot start."""
+"""Seconds before the n-th attempt in a row of an image that cannot start."""
 IN_CHILDREN = False
-"""What is handed over is for this process alone."""
+"""Inheritance of the handed descriptors by children: they are for this process alone."""
 SLOW_S = 60.0
-"""After this long, `kedge status` says that the new workers do not serve yet."""
+"""After this long, `kedge status` shows that the new workers do not serve yet."""
 PLACE = "supervisor.restart"
-"""Under which status shows what keeps a restart from its end."""
+"""Name under which `kedge status` shows why a restart is not complete."""
 BLOCKED = (signal.SIGTERM, signal.SIGINT, ASK)
 HELD_STOP_S = 30.0
-"""How long workers may drain while no supervisor's settings are known."""
+"""Time limit for the drain of workers while no supervisor's settings are known."""
 LOOK_S = 0.05
 
 
 class Standing(msgspec.Struct):
-    """What a restart cannot change: the new configuration must agree with it."""
+    """The settings that a restart cannot change: the new configuration must agree with them."""
 
     host: str
     port: int
@@ -71,32 +71,32 @@ class Standing(msgspec.Struct):
 
 
 class Handover(msgspec.Struct):
-    """What an image leaves to the next one."""
+    """The state that an image hands to the next one."""
 
     listener: int
     lock: int
     image: int
-    """How often this process has executed itself."""
+    """Number of times that this process has executed itself."""
     predecessors: list[Predecessor]
     failures: int = 0
-    """Images in a row that could not start."""
+    """Number of images in a row that could not start."""
     taken: bool = False
-    """Whether an image has started and owns all of this."""
+    """Whether an image has started and owns this state."""
 
     def take(self) -> None:
-        """Let go of the descriptors, of which the image has its own copies by now."""
+        """Close the descriptors; the image has its own copies by now."""
         self.taken = True
         os.close(self.listener)
         os.close(self.lock)
 
 
 def command_line() -> tuple[str, ...]:
-    """Return how this process was started, with the interpreter's full path."""
+    """Return the command line of this process, with the interpreter's full path."""
     return (sys.executable, *sys.orig_argv[1:])
 
 
 def take_handover() -> Handover | None:
-    """Return what the image before this one left, once; no child gets to see it."""
+    """Return the handover of the image before, once, and hide it from children."""
     raw = os.environ.pop(VARIABLE, None)
     if raw is None:
         return None
@@ -107,19 +107,19 @@ def take_handover() -> Handover | None:
 
 
 def obey() -> None:
-    """Let signals in again: there are functions for them now."""
+    """Unblock signals: their handlers are set now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
 
 def execute(handed: Handover) -> None:
-    """Become the next image.
+    """Execute the next image in this process.
 
     Raises:
         OSError: the interpreter cannot be started; nothing has changed.
     """
     kept = (handed.listener, handed.lock)
     for path in [*Path("/proc/self/fd").iterdir()]:
-        with suppress(OSError):  # the listing's own
+        with suppress(OSError):  # the listing's own descriptor
             if int(path.name) > 2:
                 os.set_inheritable(int(path.name), int(path.name) in kept)
     environment = {**os.environ, VARIABLE: msgspec.json.encode(handed).decode()}
@@ -134,7 +134,7 @@ def execute(handed: Handover) -> None:
 
 
 class Restart:
-    """The supervisor's side. `ask` may come from a signal, `step` belongs to its loop."""
+    """The supervisor's side. A signal handler may call `ask`; only its loop calls `step`."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Restart:
         self._handover = handover
         self._faults = faults
         self._waits_since: float | None = None
-        """When the wait for the new workers began; None before."""
+        """Start of the wait for the new workers; None before."""
         self._waiting = relief.waiting
         self._asked = False
         self._trial: subprocess.Popen[bytes] | None = None
@@ -162,16 +162,16 @@ class Restart:
         self.image = image
 
     def ask(self) -> None:
-        """Restart at the next step."""
+        """Request a restart at the next step."""
         self._asked = True
 
     @property
     def known(self) -> set[int]:
-        """The process id of the trial, which is waited for here."""
+        """The process id of the trial, which this object waits for."""
         return {self._trial.pid} if self._trial is not None else set()
 
     def started(self, *, waiting: bool) -> None:
-        """Note who runs, in the lock's record."""
+        """Write the running image into the lock's record."""
         self._write(
             pid=os.getpid(),
             started=process_of(os.getpid()).started,
@@ -185,13 +185,13 @@ class Restart:
         )
 
     def relieved(self) -> None:
-        """Note that the new workers serve."""
+        """Record that the new workers serve."""
         self._waiting = False
         self._faults.clear(PLACE)
         self._write(phase=Phase.SERVING, told="", hint="")
 
     def step(self, now: float) -> None:
-        """Begin a trial that was asked for; act on one that has ended; tell of a long wait."""
+        """Start a requested trial, act on one that has ended, or report a long wait."""
         self._watch(now)
         if self._trial is not None:
             self._judge(self._trial, now)
@@ -201,7 +201,7 @@ class Restart:
             self._begin(now)
 
     def stop(self) -> None:
-        """End a trial that is under way: the process stops."""
+        """End a running trial, because the process stops."""
         self._asked = False
         if self._trial is not None:
             self._trial.kill()
@@ -281,7 +281,7 @@ class _Answer(msgspec.Struct):
 
 
 def words_of(raw: bytes, code: int) -> tuple[str, str]:
-    """Return message and hint of a command that failed: its JSON, or the last line of its trace."""
+    """Return message and hint of a failed command, from its JSON or its traceback's last line."""
     for line in raw.splitlines():
         with suppress(msgspec.DecodeError):
             fault = msgspec.json.decode(line, type=_Answer).error
@@ -297,8 +297,8 @@ def words_of(raw: bytes, code: int) -> tuple[str, str]:
 def hold(handed: Handover, error: BaseException) -> int:
     """Keep the process and its children while the new image cannot start; return an exit code.
 
-    What was handed over goes on serving. A signal to stop stops it in order; a request to restart, or
-    some seconds, make another attempt.
+    The processes that were handed over continue serving. A stop signal stops them in order. A
+    restart request, or a delay of some seconds, starts another attempt.
     """
     told = f"{type(error).__name__}: {error}"
     lock = SupervisorLock(handed.lock)
@@ -339,7 +339,7 @@ def _stopped_within(seconds: float, stopped: threading.Event, asked: threading.E
 
 
 def reap(known: set[int]) -> list[int]:
-    """Reap children that no other part waits for, as process 1 and an image after another must."""
+    """Reap children that no other part waits for, as process 1 and every later image must."""
     found: list[int] = []
     while True:
         try:
@@ -359,12 +359,12 @@ def restart(state_dir: Path, within_s: float) -> Record:
     """Ask the supervisor of a state directory to restart, and wait until its new workers serve.
 
     Raises:
-        Refused: there is none, it cannot be asked, or the new code or kedge.toml is not good.
-        NotAcknowledged: the new workers do not serve (yet); those before them do.
+        Refused: no supervisor runs or can be asked, or the new code or kedge.toml has a fault.
+        NotAcknowledged: the new workers do not serve yet; the earlier ones still do.
     """
     deadline = time.monotonic() + within_s
     before = _find(state_dir)
-    while before.phase is Phase.CHECKING:  # another one's, of settings that may be older
+    while before.phase is Phase.CHECKING:  # another restart's check, maybe of older settings
         if time.monotonic() > deadline:
             raise Refused("a restart is under way", code="restart_under_way", hint="wait for it")
         pause(LOOK_S)
@@ -409,7 +409,7 @@ def _unconfirmed(message: str, hint: str) -> KedgeError:
 
 
 def _find(state_dir: Path) -> Record:
-    """Return the record of a supervisor that can be asked."""
+    """Return the record of a supervisor that can be asked to restart."""
     found = read(state_dir)
     if found is None:
         raise Refused(

@@ -1,7 +1,7 @@
-"""Stand-in of control: raises that control keeps ending, and sends alerts meanwhile.
+"""Stand-in of control: it raises an alert that control keeps ending, and sends alerts meanwhile.
 
-The supervisor starts it. It leads no patrol and takes no lock: where control runs too, the store lets
-one of them claim each message. It needs no kedge.toml, which may be what control fails on.
+The supervisor starts it. It runs no patrol and takes no lock: if control runs too, the store lets
+one of them claim each message. It needs no kedge.toml, which may be the reason why control fails.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Command = tuple[str, ...]
 
 
 def stand_in_command(state_dir: Path, parent: int) -> Command:
-    """Return how it is started; it reads its settings on standard input, for a URL has a password."""
+    """Return its command; settings come on standard input, because a URL may hold a password."""
     return tuple(module_command("kedge.runtime.stand_in", str(state_dir), str(parent)))
 
 
 def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
-    """Send alerts until told to stop, or until the parent is gone."""
+    """Send alerts until a signal to stop, or until the parent is gone."""
     log_to_stderr()
     place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
     alerting = alerting_of(

@@ -1,4 +1,4 @@
-"""The guard of a state directory: notices that it was deleted, and keeps its disk's reserve."""
+"""State guard: it notices a deleted state directory, and maintains the reserve of its disk."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ LOOK_S = 1.0
 
 
 class StateGuard:
-    """Looks whether the state of a process is still there."""
+    """The regular check that a process's state directory still exists."""
 
     def __init__(
         self, duty: Duty, state_dir: Path, keep: Callable[[], None] = lambda: None
     ) -> None:
-        """Prepare it.
+        """Prepare the check.
 
         Args:
-            duty: of the process: its faults show a deletion until a ledger is there again.
+            duty: the process's duty: its faults show a deletion until a ledger exists again.
             state_dir: the state directory.
-            keep: what the process must hold there; called at each look.
+            keep: restores the files that the process must hold there; called at each check.
         """
         self._state_dir = state_dir
         self._keep = keep
@@ -32,15 +32,14 @@ class StateGuard:
         self.loop = Loop(duty, f"{PLACE}.guard", self._step, every_s=LOOK_S, rests_first=True)
 
     def look(self) -> None:
-        """Raise FileNotFoundError where the ledger was deleted, alone or with all that is around it."""
+        """Raise FileNotFoundError if the ledger, or the whole state directory, was deleted."""
         ledger = self._state_dir / "ledger" / "ledger.db"
         if ledger.exists():
             self._had = True
             return
         if not self._had:
-            return  # it has never been there
-        # The roster and the run directory are made again, so that the directory may stand there,
-        # too.
+            return  # it has never existed
+        # kedge makes the roster and the run directory again, so the state directory may exist.
         whole = not (self._state_dir / "ledger").exists()
         raise FileNotFoundError(
             errno.ENOENT,
@@ -55,7 +54,7 @@ class StateGuard:
 
 
 def guard_state(duty: Duty, state_dir: Path, keep: Callable[[], None] = lambda: None) -> None:
-    """Look after a state directory and its disk until the process ends; `keep` as `StateGuard`."""
+    """Guard a state directory and its disk until the process ends; `keep` as in `StateGuard`."""
     reserve = Reserve(state_dir, duty.faults.note, duty.faults.clear)
     Loop(duty, "disk.look", reserve.look, every_s=BEAT_S).start("kedge-reserve")
     StateGuard(duty, state_dir, keep).loop.start("kedge-state-guard")

@@ -1,4 +1,4 @@
-"""The supervisor of a host: it starts gateway workers, model processes and control, and restarts."""
+"""Supervisor of a host: it starts and restarts gateway workers, model processes and control."""
 
 from __future__ import annotations
 
@@ -50,22 +50,17 @@ from kedge.workspace import Workplace, host_name, new_member
 log = structlog.get_logger("kedge.supervisor")
 
 DOOR_S = 3.0
-"""How long living workers without a door are waited for: they put a deleted one back each second."""
+"""Seconds to wait for living workers without a door: they make a deleted one again each second."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Each stops in order; a second one changes nothing, since what was accepted is answered within bounds. A terminal that
-is closed sends SIGHUP: without a function for it, the supervisor would die and leave workers that nothing watches."""
+"""Signals that stop it in order. A second one changes nothing, since accepted requests are answered
+within bounds. A closed terminal sends SIGHUP: without a handler for it, the supervisor would die
+and leave workers that nothing watches."""
 LAST_WORDS = 300
-"""Characters shown of the last line of a worker's log."""
-
-
-# ---------------------------------------------------------------- a worker
-
-
-# ---------------------------------------------------------------- the supervisor
+"""Maximum characters shown of the last line of a worker's log."""
 
 
 class HostSettings(NamedTuple):
-    """What a host's supervisor is told by kedge.toml and the command line."""
+    """The supervisor's settings from kedge.toml and the command line."""
 
     server: ServerSettings
     online: Online
@@ -83,10 +78,10 @@ def run_supervisor(
     ready: Callable[[], None],
     handed: Handover | None = None,
 ) -> None:
-    """Run everything on this host until a signal says to stop; then stop it in order.
+    """Run everything on this host until a stop signal; then stop it in order.
 
-    `ready` is called when nothing can refuse any more: the lock is held, the port is ours.
-    `handed` is what the image before this one left, when the process has executed itself again.
+    `ready` is called when no refusal is possible any more: this process holds the lock and the
+    port. `handed` is the handover of the image before, when the process has executed itself again.
     """
     log_to_stderr()
     server, state_dir = settings.server, settings.state_dir
@@ -122,7 +117,7 @@ def run_supervisor(
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
         announcement.start()
         guard_state(Duty(place.clock, faults), state_dir, partial(lock.keep, state_dir))
-        # An exception leaves it with the children alive: the next supervisor takes them over.
+        # An exception leaves the children alive: the next supervisor takes them over.
         supervisor.run()
         announcement.stop()
         remove_folder(run_dir)
@@ -141,7 +136,7 @@ def supervisor_of(
     signal_: DirectorySignal,
     faults: ProcessFaults,
 ) -> Supervisor:
-    """Return the supervisor of this host."""
+    """Build the supervisor of this host."""
     own, state_dir, server = os.getpid(), place.state_dir, settings.server
     stand_in = Launch(stand_in_command(state_dir, own), encode(settings.alerts))
     launches = Launches(
@@ -168,13 +163,13 @@ def supervisor_of(
 
 
 def prepare(place: Workplace, server: ServerSettings) -> None:
-    """Make what this host's processes need, and remove what earlier ones left. Raises as `read_tokens`."""
+    """Make the files that this host's processes need; remove old ones. Raise as `read_tokens`."""
     if server.tester_token_file:
         read_tokens(Path(server.tester_token_file))
     make_secret(place.state_dir)
-    with suppress(Unavailable):  # first: on a full disk it makes room for all that is opened here
+    with suppress(Unavailable):  # first: on a full disk it frees room for the files opened here
         place.database.read(lambda _: None)
-    with suppress(OSError, Unavailable):  # the preflight has named what cannot be written
+    with suppress(OSError, Unavailable):  # the preflight has already reported unwritable paths
         place.disk.pins_dir.mkdir(parents=True, exist_ok=True)
         place.artifacts.sweep()
 
@@ -182,7 +177,7 @@ def prepare(place: Workplace, server: ServerSettings) -> None:
 def _take_over(
     place: Workplace, server: ServerSettings, run_dir: Path, handed: Handover | None
 ) -> tuple[list[Predecessor], socket.socket]:
-    """What served here before, and the listener: from the image before this one, or from the machine."""
+    """Return the earlier workers and the listener, from the image before or from the machine."""
     if handed is not None:
         return handed.predecessors, socket.socket(fileno=os.dup(handed.listener))
     orphans, listener = inherit(place, server, run_dir)
@@ -192,14 +187,14 @@ def _take_over(
 
 def _listen_to_signals(stop: Callable[[], None], restart: Callable[[], None]) -> None:
     for number in STOPS:
-        # What is ignored from outside stays ignored: nohup does so with SIGHUP.
+        # A signal that the starter ignores stays ignored: nohup ignores SIGHUP.
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: stop())
     signal.signal(ASK, lambda *_: restart())
 
 
 def say_not_fenced(fence: str, say: Say) -> None:
-    """Say what this machine's kernel lacks of the fence around models, if anything."""
+    """Print which parts of the fence around models this machine's kernel does not support."""
     lacking = process.missing()
     if not lacking:
         return
@@ -214,7 +209,7 @@ def say_not_fenced(fence: str, say: Say) -> None:
 def announcement_of(
     supervisor: Supervisor, server: ServerSettings, listener: socket.socket, logs: Path, say: Say
 ) -> Announcement:
-    """Build what says "serving" once a worker answers."""
+    """Build the announcement that prints "serving" once a worker answers."""
     host, port = listener.getsockname()[:2]
 
     def last_words(worker: str) -> str:
@@ -237,7 +232,7 @@ def announcement_of(
 
 
 def printable(line: str) -> str:
-    """Return a line of a log as a terminal may have it: short, and without control characters."""
+    """Return a line of a log for a terminal: short, and without control characters."""
     return "".join(c if c.isprintable() else "?" for c in line[-LAST_WORDS:])
 
 
@@ -251,7 +246,7 @@ def restart_of(
     image: int,
     faults: ProcessFaults,
 ) -> Restart:
-    """Build what executes this process again, with everything that the next image needs."""
+    """Build the restart of this process, with the handover that the next image needs."""
     host, port = listener.getsockname()[:2]
 
     def handover() -> Handover:
@@ -278,10 +273,10 @@ def restart_of(
 
 
 def try_out(server: ServerSettings, state_dir: Path, standing: Standing) -> None:
-    """Raise if this code with these settings could not go on where another image stands.
+    """Raise if this code with these settings cannot continue from another image's state.
 
     Raises:
-        Refused: the listening socket or the state directory would be another, or a loader is missing.
+        Refused: the listening socket or the state directory would change, or a loader is missing.
     """
     importlib.import_module("kedge.adapters.process.__main__")
     refuse_open_bind(server.host, "server.host")
@@ -323,9 +318,9 @@ def try_out(server: ServerSettings, state_dir: Path, standing: Standing) -> None
 def inherit(
     place: Workplace, server: ServerSettings, run_dir: Path
 ) -> tuple[tuple[int, ...], socket.socket]:
-    """The workers that a killed predecessor left behind, and the socket on which they listen.
+    """Return the workers that a killed supervisor left, and the socket on which they listen.
 
-    Where workers live but no door is found, they are given the time to make theirs again.
+    If workers live but no door is found, it waits until they have made theirs again.
     """
     orphans = known_workers(place)
     until = place.clock.monotonic() + (DOOR_S if orphans else 0.0)
@@ -346,9 +341,10 @@ def inherit(
 
 
 def known_workers(place: Workplace) -> tuple[int, ...]:
-    """The living workers of this state directory; the roster forgets members of this host that are gone.
+    """Return the living workers of this state directory; remove dead ones of this host from the
+    roster.
 
-    Where the roster cannot be read, they are found by their command lines: it is no reason not to serve.
+    If the roster cannot be read, they are found by their command lines: it must not stop serving.
     """
     found = []
     try:
@@ -368,7 +364,7 @@ def known_workers(place: Workplace) -> tuple[int, ...]:
 def worker_commands(
     server: ServerSettings, run_dir: Path, state_dir: Path, fd: int
 ) -> dict[str, Launch]:
-    """How each gateway worker is started."""
+    """Return the launch of each gateway worker."""
     return {
         f"w{number}": Launch(
             tuple(
@@ -392,13 +388,13 @@ def worker_commands(
 
 
 def control_command(config: Path, parent: int) -> dict[str, Launch]:
-    """How control is started; it ends with its parent, even one that dies while control imports."""
+    """Return control's launch; it ends with its parent, even if that dies during the imports."""
     line = kedge_command("--config", str(config), "control", "--parent", str(parent))
     return {"control": Launch(tuple(line))}
 
 
 def host_launch(place: Workplace) -> HostLaunch:
-    """How the model process of a release is started."""
+    """Return a function that builds the launch of a release's model process."""
     online = place.online
 
     def build(state: State, release: int, path: Path) -> Launch:
@@ -420,6 +416,3 @@ def host_launch(place: Workplace) -> HostLaunch:
         return Launch(command, process.first_words(chosen.generation, online))
 
     return build
-
-
-# ---------------------------------------------------------------- control

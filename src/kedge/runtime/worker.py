@@ -1,4 +1,4 @@
-"""The gateway worker: what one process of callers' answers is made of."""
+"""Gateway worker: the parts of one process that answers callers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ log = structlog.get_logger("kedge.worker")
 def run_worker(
     server: ServerSettings, *, slot: str, fd: int, run_dir: Path, state_dir: Path
 ) -> None:
-    """Be one gateway worker. Returns when it was told to stop."""
+    """Run one gateway worker; return after a signal to stop."""
     raise_open_files()
     set_fence(state_dir, server.fence)
     forbid("pandas")  # scikit-learn's imputers import it where it is installed
@@ -114,7 +114,7 @@ def run_worker(
 def new_pool(
     place: Workplace, duty: Duty, links: Links, run_dir: Path, changed: Callable[[], None]
 ) -> Pool:
-    """Return the pool of one worker; `changed` is called when a release is ready."""
+    """Build the pool of one worker; it calls `changed` when a release is ready."""
     return Pool(
         duty,
         loaders=Loaders(),
@@ -128,7 +128,7 @@ def new_pool(
 
 
 def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
-    """Return what one worker takes of its callers, and whom it believes."""
+    """Build one worker's bounds for its callers, with its trusted peers and tokens."""
     anyone = server.entity_from == ANYONE
     tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
     return WorkerBounds(
@@ -140,7 +140,7 @@ def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
 
 
 def served_beside(roster: Roster, own: Member) -> set[str]:
-    """The endpoints that the other living workers of this host serve."""
+    """Return the endpoints that the other living workers of this host serve."""
     try:
         members = roster.members()
     except KedgeError:
@@ -156,7 +156,7 @@ def served_beside(roster: Roster, own: Member) -> set[str]:
 
 
 def set_apart(place: Workplace, release: Release, why: str) -> None:
-    """Have a release that is not proven plain run in a process on this host."""
+    """Make a release that is not proven plain run in a process on this host."""
     log.warning("replica.not_plain", endpoint=release.endpoint, release=release.label, why=why)
     place.disk.set_apart(
         Apart(
@@ -170,18 +170,18 @@ def set_apart(place: Workplace, release: Release, why: str) -> None:
 
 
 class Links:
-    """Connections to model processes, made from the replica's thread for the serving loop."""
+    """Connections to model processes: the replica's thread makes them for the serving loop."""
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self) -> None:
-        """Remember the running loop."""
+        """Store the running loop."""
         self._loop = asyncio.get_running_loop()
 
     def connect(self, path: Path, release: Release, in_flight: int) -> ProcessModel:
-        """Connect; the connection lives on the serving loop."""
+        """Connect to a model process; the connection belongs to the serving loop."""
         assert self._loop is not None
         return ProcessModel(
             path,

@@ -1,1 +1,1 @@
-"""The operating system beneath kedge: files, sockets, streams, the terminal, limits, interpreters."""
+"""System: kedge's access to files, sockets, streams, the terminal, limits and interpreters."""

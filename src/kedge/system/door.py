@@ -1,9 +1,9 @@
-"""Model doors: the listening socket, the status file and the directory of a fenced process.
+"""Model door: the listening socket, the status file and the directory of a fenced process.
 
-A model's process may make no socket, and no file outside of its own directory. So its starter (the
+A model's process must not make a socket, nor a file outside its own directory. So its starter (the
 supervisor, a replay) makes both, and hands their descriptors over on the process's standard input.
-Where a cleanup job deletes the run directory, the starter makes them again and hands the new ones over:
-the process needs no right in that directory.
+If a cleanup job deletes the run directory, the starter makes them again and hands the new ones
+over. The process needs no permission in that directory.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from kedge.system.files import Door
 
 BACKLOG = 128
 WORDS_BYTES = 1 << 16
-"""Most bytes that are said with the descriptors: a URL."""
+"""Maximum bytes of the text that is sent with the descriptors: a URL."""
 STATUS_BYTES = 4096
-"""Size of a status file: written anew in its place, in one piece, also on a full disk."""
+"""Size of a status file: it is overwritten in place, in one write, which works on a full disk."""
 OWN_BYTES, OWN_FILES = 1 << 30, 1000
-"""Most that a process may keep in its directory: the disk is that of the ledger. Libraries keep some megabytes there."""
+"""Limits of a process's directory, on the ledger's disk. Libraries need some megabytes there."""
 OWN = ".tmp"
-"""Ending of the one directory that a process may write, beside its socket."""
+"""Suffix of the only directory that a process may write, beside its socket."""
 
 
 def own_directory(path: Path) -> Path:
-    """Return the directory of the process that listens at a path."""
+    """Return the own directory of the process that listens at a path."""
     return path.with_name(path.name + OWN)
 
 
 def exceeds(directory: Path, size: int, files: int) -> bool:
-    """Whether a directory holds more bytes or files. It looks at no more of them: the rest is without a bound."""
+    """Return whether a directory exceeds a limit; stop there, since the rest may be unbounded."""
     taken = count = 0
     waiting = [directory]
     while waiting:
@@ -52,34 +52,34 @@ def exceeds(directory: Path, size: int, files: int) -> bool:
 
 
 def write_status(status: int, raw: bytes) -> None:
-    """Replace what a status file says.
+    """Replace the content of a status file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     os.pwrite(status, raw.ljust(STATUS_BYTES), 0)
 
 
 class ModelDoor:
-    """The starter's end: one for all processes that stand at one path, one after the other."""
+    """The starter's side: one door for all processes at one path, one after the other."""
 
     def __init__(self, path: Path) -> None:
-        """Remember the path of the socket; nothing is made yet."""
+        """Store the path of the socket; it makes nothing yet."""
         self._path = path
         self._door = Door(path, BACKLOG)
         self._listener: socket.socket | None = None
         self._line: socket.socket | None = None
         self._owes = False
-        """Whether the process has not been handed what stands at the path now."""
+        """Whether the process still lacks the descriptors of the present files at the path."""
 
     @contextmanager
     def handed(self, words: bytes) -> Iterator[int]:
-        """Yield the standard input for a new process, on which it is handed everything.
+        """Yield the standard input for a new process, which receives all descriptors on it.
 
-        Callers that came since the last process ended wait in the socket.
+        Callers that connected since the last process ended wait in the socket.
 
         Raises:
-            OSError: the directory cannot be written, or there are no descriptors left.
+            OSError: the directory cannot be written, or no descriptors are left.
         """
         self._make_directory()
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -87,17 +87,17 @@ class ModelDoor:
             self._hang_up()
             self._line = mine
             mine.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-            mine.shutdown(socket.SHUT_RD)  # it is told, and tells nothing
+            mine.shutdown(socket.SHUT_RD)  # the process only receives, and sends nothing
             if self._listener is None or self._door.is_lost:
                 self._listen()
             self._hand_over(words)
             yield theirs.fileno()
 
     def tend(self) -> None:
-        """Make again what a cleanup job has deleted, and hand it over.
+        """Make the files that a cleanup job deleted again, and hand them over.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: they cannot be made.
         """
         if self._listener is not None and self._door.is_lost:
             self._listen()
@@ -106,7 +106,7 @@ class ModelDoor:
             self._hand_over(b"\n")
 
     def close(self) -> None:
-        """Close and remove everything; callers that wait are hung up on."""
+        """Close and remove everything; this disconnects waiting callers."""
         self._hang_up()
         if self._listener is not None:
             self._listener.close()
@@ -117,15 +117,15 @@ class ModelDoor:
         shutil.rmtree(own_directory(self._path), ignore_errors=True)
 
     def read_detail(self) -> str:
-        """Return what its process said of a failure in its status file; empty where there is none."""
+        """Return the failure in its process's status file; empty if there is none."""
         try:
             return str(json.loads(self._status.read_bytes()).get("detail", ""))
-        except (OSError, ValueError, AttributeError):  # gone meanwhile, or another's
+        except (OSError, ValueError, AttributeError):  # gone meanwhile, or of another process
             return ""
 
     @property
     def is_crowded(self) -> bool:
-        """Whether the process keeps more in its directory than it may."""
+        """Whether the process's directory exceeds its limits."""
         return exceeds(own_directory(self._path), OWN_BYTES, OWN_FILES)
 
     @property
@@ -135,7 +135,7 @@ class ModelDoor:
     def _make_directory(self) -> None:
         directory = own_directory(self._path)
         shutil.rmtree(directory, ignore_errors=True)
-        with suppress(OSError):  # without one it has no temporary files, and serves
+        with suppress(OSError):  # without one it has no temporary files, but serves
             directory.mkdir(mode=0o700)
 
     def _listen(self) -> None:
@@ -154,7 +154,7 @@ class ModelDoor:
             temporary.replace(self._status)
             socket.send_fds(self._line, [words], [self._listener.fileno(), status])
         except BrokenPipeError:
-            pass  # it has ended; the next one is handed its own
+            pass  # it has ended; the next process gets its own
         finally:
             os.close(status)
         self._owes = False
@@ -166,7 +166,7 @@ class ModelDoor:
 
 
 class HandedSocket(NamedTuple):
-    """What a process was handed."""
+    """The descriptors and the text that a process received."""
 
     words: bytes
     listener: socket.socket
@@ -175,10 +175,10 @@ class HandedSocket(NamedTuple):
 
 
 def receive(line: socket.socket) -> HandedSocket | None:
-    """Return what the starter hands over; None when it has hung up.
+    """Return what the starter hands over; None if it has disconnected.
 
     Raises:
-        OSError: it is not the line of a starter, or nothing has come yet (BlockingIOError).
+        OSError: the other end is no starter, or nothing has arrived yet (BlockingIOError).
     """
     words, found, _, _ = socket.recv_fds(line, WORDS_BYTES, 2)
     if not words:

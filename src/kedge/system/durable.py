@@ -1,4 +1,4 @@
-"""Durable files: written whole into the place of what was there, and flushed to the disk."""
+"""Durable files: each is written whole, replaces the old file, and is flushed to the disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SYNCERS = 16
-"""Files that are flushed at once: one after the other, 20,000 would wait for the disk 20,000 times."""
+"""Files flushed at the same time: one by one, 20,000 files would wait for the disk 20,000 times."""
 
 
 def sync(path: Path) -> None:
-    """Flush one file or directory to the disk; never through a link.
+    """Flush one file or directory to the disk; never follow a link.
 
     Raises:
         OSError: it cannot be written.
@@ -38,18 +38,18 @@ def sync_all(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, via: Path | None = None) -> Iterator[Path]:
-    """Yield the path of a new file, which takes the place of `path` once it is written.
+    """Yield the path of a new file, which replaces `path` once it is written.
 
-    A crash leaves the old file or the new, never half of one. `durable` also survives a power cut,
-    for the price of a disk's flush.
+    A crash leaves the old file or the new one, never a partial file. `durable` also survives a
+    power cut, at the cost of one flush of the disk.
 
     Args:
-        path: the place.
-        durable: whether the new file is flushed before it takes the place.
-        via: the new file's own path; beside the place where it is not given.
+        path: the file to replace.
+        durable: whether the new file is flushed before it replaces the old one.
+        via: the path of the new file until then; beside `path` by default.
 
     Raises:
-        OSError: it cannot take the place.
+        OSError: it cannot replace the old file.
     """
     new = via or path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -72,7 +72,7 @@ def write_atomically(
     """
     with replacing(path, durable=durable, via=via) as new:
         with suppress(FileNotFoundError):
-            new.unlink()  # a dead process's
+            new.unlink()  # left by a dead process
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
             os.fchmod(file.fileno(), mode)

@@ -1,4 +1,4 @@
-"""Files: private directories, Unix sockets whatever the length of their path, and what is set aside."""
+"""Files: private directories, Unix sockets at paths of any length, unreadable files set aside."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 PRIVATE_UMASK = 0o077
-"""For every process: predictions, labels and the ledger are for the user that runs kedge alone."""
+"""Umask of every process: only the user that runs kedge may read predictions, labels and ledger."""
 ASIDE = ".unreadable-"
-"""Between the name of what could not be read, and when it was set aside."""
+"""Text between the name of an unreadable file and the time at which it was set aside."""
 ASIDE_COUNT = 5
-"""Files of one name that are kept: whatever damages one again and again must not fill the disk."""
+"""Files kept for one name: a cause that damages a file repeatedly must not fill the disk."""
 SOCKET_BYTES = 107
-"""Bytes of a Unix socket's address on Linux, without the zero byte at its end."""
+"""Maximum bytes of a Unix socket's address on Linux, without the zero byte at its end."""
 
 
 def set_umask() -> None:
-    """Make what this process and its children create readable by its user alone."""
+    """Make files that this process and its children create readable by its user alone."""
     os.umask(PRIVATE_UMASK)
 
 
 def tighten(directory: Path) -> bool:
-    """Close a directory of this user's to others; return whether it was open to them."""
+    """Close a directory of this user to other users; return whether it was open to them."""
     try:
         found = directory.stat()
         if found.st_uid != os.geteuid() or not stat.S_IMODE(found.st_mode) & PRIVATE_UMASK:
@@ -41,9 +41,10 @@ def tighten(directory: Path) -> bool:
 def walk(
     top: Path, *, skip: Callable[[str], bool] = lambda name: False
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every entry below a directory with its name relative to it; never through a link.
+    """Yield every entry below a directory with its name relative to it; never follow a link.
 
-    It does not recurse, so that no depth is too much for it. What `skip` says of a name is left out, with all below.
+    It does not recurse, so that any depth works. Entries whose name `skip` accepts are left out,
+    with everything below them.
 
     Raises:
         OSError: a directory cannot be read.
@@ -61,10 +62,10 @@ def walk(
 
 
 def read_bounded(path: Path, most: int) -> bytes:
-    """Return the bytes of a file or pipe that a user names; a pipe that nothing writes to is empty.
+    """Return the bytes of a file or pipe that a user names; a pipe without a writer is empty.
 
     Raises:
-        OSError: it cannot be read, or has more than `most` bytes: a device may never end.
+        OSError: it cannot be read, or has more than `most` bytes: a device may be endless.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
@@ -76,7 +77,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def find_open(directory: Path) -> list[Path]:
-    """Return what in a directory, and it itself, other users may read or change. Links are not followed."""
+    """Return `directory` and what is below, if other users may read or change it; skip links."""
     found = [directory]
     for top, folders, files in os.walk(directory):
         found += [Path(top, name) for name in (*folders, *files)]
@@ -92,9 +93,9 @@ def _is_open(path: Path) -> bool:
 
 
 def open_private(path: Path | str, *, within: int | None = None, tighten: bool = False) -> int:
-    """Return a descriptor of a directory that only this user may change; never through a link.
+    """Return a descriptor of a directory that only this user may change; never follow a link.
 
-    `tighten` closes one of ours that others may enter, as an earlier kedge left it.
+    `tighten` closes a directory of this user that an earlier kedge left open to others.
 
     Raises:
         OSError: it cannot be opened, is a link or no directory, another user's, or open to others.
@@ -116,7 +117,7 @@ def open_private(path: Path | str, *, within: int | None = None, tighten: bool =
 
 
 def make_private(path: Path, *, tighten: bool = False) -> None:
-    """Make a directory that only this user may change; one that is there is checked.
+    """Make a directory that only this user may change, or check the existing one.
 
     Raises:
         OSError: as `open_private`, or it cannot be made.
@@ -127,7 +128,7 @@ def make_private(path: Path, *, tighten: bool = False) -> None:
 
 
 def keep_folder(folder: Path) -> None:
-    """Make a run directory and one folder in it again where a cleanup job has deleted them.
+    """Make a run directory and one folder in it again if a cleanup job has deleted them.
 
     Raises:
         OSError: as `make_private`.
@@ -139,10 +140,10 @@ def keep_folder(folder: Path) -> None:
 
 @contextmanager
 def socket_address(path: Path) -> Iterator[str]:
-    """Yield an address of the Unix socket at `path` that the kernel takes, however long the path is.
+    """Yield an address of the Unix socket at `path` that the kernel accepts for any length of path.
 
-    A path that is too long is reached through a descriptor of its directory. Where there is no
-    /proc the path stays what it is, and binding it fails.
+    A path that is too long is reached through a descriptor of its directory. Without /proc the
+    path is used unchanged, and binding it fails.
     """
     if len(os.fsencode(path)) <= SOCKET_BYTES:
         yield str(path)
@@ -156,9 +157,9 @@ def socket_address(path: Path) -> Iterator[str]:
 
 
 def listen_at(path: Path, backlog: int) -> socket.socket:
-    """Listen at a Unix socket that only this user may open; whatever stood there is replaced.
+    """Listen at a Unix socket that only this user may open; replace any file at its path.
 
-    It is bound under a temporary name that then becomes the name: no client finds it half made.
+    It is bound under a temporary name and then renamed, so that no client finds it incomplete.
 
     Raises:
         OSError: it cannot be bound.
@@ -179,10 +180,10 @@ def listen_at(path: Path, backlog: int) -> socket.socket:
 
 
 def connect_to(path: Path, *, timeout_s: float = 0.0) -> socket.socket:
-    """Connect to a Unix socket; non-blocking where there is no timeout.
+    """Connect to a Unix socket; non-blocking if there is no timeout.
 
     Raises:
-        OSError: nothing listens there, or its queue is full.
+        OSError: no process listens there, or its queue is full.
     """
     asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -196,21 +197,21 @@ def connect_to(path: Path, *, timeout_s: float = 0.0) -> socket.socket:
 
 
 class Door:
-    """A listening Unix socket that is put back when its file was deleted."""
+    """A listening Unix socket that can be made again when its file was deleted."""
 
     def __init__(self, path: Path, backlog: int) -> None:
-        """Remember where; `open` listens.
+        """Store the path; `open` listens.
 
         Args:
-            path: of the socket, in a folder of a run directory.
-            backlog: connections that may wait.
+            path: path of the socket, in a folder of a run directory.
+            backlog: maximum number of waiting connections.
         """
         self.path = path
         self._backlog = backlog
         self._seen = (0, 0)
 
     def open(self) -> socket.socket:
-        """Listen, in a folder that is made again where it is gone.
+        """Listen, in a folder that is made again if it is missing.
 
         Raises:
             OSError: it cannot be bound.
@@ -224,11 +225,11 @@ class Door:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing stands at the path any more. What a successor put there is not lost."""
+        """Whether no file is at the path any more. A successor's file there is not a loss."""
         return not os.path.lexists(self.path)
 
     def close(self) -> None:
-        """Remove the file, unless it is a successor's."""
+        """Remove the file, unless it belongs to a successor."""
         with suppress(OSError):
             found = self.path.lstat()
             if (found.st_dev, found.st_ino) == self._seen:
@@ -236,16 +237,16 @@ class Door:
 
 
 def name_aside(name: str) -> str:
-    """Return the name under which something unreadable is kept from now on."""
-    now = datetime.now(UTC)  # noqa: TID251 - only to name it; nothing is decided by it
+    """Return a new name for an unreadable file."""
+    now = datetime.now(UTC)  # noqa: TID251 - only for the name; no decision depends on it
     return f"{name}{ASIDE}{now.strftime('%Y%m%dT%H%M%S.%fZ')}"
 
 
 def set_aside(path: Path, *companions: str) -> str:
-    """Rename a file that cannot be read, and return the name under which it is kept.
+    """Rename a file that cannot be read, and return its new name.
 
-    `companions` are suffixes of files that belong to it: they are renamed first, so that what
-    takes the file's place never meets them.
+    `companions` are suffixes of files that belong to it. They are renamed first, so that the
+    file's replacement never uses them.
 
     Raises:
         OSError: it cannot be renamed.
@@ -262,6 +263,6 @@ def set_aside(path: Path, *companions: str) -> str:
 
 
 def list_aside(path: Path) -> list[Path]:
-    """Return what was set aside under a file's name, the oldest first."""
+    """Return the files that were set aside for a path, the oldest first."""
     found = (one for one in path.parent.glob(f"{path.name}{ASIDE}*"))
     return sorted(one for one in found if one.name.endswith("Z"))

@@ -1,4 +1,4 @@
-"""Imports at the start of a process: modules that stay until it ends."""
+"""Imports at the start of a process, whose modules stay until it ends."""
 
 import gc
 import sys
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import without the garbage collector, and without rich: each would take a tenth of the time.
+    """Import without the garbage collector and without rich: each would take a tenth of the time.
 
-    What an import makes stays until the process ends: later collections do not look at it either.
-    Wherever rich is installed, structlog imports it for tracebacks. kedge's logs have text for those.
+    Objects made by an import stay until the process ends, so later collections skip them too.
+    If rich is installed, structlog imports it for tracebacks. kedge's logs have them as text.
     """
     collects, rich = gc.isenabled(), "rich" in sys.modules
     gc.disable()

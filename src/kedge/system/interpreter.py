@@ -1,9 +1,9 @@
 """Interpreter start: the command lines and the environment of kedge's own Python processes.
 
 Python puts the working directory, or an empty entry of PYTHONPATH, before the standard library. A
-downloaded folder with a `numpy.py` would then run as the operator. Every process that kedge starts
-is therefore started with `-P`, and its environment says the same to what it starts itself. A process
-that runs other people's code gets the variables of one table, and no password or token of this machine.
+downloaded folder with a `numpy.py` would then run as the operator. So kedge starts every process
+with `-P`, and its environment sets the same for its children. A process that runs other people's
+code gets the variables of one table, and no password or token of this machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 
 TYPE_CHECKING = (
-    False  # as of `typing`, which is not imported while the working directory may be on the path
+    False  # as in `typing`, which is not imported while the working directory may be on the path
 )
 if TYPE_CHECKING:
     from typing import Any
@@ -42,8 +42,8 @@ PASSED: dict[str, str] = {
     "MALLOC_*": "the C library's allocator",
     "SSL_CERT_*": "certificates of an online store",
 }
-"""The variables that a process with other people's code gets of ours, each with its reason; `*` stands for
-any ending. Nothing else passes: KEDGE_* holds passwords, and an alert's channel may read any name."""
+"""The variables that a process with other people's code inherits, each with its reason; `*` is any
+ending. No others pass: KEDGE_* holds passwords, and an alert's channel may read any name."""
 
 
 def module_command(module: str, *words: str) -> list[str]:
@@ -59,8 +59,8 @@ def kedge_command(*words: str) -> list[str]:
 def safe_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which no Python searches the working directory by accident.
 
-    An empty entry of PYTHONPATH, as `PYTHONPATH=$PYTHONPATH:lib` leaves it, is the working directory.
-    An entry that names a folder is a decision and stays.
+    An empty entry of PYTHONPATH, as in `PYTHONPATH=$PYTHONPATH:lib`, is the working directory. An
+    entry that names a folder is deliberate and stays.
     """
     found = {**(os.environ if base is None else base), SAFE_PATH: "1"}
     if SEARCH_PATH in found:
@@ -69,7 +69,7 @@ def safe_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def bare_environment() -> dict[str, str]:
-    """Return the environment of a process with other people's code: what `PASSED` names of ours."""
+    """Return the environment of a process with other people's code: the variables in `PASSED`."""
     whole = {name for name in PASSED if not name.endswith("*")}
     starts = tuple(name.removesuffix("*") for name in PASSED if name.endswith("*"))
     found = safe_environment()
@@ -79,9 +79,9 @@ def bare_environment() -> dict[str, str]:
 
 
 def drop_working_directory() -> None:
-    """Take the working directory off the path of a kedge program, before anything else is imported.
+    """Remove the working directory from the path of a kedge program, before any other import.
 
-    It stays where kedge is imported as a library, and where PYTHONPATH names it.
+    It stays if kedge is imported as a library, or if PYTHONPATH names it.
     """
     started = sys.orig_argv
     by_module = sys.argv[:1] == ["-m"] and "-m" in started
@@ -101,9 +101,9 @@ def drop_working_directory() -> None:
 class _Without:
     """A finder of modules that does not find one of them.
 
-    `sys.modules[NAME] = None` would refuse the import too, but libraries ask `sys.modules` whether another one was
-    imported (scikit-learn does so for pandas), and take None for the module. Others ask `find_spec` whether it is
-    there, and expect None: a finder that raises would end their import.
+    `sys.modules[NAME] = None` would also refuse the import. But some libraries, such as
+    scikit-learn for pandas, test whether `sys.modules` has another one, and take None for the
+    module. Others call `find_spec` and expect None: a finder that raises would end their import.
     """
 
     def __init__(self, finder: Any, module: str) -> None:
@@ -111,18 +111,18 @@ class _Without:
         self.module = module
 
     def find_spec(self, name: str, path: Any = None, target: Any = None, /) -> Any:
-        """Find any other module, as the finder does."""
+        """Find any other module as the wrapped finder does."""
         if name.partition(".")[0] == self.module:
             return None
         return self.finder.find_spec(name, path, target)
 
     def __getattr__(self, name: str) -> Any:
-        """Do the rest, such as listing distributions, as the finder does."""
+        """Return the wrapped finder's attribute, such as the listing of distributions."""
         return getattr(self.finder, name)
 
 
 class HiddenModules:
-    """Lets a module be as if it were not installed, as long as it is entered."""
+    """A context in which a module looks as if it were not installed."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -142,12 +142,12 @@ class HiddenModules:
 
 
 def forbid(module: str) -> None:
-    """Let this process never import a module: it is as if it were not installed."""
+    """Prevent any import of a module in this process, as if it were not installed."""
     HiddenModules(module).__enter__()
 
 
 def find_forbidden(error: BaseException) -> str:
-    """Return the module that this process forbids and that an error comes from; empty where there is none."""
+    """Return the forbidden module that an error comes from; empty if there is none."""
     forbidden = {finder.module for finder in sys.meta_path if isinstance(finder, _Without)}
     one: BaseException | None = error
     for _ in range(CAUSES):
@@ -160,4 +160,4 @@ def find_forbidden(error: BaseException) -> str:
 
 
 CAUSES = 20
-"""Errors that are followed from one to what it came from: they may form a ring."""
+"""Maximum number of causes that are followed from one error: they may form a cycle."""

@@ -1,4 +1,4 @@
-"""Locks of files between processes; the kernel lets go of a lock however its holder dies."""
+"""Locks of files between processes; the kernel releases a lock however its holder ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from kedge.system.pause import pause
 
 LOOK_S = 0.02
-"""How often a lock that another process holds is asked for."""
+"""Interval of the attempts to get a lock that another process holds."""
 
 
 def open_lock(path: Path) -> int:
-    """Return a descriptor of a lock file, which is made where there is none.
+    """Return a descriptor of a lock file; make the file if it is missing.
 
     Raises:
         OSError: it cannot be opened.
@@ -24,7 +24,7 @@ def open_lock(path: Path) -> int:
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool:
-    """Lock an open file; return False where another process holds its lock.
+    """Lock an open file; return False if another process holds its lock.
 
     Raises:
         OSError: the file system has no locks.
@@ -37,7 +37,7 @@ def try_lock(handle: int, *, shared: bool = False) -> bool:
 
 
 def wait_for_lock(handle: int) -> None:
-    """Lock an open file, however long another process holds its lock.
+    """Lock an open file; wait without limit while another process holds its lock.
 
     Raises:
         OSError: the file system has no locks.
@@ -47,7 +47,7 @@ def wait_for_lock(handle: int) -> None:
 
 @contextmanager
 def lock_file(path: Path, within_s: float | None = 0.0) -> Iterator[bool]:
-    """Lock a file, and yield whether that succeeded within so many seconds; None: however long.
+    """Lock a file, and yield whether that succeeded within `within_s`; None: without limit.
 
     Raises:
         OSError: it cannot be opened or locked.

@@ -1,7 +1,7 @@
 """Machine limits: the processors and the memory that this process may use.
 
-A container's limits are those of its control group (version 2 or 1), and not the machine's: two processors of 64 are
-two. Each level above holds as well, so the least of them counts.
+A container's limits are those of its control group (version 2 or 1), not the machine's: two
+processors of 64 count as two. Each level above limits it as well, so the smallest limit counts.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 WORKERS = 2, 8
-"""Gateway workers where none are set: two, so that the death of one leaves one. Eight answer more than one host's
-models do, and each holds the models that run inline."""
+"""Default number of gateway workers, lower and upper limit. With two, one is left when one dies.
+Eight answer more than one host's models do, and each holds the models that run inline."""
 SHARE = 0.8
-"""Of the memory there is, what one kind of processes may take; the rest is for the others and for the kernel."""
+"""Share of the memory that one kind of processes may use; the rest is for others and the kernel."""
 WORKER_MB = 768
-"""Of a gateway worker besides the models that it holds: its bodies, counts and records, all of them bounded."""
+"""Memory of a gateway worker without its models: bodies, counts and records, all bounded."""
 LEAST_MB = 256
-"""Below this no worker starts; with less, the kernel ends processes."""
+"""Below this, no worker starts; with less memory, the kernel kills processes."""
 UNLIMITED = 1 << 60
-"""What version 1 writes where there is no limit is more than this."""
+"""Bytes from which a limit is none: version 1 writes a larger number if there is no limit."""
 
 
 class Machine(NamedTuple):
-    """What there is, and what says so."""
+    """The limits, and the sources that they come from."""
 
     processors: float
     memory: int
-    """Bytes; 0 where nothing says it."""
+    """Bytes; 0 if unknown."""
     processors_by: str = "the machine"
     memory_by: str = "the machine"
 
     @property
     def workers(self) -> int:
-        """How many gateway workers there are where none are set."""
+        """The default number of gateway workers."""
         least, most = WORKERS
         return min(max(int(self.processors), least), most)
 
     def for_model(self, memory_mb: int) -> int:
-        """The bytes that a model's process may allocate, which is allowed so many MB by its policy."""
+        """Return the bytes that a model's process may allocate; its policy allows `memory_mb`."""
         return self._within(memory_mb << 20, 1)
 
     def for_worker(self, inline_mb: int, workers: int) -> int:
-        """The bytes that one of some workers may hold, with models inline that are allowed so many MB."""
+        """Return the bytes that one of `workers` may hold, with inline models of `inline_mb`."""
         return self._within((WORKER_MB + inline_mb) << 20, workers)
 
     def _within(self, wanted: int, among: int) -> int:
@@ -88,7 +88,7 @@ def _total(root: Path) -> int:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """The directories of this process's groups and of those above, with what each governs and its name."""
+    """Yield the directories of this process's groups and their parents, with kind and name."""
     mounts = list(_mounts(root))
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -103,7 +103,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
-    """The mounted hierarchies: what each governs, which group its root is, and where."""
+    """Yield the mounted hierarchies: the controllers of each, the group at its root, the path."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         parts, what = left.split(), right.split()
@@ -116,10 +116,9 @@ def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
 
 
 def _levels(root: Path, point: str, base: str, path: str) -> Iterator[tuple[Path, str]]:
-    """A group's directory and those above it that are mounted here."""
+    """Yield a group's directory and the mounted ones above it."""
     where = PurePosixPath(path)
-    # Within a container the path may be the host's, of which only the part below its own group is
-    # mounted.
+    # In a container the path may be the host's; only the part below its own group is mounted.
     inner = (
         where.relative_to(base) if where.is_relative_to(base) else PurePosixPath(path.lstrip("/"))
     )
@@ -131,7 +130,7 @@ def _levels(root: Path, point: str, base: str, path: str) -> Iterator[tuple[Path
 
 
 def _quota(folder: Path, kind: str) -> float | None:
-    """The processors that a group may use; None without a limit."""
+    """Return the processors that a group may use; None without a limit."""
     if kind == "unified":
         words = _text(folder / "cpu.max").split()
         quota, period = (*words, "", "")[:2]
@@ -146,7 +145,7 @@ def _quota(folder: Path, kind: str) -> float | None:
 
 
 def _memory(folder: Path, kind: str) -> int | None:
-    """The bytes that a group may hold; None without a limit."""
+    """Return the bytes that a group may hold; None without a limit."""
     names = {
         "unified": ("memory.max", "memory.high"),
         "memory": ("memory.limit_in_bytes",),

@@ -1,4 +1,4 @@
-"""A pause of a thread, whatever the machine's clocks are."""
+"""Pause of a thread, even while the machine's clocks are changed."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import threading
 
 
 def pause(seconds: float) -> None:
-    """Wait for some seconds. `time.sleep` raises EINVAL where a process's clock is moved."""
+    """Wait for some seconds. `time.sleep` raises EINVAL if a process's clock is changed."""
     threading.Event().wait(seconds)

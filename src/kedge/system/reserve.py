@@ -1,16 +1,16 @@
-"""The reserve: disk space that records, evidence and logs leave to the ledger, the roster and acks.
+"""Reserve: disk space that records, evidence and logs leave to the ledger, the roster and acks.
 
 Theory of operation
 -------------------
-* Below the reserve what is only observed is not written any more: predictions, windows, counts,
-  labels, logs. It is counted and shown, and goes on by itself. A rollback and its acks need little,
-  and must find it also when another program fills the disk.
-* What that program takes is never given back. So the blocks that a commit needs are allocated while
-  there are some. Of the write-ahead logs of ledger and roster, and of the files that SQLite maps
-  (`-shm`): a mapped page that the disk cannot give ends a process with SIGBUS.
-* They are allocated through the descriptors that SQLite has open: closing another one of the same
-  file would drop the locks that this process holds on it.
-* Deliberately absent: a size that is remembered. Each look asks the file system.
+* Below the reserve, kedge stops writing observations: predictions, windows, counts, labels, logs.
+  It counts and shows what it drops, and resumes by itself. A rollback and its acks need little
+  space, and must have it even when another program fills the disk.
+* That program never frees its space. So kedge allocates the blocks that a commit needs early: those
+  of the write-ahead logs of ledger and roster, and of the files that SQLite maps (`-shm`). A mapped
+  page without space on the disk ends a process with SIGBUS.
+* It allocates them through the descriptors that SQLite has open: closing another descriptor of the
+  same file would release the locks that this process holds on it.
+* Deliberately absent: a stored size. Each check asks the file system.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from contextlib import suppress
 from pathlib import Path
 
 RESERVE = 64 << 20
-"""Bytes that stay free: an hour of commits and heartbeats, and time for a person to make room."""
+"""Bytes that stay free: an hour of commits and heartbeats, in which a person can free space."""
 SHARE = 4
-"""On a small file system the reserve is one such part of it: the rest is for what it was made for."""
+"""On a small file system, the reserve is this part (1/4) of it; the rest stays for its purpose."""
 NO_SPACE = 256 << 10
-"""Free bytes below which an I/O error is taken for a full disk, and no database is opened that has
-still to map its index."""
+"""Free bytes below which an I/O error counts as a full disk, and kedge opens no database that must
+still map its index."""
 BEAT_S = 1.0
 INDEX_BYTES = 128 << 10
-"""Of a mapped `-shm`: four times what a log of the usual length needs."""
+"""Bytes of a mapped `-shm`: four times the need of a log of the usual length."""
 LOG_BYTES = 4_600_000
-"""Of a write-ahead log: SQLite begins it anew after some 1,000 pages of 4,120 bytes."""
+"""Bytes of a write-ahead log: SQLite restarts it after about 1,000 pages of 4,120 bytes."""
 LOG_SHARE = 20
-"""On a small file system a log gets one such part of it at most."""
+"""On a small file system, a log gets at most this part (1/20) of it."""
 OWN_SHARE, OWN_BLOCKS = 40, 4096
-"""What ext4 keeps for itself of the blocks that only root may use: 2 % of all, or 4,096. It counts them
+"""Blocks that ext4 reserves for itself among those for root: 2 % of all, or 4,096. ext4 counts them
 as free."""
 KEEP_SIZE = 1
-"""FALLOC_FL_KEEP_SIZE: blocks beyond the end of the file; it looks as before."""
+"""FALLOC_FL_KEEP_SIZE: allocate blocks beyond the end of the file, whose size stays the same."""
 LOGS = ("ledger.db-wal", "roster.db-wal")
 
 
 def get_free(path: Path | int) -> int:
-    """Return the bytes that this user may still write on a file system; 0 where it cannot be asked."""
+    """Return the bytes that this user may still write on a file system; 0 if that is unknown."""
     disk = _ask(path)
     if disk is None:
         return 0
@@ -55,18 +55,18 @@ def get_free(path: Path | int) -> int:
 
 
 def is_short(path: Path | int) -> bool:
-    """Whether a file system has less than its reserve left. One that cannot be asked is not short."""
+    """Return whether a file system has less than its reserve left; False if that is unknown."""
     disk = _ask(path)
     return disk is not None and get_free(path) < get_reserve(disk)
 
 
 def get_reserve(disk: os.statvfs_result) -> int:
-    """Return how many bytes of a file system stay free."""
+    """Return the number of bytes of a file system that stay free."""
     return min(RESERVE, disk.f_blocks * disk.f_frsize // SHARE)
 
 
 def _ask(path: Path | int) -> os.statvfs_result | None:
-    """Ask the file system of a path, or of the nearest directory above it that is there."""
+    """Ask the file system of a path, or of its nearest existing parent."""
     if isinstance(path, int):
         with suppress(OSError):
             return os.fstatvfs(path)
@@ -78,12 +78,12 @@ def _ask(path: Path | int) -> os.statvfs_result | None:
 
 
 def allocate_open_files(directory: Path) -> None:
-    """Allocate the blocks that commits need, of the files below a directory that this process has open."""
+    """Allocate the blocks that commits need, in this process's open files below a directory."""
     disk = _ask(directory)
     if disk is None:
         return
     log = min(LOG_BYTES, disk.f_blocks * disk.f_frsize // LOG_SHARE)
-    if is_short(directory):  # what is left is for the commits of all, not for one log
+    if is_short(directory):  # the remaining space is for the commits of all, not for one log
         log = 0
     top = f"{directory.absolute()}{os.sep}"
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():  # noqa: PTH208, PTH112
@@ -101,8 +101,8 @@ def _allocate(descriptor: int, path: Path, size: int) -> None:
 
 
 def _fallocate(descriptor: int, size: int) -> None:
-    """Allocate blocks; where the kernel cannot, nothing is done (libc would write, under SQLite's feet)."""
-    import ctypes  # noqa: PLC0415 - a command, which allocates nothing, need not pay for it
+    """Allocate blocks if the kernel can. libc would write instead, while SQLite uses the file."""
+    import ctypes  # noqa: PLC0415 - a command allocates nothing and need not load it
 
     call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
     if call is not None:
@@ -111,11 +111,11 @@ def _fallocate(descriptor: int, size: int) -> None:
 
 
 class DiskShort(Exception):
-    """What stands in `status` while the reserve is reached."""
+    """The fault that `status` shows while the free space is below the reserve."""
 
 
 class Reserve:
-    """Looks after the reserve of one state directory; each process looks once a second."""
+    """The check of one state directory's reserve; each process runs it once a second."""
 
     def __init__(
         self,
@@ -123,13 +123,13 @@ class Reserve:
         note: Callable[[str, BaseException], None],
         clear: Callable[[str], None],
     ) -> None:
-        """Note a shortage, and clear it, as a fault of this process."""
+        """Prepare the check; it reports a shortage with `note` and its end with `clear`."""
         self._directory = directory
         self._note = note
         self._clear = clear
 
     def look(self) -> None:
-        """Look once: allocate what is open, and say whether the disk is short."""
+        """Check once: allocate blocks of open files, and report whether the disk is short."""
         with suppress(OSError):
             allocate_open_files(self._directory)
         if is_short(self._directory):
