@@ -341,8 +341,7 @@ def inherit(
 
 
 def known_workers(place: Workplace) -> tuple[int, ...]:
-    """Return the living workers of this state directory; remove dead ones of this host from the
-    roster.
+    """Return this state directory's living workers; remove dead ones of this host from the roster.
 
     If the roster cannot be read, they are found by their command lines: it must not stop serving.
     """

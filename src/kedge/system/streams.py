@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 * A process that serves must not fail because its log cannot be written: the reader of a pipe is
-  gone, the disk is full, the terminal is stopped. `guard` puts a stream in the place of
-  `sys.stdout` and `sys.stderr` that drops what it cannot write and counts it. This covers kedge's
-  own log, and what a library or a model prints.
-* What native code and the interpreter itself write goes to the same descriptors, past that stream.
-  So the file behind them is bounded from outside: `LogFile` copies what is full to `.1` and cuts
-  the file. Every writer appends, so it goes on at the new end. Lines that are written between the
-  last read of the copy and the cut (microseconds) are lost.
+  gone, the disk is full, the terminal is stopped. `guard` replaces `sys.stdout` and `sys.stderr`
+  by a stream that drops and counts what it cannot write. This covers kedge's own log, and what a
+  library or a model prints.
+* Native code and the interpreter itself write to the same descriptors without that stream. So the
+  file behind them is bounded from outside: `LogFile` copies a full file to `.1` and truncates it.
+  Every writer appends, so it continues at the new end. Lines that are written between the last read
+  of the copy and the truncation (microseconds) are lost.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from pathlib import Path
 from kedge.system.reserve import is_short
 
 LOG_BYTES = 16 << 20
-"""A larger log is rotated: about 100,000 lines, which an editor opens at once."""
+"""Size above which a log is rotated: about 100,000 lines, which an editor opens at once."""
 LOG_COUNT = 2
-"""Rotated files that are kept: `.1` is the newer one."""
+"""Number of rotated files that are kept: `.1` is the newer one."""
 PATIENCE_MS = 100
-"""How long a line waits for a slow reader. After a line was lost, the next ones do not wait."""
+"""Time for which a line waits for a slow reader. After a lost line, the next ones do not wait."""
 PIECE = 4096
-"""Bytes of one write: the kernel takes so many at once from a pipe that is ready, or none."""
+"""Bytes of one write: a pipe that is ready takes this many at once."""
 COPY = 1 << 20
 TAIL = 16 << 10
-"""Bytes at the end of a log in which the error is looked for that ended its process."""
+"""Bytes at the end of a log that are searched for the error that ended its process."""
 WORDS = 300
-"""Characters of that error that are kept."""
+"""Maximum characters of that error."""
 
 _lost = 0
 _lock = threading.Lock()
 
 
 def lost() -> int:
-    """Writes of this process that its standard streams dropped."""
+    """Return the number of writes that this process's standard streams dropped."""
     return _lost
 
 
@@ -58,30 +58,30 @@ def _drop() -> None:
 
 
 class Unfailing(io.RawIOBase):
-    """A raw stream over a descriptor: what cannot be written is counted and dropped."""
+    """A raw stream over a descriptor; it counts and drops what cannot be written."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to the descriptor; it is not closed with this."""
+        """Write to the descriptor; closing the stream does not close it."""
         self._descriptor = descriptor
         self._waits = True
 
     def fileno(self) -> int:
-        """The descriptor, for child processes."""
+        """Return the descriptor, for child processes."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether it is a terminal."""
         try:
             return os.isatty(self._descriptor)
         except OSError:
             return False
 
     def writable(self) -> bool:
-        """Always: that is its promise."""
+        """Return True: a write never fails."""
         return True
 
     def write(self, data: object) -> int:
-        """Write what can be written; return the whole length in any case."""
+        """Write as much as possible; always return the whole length."""
         raw = bytes(data)  # type: ignore[call-overload]
         try:
             if self._takes_space() and is_short(self._descriptor):
@@ -97,11 +97,11 @@ class Unfailing(io.RawIOBase):
         return len(raw)
 
     def _takes_space(self) -> bool:
-        """Whether it is a file on a disk."""
+        """Return whether it is a file on a disk."""
         return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def _ready(self) -> bool:
-        """Whether a write would not block: a stopped reader must not stop this process."""
+        """Return whether a write would not block: a stopped reader must not stop this process."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         return bool(poll.poll(PATIENCE_MS if self._waits else 0))
@@ -112,17 +112,17 @@ class Unfailing(io.RawIOBase):
 
 
 def guard() -> None:
-    """Make the standard streams of this process unfailing, and its descriptors 0 to 2 open.
+    """Make the standard streams of this process unfailing, and open its descriptors 0 to 2.
 
-    A process that was started without them would otherwise give their numbers to its next files,
-    and the interpreter's own messages would go there.
+    Otherwise, without these descriptors, the process's next files would get their numbers, and the
+    interpreter's own messages would go there.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = io.TextIOWrapper(
             io.BufferedWriter(Unfailing(number)),
@@ -134,20 +134,20 @@ def guard() -> None:
 
 
 class LogFile:
-    """A file that child processes append to, and their parent keeps bounded."""
+    """A file that child processes append to, and whose size their parent bounds."""
 
     def __init__(self, path: Path, *, limit: int = LOG_BYTES, count: int = LOG_COUNT) -> None:
-        """Name it; it is opened by `descriptor`."""
+        """Store the path; `descriptor` opens the file."""
         self.path = path
         self._limit = limit
         self._count = count
         self._open: int | None = None
 
     def descriptor(self) -> tuple[int, OSError | None]:
-        """Return where a child's output goes now, and why that is not the file of this name.
+        """Return the descriptor for a child's output, and the error if it is not the named file.
 
-        Where the name cannot be opened, the file that was open last goes on, although it may have
-        no name any more; where there is none, everything is dropped.
+        If the named file cannot be opened, the file that was open last is used further, even if it
+        was deleted. Without such a file, all output is dropped.
         """
         try:
             self._reopen()
@@ -159,7 +159,7 @@ class LogFile:
         return self._open, None
 
     def _reopen(self) -> None:
-        """Open what has the name, unless that is open already."""
+        """Open the file of this name, unless it is open already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._open is not None:
             mine = os.fstat(self._open)
@@ -176,16 +176,16 @@ class LogFile:
         self._open = fresh
 
     def size(self) -> int:
-        """Bytes in it now; 0 where it cannot be asked."""
+        """Return its present size in bytes; 0 if that is unknown."""
         try:
             return os.fstat(self._open).st_size if self._open is not None else 0
         except OSError:
             return 0
 
     def last_error(self, since: int) -> str:
-        """Return the newest error that was written after `since` bytes; empty where there is none."""
+        """Return the newest error that was written after `since` bytes; empty if there is none."""
         end = self.size()
-        start = max(end - TAIL, since if since <= end else 0)  # it was cut when it was full
+        start = max(end - TAIL, since if since <= end else 0)  # beyond the end: it was truncated
         try:
             raw = os.pread(self._open, end - start, start) if self._open is not None else b""
         except OSError:
@@ -193,10 +193,10 @@ class LogFile:
         return find_last_error(raw.decode(errors="replace"))
 
     def bound(self) -> None:
-        """Rotate the file if it is too large. What the disk does not take is dropped.
+        """Rotate the file if it is too large; drop what the disk does not take.
 
         Raises:
-            OSError: the copy was not written; the file was cut.
+            OSError: the copy was not written; the file was truncated.
         """
         if self._open is None or os.fstat(self._open).st_size <= self._limit:
             return
@@ -206,7 +206,7 @@ class LogFile:
             os.ftruncate(self._open, 0)
 
     def _copy(self) -> None:
-        """Copy the newest bytes to `.1`, after each older file moved on by one."""
+        """Copy the newest bytes to `.1`, after renaming each older file to the next number."""
         assert self._open is not None
         if is_short(self._open):
             raise OSError(errno.ENOSPC, "no copy is kept while the disk is nearly full")
@@ -217,7 +217,7 @@ class LogFile:
         try:
             with part.open("wb") as out:
                 at = max(os.fstat(self._open).st_size - self._limit, 0)
-                # What is written meanwhile is copied too, up to once more the limit.
+                # Lines written meanwhile are copied too, up to the limit once more.
                 end = at + 2 * self._limit
                 while at < end and (piece := os.pread(self._open, min(COPY, end - at), at)):
                     out.write(piece)
@@ -232,17 +232,17 @@ class LogFile:
         return self.path.with_name(f"{self.path.name}.{number}")
 
     def close(self) -> None:
-        """Close the descriptor; children keep theirs."""
+        """Close the descriptor; those of the children stay open."""
         if self._open is not None:
             os.close(self._open)
             self._open = None
 
 
 def find_last_error(text: str) -> str:
-    """Return the newest error in lines of a log: of an event its fault, else the line itself.
+    """Return the newest error in lines of a log: the fault of an event, else the line itself.
 
-    What ends a process is its last line, but for hints: the interpreter ends a traceback with the
-    error, and a command prints it. Ordinary events are passed over.
+    The last line, except for hints, names the error that ended a process: a traceback ends with it,
+    and a command prints it. Ordinary events are skipped.
     """
     for line in reversed(text.splitlines()):
         words = _read_line(line.strip())
@@ -252,7 +252,7 @@ def find_last_error(text: str) -> str:
 
 
 PASSED_OVER = ("hint:", "File ", "Thread 0x", "Current thread", "Extension modules")
-"""How lines begin that say where something happened, or what to do about it."""
+"""First words of lines that report a place or a remedy, and no error."""
 
 
 def _read_line(line: str) -> str:
@@ -261,7 +261,7 @@ def _read_line(line: str) -> str:
     try:
         event = json.loads(line)
     except ValueError:
-        return ""  # its beginning was cut off
+        return ""  # its beginning is missing
     if not isinstance(event, dict) or event.get("level") not in {"error", "critical"}:
         return ""
     return f"{event.get('event', '')}: {event.get('fault', '')}".rstrip(": ")

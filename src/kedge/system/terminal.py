@@ -1,7 +1,7 @@
-"""The terminal: the one place that prints, and nothing it prints can control a terminal.
+"""Terminal output: the only module that prints; its output cannot control a terminal.
 
-Ids, segment values and reasons are words of other people. As they stand, they could set the
-title, clear the screen, hide text, or write lines that look like kedge's own.
+Other people write ids, segment values and reasons. Unescaped, they could set the title, clear the
+screen, hide text, or write lines that look like kedge's own.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _INVISIBLE = (
 )
 """DEL and C1, soft hyphen, marks and overrides of direction, zero width, separators, surrogates."""
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_INVISIBLE}]")
-"""What no text may hold; tabs and line ends are kedge's own."""
+"""Characters that no text must contain; tabs and line ends are kedge's own."""
 _IN_VALUE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
-"""What no value may hold within a line."""
+"""Characters that no value within a line must contain."""
 
 
 def printable(text: str) -> str:
-    """Return a text with every control character spelled out, as JSON spells it."""
+    """Return a text with every control character escaped as in JSON."""
     return _CONTROL.sub(_spelled, text)
 
 
 def one_line(value: Any) -> Any:
-    """Return a value with control characters spelled out in every string, line ends too; structs and tuples too."""
-    if type(value) is str:  # no enum: its spellings are kedge's
+    """Return a value, struct or tuple with control characters and line ends escaped in strings."""
+    if type(value) is str:  # not an enum, whose spellings are kedge's own
         return _IN_VALUE.sub(_spelled, value)
     if isinstance(value, dict):
         return {one_line(key): one_line(item) for key, item in value.items()}
@@ -48,7 +48,7 @@ def one_line(value: Any) -> Any:
 
 
 def indented(message: str) -> str:
-    """Return a message whose further lines cannot be taken for lines of kedge's own."""
+    """Return a message with further lines indented, so that they do not look like kedge's own."""
     return message.replace("\n", "\n       ")
 
 
@@ -58,7 +58,7 @@ def show(text: str, *, err: bool = False) -> None:
 
 
 def show_page(text: str) -> None:
-    """Print a long text; on a terminal a screen at a time."""
+    """Print a long text; on a terminal, one screen at a time."""
     if sys.stdout.isatty():
         click.echo_via_pager(printable(text))
     else:
@@ -66,17 +66,17 @@ def show_page(text: str) -> None:
 
 
 def show_json(raw: bytes) -> None:
-    """Print a JSON document: it stays the same document, with C1 and the like escaped too."""
+    """Print a JSON document; it also escapes C1 and similar characters, which changes no value."""
     click.echo(printable(raw.decode()))
 
 
 def clear() -> None:
-    """Clear the screen, when it is a terminal."""
+    """Clear the screen if the output is a terminal."""
     click.clear()
 
 
 def clean_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Spell out control characters in a log event that is rendered for a terminal."""
+    """Escape control characters in a log event that is rendered for a terminal."""
     for key, value in event.items():
         text = value if isinstance(value, str) else repr(value)
         event[key] = printable(text) if key == "exception" else one_line(text)

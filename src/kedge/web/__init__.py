@@ -1,1 +1,1 @@
-"""Control's HTTP side: who may ask, what a request may occupy, and the server."""
+"""Web: control's HTTP side: origin checks, bounds of a request, the API, and the server."""

@@ -1,6 +1,6 @@
-"""The control process's API, on loopback: what is live and what is known, and late labels in.
+"""API of the control process, on loopback: it shows status and evidence, and accepts late labels.
 
-Commands go through the ledger, not through here: the CLI needs no server to roll back.
+Commands go through the ledger and not through this API: the CLI needs no server to roll back.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ log = structlog.get_logger("kedge.control")
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
 Join = Callable[[str, bytes | bytearray, str], Awaitable[object]]
-"""Joins a batch of labels of an endpoint; the last is who corrects those that stand, or empty."""
+"""A function that joins a batch of an endpoint's labels. Its last argument names the person who
+corrects recorded labels, or is empty."""
 
 WAITING = 32
-"""Requests that wait for a batch to be joined, or for a figure to be read: a minute's worth."""
+"""Maximum requests that wait for a batch to be joined or a figure to be read: a minute's worth."""
 READS = ("GET", "HEAD")
 
 STATUS = {
@@ -48,7 +49,7 @@ STATUS = {
     "unsupported_type": 415,
     "internal": 500,
 }
-"""By code; what is not here is 503."""
+"""HTTP status by error code; any other code is 503."""
 
 GUARDS = [
     (b"cache-control", b"no-store"),
@@ -56,7 +57,7 @@ GUARDS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-content-type-options", b"nosniff"),
 ]
-"""Headers of every answer: a page of another site can neither frame, read nor reuse it."""
+"""Headers of every answer, so that a page of another site cannot frame, read or reuse it."""
 
 
 class Admin:
@@ -70,7 +71,7 @@ class Admin:
         faults: ProcessFaults,
         bodies: Bodies | None = None,
     ) -> None:
-        """Serve what these say; `faults` counts what is refused, and what failed."""
+        """Serve the results of these functions; `faults` counts refusals and failures."""
         self._status = status
         self._evidence = evidence
         self._join = join
@@ -79,12 +80,12 @@ class Admin:
         self._joining = asyncio.Lock()
         self._waiting = 0
         self._looks: dict[object, asyncio.Future[object]] = {}
-        # One thread: the connections behind it are those of a single thread, and a flood of
-        # questions takes no more of the interpreter than one does.
+        # One thread: its connections belong to a single thread, and a flood of requests takes no
+        # more of the interpreter than one request.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request. What reads disks runs beside the loop, so that health is answered."""
+        """Answer one request. Disk reads run in a thread, so that the loop still answers health."""
         if scope["type"] != "http":
             return
         reads = scope["method"] in READS
@@ -97,11 +98,11 @@ class Admin:
         except HungUp:
             self._faults.limit("control.hung_up")
             return
-        # The caller gets an answer, status shows the fault.
+        # The caller gets an answer, and `kedge status` shows the fault.
         except Exception as error:  # noqa: BLE001
             code, raw = self._problem(error)
             kind = b"application/problem+json"
-            # The rest of a body that was refused is not read: the connection cannot be kept.
+            # The rest of a refused body is not read, so the connection must be closed.
             more = [] if reads else [(b"connection", b"close")]
             more += [(b"allow", b"GET, HEAD, POST")] if code == 405 else []
             if isinstance(error, KedgeError) and error.code == "unsupported_encoding":
@@ -159,13 +160,13 @@ class Admin:
                 raise Overloaded(f"{WAITING} batches wait to be joined", code="queue_full")
             self._waiting += 1
             try:
-                async with self._joining:  # one batch at a time: a flood waits
+                async with self._joining:  # one batch at a time; the others wait
                     return await self._join(endpoint, body, by)
             finally:
                 self._waiting -= 1
 
     async def _look(self, what: object, work: Callable[[], object]) -> object:
-        """Read figures; who asks for the same while they are read gets the same answer."""
+        """Read figures; a request for the same figures meanwhile gets the same answer."""
         under_way = self._looks.get(what)
         if under_way is None:
             if len(self._looks) >= WAITING:
@@ -176,7 +177,7 @@ class Admin:
         return await asyncio.shield(under_way)
 
     def _problem(self, error: Exception) -> tuple[int, bytes]:
-        """Return a fault as problem+json, and count it."""
+        """Count a fault, and return its status and its problem+json."""
         if isinstance(error, KedgeError):
             self._faults.limit(f"control.{error.code}")
         else:

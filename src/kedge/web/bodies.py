@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded in bytes, lines and time, and taken whole or not at all."""
+"""Bodies of requests: bounded in bytes, lines and time, and accepted whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from kedge.core.encodings import inflate
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 
 LONGEST = 16 << 20
-"""Bytes of outcomes in one request: about 200,000 of them. A larger batch is a file, for the CLI."""
+"""Maximum bytes of outcomes in one request: about 200,000. The CLI reads larger batches."""
 LINES = 250_000
-"""Lines of one request, empty ones included: each costs time, however short it is."""
+"""Maximum lines of one request, empty ones included: each costs time, however short it is."""
 UNDER_WAY = 64 << 20
-"""Bytes of all bodies that are held at once, until their batch is joined: four of the longest."""
+"""Maximum bytes of all bodies held until their batch is joined: four of the longest."""
 SLOWEST_S = 30.0
-"""Seconds a body may take to arrive: 16 MiB at 4.5 Mbit/s."""
+"""Maximum seconds until a body has arrived: 16 MiB at 4.5 Mbit/s."""
 DISCARDED = 4
-"""How many times `LONGEST` is read and thrown away, so that the caller hears the answer."""
+"""A refused body is read and dropped up to this many times `LONGEST`, so that the caller can read
+the answer."""
 DIGITS = 18
-"""Longest Content-Length that is read as a number."""
+"""Maximum digits of a Content-Length that is read as a number."""
 
 
 class HungUp(Exception):
-    """The caller left before its body was complete: no answer can be sent."""
+    """The caller disconnected before its body was complete: no answer can be sent."""
 
 
 class Bodies:
-    """What all requests of this process hold of bodies; for one event loop."""
+    """The bodies that all requests of this process hold; for one event loop."""
 
     def __init__(self, *, under_way: int = UNDER_WAY, slowest_s: float = SLOWEST_S) -> None:
-        """Begin with none."""
+        """Start without bodies."""
         self.held = 0
-        """Bytes that are held now."""
+        """Bytes held now."""
         self._under_way = under_way
         self._slowest_s = slowest_s
 
@@ -47,20 +48,20 @@ class Bodies:
         *,
         gzip: bool = False,
     ) -> AsyncIterator[bytes | bytearray]:
-        """Receive a body, and account for it as long as the caller of this works on it.
+        """Receive a body, and count its bytes until the context ends.
 
-        What is refused is still read to its end, and thrown away. A caller that is sending when
-        its connection is closed would see a broken pipe and never the answer.
+        A refused body is still read to its end, and dropped. If the connection were closed while
+        the caller sends, the caller would see a broken pipe instead of the answer.
 
         Args:
-            receive: ASGI's.
-            declared: its Content-Length, if it was given.
-            refusal: why it is refused, if that is known already.
-            gzip: whether it is compressed; what it holds is bounded as any other body is.
+            receive: ASGI's function.
+            declared: the Content-Length, if it was given.
+            refusal: the reason to refuse the body, if already known.
+            gzip: whether the body is compressed; its inflated size is bounded as any other body.
 
         Raises:
             HungUp: the connection ended before the body did.
-            BadRequest: `body_too_slow`; `malformed_body`: it is not the gzip that it is said to be.
+            BadRequest: `body_too_slow`; `malformed_body`: the body is not valid gzip.
             Overloaded: `too_large`, `too_many_lines`, `bodies_full`.
         """
         body = bytearray()
@@ -86,7 +87,7 @@ class Bodies:
 
     @asynccontextmanager
     async def _inflated(self, body: bytearray) -> AsyncIterator[bytes]:
-        """Inflate a body beside the loop. What it may hold is taken before it is known."""
+        """Inflate a body in a thread; reserve its maximum size, before its size is known."""
         if self.held + LONGEST > self._under_way:
             raise self._full()
         taken = LONGEST
@@ -127,7 +128,7 @@ class Bodies:
                 return
 
     def _bound(self, size: int, lines: int, more: int) -> KedgeError | None:
-        """Return the bound that a body of this size would break, if any."""
+        """Return the error of the bound that a body of this size would exceed, if any."""
         if size > LONGEST:
             return _too_large()
         if lines > LINES:

@@ -1,4 +1,4 @@
-"""Correction of labels by a request: the query that asks for it, and who corrects."""
+"""Correction of labels by a request: the query that requests it, and the person who corrects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 from kedge.core.errors import BadRequest
 
 LONGEST = 128
-"""Characters of a name: it is kept with every label that is corrected."""
+"""Maximum characters of a name: it is stored with every corrected label."""
 NAMELESS = "api"
-"""Who corrects where the query has no name."""
+"""The name that is recorded if the query has none."""
 _STRICT: Any = {
     "keep_blank_values": True,
     "strict_parsing": True,
@@ -21,13 +21,13 @@ HINT = "POST /api/outcomes/ENDPOINT?correct=true&by=NAME"
 
 
 def corrector(query: bytes) -> str:
-    """Return who corrects labels that stand; empty where the query asks for no correction.
+    """Return the name of the person who corrects recorded labels; empty if no correction is asked.
 
-    The API has no login: the name is what the caller says, as KEDGE_ACTOR is for the command.
+    The API has no login: the caller chooses the name, as with KEDGE_ACTOR for the command.
 
     Raises:
-        BadRequest: `bad_query`: it holds anything else. A misspelt parameter is never passed over, because
-            the labels would be joined in another way than was meant.
+        BadRequest: `bad_query`: the query has anything else. A misspelt parameter is not ignored,
+            because the labels would be joined in another way than the caller meant.
     """
     try:
         pairs = parse_qsl(query.decode("ascii"), **_STRICT) if query else []

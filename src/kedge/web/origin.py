@@ -1,9 +1,9 @@
 """Origin checks: whether a request comes from this machine, or from a page of another site.
 
-Control has no login: what protects it is that it listens on loopback only. A browser on this
-machine is on loopback too, and it carries out what any page asks of it. A form or script can send
-a request to 127.0.0.1, and a name of the page's own can be made to resolve to it (DNS rebinding).
-The head of such a request gives it away, and that is what is checked here.
+Control has no login: its protection is that it listens on loopback only. A browser on this machine
+is on loopback too, and sends any request that a page makes. A form or script can send a request to
+127.0.0.1, and a page's own host name can be made to resolve to it (DNS rebinding). The head of such
+a request shows its origin, which this module checks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kedge.core.errors import BadRequest
 Headers = Sequence[tuple[bytes, bytes]]
 
 OWN_SITES = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site that are taken: a page of control's own, or the address bar."""
+"""Accepted values of Sec-Fetch-Site: one of control's own pages, or the address bar."""
 PORTS = 65_536
 
 
@@ -25,7 +25,7 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
     """Raise if a request is not addressed to this machine, or comes from a page of another site.
 
     Args:
-        headers: those of the request, with their names in lower case.
+        headers: the request's headers, with names in lower case.
         bound: the address that control listens on.
 
     Raises:
@@ -59,7 +59,7 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
 def check_content(headers: Headers) -> bool:
     """Raise if a body is not declared as JSON lines; return whether it is compressed by gzip.
 
-    A header that is given twice is none that is read: two readers may take one value each.
+    A header that is given twice is not accepted: two readers could take one value each.
 
     Raises:
         BadRequest: `unsupported_type`, `unsupported_encoding`.
@@ -98,10 +98,10 @@ def _is_loopback(name: str) -> bool:
 
 
 def values_of(headers: Headers, wanted: bytes) -> list[str]:
-    """Return every value that a header is given with."""
+    """Return every value of a header."""
     return [value.decode("latin-1").strip() for value in raw_values_of(headers, wanted)]
 
 
 def raw_values_of(headers: Headers, wanted: bytes) -> list[bytes]:
-    """Return every value that a header is given with, as it was sent."""
+    """Return every value of a header as bytes, as sent."""
     return [value for name, value in headers if name == wanted]

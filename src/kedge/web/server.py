@@ -1,4 +1,4 @@
-"""Control's HTTP server: its socket, and bounds of connections and heads."""
+"""HTTP server of control: its socket, and the bounds of connections and heads."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from kedge.engine.process_faults import ProcessFaults
 log = structlog.get_logger("kedge.control")
 
 ADDRESS = "127.0.0.1"
-"""Control listens on loopback only: it has no login."""
+"""Listening address: loopback only, because control has no login."""
 CONNECTIONS = 128
-"""Connections at once: pages and scripts of one machine. Each may hold 64 kB in the server."""
+"""Maximum connections at once: pages and scripts of one machine. Each may hold 64 kB here."""
 HEAD_BYTES = 32 << 10
 HEADERS = 100
 HEAD_S = 10.0
-"""Seconds from the first byte of a head (or from the connection) to its end."""
+"""Maximum seconds from the first byte of a head (or from the connection) to its end."""
 ANSWER_S = 30.0
-"""Seconds an answer may wait for its reader, before the connection is cut."""
+"""Maximum seconds for which an answer waits for its reader; then the connection is closed."""
 
 
 def listen(port: int) -> socket.socket:
@@ -54,7 +54,7 @@ def listen(port: int) -> socket.socket:
 
 
 def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
-    """Make the server of an app; `run(sockets=[...])` serves."""
+    """Build the server of an app; `run(sockets=[...])` serves."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -73,7 +73,7 @@ def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
 
 
 def protocol_of(faults: ProcessFaults) -> type[HttpToolsProtocol]:
-    """Return the bounded protocol, with what its bounds refuse counted here."""
+    """Return the bounded protocol; it counts its refusals in `faults`."""
     return type("CountedProtocol", (ControlProtocol,), {"faults": faults})
 
 
@@ -83,16 +83,16 @@ class ControlProtocol(HttpToolsProtocol):
     faults: ProcessFaults
 
     _begun: asyncio.TimerHandle | None = None
-    """Runs out when a head takes too long."""
+    """Timer that expires when a head takes too long."""
     _unread: asyncio.TimerHandle | None = None
-    """Runs out when an answer is not read."""
+    """Timer that expires when an answer is not read."""
     _complete = False
-    """Whether the head of the present request is complete: what comes then is body or trailer."""
+    """Whether the head of the present request is complete: then body and trailer follow."""
     _head = 0
-    """Bytes received of a head that is not complete."""
+    """Bytes received of an incomplete head."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first head; cut a connection beyond the bound."""
+        """Start the timer of the first head; close a connection beyond the bound."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             self._cut("connections")
@@ -100,16 +100,16 @@ class ControlProtocol(HttpToolsProtocol):
         self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop every clock."""
+        """Stop every timer."""
         for clock in (self._begun, self._unread):
             if clock is not None:
                 clock.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and cut a connection whose head has no end."""
+        """Parse received bytes, and close a connection whose head has no end."""
         if self._begun is None and not self._is_busy():
-            self._start_clock()  # uvicorn's own clock stops at the first byte, whatever it is
+            self._start_clock()  # uvicorn's own timer stops at the first byte, whatever it is
         super().data_received(data)
         if self._complete or self.transport.is_closing():
             return
@@ -118,17 +118,17 @@ class ControlProtocol(HttpToolsProtocol):
             self._refuse_head(431, code="head_too_large")
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Note the start of a head."""
         super().on_message_begin()
         self._complete, self._head = False, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers are none, and are dropped."""
+        """Accept a header; drop trailers, which are no headers."""
         if not self._complete and len(self.headers) <= HEADERS:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the request, if its head is within bounds and asks for a path of this server."""
+        """Start the request if its head is within bounds and its target is a path here."""
         self._complete = True
         if self._begun is not None:
             self._begun.cancel()
@@ -136,13 +136,13 @@ class ControlProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > HEAD_BYTES or len(self.headers) > HEADERS:
             self._refuse_head(431, code="head_too_large")
-        elif not self.url.startswith(b"/"):  # absolute form: it names a host beside Host
+        elif not self.url.startswith(b"/"):  # absolute form: it names a second host beside Host
             self._refuse_head(400, code="foreign_host")
         if not self.transport.is_closing():
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body, unless its head was refused."""
+        """Accept a part of a body, unless its head was refused."""
         if not self.transport.is_closing():
             super().on_body(body)
 
@@ -152,13 +152,13 @@ class ControlProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """Start the clock of an answer that its reader does not take."""
+        """Start the timer of an answer that its reader does not read."""
         super().pause_writing()
         if self._unread is None:
             self._unread = self.loop.call_later(ANSWER_S, self._abort)
 
     def resume_writing(self) -> None:
-        """Stop the clock: the reader took something."""
+        """Stop the timer: the reader has read something."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
