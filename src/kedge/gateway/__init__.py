@@ -1,1 +1,1 @@
-"""The data edge: HTTP in, `engine.serving.serving.answer`, HTTP out."""
+"""Gateway: the callers' side. It turns HTTP into `engine.serving.serving.answer` and back."""

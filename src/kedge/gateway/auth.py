@@ -1,8 +1,8 @@
-"""Auth of testers: the tokens that allow asking a certain release, or a request that is not counted.
+"""Auth of testers: tokens that allow a request to a chosen release, or one that is not counted.
 
-A tester shows `Authorization: Bearer TOKEN`. Tokens stand in the file of the setting
-`tester_token_file`, one a line. kedge's own commands show the secret of the state directory, which
-only the user of `kedge up` can read.
+A tester sends `Authorization: Bearer TOKEN`. The file of the setting `tester_token_file` has the
+tokens, one per line. kedge's own commands send the secret of the state directory, which only the
+user of `kedge up` can read.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from kedge.core.errors import BadConfig, BadRequest
 from kedge.system.durable import write_atomically
 
 SECRET = "secret"
-"""File in the state directory, of mode 0600: one token, for kedge's own commands."""
+"""Name of a file in the state directory, of mode 0600: one token, for kedge's own commands."""
 LEAST = 16
-"""Characters of the shortest token that is taken: a shorter one can be guessed."""
+"""Minimum characters of a token: a shorter one can be guessed."""
 MOST_BYTES = 64 * 1024
-"""Of the file of tokens: some thousand of them."""
+"""Maximum bytes of the token file: some thousand tokens."""
 BEARER = b"bearer "
 
 
 class Tokens:
-    """Who may ask a certain release; keeps digests of tokens only."""
+    """The tokens of testers, stored as digests only."""
 
     def __init__(self, *files: Path) -> None:
-        """Believe the tokens of these files, which are read again when they change."""
+        """Accept the tokens of these files, which are read again when they change."""
         self._files = [_TokenFile(path) for path in files]
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Check that a request comes from a tester.
+        """Raise if a request does not come from a tester.
 
         Raises:
-            BadRequest: it does not.
+            BadRequest: the request has no valid token.
         """
         shown = next((value for name, value in headers if name == b"authorization"), None)
         if shown is None:
@@ -49,7 +49,7 @@ class Tokens:
             )
         given = _digest(shown[len(BEARER) :].strip())
         good = shown[: len(BEARER)].lower() == BEARER
-        # Every token is compared, and in constant time: neither which nor how far it fits is told.
+        # Compare every token, in constant time, so that timing does not show which one is similar.
         known = False
         for each in (digest for file in self._files for digest in file.digests()):
             known |= hmac.compare_digest(given, each)
@@ -70,7 +70,7 @@ class _TokenFile:
         self._digests: tuple[bytes, ...] = ()
 
     def digests(self) -> tuple[bytes, ...]:
-        """Return their digests; none while the file cannot be read, or other users can read it."""
+        """Return the digests; none while the file is unreadable, or readable by other users."""
         try:
             found = self._path.stat()
             mark = (found.st_ctime_ns, found.st_size, found.st_ino)
@@ -83,7 +83,7 @@ class _TokenFile:
 
 
 def make_secret(state_dir: Path) -> None:
-    """Make the secret of a state directory, unless there is one that is whole."""
+    """Make the secret of a state directory, unless a complete one exists."""
     path = state_dir / SECRET
     if read_secret(state_dir):
         return
@@ -91,7 +91,7 @@ def make_secret(state_dir: Path) -> None:
 
 
 def read_secret(state_dir: Path) -> str:
-    """Return the secret of a state directory; empty where there is none, or it is not ours to read."""
+    """Return the secret of a state directory; empty if it is missing or not readable."""
     try:
         found = read_tokens(state_dir / SECRET)
     except BadConfig:
@@ -100,10 +100,10 @@ def read_secret(state_dir: Path) -> str:
 
 
 def read_tokens(path: Path) -> list[bytes]:
-    """Read the tokens of a file: one a line, empty lines and lines with # are passed over.
+    """Read the tokens of a file, one per line; skip empty lines and lines with #.
 
     Raises:
-        BadConfig: it cannot be read, others can read it, or a token is too short.
+        BadConfig: the file cannot be read, other users can read it, or a token is too short.
     """
     try:
         with path.open("rb") as file:

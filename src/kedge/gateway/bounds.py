@@ -1,4 +1,4 @@
-"""Bounds of values: what a contract says of a field beyond its type, checked before a model is asked."""
+"""Bounds of values: a contract's limits of a field beyond its type, checked before a model runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LISTED = 10
-"""Categories that an error lists."""
+"""Maximum number of categories that an error lists."""
 
 
 class FieldBounds:
-    """The bounds of one field. Null is within all of them: whether it is allowed is another question."""
+    """The bounds of one field. Null is within all of them; another check decides on nulls."""
 
     def __init__(self, field: Field) -> None:
         self.name = field.name
         self._dtype = field.dtype
         self._stated = self._range = None if field.range is msgspec.UNSET else field.range
         if self._range is not None and field.dtype.startswith("float"):
-            # As the column has them: 0.1 in a float32 is larger than 0.1.
+            # In the column's type: 0.1 in a float32 is larger than 0.1.
             low, high = np.asarray(self._range, field.dtype).tolist()
             self._range = low, high
         self._codes = _codes(field)
@@ -35,20 +35,20 @@ class FieldBounds:
         self._known = frozenset(self._categories)
         bounded = self._range is not None or field.max_length is not msgspec.UNSET
         self._words = None if bounded or not self._known else self._known | {None}
-        """Where nothing else bounds a value: all that it may be."""
+        """All values that are allowed, if categories are the only bound; else None."""
         self._length = 0 if field.max_length is msgspec.UNSET else field.max_length
         self._open = [axis + 1 for axis, size in enumerate(field.shape) if size == -1]
-        """The axes whose length callers choose; without one a length is that of a text."""
+        """The axes whose length callers choose; without any, a length is that of a text."""
 
     def check(self, column: NDArray[Any], *, is_row: bool) -> None:
-        """Refuse a column with a value out of bounds.
+        """Raise if a column has a value out of bounds.
 
         Args:
             column: the values; its first axis is the rows.
             is_row: whether the caller sent rows, so that the error has the number of the row.
 
         Raises:
-            BadRequest: `out_of_bounds`: the first value, its row, and what is allowed.
+            BadRequest: `out_of_bounds`: the first such value, its row, and the bound.
         """
         if self._length:
             for axis in self._open:
@@ -75,22 +75,22 @@ class FieldBounds:
                 )
 
     def _is_inside(self, column: NDArray[Any]) -> bool:
-        """Whether no value needs a look of its own: there is no bound, or many numbers are within."""
+        """Return whether no single value needs a check: there is no bound, or all are within."""
         if self._range is None and not self._known:
             return not self._length or bool(self._open)
         if column.size <= SMALL or column.dtype == object:
             return False
         if self._range is not None:
             low, high = self._range
-            # NaN, which is null, is passed over; of nothing else the least is NaN, which is not
-            # below.
+            # fmin and fmax skip NaN, which is null. If all values are NaN, the result is NaN, and
+            # no comparison is true.
             least, most = np.fmin.reduce(column, axis=None), np.fmax.reduce(column, axis=None)
             if least < low or most > high:
                 return False
         return not self._known or bool(np.isin(column, self._codes).all())
 
     def _find(self, value: Any) -> tuple[str, str] | None:
-        """What is wrong with a value, and what the field takes; None when it is within bounds."""
+        """Return the fault of a value and the bound that it breaks; None if it is within bounds."""
         if self._range is not None and not self._range[0] <= value <= self._range[1]:
             low, high = self._stated or self._range
             return f"is {self._as_given(value)}", f"{low:.15g} to {high:.15g}"
@@ -103,14 +103,14 @@ class FieldBounds:
         return None
 
     def _as_given(self, value: Any) -> str:
-        """The shortest text of a number: 0.1 in a float32, and not 0.10000000149011612."""
+        """Return the shortest text of a number: 0.1 in a float32, not 0.10000000149011612."""
         if self._dtype in ("float16", "float32"):
             return str(np.dtype(self._dtype).type(value))
         return tell_value(value)
 
 
 def _codes(field: Field) -> NDArray[Any]:
-    """The categories of whole numbers in the type of the column: another one would round some of them."""
+    """Return categories of whole numbers in the column's type: another type would round some."""
     if field.categories is msgspec.UNSET or field.dtype == "string":
         return np.empty(0)
     least, most = np.iinfo(field.dtype).min, np.iinfo(field.dtype).max

@@ -1,7 +1,7 @@
-"""Contract: what callers promise to send, compiled; it turns a request into columns or refuses it.
+"""Contract: the compiled promise of callers; it turns a request into columns or refuses it.
 
-Every fault names the field, and in rows the row. Tensors are read as the protocol has them; rows are
-objects with the fields as members.
+Every fault names the field, and for rows the row. Tensors are read as the protocol defines them;
+rows are objects with the fields as members.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 Row = dict[str, Any]
-"""What a caller sends of one row. No `object`: msgspec checks that of every value."""
+"""One row as a caller sends it. Not `object`: msgspec would check every value for it."""
 _rows_of: msgspec.json.Decoder[list[Row]] = msgspec.json.Decoder(list[Row])
 _anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _members_of: msgspec.json.Decoder[list[dict[str, msgspec.Raw]]] = msgspec.json.Decoder(
     list[dict[str, msgspec.Raw]]
 )
 SHOWN = 4
-"""Fields of an example that is shown."""
+"""Maximum number of fields in an example."""
 
 
 class Contract:
@@ -59,15 +59,15 @@ class Contract:
 
     @cached_property
     def encoded(self) -> bytes:
-        """What it is made of, for another process."""
+        """The contract's definition, encoded for another process."""
         return msgspec.json.encode((self._fields, self._rows, self._entity))
 
     def columns(self, request: InferRequest, binary: memoryview | None) -> tuple[Columns, int]:
         """Check a request and turn it into columns.
 
         Raises:
-            BadRequest: with the name of the field in `details["field"]`, and of a request with
-                rows the number of the row in `details["row"]`.
+            BadRequest: `details["field"]` has the name of the field, and for a request with rows
+                `details["row"]` has the number of the row.
         """
         if request.rows is not NO_ROWS or request.inputs is None:
             found, rows = self._of_rows(request, binary)
@@ -133,7 +133,7 @@ class Contract:
             )
 
     def _absent(self, found: dict[str, Array], rows: int) -> None:
-        """A nullable field that was left out is null; any other is a fault."""
+        """Fill a missing nullable field with nulls; raise if any other field is missing."""
         for field in self._fields:
             if field.name not in found:
                 if not field.nullable:
@@ -171,7 +171,7 @@ class Contract:
         }, len(rows)
 
     def _scan(self, raw: bytes) -> None:
-        """Refuse more rows or values than the contract allows, before any of them is built."""
+        """Raise if there are more rows or values than the contract allows, before building any."""
         if exceeds(raw, b"{", self._rows):
             raise BadRequest(
                 f"more than {self._rows} rows, which are the most that one request may have",
@@ -195,7 +195,7 @@ class Contract:
             raise _unreadable(error) from None
 
     def _no_objects(self, raw: bytes) -> list[Row]:
-        """Say what stands where a list of objects should.
+        """Raise with the fault of a value that should be a list of objects.
 
         Raises:
             BadRequest: always.
@@ -222,7 +222,7 @@ class Contract:
         )
 
     def _check_members(self, rows: list[Row], raw: bytes) -> None:
-        """Refuse a member that is no field, a field that is missing, and one that is given twice."""
+        """Raise if a member is no field, a field is missing, or a field is given twice."""
         known = self._readers.keys()
         for number, row in enumerate(rows):
             if not row.keys() <= known:
@@ -241,7 +241,7 @@ class Contract:
             )
 
     def _example(self) -> str:
-        """A body of this contract, cut to its first fields."""
+        """Return an example body of this contract, with its first fields only."""
         some = self._fields[:SHOWN]
         more = ", ..." if len(self._fields) > SHOWN else ""
         members = ", ".join(f"{_quoted(field.name)}: {_sample(field)}" for field in some)
@@ -250,10 +250,10 @@ class Contract:
     # ------------------------------------------------------------ the entity
 
     def entity(self, columns: Columns, rows: int) -> str | None:
-        """Return the entity of a request that names none in its header: that of its only row.
+        """Return the entity of a request without the header: that of its only row.
 
         Raises:
-            BadRequest: `bad_entity`, `entity_too_long`: with the name of the field.
+            BadRequest: `bad_entity`, `entity_too_long`: the error has the name of the field.
         """
         if self._entity is None or rows != 1 or self._entity not in columns:
             return None
@@ -268,7 +268,7 @@ class Contract:
 
 
 def _out_of_range(raw: bytes) -> BadRequest | None:
-    """Name the row and the field of a number that no type holds; None where it stands in no field."""
+    """Return the error of a number that no type holds, with row and field; None outside a field."""
     with suppress(*UNREADABLE):
         for number, row in enumerate(_members_of.decode(raw)):
             for name, value in row.items():
@@ -289,7 +289,7 @@ def _size(field: Field) -> int:
 
 
 def _lists(field: Field) -> int:
-    """How many lists one row of a field takes."""
+    """Return the number of lists in one row of a field."""
     lists, size = 0, 1
     for length in field.shape:
         lists += size
@@ -302,7 +302,7 @@ def _quoted(text: str) -> str:
 
 
 def _sample(field: Field) -> str:
-    """A value of a field, as JSON."""
+    """Return an example value of a field, as JSON."""
     value = _SAMPLES.get(field.dtype, "0.0" if field.dtype.startswith("float") else "0")
     for _ in field.shape:
         value = f"[{value}]" if field.shape == (1,) else f"[{value}, ...]"

@@ -1,7 +1,7 @@
-"""Bodies of infer calls: the Open Inference Protocol v2, its binary extension, or rows.
+"""Decoding of infer bodies: the Open Inference Protocol v2, its binary extension, or rows.
 
-What a body holds is decoded as far as it takes to know the tensors; their values are read when the
-contract asks for them (`contract`, `fields`).
+This module decodes a body down to its tensors. The contract reads their values when it needs them
+(`contract`, `fields`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from kedge.core.phrases import tell_fault, tell_name
 from kedge.gateway.fields import SCANNED, Tensor, TensorParameters, bad, exceeds
 
 NO_ROWS = msgspec.Raw()
-"""What `rows` is in a body that has none."""
+"""Value of `rows` in a body without rows."""
 
 
 class WantedOutput(msgspec.Struct):
-    """An output that a caller asks for."""
+    """An output that a caller requests."""
 
     name: str = ""
 
 
 class InferRequest(msgspec.Struct):
-    """The body of an infer call. Unknown members are passed over, as the protocol asks.
+    """The body of an infer call. Unknown members are ignored, as the protocol requires.
 
-    It has `inputs`, as the protocol says, or `rows`: a list of objects with the fields as members.
+    It has the protocol's `inputs`, or `rows`: a list of objects with the fields as members.
     """
 
     inputs: list[Tensor] | None = None
@@ -39,7 +39,7 @@ class InferRequest(msgspec.Struct):
 
 
 class _LargeTensor(msgspec.Struct):
-    """An input of a large body: the shape too is bounded before it is built."""
+    """An input of a large body: its shape is bounded before it is built, too."""
 
     name: str
     datatype: str
@@ -49,7 +49,7 @@ class _LargeTensor(msgspec.Struct):
 
 
 class _Parts(msgspec.Struct):
-    """What would be built of a large body, unbuilt."""
+    """The parts of a large body that are still to be built."""
 
     inputs: msgspec.Raw = NO_ROWS
     outputs: msgspec.Raw = NO_ROWS
@@ -67,16 +67,16 @@ _large_body: msgspec.json.Decoder[_LargeRequest] = msgspec.json.Decoder(_LargeRe
 _parts_of: msgspec.json.Decoder[_Parts] = msgspec.json.Decoder(_Parts)
 _shape_of: msgspec.json.Decoder[list[int]] = msgspec.json.Decoder(list[int])
 OBJECTS = 10_000
-"""Objects of a body: its tensors, its outputs and their parameters."""
+"""Maximum number of objects in a body: tensors, outputs and their parameters."""
 SHAPE_BYTES = 1024
-"""Text of a shape: more than the dimensions of any array."""
+"""Maximum bytes of a shape's text: more than the dimensions of any array need."""
 
 
 def parse(body: bytes, json_length: int | None) -> tuple[InferRequest, memoryview | None]:
     """Decode a body. `json_length` comes from the header of the binary extension.
 
     Raises:
-        BadRequest: it is not JSON, or not an infer request; says where.
+        BadRequest: it is not JSON, or not an infer request; the error names the place.
     """
     binary = None
     if json_length is not None:
@@ -114,12 +114,12 @@ def _unreadable(body: bytes, error: Exception) -> BadRequest:
 
 
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What a decoder raises of a text that it cannot read."""
+"""Exceptions that a decoder raises for a text that it cannot read."""
 NOT_FINITE = "NaN and Infinity are not JSON; send null in a nullable field"
 _NOT_FINITE = re.compile(rb"[:,\[]\s*-?(?:nan|inf)", re.IGNORECASE)
-"""A number that is none, as many libraries write it."""
+"""NaN or infinity, as many libraries write it in JSON."""
 FORMS = 'send {"rows": [{"FIELD": VALUE}]}, or the inputs of the Open Inference Protocol'
-"""The forms of a body, for people."""
+"""The possible forms of a body, for hints."""
 
 
 def _parse_large(body: bytes) -> InferRequest:
@@ -140,7 +140,7 @@ def _parse_large(body: bytes) -> InferRequest:
 
 
 def _check_objects(body: bytes) -> None:
-    """Refuse too many objects before they are built. Rows are left to the contract, which counts them."""
+    """Raise if there are too many objects, before they are built. The contract counts the rows."""
     parts = _parts_of.decode(body)
     for part in (parts.inputs, parts.outputs):
         if exceeds(bytes(part), b"{", OBJECTS):

@@ -1,8 +1,8 @@
 """Fields: one input of a request, from JSON or bytes to the column that the contract declares.
 
-JSON is decoded by a typed decoder per dtype. So a string in a float tensor, a null where none may
-be, or 300 in a uint8 is found while decoding and not by the model. What does not decode is looked
-at again, slowly, to name the value that is wrong.
+A typed decoder per dtype decodes JSON. So it finds a string in a float tensor, a null that is not
+allowed, or 300 in a uint8, before the model runs. Data that does not decode is checked again,
+slowly, to name the wrong value.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 DIGITS = 18
-"""Longest length that is read as a number."""
+"""Maximum digits of a length that is read as a number."""
 SMALL = 64
-"""Up to here a Python loop tests finiteness faster than a NumPy call."""
+"""Maximum number of values for which a Python loop tests finiteness faster than a NumPy call."""
 SCANNED = 16 * 1024
-"""From so many bytes on, what a body would become is counted before it is built. Below it, a body
-cannot hold enough to occupy a worker."""
+"""From this many bytes on, a body's values are counted before they are built. A smaller body cannot
+hold enough to occupy a worker."""
 EXACT_FLOATS = {"float16": 2**11, "float32": 2**24, "float64": EXACT}
-"""From here on a float no longer tells neighbouring whole numbers apart (IEEE 754)."""
+"""Magnitude from which a float cannot represent every whole number (IEEE 754)."""
 LIST = {list}
 _ELEMENTS: dict[str, type] = {"bool": bool, "string": str}
 _WIDTHS = {"float16": 2, "float32": 4, "float64": 8}
@@ -49,10 +49,10 @@ _STRING_OR = {
 
 
 def exceeds(raw: bytes, mark: bytes, most: int) -> bool:
-    """Whether a character stands in JSON more often than this, without those in strings.
+    """Return whether JSON has a character more than `most` times, not counting those in strings.
 
-    The plain count is enough nearly always. The walk ends at the first one too many, so that it is
-    bounded by what is allowed and not by what was sent.
+    The plain count is nearly always enough. The walk ends at the first excess character, so that
+    the limit bounds it and not the size of the request.
     """
     if raw.count(mark) <= most:
         return False
@@ -66,7 +66,7 @@ def exceeds(raw: bytes, mark: bytes, most: int) -> bool:
 
 
 def too_many_rows(rows: int, most: int) -> BadRequest:
-    """Return what a caller is told who sends too many rows."""
+    """Return the error for a request with too many rows."""
     return BadRequest(
         f"{rows} rows; at most {most} are taken in one request",
         code="too_many_rows",
@@ -75,7 +75,7 @@ def too_many_rows(rows: int, most: int) -> BadRequest:
 
 
 def bad(field: str, what: str, code: str, hint: str = "", row: int | None = None) -> BadRequest:
-    """Return a fault of a field; `row` says in which row, counted from 0."""
+    """Return the error of a field; `row` is the row, counted from 0."""
     details: dict[str, object] = {"field": field}
     if row is not None:
         details["row"] = row
@@ -83,7 +83,7 @@ def bad(field: str, what: str, code: str, hint: str = "", row: int | None = None
 
 
 class FieldReader:
-    """Reads one field."""
+    """The reader of one field."""
 
     def __init__(self, field: Field) -> None:
         self.field = field
@@ -98,16 +98,16 @@ class FieldReader:
         self._plain: Any = object if field.dtype == "string" else np.dtype(field.dtype)
         self._dtype = self._plain
         self._most = float(np.finfo(field.dtype).max) if self._float and not field.nullable else 0.0
-        """The largest number that fits; 0 where each value has to be looked at."""
+        """The largest number that fits; 0 if each value must be checked."""
         if field.nullable and not self._float:
             self._dtype = object
         self._others: dict[str, FieldReader] = {}
-        """Readers of other datatypes that this field takes where no value changes."""
+        """Readers of other datatypes that this field accepts if no value changes."""
 
     # ------------------------------------------------------------ tensors
 
     def read(self, tensor: Tensor, most_rows: int) -> Array:
-        """Read JSON values, flat or nested as the shape is."""
+        """Read JSON values, flat or nested like the shape."""
         if tensor.datatype != self.datatype:
             return self._converted(self._other(tensor.datatype).read(tensor, most_rows), tensor)
         shape = self._shape(tensor)
@@ -124,7 +124,7 @@ class FieldReader:
         return self._array(data, shape)
 
     def read_binary(self, tensor: Tensor, raw: memoryview) -> Array:
-        """Read raw little-endian values (BYTES: each after its length), row by row."""
+        """Read raw little-endian values, row by row (BYTES: each value follows its length)."""
         if tensor.datatype != self.datatype:
             return self._converted(self._other(tensor.datatype).read_binary(tensor, raw), tensor)
         shape = self._shape(tensor)
@@ -145,12 +145,12 @@ class FieldReader:
         return self._shaped(values, shape)
 
     def nulls(self, rows: int) -> Array:
-        """Null in every row."""
+        """Return a column with null in every row."""
         shape = (rows, *(max(size, 0) for size in self.field.shape))
         return np.full(shape, np.nan if self._float else None, dtype=self._dtype)
 
     def _scan(self, raw: bytes, shape: tuple[int, ...], most_rows: int) -> None:
-        """Refuse more values or lists than the shape holds, before any of them is built."""
+        """Raise if there are more values or lists than the shape holds, before building any."""
         if shape[0] > most_rows:
             raise too_many_rows(shape[0], most_rows)
         size, lists = 1, 1
@@ -169,7 +169,7 @@ class FieldReader:
             )
 
     def _shape(self, tensor: Tensor) -> tuple[int, ...]:
-        """The array's shape: rows first, then the declared shape of one row."""
+        """Return the array's shape: rows first, then the declared shape of one row."""
         field = self.field
         given = tensor.shape
         row = given[1:]
@@ -216,7 +216,7 @@ class FieldReader:
             and -self._most <= min(data)
             and max(data) <= self._most
         ):
-            # JSON has no NaN, and all are in range.
+            # JSON has no NaN, and all values are in range.
             array = np.array(data, dtype=self._plain)
         else:
             array = self._in_range(data, data)
@@ -232,7 +232,7 @@ class FieldReader:
         )
 
     def _in_range(self, data: list[Any], values: list[Any]) -> Array:
-        """The values in the declared dtype; `data` has the nulls too, for the place of a fault."""
+        """Return values in the declared dtype; `data` has the nulls too, to find a fault's place."""
         try:
             with np.errstate(over="ignore"):
                 return np.array(values, dtype=self._plain)
@@ -252,7 +252,7 @@ class FieldReader:
         return int(known.min), int(known.max)
 
     def _shaped(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """An empty array may claim any length beside its zero, also one that no array can have."""
+        """Reshape; an empty array may declare any other length, even one that no array can have."""
         try:
             return array.reshape(shape)
         except ValueError:
@@ -274,17 +274,16 @@ class FieldReader:
             self.field.name, f"has a value that is not finite as {self.field.dtype}", "not_finite"
         )
 
-    # ------------------------------------------------------------ data that is not flat, or not
-    # right
+    # ------------------------------------------------------------ nested or wrong data
 
     def _unflat(self, tensor: Tensor) -> list[Any]:
-        """Read data that is nested as the shape is, or say what is wrong with it."""
+        """Read data that is nested like the shape, or raise with its fault."""
         try:
             if len(tensor.shape) > 1:
                 try:
                     return self._flattened(self._deep(tensor.data), tensor.shape, typed=True)
                 except msgspec.ValidationError:
-                    pass  # of other types, or nested otherwise: found below
+                    pass  # other types or another nesting: found below
             data = _nested.decode(tensor.data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise bad(
@@ -304,7 +303,7 @@ class FieldReader:
 
     @cached_property
     def _deep(self) -> Callable[[msgspec.Raw], list[Any]]:
-        """A decoder of data that is nested as the shape is."""
+        """A decoder of data that is nested like the shape."""
         wanted = self._flat
         for _ in self.field.shape or (1,):
             wanted = list[wanted]  # type: ignore[valid-type]
@@ -314,16 +313,16 @@ class FieldReader:
     def _flattened(
         self, data: list[Any], shape: Sequence[int], row: int | None = None, *, typed: bool = False
     ) -> list[Any]:
-        """The values of nested lists in order.
+        """Return the values of nested lists in order.
 
         Args:
             data: the lists.
-            shape: how many of them there must be at each depth.
-            row: the row that they are of, where the caller sent rows.
-            typed: whether they are known to be nested as deeply as the shape.
+            shape: the required length of the lists at each depth.
+            row: the number of their row, if the caller sent rows.
+            typed: whether their depth is known to be that of the shape.
 
         Raises:
-            BadRequest: `wrong_shape`: the lists are not those of the shape; says where.
+            BadRequest: `wrong_shape`: the lists do not fit the shape; the error names the place.
         """
         lists = [data]
         for depth, size in enumerate(shape):
@@ -337,7 +336,7 @@ class FieldReader:
     def _misnested(
         self, parts: list[Any], shape: Sequence[int], depth: int, row: int | None
     ) -> BadRequest:
-        """Say what is wrong with the first part at this depth that is not as the shape says."""
+        """Return the error of the first part at this depth that does not fit the shape."""
         wrong = [
             (
                 type(one) is list
@@ -362,10 +361,10 @@ class FieldReader:
         )
 
     def _typed(self, values: list[Any], place: Callable[[int], Place]) -> list[Any]:
-        """Values of JSON that were decoded without a type, checked; whole floats become integers.
+        """Check JSON values that were decoded without a type; whole floats become integers.
 
         Raises:
-            BadRequest: names the first value that does not fit, and its place.
+            BadRequest: the error names the first value that does not fit, and its place.
         """
         if self._kind is int:
             values = [
@@ -407,10 +406,10 @@ class FieldReader:
     # ------------------------------------------------------------ other datatypes
 
     def _other(self, datatype: str) -> FieldReader:
-        """The reader of another datatype whose values this field may hold unchanged.
+        """Return the reader of another datatype whose values this field may hold unchanged.
 
         Raises:
-            BadRequest: `wrong_dtype`: it holds none of them, or would round them.
+            BadRequest: `wrong_dtype`: the field holds none of its values, or would round them.
         """
         other = self._others.get(datatype)
         if other is None:
@@ -432,10 +431,10 @@ class FieldReader:
         return other
 
     def _converted(self, given: Array, tensor: Tensor) -> Array:
-        """Values of another datatype in the declared one.
+        """Return values of another datatype in the declared one.
 
         Raises:
-            BadRequest: `wrong_dtype`: one of them would change; names it.
+            BadRequest: `wrong_dtype`: a value would change; the error names it.
         """
         flat = given.reshape(-1)
         source = np.dtype(FROM_OIP[tensor.datatype])
@@ -459,7 +458,7 @@ class FieldReader:
         return found.reshape(given.shape)
 
     def _changed(self, numbers: Array) -> NDArray[np.bool_]:
-        """Which of them the declared dtype does not hold as they are."""
+        """Return a mask of the numbers that the declared dtype would change."""
         if numbers.dtype.kind == "f" and self._float:
             return np.zeros(numbers.shape, np.bool_)  # a wider float
         if self._float:
@@ -469,17 +468,17 @@ class FieldReader:
         if numbers.dtype.kind != "f":
             return np.asarray((numbers < least) | (numbers > largest))
         exact = EXACT_FLOATS[numbers.dtype.name]
-        wide = numbers.astype(np.float64)  # the limits of integers fit into no float16
+        wide = numbers.astype(np.float64)  # a float16 cannot hold the limits of integers
         outside = (wide < least) | (wide > largest) | (np.abs(wide) >= exact)
         return np.asarray(outside | (wide != np.floor(wide)))
 
     # ------------------------------------------------------------ rows
 
     def read_rows(self, values: list[Any]) -> Array:
-        """Read one value a row; None is null.
+        """Read one value per row; None is null.
 
         Raises:
-            BadRequest: names the first row whose value does not fit.
+            BadRequest: the error names the first row whose value does not fit.
         """
         if None in values and not self.field.nullable:
             row = values.index(None)
@@ -501,7 +500,7 @@ class FieldReader:
         return self._array(leaves, (len(values), *shape))
 
     def _row_shape(self, value: Any) -> tuple[int, ...]:
-        """The shape of one row: the declared one, with open lengths as in this value."""
+        """Return the shape of one row: the declared one, with this value's open lengths."""
         shape = []
         for size in self.field.shape:
             held = len(value) if isinstance(value, list) else 0
@@ -510,7 +509,7 @@ class FieldReader:
         return tuple(shape)
 
     def _leaves(self, value: Any, shape: tuple[int, ...], row: int) -> list[Any]:
-        """The values of one row that is a list."""
+        """Return the values of one row that is a list."""
         held = self._flattened(value, shape, row)
         typed = self._typed(held, lambda at: (f"in row {row}", row))
         for one, said in zip(typed, held, strict=True):
@@ -518,7 +517,7 @@ class FieldReader:
         return typed
 
     def _check_number(self, value: Any, said: Any, row: int) -> None:
-        """Refuse a number that the declared dtype does not hold; `said` is as the caller wrote it."""
+        """Raise if the declared dtype does not hold a number; `said` is the caller's spelling."""
         if value is None or self._kind not in (int, float):
             return
         if self._kind is int:
@@ -558,18 +557,18 @@ class FieldReader:
 
 
 Place = tuple[str, int | None]
-"""Where a value stands, in words; and in which row, where the caller sent rows."""
+"""Place of a value in words, and its row if the caller sent rows."""
 WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text",
 }
-"""What a field takes, for people."""
+"""Description of the values that a field accepts, for messages."""
 
 
 def _widens(given: str, declared: str) -> bool:
-    """Whether a dtype may hold values of another: whole numbers, and floats that are not wider."""
+    """Return whether a dtype may hold another's values: whole numbers, or floats not wider."""
     numbers = ("int", "uint", "float")
     if not given.startswith(numbers) or not declared.startswith(numbers):
         return False
@@ -585,7 +584,7 @@ def _is_null(values: Array) -> NDArray[np.bool_]:
 
 
 def _place(at: int, shape: Sequence[int]) -> str:
-    """Where the at-th value of a shape stands: [1][0]."""
+    """Return the place of the at-th value of a shape, such as [1][0]."""
     places = []
     for size in reversed(shape):
         at, place = divmod(at, max(size, 1))
@@ -615,12 +614,12 @@ def _strings(field: str, raw: memoryview) -> list[str]:
 
 
 class TensorParameters(msgspec.Struct):
-    """What a tensor's parameters say that is read here; other members are passed over unbuilt."""
+    """The parameters of a tensor that are read here; other members are skipped unbuilt."""
 
     binary_data_size: msgspec.Raw = msgspec.Raw(b"null")
 
     def size(self) -> int | None:
-        """Return the number of bytes; None without one, -1 for what is no such number."""
+        """Return the number of bytes; None if it is missing, -1 if it is not valid."""
         text = bytes(self.binary_data_size)
         if text == b"null":
             return None
@@ -628,7 +627,7 @@ class TensorParameters(msgspec.Struct):
 
 
 class Tensor(msgspec.Struct):
-    """One input as it stands in the request."""
+    """One input as the request has it."""
 
     name: str
     datatype: str

@@ -1,12 +1,12 @@
-"""Watchdog of a gateway worker: a worker whose serving loop stands still is ended.
+"""Watchdog of a gateway worker: it ends a worker whose serving loop makes no progress.
 
-Only a turning loop puts it off. There are two, since no one clock tells both kinds of standing
-still from a machine that slept or a worker that was stopped:
+Each turn of the loop resets it. There are two, since no single clock distinguishes both kinds of
+hang from a machine that slept or a worker that was stopped:
 
 * *working*: an alarm of the kernel that counts processor time. Its signal keeps its default action,
-  so it works while code in C holds the interpreter for ever, and needs no thread.
+  so it works even while C code holds the interpreter forever, and needs no thread.
 * *waiting*: a thread that counts its own seconds. They pass only while this process runs, so a stop
-  or a sleep adds one and not an hour. It ends the worker by the same signal.
+  or a sleep adds one second and not an hour. It ends the worker by the same signal.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 HANG_S = 10.0
-"""Processor time of the process without a turn. What holds the loop longest in order is one answer of a model that was proven plain. It takes
-at most some tenths of a second for the most rows that a request may have. The other is a collection of garbage.
-Ten seconds are far above both on a busy machine, and a third of what a caller waits for."""
+"""Maximum processor time without a turn of the loop. The longest regular holds of the loop are two.
+One answer of a plain model takes at most some tenths of a second for a request's maximum rows. The
+other is garbage collection. Ten seconds are far above both on a busy machine, and a third of the
+time that a caller waits."""
 WAIT_TICKS = 30
-"""Seconds of the waiting thread without a turn: as long as a caller waits, so no caller of this loop
-is left. It is longer than `HANG_S` since a full machine may keep the loop waiting."""
+"""Maximum seconds of the waiting thread without a turn: as long as a caller waits, so that no
+caller of this loop is left. It is longer than `HANG_S` since a busy machine may delay the loop."""
 FEED_S = 1.0
 
 
 class _Turns:
-    """Turns of the loop, counted by the loop and compared by the thread."""
+    """Turns of the loop: the loop counts them, and the thread compares the count."""
 
     def __init__(self) -> None:
-        """Begin at none."""
+        """Start at zero."""
         self.count = 0
         self.ended = threading.Event()
 
     async def feed(self) -> None:
-        """Count, and put the kernel's alarm off, at each turn."""
+        """Count each turn, and reset the kernel's alarm."""
         while True:
             self.count += 1
             signal.setitimer(signal.ITIMER_PROF, HANG_S)
@@ -54,7 +55,7 @@ class _Turns:
 
 @asynccontextmanager
 async def watched_loop() -> AsyncIterator[None]:
-    """End this process when the running loop stands still; called on the main thread."""
+    """End this process when the running loop makes no progress; call it on the main thread."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     turns = _Turns()
     feeding = asyncio.create_task(turns.feed())

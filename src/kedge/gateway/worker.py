@@ -1,8 +1,8 @@
-"""One gateway worker: an HTTP server on the shared socket, and a replica in the roster.
+"""Gateway worker: an HTTP server on the shared socket, and a replica in the roster.
 
-The listening socket belongs to the supervisor and is shared by all workers, so a worker that
-comes or goes loses no connection that waits to be accepted. A worker outlives its supervisor:
-when that is killed it goes on serving, and hands the socket to the next one that asks.
+The listening socket belongs to the supervisor, and all workers share it. So no waiting connection
+is lost when a worker starts or ends. A worker outlives its supervisor: if the supervisor is killed,
+the worker continues serving, and hands the socket to the next supervisor that asks.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from kedge.system.pause import pause
 log = structlog.get_logger("kedge.worker")
 
 KEEP_ALIVE_S = 75
-"""Longer than the pools of the usual clients and proxies (aiohttp 15 s, nginx 60 s). So those close
-an idle connection, and no request meets a closing one."""
+"""Seconds that an idle connection stays open: longer than the pools of usual clients and proxies
+(aiohttp 15 s, nginx 60 s). So they close it first, and no request meets a closing connection."""
 START_S = 60.0
-"""How long a worker waits for its models before it opens with what it has."""
+"""Maximum seconds that a worker waits for its models before it opens with those that are ready."""
 LOOK_S = 0.5
-"""How often a worker that waits looks whether other workers serve what it lacks."""
+"""Interval at which a waiting worker checks whether other workers serve its missing endpoints."""
 DOOR_S = 1.0
-"""How often a worker looks whether its door is still there."""
+"""Interval at which a worker checks that its door still exists."""
 SWITCH_S = 0.0002
-"""A twenty-fifth of Python's default: while another thread loads, reads or counts, a request
-waits at most this long for the interpreter, which is less than the network's own jitter."""
+"""The interpreter's switch interval: 1/25 of Python's default. While another thread loads, reads or
+counts, a request waits at most this long for the interpreter: less than the network's jitter."""
 
 
 def serve(
@@ -58,20 +58,19 @@ def serve(
     on_loop: Callable[[], None],
     served: Callable[[], Collection[str]],
 ) -> None:
-    """Serve until a signal says to stop. Blocks.
+    """Serve until a signal to stop. Blocks.
 
     Args:
         gateway: the app.
-        connections: the bounds of what callers may hold.
-        replica: its follower; started and stopped here.
+        connections: the bounds of the connections, heads, bodies and answers of callers.
+        replica: the worker's follower; started and stopped here.
         listener: the shared listening socket.
-        drain_s: how long open connections are answered after the signal.
+        drain_s: maximum seconds for which open connections are answered after the signal.
         handoff: gives the listening socket to another supervisor that asks.
-        on_loop: called on the serving loop before anything else, so that what belongs to the
-            loop can be bound to it.
-        served: the endpoints that other workers of this host serve.
+        on_loop: called on the serving loop before anything else, to bind objects to that loop.
+        served: returns the endpoints that other workers of this host serve.
     """
-    import uvloop  # noqa: PLC0415 - only a worker needs it, and it is not on every platform
+    import uvloop  # noqa: PLC0415 - only a worker needs it, and some platforms do not have it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bound_unsent(listener)
@@ -104,7 +103,7 @@ def serve(
         thread = threading.Thread(target=replica.run, name="kedge-replica", daemon=True)
         thread.start()
         await _wait(replica, server, served)
-        # What is loaded stays: the collector need not look at it again at each pass.
+        # Loaded objects stay, so the collector need not visit them at each pass.
         gc.collect()
         gc.freeze()
         if not server.should_exit:
@@ -120,10 +119,10 @@ def serve(
 async def _wait(
     replica: Replica, server: GatewayServer, served: Callable[[], Collection[str]]
 ) -> None:
-    """Wait until this worker serves everything, or everything that anyone could.
+    """Wait until this worker serves all endpoints, or all that can be loaded.
 
-    It stays closed while it lacks an endpoint that other workers serve: it would take their
-    callers and answer "unknown". One endpoint that cannot be loaded keeps no other waiting.
+    It stays closed while an endpoint is missing that other workers serve: it would take their
+    callers and answer "unknown". An endpoint that cannot be loaded does not delay the others.
     """
     import asyncio  # noqa: PLC0415 - kept beside its only use
 
@@ -142,26 +141,26 @@ async def _wait(
 
 
 class Handoff:
-    """Gives the listening socket to each process that asks on a Unix socket of this state directory.
+    """The handoff of the listening socket to each process that asks on a Unix socket.
 
-    The door is put back when its file was deleted: without it a successor of a killed supervisor
-    could not take over.
+    The worker makes the door again when its file was deleted: without it, the successor of a killed
+    supervisor could not take over.
     """
 
     def __init__(self, listener: socket.socket, path: Path, faults: ProcessFaults) -> None:
-        """Prepare it; `start` begins to give."""
+        """Prepare the handoff; `start` starts it."""
         self._listener = listener
         self._door = Door(path, backlog=4)
         self._faults = faults
         self._asked: socket.socket | None = None
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Start the handoff in its own thread."""
         self._tend()
         threading.Thread(target=self._give_all, name="kedge-handoff", daemon=True).start()
 
     def _tend(self) -> None:
-        """Open the door, and again when it is gone."""
+        """Open the door, and open it again when its file is gone."""
         if self._asked is not None and not self._door.is_lost:
             return
         try:
@@ -176,7 +175,7 @@ class Handoff:
     def _give_all(self) -> None:
         while self._listener.fileno() >= 0:
             if not self._faults.attempt("worker.takeover", self._give_one):
-                pause(0.1)  # without descriptors accept fails at once
+                pause(0.1)  # without free descriptors accept fails at once
 
     def _give_one(self) -> None:
         self._tend()
@@ -193,7 +192,7 @@ class Handoff:
 
 
 def take_over(path: Path) -> socket.socket | None:
-    """Ask a worker that outlived its supervisor for the listening socket."""
+    """Return the listening socket from a worker that outlived its supervisor, or None."""
     try:
         with connect_to(path, timeout_s=2.0) as asking:
             _, fds, _, _ = socket.recv_fds(asking, 16, 1)

@@ -1,1 +1,1 @@
-"""The callers' side over HTTP: bounded connections and who is believed."""
+"""HTTP side of the gateway: bounded connections, trusted peers, and the infer call."""

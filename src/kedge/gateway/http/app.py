@@ -1,4 +1,4 @@
-"""The data plane as one raw ASGI app: the protocol's paths, and the only table of HTTP statuses."""
+"""The app of the gateway, a raw ASGI app: the protocol's paths and the table of HTTP statuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kedge.gateway.http.infer import UNREAD, WorkerBounds, infer, release_number
 log = structlog.get_logger("kedge.gateway")
 
 STATUS: dict[str, int] = {
-    # by code, first; a code that is not here takes its class's
+    # by code first; any other code has the status of its class
     "body_too_large": 413,
     "body_too_slow": 408,
     "head_too_slow": 408,
@@ -53,20 +53,20 @@ CLASS_STATUS: dict[type[KedgeError], int] = {
     ModelFailure: 500,
 }
 STOPPED = "the worker stops"
-"""Why a request was cancelled at the end of a drain."""
+"""Reason of a request that was cancelled at the end of a drain."""
 INTERNAL = "a fault of the gateway itself; its log has it"
 FAILED = {
     "model_raised": "the model could not answer this request",
     "model_nonsense": "the model's answer is not what its signature promises",
     "transform_nonsense": "a transformation's answer is not what its schema promises",
 }
-"""What callers are told of failures whose own words are those of a library; the log has these."""
+"""Messages to callers for failures whose own text comes from a library; the log has that text."""
 FAILED_HINT = (
     "the gateway's log has what happened; range, max_length and categories of a field refuse "
     "values that a model cannot take"
 )
 FAILURES_LOGGED_S = 1.0
-"""One failure of a model is logged in so many seconds: the counts have all of them."""
+"""Minimum seconds between two logged failures of a model: the counts have all of them."""
 BOUNDS = frozenset(
     {
         "queue_full",
@@ -77,18 +77,18 @@ BOUNDS = frozenset(
         "body_too_large",
     }
 )
-"""Refusals of a bound that is checked in the app; `kedge status` shows how many there were."""
+"""Codes of refusals by bounds that the app checks; `kedge status` shows their counts."""
 READ_METHODS = ("GET", "HEAD")
 INDEX_METHODS = (*READ_METHODS, "POST")
-"""The protocol asks for the index by POST."""
+"""Methods of the index: the protocol requests it by POST."""
 ALLOWED = "allowed"
-"""In an error's details: the methods that are answered."""
+"""Key in an error's details: the accepted methods."""
 PATHS_KEPT = 1024
-"""Parsed paths kept; a scanner that asks for more only parses again."""
+"""Maximum number of cached parsed paths; beyond it, a path is only parsed again."""
 
 
 def status_of(error: KedgeError) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if error.code in STATUS:
         return STATUS[error.code]
     return next((s for kind, s in CLASS_STATUS.items() if isinstance(error, kind)), 500)
@@ -103,10 +103,10 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def parse_path(path: str) -> Route:
-    """Read a path of the Open Inference Protocol v2.
+    """Parse a path of the Open Inference Protocol v2.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: the path is not one of the protocol's.
     """
     match path.strip("/").split("/"):
         case ["v2"]:
@@ -144,14 +144,14 @@ class Gateway:
         self._limit = limit
         self._routes: dict[str, Route] = {}
         self._logs_from = 0.0
-        """From when on the next failure of a model is logged."""
+        """Time from which the next failure of a model is logged."""
         self.draining = False
-        """Set when the worker is about to stop: answers then ask callers to hang up."""
+        """Whether the worker is about to stop: answers then ask callers to disconnect."""
         self.refusing = False
-        """Set near the end of a drain: what comes now is refused."""
+        """Whether the drain is near its end: new requests are refused."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; whatever goes wrong becomes an answer from the table."""
+        """Answer one request; every error becomes an answer from the table."""
         if scope["type"] != "http":
             return
         live = None
@@ -181,7 +181,7 @@ class Gateway:
                 raise _wrong_method(scope["method"], ", ".join(allowed))
             await self._answer(send, *self._look_up(route))
         except KedgeError as error:
-            if error.code in BOUNDS:  # what the connection refuses (`refuse_with`) it counts itself
+            if error.code in BOUNDS:  # the connection itself counts its refusals (`refuse_with`)
                 self._limit(error.code)
             await self._refuse(send, live, error)
         except asyncio.CancelledError as error:
@@ -211,7 +211,7 @@ class Gateway:
         return live
 
     def refuse_with(self, error: KedgeError) -> Callable[[Any, Any, Any], Awaitable[None]]:
-        """Return an app that answers any request with an error that the connection's bounds found."""
+        """Return an app that answers any request with an error from the connection's bounds."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's
             live = None
@@ -222,7 +222,7 @@ class Gateway:
         return app
 
     def refusal(self, error: KedgeError) -> bytes:
-        """Return a whole answer to what is no request yet."""
+        """Return a whole answer for a request that is not complete."""
         status, body, extra = self._told(error)
         raw = msgspec.json.encode(body)
         head = [
@@ -234,7 +234,7 @@ class Gateway:
         return b"\r\n".join([*head, b"", raw])
 
     async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
-        # A model's failure is counted as an error where it happens: it is no refusal.
+        # A model's failure is no refusal: it is counted as an error where it happens.
         if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
         if error.code in FAILED and isinstance(error, ModelFailure):
@@ -252,7 +252,7 @@ class Gateway:
             )
 
     def _told(self, error: KedgeError) -> tuple[int, dict[str, object], Headers]:
-        """The status, the body and further headers of an answer to an error."""
+        """Return the status, the body and further headers of the answer to an error."""
         body: dict[str, object] = {"error": str(error), "code": error.code}
         if error.hint:
             body["hint"] = error.hint
@@ -290,7 +290,7 @@ class Gateway:
         await send({"type": "http.response.body", "body": raw})
 
     def _look_up(self, route: Route) -> tuple[int, object]:
-        """Everything that is not an inference: health, metadata, index."""
+        """Return the answer to a request that is no inference: health, metadata, index."""
         match route.kind:
             case "server":
                 return 200, {
@@ -330,7 +330,7 @@ def _stopping() -> Overloaded:
 
 
 async def _discard(receive: Any) -> None:
-    """Read a body to its end: a caller that still sends would see a reset instead of the answer."""
+    """Read a body to its end: else a caller that still sends would see a reset, not the answer."""
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
 
@@ -355,7 +355,7 @@ def _tensor(field: Field) -> dict[str, object]:
 
 
 def _parameters(field: Field) -> dict[str, object]:
-    """What the contract says of a field beyond its datatype and its shape."""
+    """Return the contract's rules for a field beyond its datatype and shape."""
     said: dict[str, object] = {"nullable": True} if field.nullable else {}
     bounds = {name: getattr(field, name) for name in FIELD_BOUNDS}
     return said | {name: bound for name, bound in bounds.items() if bound is not msgspec.UNSET}
