@@ -232,7 +232,7 @@ class FieldReader:
         )
 
     def _in_range(self, data: list[Any], values: list[Any]) -> Array:
-        """Return values in the declared dtype; `data` has the nulls too, to find a fault's place."""
+        """Return values in the declared dtype; `data` has the nulls too, to locate a fault."""
         try:
             with np.errstate(over="ignore"):
                 return np.array(values, dtype=self._plain)
@@ -252,7 +252,7 @@ class FieldReader:
         return int(known.min), int(known.max)
 
     def _shaped(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """Reshape; an empty array may declare any other length, even one that no array can have."""
+        """Reshape an array; raise if an empty one declares a length that no array can have."""
         try:
             return array.reshape(shape)
         except ValueError:

@@ -1,8 +1,8 @@
-"""Connections: what all callers of one worker may hold at once, and for how long.
+"""Connections: the bounds of everything that all callers of one worker hold, in size and time.
 
-A worker is occupied by heads and bodies that are under way, by answers that their callers do not
-read, and by open connections. Each of them is bounded in bytes or in number, and in time. One
-sweep a second serves all of them: a timer for each connection would cost every request more.
+Incomplete heads and bodies, answers that callers do not read, and open connections occupy a worker.
+Each is bounded in bytes or in number, and in time. One sweep per second checks all of them: a timer
+for each connection would cost every request more.
 """
 
 from __future__ import annotations
@@ -28,72 +28,72 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds of one worker, with their reasons."""
 
     body: int = 8 * MB
-    """Bytes of one body: the setting `max_body_mb`."""
+    """Maximum bytes of one body: the setting `max_body_mb`."""
     head: int = 32 * 1024
-    """Bytes of one head. Proxies allow 8 to 32 kB, so that no head which passed one is refused."""
+    """Maximum bytes of one head. Proxies allow 8 to 32 kB: a head that passed one is not refused."""
     headers: int = 100
-    """Headers of one request, as most servers have it."""
+    """Maximum headers of one request, as in most servers."""
     head_s: float = 10.0
-    """From the first byte of a head to its last. A head fits in a few packets."""
+    """Maximum seconds from the first byte of a head to its last. A head fits in a few packets."""
     body_s: float = 30.0
-    """From the head to the last byte of a body."""
+    """Maximum seconds from the head to the last byte of a body."""
     grace_s: float = 5.0
-    """After it, a body or an answer must move at `rate`: a lost packet may take seconds."""
+    """Seconds before a body or an answer must move at `rate`: a lost packet may take seconds."""
     rate: float = 1000.0
-    """Least bytes a second; a slow mobile connection has ten times as many."""
+    """Minimum bytes per second; a slow mobile connection has ten times as many."""
     bodies: int = 128 * MB
-    """Bytes of all bodies under way: sixteen of the largest."""
+    """Maximum bytes of all incomplete bodies: sixteen of the largest."""
     peer_bodies: int = 128
-    """Bodies under way of one caller: more than a browser or an office has at once."""
+    """Maximum incomplete bodies of one caller: more than a browser or an office has at once."""
     peer_bytes: int = 32 * MB
-    """Bytes of bodies under way of one caller: a quarter of all."""
+    """Maximum bytes of incomplete bodies of one caller: a quarter of all."""
     answer_s: float = 30.0
-    """From the moment an answer waits for its caller to read until all of it has left."""
+    """Maximum seconds from when an answer waits for its caller to read until all of it has left."""
     answers: int = 128 * MB
-    """Bytes of answers that wait for their callers."""
+    """Maximum bytes of answers that wait for their callers."""
     peer_answers: int = 32 * MB
-    """The same of one caller."""
+    """The same limit for one caller."""
     silent_s: float = 75.0
-    """A connection without a complete head: as long as one between two requests."""
+    """Maximum seconds of a connection without a complete head: the same as between two requests."""
     linger_s: float = 2.0
-    """After a refusal, what is still sent is read and dropped, so that the answer arrives."""
+    """Seconds after a refusal in which input is read and dropped, so that the answer arrives."""
     pipelined: int = 256
-    """Requests that wait on one connection for the answer to the first."""
+    """Maximum requests that wait on one connection for the answer to the first."""
     all_pipelined: int = 16_384
-    """The same on all connections: each takes 3 kB."""
+    """The same limit on all connections: each request takes 3 kB."""
 
 
 def http_limits(body: int) -> ConnectionLimits:
-    """Return the bounds of a worker that takes bodies of this size."""
+    """Return the bounds of a worker that accepts bodies of this size."""
     return ConnectionLimits(
         body=body, bodies=max(128 * MB, 16 * body), peer_bytes=max(32 * MB, 4 * body)
     )
 
 
 PARTS = 8
-"""How many times the bound of a body is read and thrown away before the caller is cut off."""
+"""A refused body is read and dropped up to this many times its bound; then the caller is cut off."""
 SHARE = 0.9
 """Share of the descriptors that connections may take; the rest is for files and models."""
 RESERVE = 24
-"""Descriptors that are left for files and models in any case."""
+"""Minimum number of descriptors left for files and models."""
 UNSENT = 128 * 1024
-"""Bytes of one connection that the kernel holds beyond those on their way: enough for any network."""
+"""Unsent bytes of one connection that the kernel holds: enough for any network."""
 UNLIMITED = 1_000_000
-"""Connections where open files have no limit."""
+"""Maximum connections if open files have no limit."""
 SWEEP_S = 1.0
 
 
 class Connection(Protocol):
-    """What is bounded: one connection of a caller."""
+    """One connection of a caller, which the bounds apply to."""
 
     caller: str | None
-    """Under which key its bounds count; None where bounds by caller do not apply."""
+    """The key under which its bounds count; None if bounds by caller do not apply."""
     held: int
-    """Bytes of its body that are counted."""
+    """Counted bytes of its body."""
     unsent: int
-    """Bytes of its answers that are counted."""
+    """Counted bytes of its answers."""
     queued: int
-    """Requests on it that wait for the answer to an earlier one, and are counted."""
+    """Counted requests on it that wait for the answer to an earlier one."""
 
     def refuse_head(self, error: KedgeError) -> None:
         """Answer before the head is whole, and close."""
@@ -102,16 +102,16 @@ class Connection(Protocol):
         """Answer before the body is whole, and close."""
 
     def received(self) -> int:
-        """Return the bytes of its body so far."""
+        """Return the received bytes of its body."""
 
     def waiting(self) -> int:
         """Return the bytes of answers that have not left."""
 
     def idle_since(self) -> float | None:
-        """Return when its last answer left, or None when it is not between two requests."""
+        """Return when its last answer left, or None if it is not between two requests."""
 
     def hang_up(self) -> None:
-        """Close without a word."""
+        """Close without an answer."""
 
 
 class Connections:
@@ -125,13 +125,13 @@ class Connections:
         limit: Callable[[str], None] = lambda bound: None,
         most: int | None = None,
     ) -> None:
-        """Start empty; `limit` is told which bound was reached, `most` is the connections at once."""
+        """Start empty; `limit` takes a reached bound, `most` is the maximum of connections."""
         self.limits = limits or ConnectionLimits()
         self.peers = peers or Peers()
         self.limit = limit
         self._most = most if most is not None else most_connections()
         self._open: set[Connection] = set()
-        # Each in the order in which it began, so that a look at the first few is enough.
+        # Each is in order of start, so that checking the first few is enough.
         self._silent: dict[Connection, float] = {}
         self._heads: dict[Connection, float] = {}
         self._bodies: dict[Connection, float] = {}
@@ -148,7 +148,7 @@ class Connections:
     # ------------------------------------------------------------ connections
 
     def opened(self, each: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a new connection in; where there are too many, another one goes."""
+        """Add a new connection; if there are too many, close another one."""
         if self._loop is None:
             self._loop = loop
             loop.call_later(SWEEP_S, self._sweep)
@@ -158,7 +158,7 @@ class Connections:
             self._make_room(each)
 
     def closed(self, each: Connection) -> None:
-        """Forget a connection and all that it held."""
+        """Remove a connection and everything that it held."""
         self._open.discard(each)
         self._silent.pop(each, None)
         self._lingering.pop(each, None)
@@ -172,14 +172,14 @@ class Connections:
         self._silent.pop(each, None)
 
     def _make_room(self, newest: Connection) -> None:
-        """Close the connection that is least missed: never asked, then longest idle, then slowest."""
+        """Close a connection: one without a request first, then the longest idle, then the slowest."""
         self.limit("connections")
         victim = next(iter(self._silent), newest)
         if victim is not newest:
             victim.hang_up()
             self.closed(victim)
             return
-        # Scanning all is paid for once for every hundredth part that is closed.
+        # One scan of all connections closes a hundredth of them, which spreads its cost.
         idle = sorted(
             (since, number, each)
             for number, each in enumerate(self._open)
@@ -194,7 +194,7 @@ class Connections:
             self.closed(slowest)
 
     def _slowest(self) -> Connection | None:
-        """Return what has waited for its caller for longest: who is slow loses to who is new."""
+        """Return the connection that waits longest for its caller: it gives way to new callers."""
         assert self._loop is not None
         now = self._loop.time()
         for began, least_s in (
@@ -209,14 +209,14 @@ class Connections:
         return None
 
     def lingers(self, each: Connection) -> None:
-        """Note a connection that was refused and is only read to its end."""
+        """Record a refused connection that is only read to its end."""
         assert self._loop is not None
         self.head_ended(each)
         self._silent.pop(each, None)
         self._lingering[each] = self._loop.time()
 
     def queues(self, each: Connection, requests: int) -> None:
-        """Note how many requests wait on a connection; where that is too many, it is closed."""
+        """Record how many requests wait on a connection; close it if there are too many."""
         self.pipelined += requests - each.queued
         each.queued = requests
         if requests > self.limits.pipelined or self.pipelined > self.limits.all_pipelined:
@@ -226,22 +226,22 @@ class Connections:
     # ------------------------------------------------------------ heads
 
     def head_began(self, each: Connection) -> None:
-        """Note a head that has not come whole."""
+        """Record the start of an incomplete head."""
         assert self._loop is not None
         self._heads.setdefault(each, self._loop.time())
 
     def head_ended(self, each: Connection) -> None:
-        """Note its end."""
+        """Record the end of a head."""
         self._heads.pop(each, None)
 
     # ------------------------------------------------------------ bodies
 
     def counts(self, each: Connection) -> bool:
-        """Whether something of a connection is counted, so that its caller must stay the same."""
+        """Return whether a connection has counted bytes, so that its caller must not change."""
         return bool(each in self._bodies or each.held or each in self._readers)
 
     def body_began(self, each: Connection) -> None:
-        """Note a body that has not come whole."""
+        """Record the start of an incomplete body."""
         assert self._loop is not None
         if each in self._bodies:
             return
@@ -252,7 +252,7 @@ class Connections:
                 each.refuse_body(peer_busy(f"{self.limits.peer_bodies} bodies are under way"))
 
     def body_grew(self, each: Connection, size: int) -> None:
-        """Note how many bytes of a body are held; where that is too much, one body goes."""
+        """Record the held bytes of a body; if that is too much, refuse one body."""
         delta, each.held = size - each.held, size
         self.body_bytes += delta
         if each.caller is not None:
@@ -260,7 +260,7 @@ class Connections:
             if self._peer_bytes[each.caller] > self.limits.peer_bytes:
                 each.refuse_body(peer_busy(f"{self.limits.peer_bytes} bytes are under way"))
                 return
-        # The oldest goes: who fills the bound slowly loses to who sends at an ordinary pace.
+        # Refuse the oldest: a caller that sends slowly gives way to one that sends normally.
         while self.body_bytes > self.limits.bodies:
             oldest = next((other for other in self._bodies if other.held), each)
             oldest.refuse_body(
@@ -275,12 +275,12 @@ class Connections:
                 return
 
     def body_ended(self, each: Connection) -> None:
-        """Note a body that is whole; its bytes count until they are let go."""
+        """Record that a body is whole; its bytes count until `body_left`."""
         if self._bodies.pop(each, None) is not None and each.caller is not None:
             _take(self._peer_bodies, each.caller, 1)
 
     def body_left(self, each: Connection) -> None:
-        """Let go of the bytes of a body."""
+        """Release the bytes of a body."""
         self.body_ended(each)
         if each.held:
             self.body_bytes -= each.held
@@ -291,7 +291,7 @@ class Connections:
     # ------------------------------------------------------------ answers
 
     def unread(self, each: Connection, size: int) -> None:
-        """Note an answer that waits for its caller; where that is too much, one caller goes."""
+        """Record an answer that waits for its caller; if that is too much, cut one caller off."""
         assert self._loop is not None
         self._readers.setdefault(each, self._loop.time())
         delta, each.unsent = size - each.unsent, size
@@ -304,7 +304,7 @@ class Connections:
             self._cut(next(iter(self._readers)))
 
     def read(self, each: Connection) -> None:
-        """Note that a caller has read its answer, or is gone."""
+        """Record that a caller has read its answer, or is gone."""
         if self._readers.pop(each, None) is None:
             return
         self.answer_bytes -= each.unsent
@@ -320,14 +320,14 @@ class Connections:
     # ------------------------------------------------------------ time
 
     def _sweep(self) -> None:
-        """End what has taken too long; the first of each has taken longest."""
+        """Sweep once, and schedule the next sweep."""
         assert self._loop is not None
         self._loop.call_later(SWEEP_S, self._sweep)
         now = self._loop.time()
         self.sweep(now)
 
     def sweep(self, now: float) -> None:
-        """End what has taken too long at this moment."""
+        """End everything that has exceeded its time limit at this moment."""
         limits = self.limits
         for each in _older(self._heads, now - limits.head_s):
             self.head_ended(each)
@@ -363,7 +363,7 @@ class Connections:
 
 
 def _older(began: dict[Connection, float], then: float) -> list[Connection]:
-    """Those that began before a moment."""
+    """Return the connections that began before a moment."""
     found = []
     for each, since in began.items():
         if since > then:
@@ -373,21 +373,21 @@ def _older(began: dict[Connection, float], then: float) -> list[Connection]:
 
 
 def _take(counts: Counter[str], key: str, size: int) -> None:
-    """Subtract, and keep no zero: callers come and go for ever."""
+    """Subtract from a count, and delete it at zero, since there are ever new callers."""
     counts[key] -= size
     if counts[key] <= 0:
         del counts[key]
 
 
 def peer_busy(what: str) -> KedgeError:
-    """What a caller is told that holds more than its part."""
+    """Return the error for a caller that holds more than its share."""
     return Overloaded(
         f"too much at once from one caller: {what}", code="peer_busy", details={"unread": True}
     )
 
 
 def too_slow(limits: ConnectionLimits) -> KedgeError:
-    """What a caller is told whose body does not come."""
+    """Return the error for a caller whose body arrives too slowly."""
     return BadRequest(
         f"the body took longer than {limits.body_s:g} s, or came slower than "
         f"{limits.rate:g} bytes/s after {limits.grace_s:g} s",
@@ -397,17 +397,17 @@ def too_slow(limits: ConnectionLimits) -> KedgeError:
 
 
 def bound_unsent(listener: socket.socket) -> None:
-    """Have the kernel hold few unsent bytes of each connection that is accepted from now on.
+    """Limit the unsent bytes that the kernel holds for each connection accepted from now on.
 
-    It takes megabytes of an answer that no one reads otherwise. They are memory of this process's
-    cgroup, and look as if they had been read.
+    Otherwise it takes megabytes of an unread answer. They use memory of this process's cgroup, and
+    look as if the caller had read them.
     """
     with contextlib.suppress(OSError, AttributeError):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def raise_open_files() -> int:
-    """Raise the soft limit of open files to the hard one; return what holds now.
+    """Raise the soft limit of open files to the hard one; return the limit in force.
 
     The soft limit of a login or a service is commonly 1,024, for programs that use select().
     """
@@ -422,7 +422,7 @@ def raise_open_files() -> int:
 
 
 def most_connections() -> int:
-    """Connections that this process may hold by its limit of open files."""
+    """Return the number of connections that the limit of open files allows this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return UNLIMITED

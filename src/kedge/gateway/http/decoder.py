@@ -1,4 +1,4 @@
-"""Decoder of large bodies beside a worker's loop, in a process of its own."""
+"""Decoder of large bodies: a child process beside a worker's loop."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     Decoded = tuple[InferRequest, Columns, int]
 
 WITHIN_S = 20.0
-"""For one body of the largest size, on a processor that others use, and for the start of the child."""
+"""Seconds for one body of the largest size on a busy processor, with the start of the child."""
 PART = 256 * 1024
-"""Bytes that are received in one go."""
+"""Bytes received in one call."""
 
 log = structlog.get_logger("kedge.decoding")
 
@@ -38,14 +38,14 @@ def decode_here(contract: CallerContract, body: bytes, json_length: int | None) 
     """Turn a body into columns that fit the contract, in this thread.
 
     Raises:
-        BadRequest: it does not fit.
+        BadRequest: the body does not fit.
     """
     parsed, binary = parse(body, json_length)
     return parsed, *contract.columns(parsed, binary)
 
 
 class Decoder:
-    """A child that decodes one body after the other; used by one thread, which waits for it."""
+    """A child that decodes one body after the other; one thread uses it and waits for it."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -57,10 +57,10 @@ class Decoder:
     def decode(self, contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
         """Turn a body into columns that fit the contract.
 
-        Where no child can be started it is decoded in this thread: others wait, and it is answered.
+        If no child can be started, this thread decodes it: other bodies wait, but it is answered.
 
         Raises:
-            BadRequest: it does not fit.
+            BadRequest: the body does not fit.
             Overloaded: `decoder_lost`: the child ended, or took too long.
             KedgeError: `internal`: decoding failed otherwise.
         """
@@ -105,10 +105,10 @@ class Decoder:
         self._child = self._line = None
 
     def _started(self) -> socket.socket:
-        """The line to the child, which is started again where it ended.
+        """Return the socket to the child; start the child again if it has ended.
 
         Raises:
-            OSError: there are no processes or descriptors left.
+            OSError: no processes or descriptors are left.
         """
         if self._line is not None and self._child is not None and self._child.poll() is None:
             return self._line
@@ -132,10 +132,10 @@ class Decoder:
 
 
 def _receive(line: socket.socket, size: int, until: float) -> bytearray:
-    """So many bytes.
+    """Receive `size` bytes.
 
     Raises:
-        TimeoutError: not until then.
+        TimeoutError: they have not arrived at the time `until`.
         EOFError: the child ended.
     """
     found = bytearray(size)
@@ -150,7 +150,7 @@ def _receive(line: socket.socket, size: int, until: float) -> bytearray:
 
 
 def _array(column: DecodedColumn) -> NDArray[Any]:
-    """A column; one of objects is built in parts, between which other threads run."""
+    """Build a column; build one of objects in parts, so that other threads run in between."""
     if isinstance(column.data, bytes):
         numbers = np.frombuffer(bytearray(column.data), np.dtype(column.dtype))
         return numbers.reshape(column.shape)

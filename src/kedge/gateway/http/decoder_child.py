@@ -1,7 +1,8 @@
-"""Decoder child: the process in which one worker's large bodies are decoded.
+"""Decoder child: the process that decodes one worker's large bodies.
 
-Python decodes a body of megabytes in one call that holds the interpreter, and every other request of the worker would
-wait for its end. Here it holds up bodies of its own kind alone. The code is kedge's own; what it is given is not.
+Python decodes a body of megabytes in one call that holds the interpreter. In the worker, every
+other request would wait for its end; here only other large bodies wait. The code is kedge's own,
+but its input is not.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NICE = 5
-"""The worker, and so the callers of small bodies, go first."""
+"""Niceness of the child: the worker, and so the callers with small bodies, go first."""
 PR_SET_PDEATHSIG = 1
 PART = 2_000
-"""Values of an object column that the worker reads in one go: a fraction of a millisecond."""
+"""Values of an object column that the worker reads at once: a fraction of a millisecond."""
 
 
 INTERNAL = "internal"
@@ -39,7 +40,7 @@ INTERNAL = "internal"
 
 
 class DecodeRequest(msgspec.Struct, array_like=True):
-    """What comes before a body."""
+    """The header that precedes a body."""
 
     contract: bytes
     json_length: int | None
@@ -56,7 +57,7 @@ class DecodedColumn(msgspec.Struct, array_like=True):
 
 
 class DecodeAnswer(msgspec.Struct, omit_defaults=True):
-    """The answer: columns, or what is wrong with the body."""
+    """The answer: columns, or the fault of the body."""
 
     columns: list[DecodedColumn] = []
     rows: int = 0
@@ -75,7 +76,7 @@ def _contract(raw: bytes) -> Contract:
 
 
 def decode(asked: DecodeRequest, body: bytes) -> bytes:
-    """Answer one body."""
+    """Decode one body, and return the encoded answer."""
     try:
         request, binary = parse(body, asked.json_length)
         columns, rows = _contract(asked.contract).columns(request, binary)
@@ -84,7 +85,7 @@ def decode(asked: DecodeRequest, body: bytes) -> bytes:
             fault=str(error), code=error.code, hint=error.hint, details=error.details
         )
         return msgspec.msgpack.encode(said)
-    # It costs its body: the next one is of another caller.
+    # A failure affects only its body: the next one is from another caller.
     except Exception as error:  # noqa: BLE001
         return msgspec.msgpack.encode(DecodeAnswer(fault=repr(error), code=INTERNAL))
     outputs = None if request.outputs is None else [each.name for each in request.outputs]
@@ -109,7 +110,7 @@ def _column(name: str, column: NDArray[Any]) -> DecodedColumn:
 
 
 def main(words: Sequence[str]) -> int:
-    """Answer until the worker hangs up."""
+    """Answer bodies until the worker disconnects."""
     line = socket.socket(fileno=int(words[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(AttributeError):  # no Linux

@@ -1,4 +1,4 @@
-"""One infer call: read, check, answer, send. The first of the four files a request goes through."""
+"""Infer call: read, check, answer, send. It is the first of the four files of a request's path."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Send = Any
 
 
 class OutputTensor(msgspec.Struct):
-    """One output as it stands in the answer."""
+    """One output as the answer has it."""
 
     name: str
     datatype: str
@@ -48,7 +48,7 @@ class OutputTensor(msgspec.Struct):
 
 
 class InferAnswer(msgspec.Struct, omit_defaults=True):
-    """The body of an answer. `model_version` is the release that gave it."""
+    """The body of an answer. `model_version` is the release that answered."""
 
     model_name: str
     model_version: str
@@ -57,7 +57,7 @@ class InferAnswer(msgspec.Struct, omit_defaults=True):
 
 
 PLAIN = b"application/json"
-"""The content type that nearly every body has."""
+"""The content type of nearly every body."""
 READ = frozenset(
     (
         b"content-type",
@@ -68,22 +68,23 @@ READ = frozenset(
         b"inference-header-content-length",
     )
 )
-"""Headers that decide something."""
+"""Headers that affect the handling of a request."""
 MOST_INFLATED = 128 * 2**20
-"""Bytes of bodies under way in a worker that came as gzip and were inflated: as of bodies as they came."""
+"""Maximum bytes of a worker's inflated gzip bodies: the same as for uncompressed bodies."""
 BESIDE = 64 * 1024
-"""Bodies above it are decoded beside the event loop: what is nested or refused late takes 100 ns a byte."""
+"""Bytes above which a body is decoded beside the event loop: nested data, or data that is refused
+late, takes 100 ns per byte."""
 ID_BYTES = 256
-"""Longest id, in bytes of UTF-8: it is kept in memory and in records."""
+"""Maximum length of an id, in bytes of UTF-8: it is stored in memory and in records."""
 UNREAD = "unread"
-"""In an error's details: the body was not read to its end, so the connection cannot be kept."""
+"""Key in an error's details: the body was not read to its end, so the connection must close."""
 
 _encode = msgspec.json.Encoder().encode
 _DATATYPES = {np.dtype(ours): theirs for ours, theirs in OIP_DTYPES.items() if ours != "string"}
 
 
 class WorkerBounds:
-    """What one worker works on at once, and whom it believes."""
+    """The bounds of one worker's work at one time, with its trusted peers and testers."""
 
     __slots__ = (
         "beside",
@@ -110,16 +111,16 @@ class WorkerBounds:
         self.peers = peers or Peers()
         self.in_flight = 0
         self.inflated = 0
-        """Bytes of bodies under way beyond those that were received: what gzip made of them."""
+        """Bytes of present bodies that inflating gzip added to the received ones."""
         self.beside = ThreadPoolExecutor(1, "kedge-decode")
-        """One thread: large bodies wait for each other, and small ones for none of them."""
+        """One thread: large bodies wait for each other, and small ones do not wait."""
         self.decoder = Decoder()
 
     def decode(self, contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
         """Decode a large body, in the thread `beside`.
 
-        Its JSON goes to another process, since a decoder holds the interpreter for the whole of it. Numbers
-        that come as bytes are used where they lie.
+        Its JSON goes to another process, since a decoder holds the interpreter until its end.
+        Numbers in binary form are used without a copy.
 
         Raises:
             BadRequest, Overloaded: as `Decoder.decode`.
@@ -129,7 +130,7 @@ class WorkerBounds:
         return decode(contract, body, json_length)
 
     def run_beside(self, work: Callable[..., T], *given: Any) -> Awaitable[T]:
-        """Run something in the thread `beside`."""
+        """Run a function in the thread `beside`."""
         return asyncio.get_running_loop().run_in_executor(self.beside, work, *given)
 
     async def decode_gzip(
@@ -138,11 +139,11 @@ class WorkerBounds:
         """Inflate and decode a body; small ones here, others in the thread `beside`.
 
         Returns:
-            What it holds, and by how many bytes `inflated` grew, which the caller gives back.
+            The decoded body, and the bytes by which `inflated` grew, which the caller subtracts.
 
         Raises:
-            BadRequest: it is not gzip, does not fit, or is larger than a body may be.
-            Overloaded: `bodies_full`: those under way hold `MOST_INFLATED` bytes.
+            BadRequest: it is not gzip, does not fit, or exceeds the maximum of a body.
+            Overloaded: `bodies_full`: the present bodies hold `MOST_INFLATED` bytes.
         """
         if len(body) <= BESIDE and (small := inflate(body, min(BESIDE, self.body))) is not None:
             return decode_here(contract, small, json_length), 0
@@ -174,7 +175,7 @@ async def infer(
     version: int | None,
     drain: bool,
 ) -> None:
-    """Answer one infer call; mirroring and counting come after the answer was sent.
+    """Answer one infer call; mirror and count it after the answer was sent.
 
     Raises:
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
@@ -188,7 +189,7 @@ async def infer(
         return
     if len(body) > bounds.body:
         raise too_large(bounds.body)
-    # Counted from here: a caller whose body is not whole must not take another's place.
+    # Count from here: a caller whose body is not whole must not take another caller's place.
     if bounds.in_flight >= bounds.requests:
         raise Overloaded(
             f"{bounds.requests} requests are under way in this worker", code="queue_full"
@@ -223,7 +224,7 @@ async def infer(
         live = answer.live or live
         payload = render(live, request, answer, parsed.outputs)
     finally:
-        # Given back before the answer leaves: a caller that does not read takes no other's place.
+        # Free the place before the answer leaves: a caller that does not read must not occupy it.
         bounds.in_flight -= 1
         bounds.inflated -= inflated
     headers = [*_head(live, answer), (b"content-length", b"%d" % len(payload))]
@@ -235,7 +236,7 @@ async def infer(
 
 
 def fresh_id() -> str:
-    """An id for a request that has none: a UUIDv7 (RFC 9562), so that it names its hour."""
+    """Return an id for a request without one: a UUIDv7 (RFC 9562), which contains its time."""
     number = int(time() * 1000) << 80 | 7 << 76 | getrandbits(12) << 64 | 2 << 62 | getrandbits(62)
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -244,11 +245,11 @@ def fresh_id() -> str:
 def _told(
     scope: Any, version: int | None, bounds: WorkerBounds
 ) -> tuple[str | None, int | None, bool, int | None, bool]:
-    """What the headers say.
+    """Read the headers.
 
     Returns:
-        The entity, the release that a tester asks for, whether it is a probe, the bytes of JSON before
-        binary data, and whether the body is gzip.
+        Entity, release that a tester requests, whether it is a probe, bytes of JSON before binary
+        data, and whether the body is gzip.
     """
     entity, asked, probe, json_length, gzip = None, version, False, None, False
     for name, value in scope["headers"]:
@@ -277,7 +278,7 @@ def _told(
 
 
 def _entity(value: bytes, scope: Any, peers: Peers) -> str | None:
-    """The entity of the header, when this caller may name one."""
+    """Return the entity of the header, if this caller may name one."""
     if not peers.may_name_entity(scope.get("client")):
         raise BadRequest(
             "this caller may not send kedge-entity",
@@ -288,7 +289,7 @@ def _entity(value: bytes, scope: Any, peers: Peers) -> str | None:
 
 
 def _checked(chosen: str | None) -> str | None:
-    """An id that came in a body, bounded in bytes; no character takes more than four."""
+    """Return a body's id; raise if it has too many bytes. No character takes more than four."""
     if chosen is not None and len(chosen) > ID_BYTES // 4:
         size = len(chosen.encode("utf-8", "surrogatepass"))
         if size > ID_BYTES:
@@ -297,10 +298,10 @@ def _checked(chosen: str | None) -> str | None:
 
 
 def release_number(text: str) -> int:
-    """`r7` or `7`, as a number.
+    """Return `r7` or `7` as a number.
 
     Raises:
-        BadRequest: it is neither.
+        BadRequest: the text is neither.
     """
     digits = text.removeprefix("r")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
@@ -309,7 +310,7 @@ def release_number(text: str) -> int:
 
 
 def too_large(limit: int, *, unread: bool = False) -> BadRequest:
-    """What a caller is told whose body is larger than the bound."""
+    """Return the error for a body that is larger than the bound."""
     return BadRequest(
         f"the body is larger than {limit} bytes",
         code="body_too_large",
@@ -319,7 +320,7 @@ def too_large(limit: int, *, unread: bool = False) -> BadRequest:
 
 
 async def _rest(body: bytes, bounds: WorkerBounds, receive: Receive) -> bytes:
-    """The rest of a body, from a server that gives it in parts; the worker's own gives it whole."""
+    """Return a whole body from a server that gives it in parts; the worker's own gives it whole."""
     parts, size, more = [body], len(body), True
     while more:
         message = await receive()
@@ -334,7 +335,7 @@ async def _rest(body: bytes, bounds: WorkerBounds, receive: Receive) -> bytes:
 
 
 def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) -> None:
-    """What a caller asks for must be an output of production (or of the release that is asked)."""
+    """Raise if a requested output is not one of production (or of the requested release)."""
     release = live.state.releases.get(asked or live.state.production or 0)
     known = [field.name for field in release.signature.outputs] if release is not None else []
     for output in wanted:
@@ -349,7 +350,7 @@ def _check_outputs(live: Live, asked: int | None, wanted: list[WantedOutput]) ->
 
 
 def _head(live: Live, answer: Answer) -> Headers:
-    """The headers that every answer of this choice shares, made once per snapshot and choice."""
+    """Return the headers that every answer of this choice shares, made once per snapshot."""
     choice = answer.choice
     key = id(choice)
     head = live.heads.get(key)
@@ -367,7 +368,7 @@ def _head(live: Live, answer: Answer) -> Headers:
 def render(
     live: Live, request: Request, answer: Answer, wanted: list[WantedOutput] | None
 ) -> bytes:
-    """Encode an answer as the protocol's JSON. A value that is not finite is null, as JSON has none."""
+    """Encode an answer as the protocol's JSON; a value that is not finite becomes null."""
     names = {output.name for output in wanted} if wanted else None
     return _encode(
         InferAnswer(

@@ -1,4 +1,4 @@
-"""Peers: which network addresses share the bounds of one caller, and which may name an entity."""
+"""Peers: network addresses that share one caller's bounds, and those that may name an entity."""
 
 from __future__ import annotations
 
@@ -17,44 +17,43 @@ Network = IPv4Network | IPv6Network
 Headers = Iterable[tuple[bytes, bytes]]
 
 FORWARDED_HOPS = 16
-"""Most addresses that are read from a forwarding header; real chains have one to four."""
+"""Maximum addresses that are read from a forwarding header; real chains have one to four."""
 V6_PREFIX = 64
-"""One IPv6 customer commonly gets a /64 network: its addresses count as one caller."""
+"""IPv6 prefix of one caller: one customer commonly gets a /64 network."""
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read addresses and CIDR ranges.
+    """Parse addresses and CIDR ranges.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: one of the texts is neither.
     """
     return tuple(ip_network(text, strict=False) for text in texts)
 
 
 class Peers:
-    """The proxies of this host's callers, and which addresses may send `kedge-entity`."""
+    """The proxies of this host's callers, and the addresses that may send `kedge-entity`."""
 
     def __init__(
         self, trusted: Iterable[str] = (), entity_from: Sequence[str] | None = None
     ) -> None:
-        """Read the settings `trusted_peers` and `entity_from`; None lets every peer name one."""
+        """Read the settings `trusted_peers` and `entity_from`; None allows every peer."""
         self._trusted = networks(trusted)
         self._entity_from = None if entity_from is None else networks(entity_from)
 
     def may_name_entity(self, client: tuple[str, int] | None) -> bool:
-        """Whether a connection from this address may send `kedge-entity`."""
+        """Return whether a connection from this address may send `kedge-entity`."""
         if self._entity_from is None:
             return True
         address = _address(client[0]) if client else None
         return address is not None and _within(address, self._entity_from)
 
     def caller(self, client: tuple[str, int] | None, headers: Headers = ()) -> str | None:
-        """Return the key under which the bounds of one caller count; None where they do not apply.
+        """Return the key under which the bounds of one caller count; None if they do not apply.
 
         The address behind a trusted proxy is the last one in the forwarding headers that is not a
-        trusted proxy itself. An address of this host that is not listed stands for unknown many
-        callers behind an unlisted proxy, and so does a proxy that names no caller. Both have no
-        bounds of their own.
+        trusted proxy itself. An unlisted address of this host may stand for many callers behind an
+        unlisted proxy, and so may a proxy that names no caller. Neither has a caller's bounds.
         """
         address = _address(client[0]) if client else None
         if address is None:
@@ -66,7 +65,7 @@ class Peers:
         return None if address is None else _key(address)
 
     def _forwarded(self, headers: Headers) -> Address | None:
-        """The last address of the forwarding headers that is not a trusted proxy."""
+        """Return the last address of the forwarding headers that is not a trusted proxy."""
         hops: list[str] = []
         for name, value in headers:
             text = value.decode("latin-1")
@@ -77,14 +76,14 @@ class Peers:
         for hop in reversed(hops[-FORWARDED_HOPS:]):
             address = _address(hop.strip())
             if address is None:
-                return None  # what stands before an unreadable hop was not written by our proxy
+                return None  # our proxy did not write the addresses before an unreadable hop
             if not _within(address, self._trusted):
                 return address
         return None
 
 
 def _for(element: str) -> str:
-    """The `for` of one element of a Forwarded header (RFC 7239)."""
+    """Return the `for` of one element of a Forwarded header (RFC 7239)."""
     for pair in element.split(";"):
         name, _, value = pair.partition("=")
         if name.strip().lower() == "for":
@@ -93,7 +92,7 @@ def _for(element: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """Read an address, with or without a port, as a socket or a header has it."""
+    """Parse an address of a socket or a header, with or without a port."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif "." in text and not text.startswith(":"):

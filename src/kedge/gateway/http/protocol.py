@@ -1,7 +1,7 @@
-"""HTTP protocol of the gateway: uvicorn's, with every part of a request bounded before it is parsed.
+"""HTTP protocol of the gateway: uvicorn's, with every part of a request bounded before parsing.
 
-A request is given to the app when its body is whole, so that a caller who sends slowly occupies
-nothing but its own connection. What is refused here never reaches the app's working path.
+The app gets a request when its body is whole, so that a caller who sends slowly occupies only its
+own connection. A request that is refused here never reaches the serving code of the app.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from kedge.gateway.http.infer import UNREAD, too_large
 
 UNPARSED = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 PIECE = 16 * 1024
-"""Most bytes that the parser is given at once while a head may be in them."""
+"""Maximum bytes that the parser gets at once while they may contain a head."""
 DIGITS = 18
-"""Longest length that is read as a number."""
+"""Maximum digits of a length that is read as a number."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOTED = (b"content-length", b"expect")
-"""Headers that matter before the body comes."""
+"""Headers that are needed before the body arrives."""
 
 _headers_complete = HttpToolsProtocol.on_headers_complete
 _start = HttpToolsProtocol._start_asgi_task  # noqa: SLF001 - the subclass's own; super() costs more
@@ -52,8 +52,8 @@ class BoundedProtocol(HttpToolsProtocol):
         Args:
             connections: all connections of this worker.
             refusing: makes an app that answers a request with an error.
-            refusal: makes the bytes of an answer to what is no request yet.
-            uvicorns: what uvicorn gives every protocol.
+            refusal: makes the bytes of an answer to an incomplete request.
+            uvicorns: the arguments that uvicorn gives every protocol.
         """
         super().__init__(**uvicorns)
         self._connections = connections
@@ -65,37 +65,37 @@ class BoundedProtocol(HttpToolsProtocol):
         self.unsent = 0
         self.queued = 0
         self._active: RequestResponseCycle | None = None
-        """The request that is answered now."""
+        """The request that is being answered."""
         self._held: tuple[RequestResponseCycle, App] | None = None
-        """The request whose body is under way."""
+        """The request whose body is incomplete."""
         self._stalled: tuple[RequestResponseCycle, App] | None = None
-        """A whole request whose caller has not read the answer before."""
+        """A whole request whose caller has not read the previous answer."""
         self._refused: RequestResponseCycle | None = None
         """The request that was refused before its body was whole."""
         self._reading_head = True
         self._ended = False
-        """Whether a message ended within the piece that was parsed last."""
+        """Whether a message ended within the last parsed piece."""
         self._head = 0
-        """Bytes of the head that is under way, without the piece that ends it."""
+        """Bytes of the incomplete head, without the piece that ends it."""
         self._length = -1
-        """What the caller says of the length of the body; -1 without a word."""
+        """The declared length of the body; -1 if it is not declared."""
         self._dropped = 0
-        """Bytes of a body beyond the bound, read and thrown away."""
+        """Bytes of a body beyond the bound, read and dropped."""
         self._stray = 0
-        """Bytes in a row that belong to no body: chunk extensions, trailers."""
+        """Consecutive bytes that belong to no body: chunk extensions, trailers."""
         self._lingering = False
         self.timeout_keep_alive_handler = self._end_idle  # type: ignore[method-assign]
 
     # ------------------------------------------------------------ the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection in."""
+        """Count the new connection."""
         super().connection_made(transport)
         self.flow = _Flow(transport)
         self._connections.opened(self, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything; the app learns that its answer is not awaited any more."""
+        """Release everything, and notify the app that no caller waits for its answer."""
         for cycle in (self._active, self._held and self._held[0]):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -106,22 +106,22 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def hang_up(self) -> None:
-        """Close without a word."""
+        """Close without an answer."""
         self.transport.abort()
 
     def idle_since(self) -> float | None:
-        """Return when its last answer left, or None when it is not between two requests."""
+        """Return when its last answer left, or None if it is not between two requests."""
         timer = self.timeout_keep_alive_task
         return None if timer is None or self._head else timer.when() - self.timeout_keep_alive
 
-    # ------------------------------------------------------------ what comes in
+    # ------------------------------------------------------------ input
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, piece by piece, and stop at the first bound that is reached."""
+        """Parse received bytes piece by piece, and stop at the first bound that is reached."""
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         if len(data) <= PIECE and not self._lingering:
-            # As `_parse`, in place: nearly every request comes in one piece.
+            # The same as `_parse`, inline: nearly every request arrives in one piece.
             self._ended = False
             try:
                 self.parser.feed_data(data)
@@ -153,9 +153,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._partial(len(piece))
 
     def _fail(self, error: Exception) -> None:
-        """Answer what the parser does not read."""
+        """Answer a request that the parser cannot read."""
         if isinstance(error, httptools.HttpParserUpgrade):
-            # There is no other protocol to speak, and the parser reads no further.
+            # There is no other protocol, and the parser stops here.
             self.cycle.keep_alive = False
             if self._held is not None:
                 self.on_message_complete()
@@ -165,7 +165,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.refuse_head(BadRequest(told, code="not_http", details={UNREAD: True}))
 
     def _partial(self, size: int) -> None:
-        """Bound what has not come whole; most requests come in one piece and never get here."""
+        """Bound an incomplete request; most requests arrive in one piece and never get here."""
         if self.pipeline:
             self._connections.queues(self, len(self.pipeline))
             if self.transport.is_closing():
@@ -183,7 +183,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_grew(size)
 
     def _body_grew(self, size: int) -> None:
-        """Bound a body that has not come whole."""
+        """Bound an incomplete body."""
         held = self._held
         if held is None:
             return
@@ -209,13 +209,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections.body_grew(self, len(body))
 
     def received(self) -> int:
-        """Return the bytes of its body so far."""
+        """Return the received bytes of its body."""
         return self._dropped + (len(self._held[0].body) if self._held is not None else 0)
 
     # ------------------------------------------------------------ the parser's calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, and note those that matter before the body comes."""
+        """Store a header, and handle those that are needed before the body arrives."""
         name = name.lower()
         if name in NOTED:
             if name == b"expect":
@@ -227,7 +227,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Decide by the head alone whether the body is wanted."""
+        """Decide by the head alone whether to read the body."""
         self._reading_head = False
         head, self._head = self._head, 0
         if head:
@@ -236,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.asked(self)
         _headers_complete(self)
         headers, limits = self.headers, self._limits
-        # A trailer is no header: what comes after the body stands in a list that is never read.
+        # A trailer is no header: headers after the body go into a list that is never read.
         self.headers = []
         if len(headers) > limits.headers:
             self.refuse_body(_too_many(limits.headers))
@@ -249,7 +249,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._length = -1
 
     def on_body(self, body: bytes) -> None:
-        """Keep a part of a body."""
+        """Store a part of a body."""
         cycle = self.cycle
         if cycle is not self._refused and not cycle.response_complete:
             cycle.body += body
@@ -266,7 +266,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
         held = self._held
         if held is None or held[0] is not cycle:
-            return  # it waits for the answer to the request before it
+            return  # it waits for the answer to the previous request
         self._held = None
         self._connections.body_ended(self)
         app = held[1]
@@ -279,7 +279,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begin(cycle, app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: App) -> None:
-        """Hold a request back until its body is whole."""
+        """Delay a request until its body is whole."""
         if cycle.more_body:
             self._held = (cycle, app)
             self._dropped = self._stray = 0
@@ -289,13 +289,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._begin(cycle, app)
 
     def _continue(self, cycle: RequestResponseCycle) -> None:
-        """Ask for a body that waits to be asked for, unless it is too large anyway."""
+        """Send "100 Continue" if the caller waits for it, unless the body is too large."""
         cycle.waiting_for_100_continue = False
         if self._length <= self._limits.body and not self.transport.is_closing():
             self.transport.write(CONTINUE)
 
     def _begin(self, cycle: RequestResponseCycle, app: App) -> None:
-        """Start the app, but not for a caller that has not read its last answer."""
+        """Start the app, unless the caller has not read its last answer."""
         if self.flow.write_paused:
             self._stalled = (cycle, app)
             self.flow.pause_reading()
@@ -304,7 +304,7 @@ class BoundedProtocol(HttpToolsProtocol):
         _start(self, cycle, app)
 
     def on_response_complete(self) -> None:
-        """Let go of the body, and go on with the next request."""
+        """Release the body, and continue with the next request."""
         if self.held:
             self._connections.body_left(self)
         if self._lingering:
@@ -316,7 +316,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.queues(self, len(self.pipeline))
         if self.transport.is_closing():
             self._outlive()
-        if self._held is not None:  # the next one, whose body began to come meanwhile
+        if self._held is not None:  # the next request, whose body began to arrive meanwhile
             self._body_grew(0)
 
     # ------------------------------------------------------------ answers that wait
@@ -328,22 +328,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._outlive()
 
     def _outlive(self) -> None:
-        """Bound in time what is left of an answer: a closed transport waits for its caller to read.
+        """Bound the rest of an answer in time: a closed transport waits for its caller to read.
 
-        Too little of it is left to have paused the app, so that it was not counted before.
+        The rest was too small to pause the app, so that it was not counted before.
         """
         if self.waiting():
             self._connections.unread(self, self.waiting())
 
     def pause_writing(self) -> None:
-        """Begin to wait for a caller that does not read."""
+        """Start the wait for a caller that does not read."""
         super().pause_writing()
         if not self._connections.counts(self):
             self._name_caller()
         self._connections.unread(self, self.waiting())
 
     def resume_writing(self) -> None:
-        """Go on: the caller has read."""
+        """Continue, because the caller has read."""
         super().resume_writing()
         self._connections.read(self)
         if self._stalled is not None:
@@ -356,16 +356,16 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.transport.get_write_buffer_size()
 
     def _name_caller(self) -> None:
-        """Find out whose bounds count: behind a proxy each request may be of another caller."""
+        """Set the caller whose bounds count: behind a proxy, each request may be another caller's."""
         self.caller = self._connections.peers.caller(self.client, self.scope["headers"])
 
     # ------------------------------------------------------------ refusals
 
     def refuse_head(self, error: KedgeError) -> None:
-        """Answer what is no request yet, and close."""
+        """Answer an incomplete head, and close."""
         self._connections.limit(error.code)
         if self._active is not None and not self._active.response_complete:
-            # The answer to an earlier request of this connection goes before; then it is closed.
+            # First answer the earlier request of this connection; then close it.
             self._active.keep_alive = False
             self._lingering = True
             self._connections.head_ended(self)
@@ -390,14 +390,14 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.more_body = False
             self._begin(cycle, self._refusing(error))
         else:
-            # It waits for the answer to the request before it.
+            # It waits for the answer to the previous request.
             cycle.more_body = False
             self.pipeline[0] = (cycle, self._refusing(error))
 
     def linger(self) -> None:
-        """Close after the caller had time to read the answer.
+        """Close after the caller has had time to read the answer.
 
-        Closing while bytes are unread resets the connection, and the answer would be lost.
+        Closing with unread bytes resets the connection, and the answer would be lost.
         """
         self._lingering = True
         if self.transport.is_closing():
@@ -407,7 +407,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_soon(self._end_output)
 
     def _end_output(self) -> None:
-        """Say that nothing follows, so that a caller need not wait for the connection to close.
+        """Signal the end of output, so that a caller need not wait for the connection to close.
 
         uvloop's own `write_eof` is not used: a loop that is closed soon after it never returns.
         """
@@ -434,21 +434,21 @@ class _Lingering:
 
 
 class _Flow(FlowControl):
-    """Flow control of a connection that may be closed by the other side at any time."""
+    """Flow control of a connection that the other side may close at any time."""
 
     def pause_reading(self) -> None:
-        """Stop reading, unless nothing comes any more."""
+        """Stop reading, unless the connection is closed."""
         if not self.read_paused and not self._transport.is_closing():
             super().pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless nothing comes any more."""
+        """Continue reading, unless the connection is closed."""
         if self.read_paused and not self._transport.is_closing():
             super().resume_reading()
 
 
 def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    """The size of a whole head: names, values, and what stands between them."""
+    """Return the size of a whole head: names, values, and their separators."""
     return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 

@@ -1,15 +1,15 @@
-"""The HTTP server of one worker: uvicorn with a drain of its own.
+"""HTTP server of one worker: uvicorn with its own drain.
 
 A drain answers every connection that the kernel accepted before it began, within bounds:
 
-1. `drain_s`: every request is answered, and each answer asks its caller to hang up. The listening
-   socket is closed as soon as no connection waits in it.
-2. `REST_S` more: idle connections are closed; requests that are under way, or that wait unread in
-   their socket, are answered.
-3. `REFUSE_S` more: requests that come late are refused with a 503, the last ones under way too.
+1. `drain_s`: every request is answered, and each answer asks its caller to disconnect. The
+   listening socket is closed as soon as no connection waits in it.
+2. `REST_S` more: idle connections are closed; present requests, and those that wait unread in their
+   socket, are answered.
+3. `REFUSE_S` more: late requests are refused with a 503, and so are the last unfinished ones.
 
-It ends as soon as no connection is left. uvicorn alone closes connections whose request it has not
-read yet, and their callers see a reset.
+The drain ends as soon as no connection is left. uvicorn alone closes connections whose request it
+has not read yet, and their callers see a reset.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from kedge.gateway.http.app import STOPPED, Gateway
 log = structlog.get_logger("kedge.worker")
 
 REST_S = 5.0
-"""How long requests that came in time are answered after `drain_s`: two at their usual bound."""
+"""Seconds after `drain_s` in which timely requests are answered: two at their usual bound."""
 REFUSE_S = 3.0
-"""How long late requests are refused in words before the process ends."""
+"""Seconds in which late requests get a refusal before the process ends."""
 RELIEVED_S = 30.0
-"""How long a relieved worker waits for its idle connections. Other workers serve, and a client
-that keeps a connection for longer than this between two requests expects to find it closed."""
+"""Seconds for which a relieved worker waits for its idle connections. Other workers serve, and a
+client that leaves a connection idle for longer expects to find it closed."""
 TICK_S = 0.02
 
 
@@ -52,7 +52,7 @@ class GatewayServer(uvicorn.Server):
         self._relieved = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
-        """Begin the drain. A signal to stop shortens the drain of a relieved worker."""
+        """Start the drain. A stop signal shortens the drain of a relieved worker."""
         if self._gateway.draining:
             self._relieved = self._relieved and sig == RELIEVE
             return
@@ -70,7 +70,7 @@ class GatewayServer(uvicorn.Server):
 
     # Uvicorn's.
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """Close what the drain left."""
+        """Close the connections that the drain left."""
         self._close_door()
         for connection in list(self.server_state.connections):
             connection.transport.close()
@@ -103,13 +103,13 @@ class GatewayServer(uvicorn.Server):
         self.should_exit = True
 
     async def _cut(self) -> None:
-        """Refuse what is still under way."""
+        """Refuse unfinished requests."""
         for task in list(self.server_state.tasks):
             task.cancel(STOPPED)
         await asyncio.sleep(TICK_S * 5)
 
     def _awaited(self) -> bool:
-        """Whether a connection waits to be accepted."""
+        """Return whether a connection waits to be accepted."""
         poll = select.poll()
         for server in self.servers:
             for listener in server.sockets:
@@ -123,7 +123,7 @@ class GatewayServer(uvicorn.Server):
 
 
 def busy(connection: Any) -> bool:
-    """Whether a request is under way on a connection, or its head has begun."""
+    """Return whether a connection has an unfinished request, or the start of a head."""
     cycle = connection.cycle
     if cycle is not None and not cycle.response_complete:
         return True
@@ -132,7 +132,7 @@ def busy(connection: Any) -> bool:
 
 
 def unread(connection: Any) -> bool:
-    """Whether a connection's socket holds unread bytes."""
+    """Return whether a connection's socket holds unread bytes."""
     handle = connection.transport.get_extra_info("socket")
     try:
         raw = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0" * 4)
