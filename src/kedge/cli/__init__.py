@@ -1,4 +1,4 @@
-"""The command line: one file a command, registered in `main`."""
+"""Command line: one file per command group, registered in `main`."""
 
 from kedge.cli.main import main
 

@@ -27,10 +27,10 @@ from kedge.workspace import actor
 
 
 class _Alerts(click.Group):
-    """`kedge alerts [ENDPOINT]` lists, and `kedge alerts test ENDPOINT` is a verb of its own."""
+    """The group of `kedge alerts [ENDPOINT]`, which lists, and `kedge alerts test ENDPOINT`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the first word as an endpoint, unless it is a verb."""
+        """Parse the first word as an endpoint, unless it is a verb."""
         named = bool(args) and args[0] in self.commands
         ctx.allow_interspersed_args = not named
         return super().parse_args(ctx, ["", *args] if named else args)

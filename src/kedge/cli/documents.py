@@ -1,7 +1,7 @@
-"""Documents: what each command prints with --json, as a page of the docs and as a check.
+"""Documents: the JSON of each command with --json, as a page of the docs and as a check.
 
-`python -m kedge.cli.documents docs/reference/json.md` renews the page; a test fails
-while it differs from the commands. `check` holds what a command really printed against its type.
+`python -m kedge.cli.documents docs/reference/json.md` writes the page again. A test fails while it
+differs from the commands. `check` compares the output of a command with its declared type.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ELSEWHERE = {Policy: "[a policy](config.md)", Event: "[an event](events.md)"}
 
 
 def documents() -> dict[str, Any]:
-    """Return the type of what each command with --json prints, by the command's words; None: nothing."""
+    """Return the type of each command's document, by the command's words; None: it prints none."""
     assert isinstance(root, click.Group)
     return {
         path: getattr(command.callback, "document", inspect.Parameter.empty)
@@ -53,7 +53,7 @@ def documents() -> dict[str, Any]:
 
 
 def find_document(words: list[str]) -> Any:
-    """Return the document of a command line, by the longest command that it begins with."""
+    """Return the document of a command line, by the longest matching command."""
     known = documents()
     named = [word for word in words if not word.startswith("-")]
     for length in (2, 1):
@@ -67,7 +67,7 @@ def check(words: list[str], printed: str) -> None:
     """Raise if a command did not print the document that it declares.
 
     Raises:
-        ValueError: the text has another shape, lacks a field, or has one more.
+        ValueError: the text has another shape, a missing field, or an additional field.
     """
     document = find_document(words)
     if document is inspect.Parameter.empty:
@@ -82,7 +82,7 @@ def check(words: list[str], printed: str) -> None:
 
 
 def _read(document: Any, printed: str) -> Any:
-    """Read a text as the first alternative that it fits; msgspec tells no two structs apart."""
+    """Decode a text as the first alternative that fits; msgspec cannot distinguish two structs."""
     alone = typing.get_origin(document) not in (Union, types.UnionType)
     *others, last = (document,) if alone else typing.get_args(document)
     for kind in others:
@@ -132,7 +132,7 @@ def parts(kind: Any) -> list[type[msgspec.Struct]]:
 
 
 def meanings(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Return the docstring under each field of a struct, those of its parents too."""
+    """Return the docstring under each field of a struct and its parents."""
     found: dict[str, str] = {}
     for kind in reversed(struct.__mro__):
         if kind.__module__.partition(".")[0] != "kedge":

@@ -1,4 +1,4 @@
-"""The ENDPOINT of a command: which one is meant, that it exists, and completion of it and its versions."""
+"""Endpoint of a command: the argument ENDPOINT, its check, and completion with versions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kedge.operations.known_endpoints import find_endpoint, list_endpoints, only
 
 
 class _Checked(click.Parameter):
-    """A parameter that names an endpoint. It is checked before anything else: a typo never creates anything."""
+    """A parameter that names an endpoint, checked before anything else: a typo creates nothing."""
 
     every = False
-    """Whether none means all of them; else none means the only one."""
+    """Whether no endpoint means all of them; else it means the only one."""
     needs_row = True
     """Whether an endpoint that only kedge.toml names is refused."""
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Take the value, and replace it by an endpoint that there is.
+        """Parse the value, and replace it by an existing endpoint.
 
         Raises:
             Refused: `unknown_endpoint`.
@@ -53,11 +53,11 @@ class _Checked(click.Parameter):
 
 
 class EndpointArgument(_Checked, click.Argument):
-    """ENDPOINT."""
+    """The argument ENDPOINT."""
 
 
 class EndpointOption(_Checked, click.Option):
-    """--endpoint ENDPOINT, of a command that is about all of them without it."""
+    """The option --endpoint ENDPOINT of a command that applies to all of them without it."""
 
     every = True
 
@@ -65,12 +65,13 @@ class EndpointOption(_Checked, click.Option):
 def endpoint(
     *, required: bool = False, every: bool = False, needs_row: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command its ENDPOINT.
+    """Add the argument ENDPOINT to a command.
 
     Args:
-        required: whether it must be typed, because another argument follows it. Else the only one is meant.
-        every: whether none means all of them.
-        needs_row: whether one that only kedge.toml names is refused.
+        required: whether it must be typed, because another argument follows it. Else the default is
+            the only endpoint.
+        every: whether no endpoint means all of them.
+        needs_row: whether an endpoint that only kedge.toml names is refused.
     """
 
     class Argument(EndpointArgument):
@@ -83,7 +84,7 @@ def endpoint(
 
 
 def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command its --endpoint."""
+    """Add the option --endpoint to a command."""
     return click.option(
         "--endpoint",
         cls=EndpointOption,
@@ -94,7 +95,7 @@ def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[
 
 
 def typed(ctx: click.Context) -> str:
-    """Return a command as it was typed, such as "kedge features hold"."""
+    """Return the command as typed, such as "kedge features hold"."""
     names = [ctx.info_name or ""]
     while ctx.parent is not None:
         ctx = ctx.parent
@@ -103,7 +104,7 @@ def typed(ctx: click.Context) -> str:
 
 
 def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
-    """Return the endpoints that begin so, for a shell."""
+    """Return the endpoints that begin with the given text, for a shell."""
     context = get_context(ctx)
     try:
         names = {*list_endpoints(context.place())[0], *context.configured()}
@@ -113,7 +114,7 @@ def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> li
 
 
 def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
-    """Return the registered versions of the endpoint that was typed before, for a shell."""
+    """Return the registered versions of the typed endpoint, for a shell."""
     context = get_context(ctx)
     try:
         versions = context.place().registry.versions(ctx.params.get("endpoint") or "")

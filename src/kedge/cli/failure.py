@@ -1,4 +1,4 @@
-"""Failures of a command: the error with its hint, on a terminal or as JSON, and the exit code.
+"""Failure of a command: the error with its hint, on a terminal or as JSON, and the exit code.
 
 Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not acknowledged,
 4 a required system is unreachable.
@@ -23,7 +23,7 @@ CODES: tuple[tuple[type[KedgeError], int], ...] = (
 
 
 def fail(error: KedgeError, *, as_json: bool) -> int:
-    """Print an error, with its hint, and return the exit code. A closed terminal changes no exit code."""
+    """Print an error with its hint, and return the exit code, even if the terminal is closed."""
     with contextlib.suppress(OSError):
         if as_json:
             told = {

@@ -280,7 +280,7 @@ def features_status(context: Context, view: str | None) -> None:
 
 
 def _when(context: Context, text: str | None) -> float | None:
-    """A time of a command, if there is one.
+    """Return the time that a command was given, if any.
 
     Raises:
         Refused: `bad_time`.
@@ -289,7 +289,7 @@ def _when(context: Context, text: str | None) -> float | None:
 
 
 def feeder(context: Context) -> Feeder:
-    """What feeds the runs of this state directory."""
+    """Build the feeder of the runs of this state directory."""
     say = context.say if not context.as_json else lambda text: None
     place = context.place()
     return Feeder(place, open_store(place.online), context.config.parent, say)

@@ -1,4 +1,4 @@
-"""The gate of a promotion: the readiness that a release needs before production."""
+"""Gate of a promotion: the readiness that a release needs before production."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kedge.workspace import Workplace
 
 
 def gate_before(context: Context, place: Workplace, say: Callable[[str], None]) -> Gate:
-    """What a release passes on its way into production."""
+    """Build the gate that a release must pass before production."""
     try:
         loopback = context.settings.server.loopback
     except BadConfig:

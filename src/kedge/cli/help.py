@@ -18,25 +18,25 @@ from kedge.system.terminal import show_page
 
 
 class ListedTopic(Value, frozen=True):
-    """One page of the documentation in a list of them."""
+    """One page in a list of the documentation's pages."""
 
     topic: str
-    """What kedge help takes."""
+    """The topic, as `kedge help` takes it."""
     title: str
     section: str
-    """The heading that it stands under."""
+    """The heading of its section."""
 
 
 class HelpText(Value, frozen=True):
-    """A page of the documentation, the help of a command, or what an error code means."""
+    """A page of the documentation, the help of a command, or the meaning of an error code."""
 
     topic: str
-    """What was asked for."""
+    """The requested topic."""
     text: str
 
 
 class CompletionScript(Value, frozen=True):
-    """What makes a shell complete commands and endpoints."""
+    """A script that makes a shell complete commands and endpoints."""
 
     shell: Literal["bash", "zsh", "fish"]
     script: str
@@ -66,7 +66,7 @@ def show_help(context: Context, topic: tuple[str, ...]) -> None:
 
 
 def _explain(word: str) -> str:
-    """Return a page, the help of a command, or what an error code means.
+    """Return a page, the help of a command, or the meaning of an error code.
 
     Raises:
         Refused: `unknown_topic`.
@@ -101,7 +101,7 @@ def _explain(word: str) -> str:
 
 
 def _list(topics: list[HelpTopic]) -> str:
-    """Return the topics under the headings of the documentation."""
+    """Return the topics as text, under the headings of the documentation."""
     width = max((len(topic.name) for topic in topics), default=0)
     lines = ["kedge help TOPIC shows a page; TOPIC may also be a command or an error code"]
     heading = ""

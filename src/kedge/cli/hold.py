@@ -1,6 +1,6 @@
-"""Commands on a rollout that runs: set-weight, pause, resume and abort; freeze and thaw of its endpoint.
+"""Commands that hold a rollout: set-weight, pause, resume, abort, and freeze and thaw.
 
-They import little: an operator who stops a rollout does not wait for NumPy.
+They import little, so that an operator who stops a rollout does not wait for NumPy.
 """
 
 from __future__ import annotations

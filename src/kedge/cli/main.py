@@ -1,7 +1,7 @@
-"""The `kedge` command. Commands parse, call and print; data to stdout, talk to stderr.
+"""Main command `kedge`. Commands parse, call and print: data to stdout, messages to stderr.
 
 Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 written but not acknowledged,
-4 something that is needed cannot be reached. A failure ends with a `hint:`.
+4 a required system is unreachable. A failure ends with a `hint:`.
 
 A command's module is imported when the command runs: `kedge --help` does not wait for SQLAlchemy.
 """

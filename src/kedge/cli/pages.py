@@ -1,4 +1,4 @@
-"""Pages of help: each command's module, line, task, examples and topic, without an import of the command."""
+"""Pages of help: each command's module, line, task, examples and topic, without its import."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SET_UP, RUN, MODELS, ROLL_OUT, ROLL_BACK, WATCH, HELP = GROUPS = (
 
 
 class Listed(NamedTuple):
-    """One command of `kedge`, as it is known before its module is imported."""
+    """The facts about a command of `kedge` that are known before its module is imported."""
 
     module: str
     """The file in `cli/` that defines the command."""
@@ -105,14 +105,14 @@ COMMANDS: dict[str, Listed] = {
 
 
 class Page(NamedTuple):
-    """What the help of one command shows beside its options."""
+    """The parts of a command's help besides its options."""
 
     group: str
     """The task under which `kedge --help` lists it; a command within a group has its group's."""
     topic: str
-    """For `kedge help TOPIC`."""
+    """The topic for `kedge help TOPIC`."""
     examples: tuple[str, ...]
-    """Command lines; a test parses each. The endpoint is churn, files are those of a working directory."""
+    """Command lines; a test parses each. The endpoint is churn; files are in a working directory."""
 
 
 PAGES: dict[str, Page] = {

@@ -1,4 +1,4 @@
-"""Quantities of the command line: shares, rates, factors, counts, ports and durations, refused in words."""
+"""Quantities of the command line: shares, rates, factors, counts, ports, durations; with refusals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS
 
 SMALLEST_SHARE = 100 / BUCKETS
-"""Per cent: one of the ten thousand parts into which callers are divided."""
+"""Per cent of one bucket, the smallest weight."""
 SLOWEST, FASTEST = 1 / 86_400, 1e7
-"""Requests a second: one a day, and more than any endpoint of one machine answers."""
+"""Limits of requests per second: one a day, and more than an endpoint of one machine answers."""
 LARGEST_FACTOR = 1_000.0
 LARGEST_COUNT = 10**12
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -23,13 +23,13 @@ _WHOLE = re.compile(r"[+-]?\d{1,15}", re.ASCII)
 
 
 class Quantity(click.ParamType[float], ABC):
-    """The parent: a text that is not a number in range is refused with what to write."""
+    """The base class; it refuses a text that is not a number in range, with a hint."""
 
     name = "number"
     what = "a number"
-    """What the value is, in a refusal."""
+    """Name of the value in a refusal."""
     units: tuple[str, ...] = ()
-    """Units that may be written behind the number."""
+    """Units that may follow the number."""
     example = "25"
 
     def convert(
@@ -50,11 +50,11 @@ class Quantity(click.ParamType[float], ABC):
 
     @abstractmethod
     def judge(self, number: float) -> str:
-        """Return why the number is out of range, as the end of a sentence; empty when it is not."""
+        """Return why the number is out of range, as the end of a sentence; empty if it is not."""
 
 
 def _read(text: str, units: tuple[str, ...]) -> float | None:
-    """Return the number that a text is, with one of the units behind it or without; None: it is none."""
+    """Return the number in a text, with or without one of the units; None if it is no number."""
     plain = text.strip()
     for unit in units:
         if plain.endswith(unit):
@@ -66,7 +66,7 @@ def _read(text: str, units: tuple[str, ...]) -> float | None:
 
 
 class Percent(Quantity):
-    """Per cent of requests, such as an error rate: 0 to 100."""
+    """A rate in per cent of requests, such as an error rate: 0 to 100."""
 
     name = "percent"
     what = "a rate in per cent"
@@ -74,22 +74,22 @@ class Percent(Quantity):
     example = "0.1"
 
     def judge(self, number: float) -> str:
-        """Return why it is no rate in per cent."""
+        """Return why the number is no rate in per cent."""
         return "" if 0 <= number <= 100 else "is outside 0 to 100 %"
 
 
 class Share(Percent):
-    """Per cent of the callers or requests that a release gets: 25, 0.5 or 25%."""
+    """A release's share of callers or requests in per cent: 25, 0.5 or 25%."""
 
     what = "a share in per cent"
     example = "25 or 0.5"
 
     def __init__(self, nothing: str) -> None:
         self.nothing = nothing
-        """What to type instead of a share of nothing."""
+        """Text that says what to type instead of a share of zero."""
 
     def judge(self, number: float) -> str:
-        """Return why it is no share of the callers."""
+        """Return why the number is no share of the callers."""
         if number < 0:
             return "is below 0 %"
         if number == 0:
@@ -100,7 +100,7 @@ class Share(Percent):
 
 
 class Rate(Quantity):
-    """Requests a second: 60, 0.5 or 60/s."""
+    """A rate of requests per second: 60, 0.5 or 60/s."""
 
     name = "rate"
     what = "a rate in requests a second"
@@ -108,14 +108,14 @@ class Rate(Quantity):
     example = "60 or 0.5"
 
     def judge(self, number: float) -> str:
-        """Return why it is no rate."""
+        """Return why the number is no rate."""
         if number < SLOWEST:
             return "is below the slowest rate, one request a day (0.0000116)"
         return f"is above {FASTEST:,.0f} requests a second" if number > FASTEST else ""
 
 
 class Factor(Quantity):
-    """How many times as often: above 1."""
+    """A factor (times as often): above 1."""
 
     name = "factor"
     what = "a factor"
@@ -123,7 +123,7 @@ class Factor(Quantity):
     example = "2 or 1.5"
 
     def judge(self, number: float) -> str:
-        """Return why it is no factor of a worse candidate."""
+        """Return why the number is no factor of a worse candidate."""
         if number <= 1:
             return "is not above 1: a candidate that fails no more often is never found"
         return f"is above {LARGEST_FACTOR:,.0f}" if number > LARGEST_FACTOR else ""
@@ -167,7 +167,7 @@ class Port(Count):
 
 
 class Duration(click.ParamType[str]):
-    """A span of time as it is written in kedge.toml: 500ms, 90s, 10m, 1h or 7d."""
+    """A duration as in kedge.toml: 500ms, 90s, 10m, 1h or 7d."""
 
     name = "duration"
 
@@ -175,10 +175,10 @@ class Duration(click.ParamType[str]):
         self.least, self.most = least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text, which reads as a duration.
+        """Return the text of a valid duration.
 
         Raises:
-            click.BadParameter: it does not, or it is out of range.
+            click.BadParameter: it is no duration, or out of range.
         """
         try:
             found = seconds(str(value))

@@ -1,4 +1,4 @@
-"""Commands that go back: rollback, and unpin, which ends a pin of this host."""
+"""Commands of a rollback: rollback, and unpin, which ends a pin of this host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that move a rollout on: shadow, canary and promote."""
+"""Commands that advance a rollout: shadow, canary and promote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kedge.operations.releases import release_of
 from kedge.workspace import Workplace
 
 Find = Callable[[Workplace], tuple[State, Release]]
-"""Returns the row, and the release that becomes the candidate."""
+"""A function that returns the row, and the release that becomes the candidate."""
 
 auto_option = click.option(
     "--auto", is_flag=True, help="The patrol walks the steps, each by proof."
@@ -81,7 +81,7 @@ def _find(place: Workplace, endpoint: str, version: str) -> tuple[State, Release
 def start_shadow(
     context: Context, endpoint: str, find: Find, sample: float | None, override: str | None
 ) -> None:
-    """Start a shadow; without a `sample` with the policy's."""
+    """Start a shadow; the default of `sample` is the policy's."""
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)
@@ -100,7 +100,7 @@ def start_canary(
     *,
     auto: bool,
 ) -> None:
-    """Start a canary; without a `weight` at the policy's first step."""
+    """Start a canary; the default of `weight` is the policy's first step."""
 
     def make(place: Workplace) -> AnyCommand:
         state, release = find(place)

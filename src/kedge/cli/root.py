@@ -1,4 +1,4 @@
-"""The root group of the command line: commands by task, imported when used, and one style of errors."""
+"""Root group of the command line: commands by task, imported when used, and one style of errors."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ MEANT = {
     "weight": "set-weight",
     "why": "diagnose",
 }
-"""Words of other tools, and the command that does it here."""
+"""Words of other tools, and kedge's command for each."""
 ALIASES = {"undo": "rollback"}
-"""Second names of commands; documented, and not listed apart."""
+"""Second names of commands; documented, but not listed separately."""
 
 
 class Root(click.Group):
     """The group `kedge`: it imports a command's module when the command runs or its help is shown.
 
-    It prints every error in one style, and its help by task.
+    It prints every error in one style, and lists commands by task in its help.
     """
 
     def list_commands(self, _: click.Context) -> list[str]:
@@ -89,7 +89,7 @@ class Root(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; one that does not exist is refused with the one that was meant."""
+        """Find the command; if it does not exist, raise with the likely one."""
         word = args[0]
         if (
             not ctx.resilient_parsing
@@ -100,7 +100,7 @@ class Root(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands by task, each with its line whole."""
+        """Write the commands by task, each with its whole line."""
         shown = {name: listed.line for name, listed in COMMANDS.items() if not listed.hidden}
         width = max(map(len, shown))
         for group in GROUPS:
@@ -114,7 +114,7 @@ class Root(click.Group):
                     formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands and options that begin so, for a shell, without an import."""
+        """Return the commands and options that begin with the given text, without an import."""
         names = [
             CompletionItem(name, help=click.Command(name, help=listed.line).get_short_help_str())
             for name, listed in sorted(COMMANDS.items())
@@ -129,7 +129,7 @@ class Root(click.Group):
         *more: Any,
         **extra: Any,
     ) -> Any:
-        """Run a command line and exit with its code; errors are printed in one style."""
+        """Run a command line, print errors in one style, and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in given
         extra["standalone_mode"] = False
@@ -167,7 +167,7 @@ def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Co
 
 
 def add_examples(command: click.Command, path: str) -> None:
-    """Give a command, and each one within it, its examples and the topic that explains it."""
+    """Add examples and the topic to a command and to each command within it."""
     for inside, each in ((path, command), *walk(command, path)):
         if inside in PAGES:
             page = PAGES[inside]
@@ -176,7 +176,7 @@ def add_examples(command: click.Command, path: str) -> None:
 
 
 def _unknown(word: str, known: list[str]) -> Usage:
-    """Return the error of a command that does not exist, with the one that was meant."""
+    """Return the error for a command that does not exist, with the likely one."""
     meant = MEANT.get(word.lower(), "")
     near = nearest(word, known) or (meant if meant in known else "")
     if meant in known:
@@ -190,12 +190,12 @@ def _unknown(word: str, known: list[str]) -> Usage:
 
 
 def _usage(error: click.ClickException) -> Usage:
-    """Return a usage error of click's as one of kedge's."""
+    """Return click's usage error as one of kedge's."""
     near = getattr(error, "possibilities", None) or ()
     text = (error.message if near else error.format_message()).strip()
     text = text[:1].lower() + text[1:].removesuffix(".")
     if isinstance(error, click.NoSuchOption) and error.option_name[1:2].isdigit():
-        text = "a number must not be negative here"  # click takes -1 for an option
+        text = "a number must not be negative here"  # click parses -1 as an option
     ctx = getattr(error, "ctx", None)
     if ctx is None:
         return Usage(text, hint="kedge --help lists all commands")

@@ -1,4 +1,4 @@
-"""Commands that serve: up, gateway, control and restart, and the worker that `up` starts."""
+"""Commands that serve: up, gateway, control, restart, and the gateway worker that `up` starts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RestartedSupervisor(Value, frozen=True):
 
     pid: int
     version: str
-    """Of kedge, as it runs now."""
+    """Version of kedge that runs now."""
     workers: int
-    """New gateway workers that serve."""
+    """Number of new gateway workers that serve."""
     seconds: float
-    """How long it took until they did."""
+    """Seconds until they served."""
 
 
 @click.command()
@@ -70,7 +70,7 @@ def _supervise(
     trial: str | None,
     run_for: float | None = None,
 ) -> None:
-    """Run a supervisor; one that was executed again and cannot start keeps what runs."""
+    """Run a supervisor; if it was executed again and cannot start, keep the running processes."""
     end_in_order()
     with quick_imports():
         from kedge.runtime.restart import hold, take_handover

@@ -33,7 +33,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
     known = context.config.exists() and endpoint in context.settings.endpoints
     if context.config.exists():
         made = add_endpoint(context.config, context.settings, context.state_dir, endpoint)
-        del context.settings  # it has changed
+        del context.settings  # kedge.toml has changed
         kept = context.settings.server.port
         source = click.get_current_context().get_parameter_source("port")
         if port != kept and source is not ParameterSource.DEFAULT:
@@ -73,7 +73,7 @@ def init(context: Context, endpoint: str, port: int) -> None:
 
 
 def _named(path: Path) -> str:
-    """Return a path as its name, and whole where it is not in the working directory: kedge.toml may be above."""
+    """Return a path's name, or the whole path if it is not in the working directory."""
     return path.name if path.parent == Path.cwd() else str(path)
 
 

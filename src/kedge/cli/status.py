@@ -1,4 +1,4 @@
-"""Commands that look: status, list and history."""
+"""Commands that show status: status, list and history."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
 
 
 def _entries(place: Workplace, endpoint: str, limit: int, *, whole: bool) -> Sequence[Entry]:
-    """Return the newest entries of an endpoint, newest first, without noise unless `whole`."""
+    """Return the newest entries of an endpoint, newest first; without noise unless `whole`."""
     most = limit
     while True:
         entries = place.ledger.history(endpoint, most)

@@ -1,4 +1,4 @@
-"""Submission of a command from the command line: its receipt, and the fault where a replica is silent."""
+"""Submission of a command from the command line: its receipt, and the fault of a silent replica."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from kedge.system.terminal import one_line
 from kedge.workspace import Workplace, actor
 
 GateBefore = Callable[[Context, Workplace, Callable[[str], None]], Gate]
-"""Builds the gate of a promotion: `cli.gate.gate_before`, whose imports no other command waits for."""
+"""A function that builds the gate of a promotion: `cli.gate.gate_before`. Only promotions import it,
+so that other commands do not wait."""
 
 
 def submit(
@@ -29,9 +30,9 @@ def submit(
     gate: GateBefore | None = None,
     finding: bool = False,
 ) -> None:
-    """Submit a command and print its receipt; with `finding`, the newest diagnosis of what was left.
+    """Submit a command and print its receipt; with `finding`, the left release's newest diagnosis.
 
-    Where a replica is silent the same is printed, and then the fault: the row has moved.
+    If a replica is silent, it prints the same and then raises the fault: the row has changed.
     """
     place = context.place()
     command = make(place)
@@ -45,14 +46,14 @@ def submit(
     except Silent as error:
         receipt, silent = error.receipt, error
     done, text = describe_receipt(receipt), receipt_text(one_line(receipt))
-    if finding:  # only now: nothing delays the command
+    if finding:  # only now, so that it does not delay the command
         known = finding_beside(context.state_dir, endpoint, done.left)
         done = RollbackReceipt(**asdict(done), finding=known)
         text += f"\n{finding_text(one_line(known))}" if known is not None else ""
     if silent is None:
         context.out(done, text)
         return
-    if context.as_json:  # one document on stdout: the fault's, and it has all of this
+    if context.as_json:  # one document on stdout: the fault's, which includes the receipt
         silent.details |= asdict(done)
     else:
         context.out(done, text)

@@ -1,4 +1,4 @@
-"""Topics of the documentation, which travels with the package."""
+"""Topics of the documentation, which the package contains."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ SECTIONS = {
     "concepts": "Concepts",
     "reference": "Reference",
 }
-"""Where a page is, and the heading under which it is listed. Decisions are for developers: not listed."""
+"""Place of a page, and the heading that lists it. Decisions are for developers and not listed."""
 PACKAGE = Path(__file__).parents[1]
 PLACES = (PACKAGE / "docs", PACKAGE.parents[1] / "docs")
-"""Of a wheel, and of a source checkout."""
+"""Directories of the pages: in a wheel, and in a source checkout."""
 ERRORS = "reference/errors.md"
 _LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+\.md)(#[^)]*)?\)")
 _IMAGE = re.compile(r"(?m)^!\[[^\]]*\]\([^)]*\)\n?")
 
 
 class HelpTopic(NamedTuple):
-    """One page."""
+    """One page of the documentation."""
 
     name: str
-    """What is typed: the file's name; with its folder where two folders have one of that name."""
+    """The word to type: the file's name, with its folder if two folders have one of that name."""
     title: str
     section: str
     path: Path
 
     def read(self, anchor: str = "") -> str:
-        """Return the page as text, or one section of it, with links to pages as commands that show them."""
+        """Return the page or one section as text; links to pages become commands that show them."""
         text = _IMAGE.sub("", self.path.read_text("utf-8"))
         return _LINK.sub(self._command, _section(text, anchor) if anchor else text)
 
@@ -46,7 +46,7 @@ class HelpTopic(NamedTuple):
 
 @functools.cache
 def list_topics() -> list[HelpTopic]:
-    """Return every page, in the order in which they are listed; empty where the package has none."""
+    """Return every page in listed order; empty if the package has none."""
     root = next((place for place in PLACES if (place / "tutorial.md").is_file()), None)
     if root is None:
         return []
@@ -79,7 +79,7 @@ def find_topic(word: str) -> HelpTopic | None:
 
 
 def explain_code(code: str) -> list[str]:
-    """Return what the reference says of an error code: one line for each meaning."""
+    """Return the reference's text on an error code: one line for each meaning."""
     page = find_topic(ERRORS)
     if page is None:
         return []
@@ -92,7 +92,7 @@ def explain_code(code: str) -> list[str]:
 
 
 def _section(text: str, anchor: str) -> str:
-    """Return the section of a page that an anchor names, with what is below it; the whole page where there is none."""
+    """Return an anchor's section of a page, with its subsections; the whole page if it is missing."""
     lines, level, fenced = list[str](), 0, False
     for line in text.splitlines():
         fenced ^= line.startswith("```")
@@ -107,7 +107,7 @@ def _section(text: str, anchor: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """Return the anchor of a heading, as it is made for readers of the repository."""
+    """Return the anchor of a heading, as the repository's viewer makes it."""
     return re.sub(r"[^\w\- ]", "", heading.strip("# ").lower()).replace(" ", "-")
 
 

@@ -30,7 +30,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     body: int = 8 * MB
     """Maximum bytes of one body: the setting `max_body_mb`."""
     head: int = 32 * 1024
-    """Maximum bytes of one head. Proxies allow 8 to 32 kB: a head that passed one is not refused."""
+    """Maximum bytes of one head. Proxies allow 8 to 32 kB: a head that passed one is accepted."""
     headers: int = 100
     """Maximum headers of one request, as in most servers."""
     head_s: float = 10.0
@@ -71,7 +71,7 @@ def http_limits(body: int) -> ConnectionLimits:
 
 
 PARTS = 8
-"""A refused body is read and dropped up to this many times its bound; then the caller is cut off."""
+"""A refused body is read and dropped up to so many times its bound; then the caller is cut off."""
 SHARE = 0.9
 """Share of the descriptors that connections may take; the rest is for files and models."""
 RESERVE = 24
@@ -172,7 +172,7 @@ class Connections:
         self._silent.pop(each, None)
 
     def _make_room(self, newest: Connection) -> None:
-        """Close a connection: one without a request first, then the longest idle, then the slowest."""
+        """Close a connection: one without a request, else the longest idle, else the slowest."""
         self.limit("connections")
         victim = next(iter(self._silent), newest)
         if victim is not newest:

@@ -356,7 +356,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.transport.get_write_buffer_size()
 
     def _name_caller(self) -> None:
-        """Set the caller whose bounds count: behind a proxy, each request may be another caller's."""
+        """Set the caller whose bounds count: behind a proxy, it may differ for each request."""
         self.caller = self._connections.peers.caller(self.client, self.scope["headers"])
 
     # ------------------------------------------------------------ refusals
