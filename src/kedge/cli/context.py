@@ -54,7 +54,7 @@ class Context:
 
     @property
     def config_here(self) -> Path:
-        """The path of kedge.toml: of --config, else in the working directory, for a new file there."""
+        """The path of kedge.toml for a new file: of --config, else in the working directory."""
         return self._named.absolute() if self._named is not None else Path("kedge.toml").absolute()
 
     @functools.cached_property

@@ -112,7 +112,7 @@ class Page(NamedTuple):
     topic: str
     """The topic for `kedge help TOPIC`."""
     examples: tuple[str, ...]
-    """Command lines; a test parses each. The endpoint is churn; files are in a working directory."""
+    """Command lines; a test parses each. The endpoint is churn; files are in the directory."""
 
 
 PAGES: dict[str, Page] = {

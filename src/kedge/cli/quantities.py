@@ -1,4 +1,4 @@
-"""Quantities of the command line: shares, rates, factors, counts, ports, durations; with refusals."""
+"""Quantities of the command line: shares, rates, factors, counts, ports and durations."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from kedge.system.terminal import one_line
 from kedge.workspace import Workplace, actor
 
 GateBefore = Callable[[Context, Workplace, Callable[[str], None]], Gate]
-"""A function that builds the gate of a promotion: `cli.gate.gate_before`. Only promotions import it,
-so that other commands do not wait."""
+"""A function that builds the gate of a promotion: `cli.gate.gate_before`. Only promotions import
+it, so that other commands do not wait."""
 
 
 def submit(

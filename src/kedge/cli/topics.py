@@ -92,7 +92,7 @@ def explain_code(code: str) -> list[str]:
 
 
 def _section(text: str, anchor: str) -> str:
-    """Return an anchor's section of a page, with its subsections; the whole page if it is missing."""
+    """Return an anchor's section with its subsections; the whole page if it is missing."""
     lines, level, fenced = list[str](), 0, False
     for line in text.splitlines():
         fenced ^= line.startswith("```")

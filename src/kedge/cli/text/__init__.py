@@ -1,1 +1,1 @@
-"""Results as text for a terminal, one file a capability."""
+"""Text of results for a terminal: one file per capability."""

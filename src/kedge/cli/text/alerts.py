@@ -1,4 +1,4 @@
-"""Alerts in words: a list of them, and a test of their channels."""
+"""Text of alerts: a list of them, and a test of their channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kedge.operations.alerts import AlertTest, ListedAlert
 
 
 def alerts_text(found: Sequence[ListedAlert]) -> str:
-    """Return alerts for people, two lines each."""
+    """Return alerts as text, two lines each."""
     return "\n".join(
         f"#{one.number:<5} {one.level:4}  {one.endpoint}: {one.summary}"
         + (f"  ({one.times} times)" if one.times > 1 else "")
@@ -19,12 +19,12 @@ def alerts_text(found: Sequence[ListedAlert]) -> str:
 
 
 def _waits(one: ListedAlert) -> bool:
-    """Return whether a person should take it."""
+    """Return whether the alert waits for a person."""
     return one.open and one.level == "page" and not one.acknowledged_by
 
 
 def alert_test_text(found: AlertTest) -> str:
-    """Return what came of a test, a line for each channel."""
+    """Return the result of a test, one line for each channel."""
     return "\n".join(
         f"level {level.level}  {'delivered' if channel.delivered else 'FAILED   '} "
         f" {channel.channel}"

@@ -1,4 +1,4 @@
-"""Backups in words: what one has, what it left out, and what was restored of it."""
+"""Text of a backup: its content, the parts left out, and the result of a restore."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kedge.operations.backup.restore import RestoredBackup
 
 
 def backup_text(found: BackupSummary) -> str:
-    """Return what a backup has, and what comes next."""
+    """Return the content of a backup, and the next steps."""
     return "\n".join(
         [
             (
@@ -23,7 +23,7 @@ def backup_text(found: BackupSummary) -> str:
 
 
 def restored_text(done: RestoredBackup) -> str:
-    """Return what was restored, what is lost, and what comes next."""
+    """Return the restored and the lost parts, and the next steps."""
     return "\n".join(
         [
             (
@@ -50,7 +50,7 @@ def _endpoints(found: BackupSummary) -> list[str]:
 
 
 def _left_out(found: BackupSummary) -> list[str]:
-    """Return what a backup does not have."""
+    """Return the parts that a backup does not have."""
     return [
         f"  {'DAMAGED ' if each.damaged else 'left out'}  {each.what} ({each.why})"
         + (f": {each.remedy}" if each.remedy else "")

@@ -8,7 +8,7 @@ WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
 
 
 def check_text(found: CheckedEndpoint) -> str:
-    """Return the checks for people, a line each."""
+    """Return the checks as text, one line each."""
     lines = [
         f"{found.endpoint} is "
         + (

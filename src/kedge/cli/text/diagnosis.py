@@ -1,4 +1,4 @@
-"""A diagnosis in words: the report of `kedge diagnose`, and an accepted reference."""
+"""Text of a diagnosis: the report of `kedge diagnose`, and an accepted reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kedge.operations.diagnosis.document import (
 
 
 def diagnosis_text(report: DiagnosisReport) -> str:
-    """Return a diagnosis for people: the headline first."""
+    """Return a diagnosis as text, with the headline first."""
     found, window = report.diagnosis, report.window
     lines = [found.headline, "", *(_finding_line(one) for one in found.findings)]
     lines += [f"  do      {found.action.sentence}", "", "  evidence"]
@@ -31,7 +31,7 @@ def diagnosis_text(report: DiagnosisReport) -> str:
 
 
 def accepted_text(found: AcceptedReference) -> str:
-    """Return what is the reference now."""
+    """Return the new reference as text."""
     return (
         f"{found.endpoint}: {found.requests:,} requests of {found.release} are the reference now, "
         f"{found.labelled:,} of them labelled"

@@ -1,4 +1,4 @@
-"""Drills and speed as text: what a practised rollback came to, and how fast the real ones were."""
+"""Text of drills and speed: the result of a drill, and the times of real rollbacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kedge.core.stored.notes import DrillResult, ReceiptParts
 from kedge.core.time.instants import to_minute
 
 SHOWN = 20
-"""Incidents, and drills, in the text: the newest."""
+"""Maximum number of incidents, and of drills, in the text: the newest."""
 
 
 SIGNS = {
@@ -22,7 +22,7 @@ SIGNS = {
 
 
 def speed_text(found: Sequence[Speed]) -> str:
-    """Return how fast rollbacks were, for people: a part for each endpoint."""
+    """Return the times of rollbacks as text, one part for each endpoint."""
     return "\n\n".join("\n".join(_lines(of)) for of in found)
 
 
@@ -100,7 +100,7 @@ def _median(of: Quantiles) -> str:
 
 
 def _time(value: float | None) -> str:
-    """Seconds as people read them; a dash where nothing is known."""
+    """Return seconds as text; a dash if they are unknown."""
     if value is None:
         return "-"
     return (
@@ -117,7 +117,7 @@ def _at(unix: float) -> str:
 
 
 def drill_text(endpoint: str, filed: DrillResult) -> str:
-    """What a drill came to, for people."""
+    """Return the result of a drill as text."""
     lines = [f"{endpoint}: {drill_story(filed)}"]
     columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
     told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
@@ -135,7 +135,7 @@ def drill_text(endpoint: str, filed: DrillResult) -> str:
 
 
 def _ladder(parts: ReceiptParts, *, dry: bool) -> dict[str, float | None]:
-    """Milliseconds since the command, in the order in which things happened."""
+    """Return milliseconds since the command, in order of the steps."""
     prepared = parts.decide_ms + parts.prepare_ms
     if dry:
         return {

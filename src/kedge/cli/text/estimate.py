@@ -1,4 +1,4 @@
-"""Estimates in sentences: what a rollout waits for, how long, and what comes then."""
+"""Text of an estimate: the conditions that a rollout waits for, the time, and the next step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WHAT = {
     "quality": "wrong answers are",
     "cost": "an inference is",
 }
-"""The subject of what a guardrail shows."""
+"""Subject of a guardrail's claim."""
 NAMES = {"errors.doubled": "errors"}
-"""What a guardrail is called in a list."""
+"""Names of guardrails in a list."""
 
 
 def shown_by(metric: str, margin: float | None, figure: str = "") -> str:
-    """Return what a guardrail is to show: "errors are not doubled"; `figure` is what quality is judged by."""
+    """Return the claim of a guardrail: "errors are not doubled"; `figure` is that of quality."""
     if metric == "quality" and figure not in ("", "error_rate"):
         worse = "worse" if margin is None else f"{margin * 100:g} % worse"
         return f"{figure} is not {worse}"
@@ -56,7 +56,7 @@ UNTIL: dict[str, Callable[[UnmetCondition], str]] = {
         " more at this step"
     ),
 }
-"""What a part that is no guardrail waits for."""
+"""Text of a condition that is no guardrail."""
 WITHOUT = {
     "no_traffic": "no estimate: no requests come",
     "no_labels": "no estimate: no outcome came yet (kedge outcomes hands them in)",
@@ -68,15 +68,15 @@ WITHOUT = {
     "coverage": "no estimate: too many copies go without an answer",
     "unknown": "no estimate",
 }
-"""What is said where there is no number of seconds, by cause."""
+"""Text for an estimate without a number of seconds, by cause."""
 
 
 def estimate_text(found: RolloutEstimate, then: str = "") -> str:
-    """Return one sentence without a full stop: how long, at which rate, to show what.
+    """Return one sentence without a full stop: the time, the rate, and the claim to show.
 
     Args:
         found: the estimate.
-        then: what follows.
+        then: the text that follows.
     """
     part = found.part
     name = part.waits_for
@@ -94,14 +94,14 @@ def estimate_text(found: RolloutEstimate, then: str = "") -> str:
 
 
 def part_text(part: UnmetCondition) -> str:
-    """Return what one condition still takes."""
+    """Return the remaining need of one condition."""
     if part.seconds is None:
         return WITHOUT[part.cause]
     return rough(part.seconds)
 
 
 def next_text(found: ComparisonView | EndpointStatus) -> str:
-    """Return what follows when the present step or window is proven."""
+    """Return the step that follows when the present step or window is proven."""
     to = "production" if found.next_weight is None else f"{found.next_weight:g} %"
     if found.stage == Stage.SHADOW:
         goes = found.on_pass == "promote"
@@ -117,7 +117,7 @@ def next_text(found: ComparisonView | EndpointStatus) -> str:
 
 
 def rollout_lines(found: EndpointStatus, width: int) -> list[str]:
-    """Return what `kedge status` says of a rollout: its step, who walks it, what it waits for."""
+    """Return the lines of `kedge status` on a rollout: step, who advances it, open conditions."""
     if found.stage not in (Stage.CANARY, Stage.SHADOW):
         return []
     who = (

@@ -1,4 +1,4 @@
-"""Evidence as text: what is known of two releases, side by side, and what is still missing."""
+"""Text of evidence: two releases side by side, and the evidence that is still missing."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ HEADS = {
 }
 """Verdicts at the head of a view."""
 MOST_RATIO = 99
-"""A bound of a ratio beyond this is none."""
+"""Largest bound of a ratio that is shown; a larger one counts as none."""
 NAME = 18
-"""Least columns for the name of a metric and its segment, before shares give way to it."""
+"""Minimum columns for the name of a metric with its segment; shares are dropped to keep them."""
 INDENT = "  "
 
 
 def evidence_text(found: ComparisonView, width: int = PLAIN_WIDTH) -> str:
-    """Return everything that is known of a rollout, in lines of at most `width` columns.
+    """Return all evidence of a rollout, in lines of at most `width` columns.
 
     Args:
-        found: what is known of it.
-        width: of the terminal.
+        found: the evidence.
+        width: columns of the terminal.
     """
     lines = wrap(_head(found), width)
     lines += wrap(_verdict(found), width)
@@ -73,12 +73,12 @@ def _sentence(text: str) -> str:
 
 
 def names(found: ComparisonView) -> tuple[str, str]:
-    """Return both releases by name, the measure first: names stay true when roles change."""
+    """Return the names of both releases, the measure first: names stay valid when roles change."""
     return found.production, found.candidate
 
 
 def _head(found: ComparisonView) -> str:
-    """Return which releases are compared, in which role, and how."""
+    """Return the compared releases with their roles, and the kind of comparison."""
     arms = [f"{arm.release} ({arm.version}, {arm.role})" for arm in found.arms]
     where = found.stage.value
     if found.stage is Stage.CANARY:
@@ -95,7 +95,7 @@ def _head(found: ComparisonView) -> str:
 
 
 def _verdict(found: ComparisonView) -> str:
-    """Return the verdict with its reason; while it waits for evidence, with what came so far."""
+    """Return the verdict with its reason; while it waits, with the evidence so far."""
     decision = found.decision
     if found.estimate is None:
         return f"{HEADS[decision.verdict]}: {decision.reason}"
@@ -118,7 +118,7 @@ def _verdict(found: ComparisonView) -> str:
 
 
 def _figures(found: ComparisonView, width: int) -> list[str]:
-    """Return metrics and segments as one table: all columns align."""
+    """Return metrics and segments as one table, so that all columns align."""
     old, new = names(found)
     shown = [*found.metrics, *found.segments]
     if not shown:
@@ -148,7 +148,7 @@ def _cell(bad: int, units: int, *, percent: bool) -> str:
 
 
 def compared(item: Verdict) -> str:
-    """Return how the second release compares: times as often, or a difference; with its interval."""
+    """Return the second release's ratio or difference to the first, with its interval."""
     if item.difference is not None and item.ratio is None:
         shown = f"{item.difference:+.3f}"
         if item.interval is None:
@@ -170,7 +170,7 @@ def compared(item: Verdict) -> str:
 
 
 def _waits(found: ComparisonView, width: int) -> list[str]:
-    """Return what each condition still takes, where there are several."""
+    """Return the remaining need of each condition, if there are several."""
     parts = found.estimate.parts if found.estimate is not None else ()
     if len(parts) < 2:
         return []
@@ -216,7 +216,7 @@ def _agreement(found: ComparisonView, shown: AgreementView, width: int) -> list[
 
 
 def _example(item: DisagreementExample, old: str, new: str) -> str:
-    """Return one disagreement: which output differs, with both values."""
+    """Return one disagreement: the output that differs, with both values."""
     where = f" ({', '.join(item.segments)})" if item.segments else ""
     told = "; ".join(
         f"{one.output} is {one.production} by {old} and {one.candidate} by {new}"
@@ -231,13 +231,13 @@ def _example(item: DisagreementExample, old: str, new: str) -> str:
 
 
 def causes(by_cause: Mapping[str, int]) -> str:
-    """Return counts by their cause, in brackets; nothing when there are none."""
+    """Return counts by cause, in brackets; empty if there are none."""
     told = ", ".join(f"{cause} {number:,}" for cause, number in by_cause.items())
     return f" ({told})" if told else ""
 
 
 def _unasked(coverage: CandidateCoverage) -> list[str]:
-    """Return what the candidate was never asked, and what it answered too late for its caller."""
+    """Return the requests that the candidate never got, and those that it answered too late."""
     unasked = sum(coverage.unasked.values())
     lines = []
     if unasked:
@@ -290,7 +290,7 @@ def _labels(found: ComparisonView, width: int) -> list[str]:
 
 
 def _recorded(found: ComparisonView) -> list[str]:
-    """Return how many predictions left no record, and how many labels were corrected."""
+    """Return the number of predictions without a record, and of corrected labels."""
     if not isinstance(found, RolloutEvidence):
         return []
     lost, corrections = found.unrecorded, found.corrections
@@ -301,7 +301,7 @@ def _recorded(found: ComparisonView) -> list[str]:
 
 
 def _loss(labels: LabelSummary, old: str, new: str) -> str:
-    """Return the declared figure of each release, and of how many labels."""
+    """Return the declared figure of each release, and its number of labels."""
     parts = [
         f"{name} {'-' if one is None else f'{one:.4g}'} of {units:,} labels"
         for name, one, units in zip((old, new), labels.figures, labels.units, strict=True)
@@ -311,7 +311,7 @@ def _loss(labels: LabelSummary, old: str, new: str) -> str:
 
 
 def _estimates(labels: LabelSummary, old: str, new: str) -> list[str]:
-    """Return figures that are no average over requests, with their intervals: no verdict follows."""
+    """Return figures that are no average over requests, with intervals: they have no verdict."""
     return [
         f"{name.replace('_', ' ')} (an estimate, no verdict): "
         + ", ".join(
@@ -349,7 +349,7 @@ def _cost(found: ComparisonView, width: int) -> list[str]:
 def course_text(
     course: Sequence[CoursePoint], segment: str | None = None, width: int = PLAIN_WIDTH
 ) -> str:
-    """Return minutes and hours of a comparison: units, and of them those gone bad."""
+    """Return minutes and hours of a comparison: all units, and the bad ones."""
     found = []
     for item in course:
         known = item if segment is None else item.segments.get(segment)

@@ -1,4 +1,4 @@
-"""Features in words: transformations, comparisons of them, runs computed ahead, training sets."""
+"""Text of features: transformations, their comparisons, runs computed ahead, training sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kedge.operations.features.training_set import WrittenTrainingSet
 
 
 def applied_text(found: AppliedFeatures) -> str:
-    """Return what applying a features file did."""
+    """Return the result of applying a features file."""
     return "\n".join(line for one in found.transformations for line in _applied_lines(one))
 
 
@@ -53,7 +53,7 @@ def _applied_lines(told: AppliedTransformation) -> list[str]:
 
 
 def comparison_text(told: AppliedTransformation | TransformationDiff, against: str) -> str:
-    """Return how a transformation compares, on which rows, and the columns that differ."""
+    """Return the comparison of a transformation: its rows, and the columns that differ."""
     on = ", ".join(f"{number} {ORIGINS[origin]}" for origin, number in told.compared_on.items())
     lines = [f"{told.outcome} against {against}, on {on or 'no rows'}"]
     if told.made:
@@ -68,11 +68,11 @@ ORIGINS: dict[Origin, str] = {
     "made": "made",
     "unknown": "kept by an earlier version",
 }
-"""Where rows come from, after their number."""
+"""Origin of rows, as text after their number."""
 
 
 def differences_text(columns: Sequence[Difference]) -> str:
-    """Return columns that differ, a line each."""
+    """Return the columns that differ, one line each."""
     return "\n".join(
         f"  {one.column:<20} {one.outcome:<17} {one.rows:,} rows"
         + (f", by {one.largest:.6g} at most" if one.largest is not None else "")
@@ -83,7 +83,7 @@ def differences_text(columns: Sequence[Difference]) -> str:
 
 
 def transformations_text(found: Sequence[ListedTransformation]) -> str:
-    """Return transformation versions, a line each."""
+    """Return transformation versions, one line each."""
     lines = [
         f"{one.version:<16} {'head' if one.head else '':<5} {one.digest[:19]}…  "
         f"{', '.join(one.production_of)}"
@@ -93,7 +93,7 @@ def transformations_text(found: Sequence[ListedTransformation]) -> str:
 
 
 def users_text(found: Sequence[SchemaUser]) -> str:
-    """Return the endpoints on a schema, a line each."""
+    """Return the endpoints on a schema, one line each."""
     lines = [
         f"{user.endpoint:<20} on {user.production or '-':<14} {user.stage:<8} "
         + ("follows" if user.follows else "holds: moves by its own command only")
@@ -103,7 +103,7 @@ def users_text(found: Sequence[SchemaUser]) -> str:
 
 
 def head_text(told: HeadMove) -> str:
-    """Return who moves with a head, and who holds."""
+    """Return the endpoints that move with a head, and those that hold."""
     lines = [
         f"{told.head} {'is' if told.moved else 'would be'} the head"
         + (f" (it was #{told.was})" if told.was else "")
@@ -131,7 +131,7 @@ def head_text(told: HeadMove) -> str:
 
 
 def fed_text(found: Sequence[FedRun]) -> str:
-    """Return what materialising did, a line for each run."""
+    """Return the result of materialising, one line for each run."""
     return "\n".join(
         f"{one.run}: {one.slices:,} slices ({one.computed:,} computed, the rest out of the"
         f" log), {one.rows:,} rows written so far, {one.standing}"
@@ -150,7 +150,7 @@ def fed_text(found: Sequence[FedRun]) -> str:
 
 
 def runs_text(found: Sequence[RunStatus]) -> str:
-    """Return how far runs are, a line each."""
+    """Return the progress of runs, one line each."""
     lines = []
     for one in found:
         readers = ", ".join(one.read_by) or "no release"
@@ -161,7 +161,7 @@ def runs_text(found: Sequence[RunStatus]) -> str:
 
 
 def _reach(one: RunStatus) -> str:
-    """Return up to when a run is known, and how far behind that is."""
+    """Return the watermark of a run, and its lag."""
     if one.lag_s is None or one.watermark is None:
         return "nothing in the store"
     behind = f"{_span(abs(one.lag_s))} {'ahead: is a clock wrong?' if one.ahead else 'behind'}"
@@ -175,7 +175,7 @@ def _span(seconds: float) -> str:
 
 
 def training_set_text(found: WrittenTrainingSet) -> str:
-    """Return what a training set was made of."""
+    """Return the sources of a training set."""
     lines = [f"{found.out}: {found.rows:,} rows of {found.schema}#{found.transformation}"]
     lines += [
         f"  {label}: missing in {count:,} rows ({count / found.rows:.1%})"

@@ -1,4 +1,4 @@
-"""History as text: one sentence for each entry of the ledger, in order of time."""
+"""Text of history: one sentence for each entry of the ledger, in order of time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from kedge.core.time.instants import read_instant
 from kedge.system.terminal import one_line
 
 NOISE = {"runbook"}
-"""Kinds of notes that follow from another entry: left out of a history for people, unless all of it is asked for."""
+"""Kinds of notes that follow from another entry: a history omits them unless all is requested."""
 TOGETHER_S = 60.0
-"""Entries that were written within this time are shown by their times; else a clock was set, and the ledger's order is true."""
+"""Entries written within these seconds are sorted by their times. If times differ more, a clock was
+set, and the ledger's order is right."""
 
 
 def history_text(entries: Sequence[Entry]) -> str:
@@ -31,14 +32,15 @@ def history_text(entries: Sequence[Entry]) -> str:
 
 
 def is_noise(entry: Entry) -> bool:
-    """Whether an entry says what another entry brought with it."""
+    """Return whether an entry only follows from another entry."""
     return isinstance(entry.event, Note) and entry.event.kind in NOISE
 
 
 def by_time(entries: Sequence[Entry]) -> list[Entry]:
     """Return entries, newest first, by their times.
 
-    A note is written after what it measures and may bear an earlier time, so that the ledger's own order looks wrong.
+    A note is written after the change that it measures and may have an earlier time, so that the
+    ledger's own order looks wrong.
     """
     found: list[tuple[float, Entry]] = []
     for entry in entries:
@@ -50,7 +52,7 @@ def by_time(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def story(event: r.AnyEvent | Note) -> str:
-    """One event as a sentence without a full stop."""
+    """Return one event as a sentence without a full stop."""
     match event:
         case r.Configured(diff=diff):
             return "policy in force" + (f" ({'; '.join(diff)})" if diff else "")
@@ -107,7 +109,7 @@ def story(event: r.AnyEvent | Note) -> str:
 
 
 def _noted(note: Note) -> str:
-    """A note as a sentence without a full stop."""
+    """Return a note as a sentence without a full stop."""
     match note.body:
         case n.DrillResult() as result:
             return drill_story(result)
@@ -134,14 +136,14 @@ def _noted(note: Note) -> str:
             )
         case DiagnosisSummary() as found:
             causes = ", ".join(cause.replace("_", " ") for cause in found.causes)
-            if found.causes == ("cannot_tell",):  # what it needs is in the headline already
+            if found.causes == ("cannot_tell",):  # the headline already says what it needs
                 return f"diagnosed: {causes}: {found.headline}"
             return f"diagnosed: {causes}: {found.headline}; {found.advice}"
     return _noted_by_people(note)
 
 
 def _noted_by_people(note: Note) -> str:
-    """A note of what an operator did, or of an alert's course, as a sentence without a full stop."""
+    """Return a note on an operator's action or an alert as a sentence without a full stop."""
     match note.body:
         case n.LedgerAccepted(heads=heads):
             lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in heads)
@@ -172,7 +174,7 @@ def _noted_by_people(note: Note) -> str:
 
 
 def drill_story(result: n.DrillResult) -> str:
-    """How a drill came out, as a sentence without a full stop."""
+    """Return the result of a drill as a sentence without a full stop."""
     what, to = "a dry drill" if result.dry else "a drill", f"r{result.release}"
     if not result.ok:
         return f"{what} of going back to {to} failed: {result.why}"

@@ -1,4 +1,4 @@
-"""Layout of text: lines that fit the terminal, columns that align, spans of time and shares in words."""
+"""Layout of text: lines that fit the terminal, aligned columns, spans of time, and shares."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from kedge.core.time.instants import to_minute
 
 PLAIN_WIDTH = 80
-"""Columns where the output is no terminal: a file, a pipe, a log."""
+"""Columns if the output is no terminal: a file, a pipe, a log."""
 NARROWEST, WIDEST = 60, 120
-"""Below it a table has no room; beyond it a line is hard to follow."""
+"""Limits of the columns: a narrower table does not fit, and a wider line is hard to read."""
 _KEPT = "\u00a0"
 _UNIT = re.compile(r"(?<=\d) (%|s|min|h|days|requests/s|requests/h)(?=\W|$)")
 
 
 def get_width() -> int:
-    """Return the columns of the terminal, within bounds; 80 where the output is none."""
+    """Return the columns of the terminal, within the limits; 80 if the output is none."""
     if not sys.stdout.isatty():
         return PLAIN_WIDTH
     return min(max(shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns, NARROWEST), WIDEST)
 
 
 def wrap(text: str, width: int, indent: str = "", hanging: str | None = None) -> list[str]:
-    """Return a paragraph as lines of at most `width`; longer words are not cut, nor a number and its unit parted."""
+    """Return a paragraph as lines of at most `width`, with words and units uncut."""
     lines = textwrap.wrap(
         _UNIT.sub(f"{_KEPT}\\1", text),
         width,
@@ -44,10 +44,10 @@ def table(
     """Return rows as aligned lines, two spaces apart.
 
     Args:
-        rows: all with the same number of cells.
-        width: columns of a line; what is wider is cut out of the middle of one column's cells.
-        right: by column, whether it is aligned to the right.
-        shortened: the column that gives way.
+        rows: the rows, all with the same number of cells.
+        width: columns of a line; in wider lines, the middle of one column's cells is cut out.
+        right: whether each column is aligned to the right.
+        shortened: the column whose cells are cut.
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(right))]
     over = sum(widths) + 2 * len(widths) - width
@@ -65,7 +65,7 @@ def table(
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text with its middle left out where it is too long."""
+    """Return a text, without its middle if it is too long."""
     if len(text) <= width:
         return text
     half = (width - 1) // 2
@@ -73,7 +73,7 @@ def shorten(text: str, width: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a span of time in one unit, as people say it."""
+    """Return a span of time in one unit."""
     for least, unit, size in ((129_600, "days", 86_400), (5_400, "h", 3_600), (90, "min", 60)):
         if seconds >= least:
             number = seconds / size
@@ -86,7 +86,7 @@ def span(seconds: float) -> str:
 
 
 def rough(seconds: float) -> str:
-    """Return an estimated span: two digits would promise more than is known."""
+    """Return an estimated span, rounded: more digits would promise too much precision."""
     for least, unit, size in ((129_600, "days", 86_400), (5_400, "h", 3_600), (90, "min", 60)):
         if seconds >= least:
             return f"about {max(round(seconds / size), 1)} {unit}"
@@ -103,5 +103,5 @@ def rate(per_second: float) -> str:
 
 
 def get_period(since: float, until: float) -> str:
-    """Return a span of Unix time as people write it: 2026-03-01 09:00 to 2026-03-02 09:00 UTC."""
+    """Return a period of Unix time as text: 2026-03-01 09:00 to 2026-03-02 09:00 UTC."""
     return f"{to_minute(since)} to {to_minute(until)} UTC"

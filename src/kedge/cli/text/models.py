@@ -1,4 +1,4 @@
-"""Versions of models in words: one that was registered, and a list of them."""
+"""Text of model versions: a registered one, and a list of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kedge.core.values import RowsMark
 
-if TYPE_CHECKING:  # `kedge status` needs the marks, and none of what registers
+if TYPE_CHECKING:  # `kedge status` needs the marks, but not the imports of registration
     from kedge.operations.registration import LabelReading, ListedVersion, RegisteredVersion
 
 MARKS: dict[RowsMark, str] = {
@@ -15,11 +15,11 @@ MARKS: dict[RowsMark, str] = {
     "dependent": "dependent on each other: requests are never merged",
     "unknown": "not known to be independent: requests are never merged",
 }
-"""Batch marks, for people."""
+"""Batch marks as text."""
 
 
 def registered_text(found: RegisteredVersion) -> str:
-    """Return a version that was registered."""
+    """Return a registered version as text."""
     takes, gives = (
         ", ".join(
             f"{f.name}:{f.dtype}{list(f.shape) or ''}{' or null' if f.nullable else ''}"
@@ -58,7 +58,7 @@ def registered_text(found: RegisteredVersion) -> str:
 
 
 def _placing(found: RegisteredVersion) -> str:
-    """Return where a version may run."""
+    """Return the placements that a version may have."""
     if found.inline and not (found.plain is not None and found.plain.apart):
         return f"inline, as {found.inline}"
     if found.plain is None or not found.plain.proven:
@@ -67,7 +67,7 @@ def _placing(found: RegisteredVersion) -> str:
 
 
 def _unsaid_lines(found: RegisteredVersion) -> list[str]:
-    """Return what a model does not say of its inputs, and what was taken instead."""
+    """Return the facts that a model does not declare about its inputs, and the assumed ones."""
     lines = []
     if found.assumed:
         lines.append(
@@ -83,7 +83,7 @@ def _unsaid_lines(found: RegisteredVersion) -> list[str]:
 
 
 def labels_text(found: LabelReading) -> str:
-    """Return which output labels are compared with, and what to declare."""
+    """Return the output that labels are compared with, and the setting to declare."""
     if found.code == "ambiguous" and len(found.among) == 1:
         head = f"cannot be compared: output {found.among[0]} holds several numbers a row"
     elif found.code == "ambiguous":
@@ -109,7 +109,7 @@ def labels_text(found: LabelReading) -> str:
 
 
 def versions_text(found: Sequence[ListedVersion]) -> str:
-    """Return registered versions, a line or more for each."""
+    """Return registered versions, one or more lines each."""
     return "\n".join(
         f"{one.version:>5}  {one.flavour:8} {one.size:>12,} B  {one.digest[:19]}…  "
         f"{', '.join(one.releases) or '-':8} {', '.join(one.roles)}".rstrip()

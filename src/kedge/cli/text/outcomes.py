@@ -1,4 +1,4 @@
-"""Text of outcomes: what became of labels that were handed in, for people."""
+"""Text of outcomes: the result for each kind of submitted labels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kedge.operations.outcomes import JoinedOutcomes
 from kedge.system.terminal import one_line
 
 SHOWN = 20
-"""Faulty lines that are printed; `--json` has up to a hundred."""
+"""Maximum number of printed faulty lines; `--json` has up to a hundred."""
 AMBIGUOUS = {
     SEVERAL_ROWS: "the request has several rows; write REQUEST/ROW",
     ID_REUSED: "more than one request used the id",
 }
-"""What is said of labels that are ambiguous for this cause."""
+"""Text on ambiguous labels, by cause."""
 SHOWN_COUNTS = (*COUNTS, "unreadable", "unfit")
 
 
@@ -26,7 +26,7 @@ def outcomes_text(found: JoinedOutcomes) -> str:
 
 
 def warnings(found: JoinedOutcomes) -> list[str]:
-    """Return what is wrong with labels that were not joined, or cannot be judged, a line each."""
+    """Return the faults of labels that were not joined or cannot be judged, one line each."""
     lines = [one_line(fault) for fault in found.faults[:SHOWN]]
     lines += [
         f"{item.count:,} are unfit and not judged: {one_line(item.reason)}"
@@ -56,7 +56,7 @@ def warnings(found: JoinedOutcomes) -> list[str]:
 
 
 def _missing(lost: UnrecordedPredictions | None, sample: float) -> list[str]:
-    """Return why predictions are not recorded; nothing where labels found theirs."""
+    """Return why predictions are not recorded; empty if all labels found their predictions."""
     said = sentence(lost.answered, lost.by_cause) if lost is not None else ""
     if lost is None or not said:
         return []

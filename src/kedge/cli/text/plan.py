@@ -1,4 +1,4 @@
-"""A plan as text: how soon a worse candidate is found at each step, and a sound one is proven."""
+"""Text of a plan: the time at each step to find a worse candidate, and to prove a good one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN = ("its", "callers")
 
 
 def plan_text(found: RolloutPlan, width: int = PLAIN_WIDTH) -> str:
-    """Return how soon candidates would be found or proven, with a line for each step."""
+    """Return the times to find or prove a candidate, one line for each step."""
     callers = found.callers
     by = "" if callers is None else f" by about {callers:,} callers"
     traffic = f"{found.endpoint}: {rate(found.rate)}{by}, {found.errors:.3%} of them fail"

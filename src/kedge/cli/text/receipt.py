@@ -1,4 +1,4 @@
-"""Receipts in words: what a command did, how long each part took, and the finding beside it."""
+"""Text of a receipt: the result of a command, the time of each part, and the newest finding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kedge.operations.rollback import FindingBeside, PinnedHost
 
 
 def receipt_text(receipt: Receipt) -> str:
-    """Return a receipt for people: milliseconds since the command was submitted."""
+    """Return a receipt as text: milliseconds since the command was submitted."""
     prepared = receipt.decide_ms + receipt.prepare_ms
     parts: list[tuple[str, float | None]] = [("decided", receipt.decide_ms)]
     if receipt.prepare_ms >= 1:
@@ -27,7 +27,7 @@ def receipt_text(receipt: Receipt) -> str:
 
 
 def pinned_text(pinned: PinnedHost) -> str:
-    """Return what a rollback of this host alone did."""
+    """Return the result of a rollback of this host alone."""
     acks = "".join(f"\n  ack {name} {ms:.1f} ms" for name, ms in pinned.acks.items())
     return (
         f"this host is pinned to {pinned.serves} (it left epoch {pinned.left_epoch}){acks}\n"
@@ -36,7 +36,7 @@ def pinned_text(pinned: PinnedHost) -> str:
 
 
 def finding_text(found: FindingBeside) -> str:
-    """Return the newest finding as it stands beside a rollback's receipt."""
+    """Return the newest finding, as text beside a rollback's receipt."""
     if found.fault or not found.causes:
         return f"  finding  could not be read: {found.fault}"
     causes = ", ".join(found.causes).replace("_", " ")

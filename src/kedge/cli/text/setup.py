@@ -1,4 +1,4 @@
-"""Setup in words: an endpoint's audience, the policies that came into force, and what doctor found."""
+"""Text of setup: an endpoint's audience, the applied policies, and the findings of doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kedge.operations.setup import AppliedPolicies
 
 
 def audience_text(policy: Policy) -> str:
-    """Say what an endpoint's audience asks of a candidate, and how to choose otherwise."""
+    """Return the audience's demands on a candidate, and how to choose another audience."""
     window, pairs = policy.shadow.window, policy.shadow.min_pairs
     if policy.audience == "customer":
         return (
@@ -24,7 +24,7 @@ def audience_text(policy: Policy) -> str:
 
 
 def applied_text(done: AppliedPolicies) -> str:
-    """Return what differs from the policies before, by endpoint."""
+    """Return the differences from the earlier policies, by endpoint."""
     return "\n".join(
         f"{name}: {diff[0]}" if len(diff) == 1 else "\n  ".join([f"{name}:", *diff])
         for name, diff in done.changed.items()
@@ -32,7 +32,7 @@ def applied_text(done: AppliedPolicies) -> str:
 
 
 def doctor_text(report: DoctorReport) -> str:
-    """Return each finding on its line."""
+    """Return each finding on its own line."""
     return "\n".join(
         f"{'ok  ' if one.ok else 'BAD '} {one.check}: {one.detail}" for one in report.findings
     )

@@ -1,4 +1,4 @@
-"""Status as text: one line for each endpoint, and the whole status of one."""
+"""Text of status: one line for each endpoint, and the whole status of one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _named(release: ReleaseSummary | None) -> str:
 
 
 def _rollout(item: EndpointStatus) -> str:
-    """Return what a candidate is given, if there is one."""
+    """Return the share of a candidate, if there is one."""
     if not item.candidate:
         return str(item.stage)
     share = item.weight if item.stage is Stage.CANARY else item.sample
@@ -51,7 +51,7 @@ def _rollout(item: EndpointStatus) -> str:
 
 
 def _standing(item: EndpointStatus) -> str:
-    """Return what is wrong, the most urgent first, or "ok"."""
+    """Return the problems, the most urgent first, or "ok"."""
     pages = sum(alert.level == "page" for alert in item.alerts)
     faults = [
         *item.faults,
@@ -83,7 +83,7 @@ def _count(number: int, what: str) -> str:
 
 
 def status_text(item: EndpointStatus) -> str:
-    """One endpoint's status."""
+    """Return one endpoint's status as text."""
     held = " (held)" if item.paused else ""
     lines = [f"{item.endpoint}  epoch {item.epoch}  {item.stage}{held}"]
     lines.append(f"  production  {_release(item.production)}")
@@ -137,13 +137,13 @@ def status_text(item: EndpointStatus) -> str:
 
 
 def _unrecorded_lines(lost: UnrecordedPredictions | None, head: str = "  ") -> list[str]:
-    """How many predictions left no record, and why."""
+    """Return the number of predictions without a record, and the causes."""
     said = sentence(lost.answered, lost.by_cause) if lost else ""
     return [head + said] if said else []
 
 
 def _process_lines(processes: Sequence[ProcessStatus]) -> list[str]:
-    """What the processes of the roster survived, and what their bounds refused."""
+    """Return the faults of the roster's processes, and their refusals by bound."""
     lines = []
     for process in processes:
         lines += [
@@ -165,7 +165,7 @@ def _readiness(endpoint: str, found: ReadinessStatus) -> str:
 
 
 def _alert_lines(alerts: Sequence[OpenAlert]) -> list[str]:
-    """How many alerts are open, and the newest three."""
+    """Return the number of open alerts, and the newest three."""
     if not alerts:
         return []
     pages = sum(alert.level == "page" for alert in alerts)
