@@ -1,7 +1,7 @@
 """Columns as arrays: conversion, comparison with golden rows, checks of answers, statistics.
 
-The only place that knows how our dtype names map onto NumPy. Everything here is a function of
-its arguments; nothing reads a file or a clock.
+This is the only module that maps kedge's dtype names onto NumPy's. Its functions depend on their
+arguments alone; none reads a file or a clock.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ if TYPE_CHECKING:
 DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype("O" if name == "string" else name) for name in get_args(Dtype)
 }
-"""Our dtype names, and NumPy's. A string column is an object array of str."""
+"""kedge's dtype names with NumPy's dtypes. A string column is an object array of str."""
 
 KINDS = {name: "OU" if name == "string" else dtype.kind for name, dtype in DTYPES.items()}
 TOP_VALUES = 50
 DISTINCT_LIMIT = 10_000
-"""Above this a column's values are names, not categories; and the memory has to end somewhere."""
+"""Distinct values that a column is counted up to: with more they are names, not categories. It
+bounds memory."""
 _SMALL = 64
-"""Up to here a Python loop tests finiteness faster than a NumPy call."""
+"""Length up to which a Python loop tests finiteness faster than a NumPy call."""
 
 
 class Offered(Value, frozen=True):
     """Rows that a model is tried out on."""
 
     golden: dict[str, list[Any]] = {}
-    """Must be answered."""
+    """Rows that the model must answer."""
     sample: dict[str, list[Any]] = {}
-    """Without `golden`: those that the model answers become its golden rows."""
+    """Rows that are used without `golden`: those that the model answers become its golden rows."""
     made: dict[str, list[Any]] = {}
-    """Without either: as `sample`, but for rows with nulls. Always asked beside the golden rows to see
-    whether an answer depends on the rows beside it."""
+    """Rows that are used without either, as `sample` is, except rows with nulls. They are always
+    asked beside the golden rows, to test whether an answer depends on other rows."""
     rtol: float = Proof({}, {}).rtol
     atol: float = Proof({}, {}).atol
     nulls: bool = False
@@ -61,22 +62,23 @@ class Offered(Value, frozen=True):
     grouped: bool = True
     """Whether the rows are also asked alone, in pairs and all together."""
     single: bool = False
-    """Whether `golden` is answered row by row, each as a request of its own."""
+    """Whether `golden` is answered row by row, each row as its own request."""
 
 
 class Grouped(Value, frozen=True):
-    """What asking the same rows alone, in pairs and all together showed."""
+    """Result of asking the same rows alone, in pairs and all together."""
 
     rows: RowsMark = "unknown"
     tested: int = 0
     why: str = ""
-    """The first answer that differed, or why nothing was tested; in words, for people."""
+    """The first answer that differed, or the reason why nothing was tested; in words, for
+    people."""
     random: bool = False
-    """The same rows in the same grouping got two answers: no mark can be given."""
+    """Whether the same rows in the same grouping got two answers: then no mark can be given."""
 
 
 class ProbeResult(Value, frozen=True):
-    """What a model said of itself and of its golden rows when it was tried out."""
+    """Result of trying a model out: its description of itself and its golden rows."""
 
     signature: Signature
     load_s: float
@@ -85,14 +87,14 @@ class ProbeResult(Value, frozen=True):
     again: dict[str, list[Any]]
     """The answer to the same rows, asked a second time."""
     fault: str | None = None
-    """What is wrong with the answer's form, in words: see `check_answer`."""
+    """The fault in the form of the answer, in words: see `check_answer`."""
     used: Literal["golden", "sample", "made"] = "golden"
-    """Which of the rows that were offered became the golden rows."""
+    """The offered rows that became the golden rows."""
     grouped: Grouped = Grouped()
     plain: Plainness | None = None
-    """What the walk over the loaded model found; None: it is a transformation."""
+    """Result of the walk over the loaded model; None for a transformation."""
     described: Described = Described()
-    """What the model says of itself beside its signature."""
+    """The model's description of itself beside its signature."""
 
 
 # ---------------------------------------------------------------- conversion
@@ -102,7 +104,8 @@ def columns_of(lists: Mapping[str, Sequence[Any]], signature: Signature) -> dict
     """Turn lists, as JSON gives them, into the columns that a signature asks for.
 
     Raises:
-        BadRequest: a name, a dtype, a shape, a null or a length does not fit; names the field.
+        BadRequest: a name, dtype, shape, null or length does not fit; the error names the
+            field.
     """
     wanted = [field.name for field in signature.inputs]
     missing = [name for name in wanted if name not in lists]
@@ -122,7 +125,7 @@ def column_of(field: Field, values: Sequence[Any]) -> NDArray[Any]:
     """Turn one list into a column of this field.
 
     Raises:
-        BadRequest: a value does not fit; names the field and the row.
+        BadRequest: a value does not fit; the error names the field and the row.
     """
     if not isinstance(values, list | tuple):
         raise BadRequest(f"{field.name} is not a list of rows", code="bad_column")
@@ -189,7 +192,7 @@ def _scalar(field: Field, value: Any, where: str) -> Any:
 
 
 def lists_of(columns: Columns) -> dict[str, list[Any]]:
-    """Turn columns into lists. NaN stays NaN, which JSON writes as null."""
+    """Return columns as lists. NaN stays NaN, which JSON writes as null."""
     return {name: column.tolist() for name, column in columns.items()}
 
 
@@ -199,11 +202,12 @@ def lists_of(columns: Columns) -> dict[str, list[Any]]:
 def check_answer(
     columns: Columns, signature: Signature, rows: int, *, nan_allowed: bool = False
 ) -> str | None:
-    """Check that an answer has the promised form. Returns the fault in words, or None.
+    """Check that an answer has the promised form. Return the fault in words, or None.
 
-    A float must be finite; `nan_allowed` lets NaN pass, as golden rows may expect it.
+    A float must be finite; `nan_allowed` lets NaN pass, because golden rows may expect it.
 
-    Costs about 1 µs for one row of two outputs, so that every candidate's answer can be checked.
+    The check costs about 1 µs for one row of two outputs, so that it can check every candidate's
+    answer.
     """
     try:
         if len(columns) != len(signature.outputs):
@@ -228,7 +232,7 @@ def check_answer(
                     if not isinstance(value, str):
                         return f"{field.name} has {value!r:.60} among its strings"
     except (AttributeError, IndexError, TypeError):
-        # Checked by failing, since an isinstance per column would cost as much as the rest.
+        # The code waits for the failure: an isinstance per column would cost as much as the rest.
         return "the answer is not a mapping of names to arrays with one entry a row"
     return None
 
@@ -265,10 +269,10 @@ def _names_fault(columns: Columns, signature: Signature) -> str:
 def check_proof(
     model: Model, proof: Proof, met: Callable[[BaseException], object] = lambda _: None
 ) -> str | None:
-    """Ask the golden rows. Returns None when all answers fit, else the fault in words.
+    """Ask the golden rows. Return None when all answers fit, else the fault in words.
 
-    Never raises for what the model does: a model that raises has failed its proof. `met` is
-    called with what it raised.
+    This never raises for an error of the model: a model that raises has failed its proof. `met` is
+    called with the error.
     """
     try:
         columns = columns_of(proof.inputs, model.signature)
@@ -291,9 +295,9 @@ def compare(
     rtol: float,
     atol: float,
 ) -> str | None:
-    """Compare two answers row by row. Floats within tolerance, NaN equal to NaN, else exactly.
+    """Compare two answers row by row: floats within tolerance, NaN equal to NaN, all else exactly.
 
-    Only the outputs that are expected are compared. Returns the first fault in words, or None.
+    Only the expected outputs are compared. Return the first fault in words, or None.
     """
     for name, wanted in expected.items():
         given = got.get(name)
@@ -315,7 +319,8 @@ def _same(have: Any, want: Any, rtol: float, atol: float) -> bool:
             and all(_same(a, b, rtol, atol) for a, b in zip(have, want, strict=True))
         )
     if isinstance(have, float) and isinstance(want, int | float) and not isinstance(want, bool):
-        # NumPy's rule, |have - want| <= atol + rtol * |want|: what people expect of rtol and atol.
+        # NumPy's rule, |have - want| <= atol + rtol * |want|, is the usual meaning of rtol and
+        # atol.
         both_nan = isnan(have) and isnan(want)
         return both_nan or have == want or abs(have - want) <= atol + rtol * abs(want)
     if isinstance(have, float) and want is None:
@@ -341,10 +346,10 @@ def statistics(columns: Columns) -> dict[str, ColumnStatistics]:
 
 
 class Summary:
-    """Statistics of one column, fed in chunks, in bounded memory.
+    """Statistics of one column that is added in chunks, in bounded memory.
 
-    Counts are exact. Mean and standard deviation are merged by Chan's form of Welford's
-    recurrence, which does not cancel. An infinity is counted but has no part in any moment.
+    Counts are exact. Mean and standard deviation are merged by Chan's form of Welford's recurrence,
+    which avoids cancellation. An infinity is counted but is part of no moment.
     """
 
     def __init__(self) -> None:
@@ -356,7 +361,7 @@ class Summary:
         self._longest: int | None = None
 
     def add(self, column: NDArray[Any], longest: int | None = None) -> None:
-        """Take in a chunk; `longest` is its longest list of an open length, or its longest text."""
+        """Add a chunk; `longest` is its longest list of an open length, or its longest text."""
         if longest is not None:
             self._longest = max(longest, self._longest or 0)
         flat = column.reshape(-1)
@@ -401,7 +406,7 @@ class Summary:
         self._high = max(self._high, float(numbers.max()))
 
     def done(self) -> ColumnStatistics:
-        """What was taken in so far. `std` is that of the population."""
+        """Return the statistics of all added chunks. `std` is that of the population."""
         top = sorted(self._values.items(), key=lambda item: (-item[1], item[0]))[:TOP_VALUES]
         some = self._n > 0
         return ColumnStatistics(

@@ -1,1 +1,1 @@
-"""Test kit that tests of kedge, and of what is built on it, share. Production code never imports it."""
+"""Test kit shared by the tests of kedge and of its plug-ins. Production code never imports it."""

@@ -1,4 +1,4 @@
-"""Checks that the tests of a plug-in call, and that kedge's own loaders pass too.
+"""Checks that the tests of a plug-in call, and that kedge's own loaders also pass.
 
 Each check raises `AssertionError` with one sentence that states the fact. Nothing here needs pytest.
 Damaged and hostile files are made from copies of the example, in a directory that is removed.

@@ -1,4 +1,4 @@
-"""The state machine as the docs show it, drawn from the table that decides.
+"""The state machine's diagram for the docs, drawn from the table that decides.
 
 `python -m kedge.testing.diagram --write docs/reference/state-machine.md` renews the page's
 two blocks; a test fails while they differ from the table.
@@ -63,7 +63,7 @@ BLOCKS = {"diagram": diagram, "refusals": refusals}
 
 
 def renewed(page: str) -> str:
-    """Return the page with each block between its markers written anew.
+    """Return the page with each block between its markers replaced.
 
     Raises:
         ValueError: a block has no markers on this page.

@@ -1,4 +1,4 @@
-"""Small real values to test with: releases, rows, and commands run on the pure core."""
+"""Samples for tests: small real releases and rows, and commands run on the pure core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIVES = "p_late:float32"
 
 
 def fields(text: str) -> tuple[Field, ...]:
-    """Read `dep_delay:float32,origin:string?`; a question mark says that null may come."""
+    """Read `dep_delay:float32,origin:string?`; a question mark means that null is allowed."""
     found = []
     for part in filter(None, text.split(",")):
         name, _, dtype = part.partition(":")
@@ -33,7 +33,7 @@ def release(
     transformation: int = 1,
     placement: Placement = Placement.INLINE,
 ) -> Release:
-    """Make a release of `flights`; its version is its number unless told."""
+    """Make a release of `flights`; its version defaults to its number."""
     version = number if version is None else version
     return Release(
         endpoint="flights",
@@ -63,7 +63,7 @@ def run(state: State, *commands: AnyCommand, at: str = AT) -> State:
     """Run commands on the row.
 
     Raises:
-        Refused: the rules say no to one of them.
+        Refused: the rules refuse one of them.
     """
     for command in commands:
         events = decide(state, command, at)

@@ -1,4 +1,4 @@
-"""Transcripts: a story of commands with what each did, replayed on the pure core.
+"""Transcripts: commands with the effect of each, replayed on the pure core.
 
 A transcript is a text file of blocks with a blank line between them, as in etcd's raft:
 
@@ -8,10 +8,10 @@ A transcript is a text file of blocks with a blank line between them, as in etcd
     canary_started release=r2 weight=1% salt=flights/3
     [3] canary production=r1 candidate=r2 weight=1% back=-
 
-Commands are the CLI's words, without the endpoint. Some set the scene and change no row:
-`register v2 --needs dep_delay:float32,origin:string? --gives p_late:float32` and
-`transformation 2` (what a release is made with from now on). A trace is the events or the refusal, then the row in one line.
-`replay` writes every trace anew: when the text comes back unchanged, the story still holds.
+Commands are the CLI's words, without the endpoint. Some prepare the scene and change no row:
+`register v2 --needs dep_delay:float32,origin:string? --gives p_late:float32` and `transformation 2`
+(which later releases are made with). A trace is the events or the refusal, then the row in one
+line. `replay` writes every trace again: when the text is unchanged, the transcript still holds.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class CommandLine(NamedTuple):
 
     @property
     def word(self) -> str:
-        """Its only argument."""
+        """The only argument."""
         (word,) = self.words
         return word
 
 
 def replay(transcript: str) -> str:
-    """Run every command of a transcript; returns it with the traces that came out."""
+    """Run every command of a transcript; return the transcript with the resulting traces."""
     story = Story()
     return "\n\n".join(_replayed(story, block) for block in _blocks(transcript)) + "\n"
 
@@ -127,7 +127,7 @@ class Story:
         }
 
     def tell(self, text: str) -> list[str]:
-        """Carry one command out and say what it did."""
+        """Run one command and return the lines of its trace."""
         line = read(text)
         return list(self._verbs.get(line.verb, self._command)(line))
 
@@ -206,7 +206,7 @@ class Story:
                 return BARE[verb]()
 
     def _release(self, label: str) -> int:
-        """The number of the release that a version makes today; `r3` names one as it is."""
+        """Return the number of the release that a version makes today; `r3` names it directly."""
         number = int(label[1:])
         if label.startswith("r"):
             return number
@@ -236,7 +236,7 @@ class Story:
         return Placement.PROCESS if declared == "process" else Placement.INLINE
 
     def _configure(self, words: list[str]) -> Configure:
-        """`apply audience=customer steps=1,5 fields=x:float32 answers=y:float32 runtime=process`."""
+        """Read `apply audience=customer steps=1,5 fields=x:float32 answers=y:float32 ...`."""
         raw = msgspec.to_builtins(self.state.policy)
         for word in words:
             key, _, value = word.partition("=")
@@ -257,7 +257,7 @@ class Story:
         yield f"fields={_named(state.fields)} answers={_named(state.answers or ())}"
 
     def _route(self, line: CommandLine) -> Iterator[str]:
-        """`route N14228 - --draw 17 --asked r1 --no-lease`; a dash is a request without entity."""
+        """Read `route N14228 - --draw 17 --asked r1 --no-lease`; a dash is a keyless request."""
         plan = compile_plan(self.state, lease="no-lease" not in line.options)
         asked = line.options.get("asked")
         for word in line.words:
@@ -279,7 +279,7 @@ class Story:
 
 
 def row(state: State) -> str:
-    """One line of what is live."""
+    """Return one line with the live parts of a row."""
     parts = [f"[{state.epoch}] {state.stage}", f"production={_label(state.production)}"]
     if state.candidate is not None:
         share = f"weight={_share(state.weight)}" if state.weight else ""
@@ -301,7 +301,7 @@ def row(state: State) -> str:
 
 
 def told(event: AnyEvent) -> str:
-    """One line of what happened."""
+    """Return one line that describes an event."""
     parts = [str(event.__struct_config__.tag)]
     for name in event.__struct_fields__:
         value = getattr(event, name)
@@ -343,4 +343,5 @@ SHOWN: dict[str, Callable[..., str]] = {
     "answers": _named,
     "diff": " ".join,
 }
-"""Which fields of an event a trace shows, and how. Instants, digests and policies are noise."""
+"""Fields of an event that a trace shows, each with its format. Instants, digests and policies are
+noise."""

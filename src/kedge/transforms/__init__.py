@@ -1,1 +1,1 @@
-"""Transformations at work: how they are written, loaded beside each other, and given values by key."""
+"""Transformations: authoring, bundles, lookups by key, and the online store of a process."""

@@ -18,11 +18,11 @@ Columns = Mapping[str, Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 MARK = "__kedge_transform__"
 SPEC = "transform.json"
-"""The file in which a bundle says what it is."""
+"""File in which a bundle describes itself."""
 
 
 class Declared(NamedTuple):
-    """What the decorator leaves on a function."""
+    """Declaration that the decorator leaves on a function."""
 
     schema: Schema
     raw: dict[str, Field] | None = None
@@ -39,7 +39,7 @@ def schema(name: str, *, fields: Mapping[str, Field], keys: Sequence[str] = ()) 
         keys: the columns that name the entity.
 
     Raises:
-        BadConfig: with every fault at once.
+        BadConfig: the declaration is invalid; the error lists every fault.
     """
     return features.declared(name, fields, keys)
 
@@ -52,14 +52,15 @@ def transform(
 ) -> Callable[[Function], Function]:
     """Mark a function as a transformation: raw columns in, the schema's columns out.
 
-    The function stays what it is, so that training and tests call the very same code.
+    The function itself is unchanged, so that training and tests call the same code.
 
     Args:
-        schema: what it implements.
-        raw: what it takes out of the request. None: what it reads of the contract (`fields`) of
-            the endpoints that are on this schema, and the keys of what it `reads`.
-        reads: materialised schemas; the function is given the columns of each, a row of it for
-            each row of the request, as further arguments in this order.
+        schema: the schema that the function implements.
+        raw: the fields that it takes from the request. None: the fields that it reads of the
+            contract (`fields`) of the endpoints on this schema, and the keys of the schemas in
+            `reads`.
+        reads: materialised schemas. The function gets the columns of each as further arguments,
+            in this order, with one row for each row of the request.
     """
 
     def mark(function: Function) -> Function:
@@ -81,25 +82,26 @@ def materialise(
     ttl: str | None = None,
     time_format: str | None = None,
 ) -> Callable[[Function], Function]:
-    """Mark a function that computes a schema's values ahead of time, to be kept by key.
+    """Mark a function that computes a schema's values ahead of time; they are stored by key.
 
-    It is called as `function(rows, at)`, once a slice: `rows` are the source's rows that became
-    known in (at - lookback, at], `at` the slice's end in Unix seconds. It gives columns: the
-    keys, and the schema's fields, a row for each key whose value changes.
+    kedge calls `function(rows, at)` once for each slice. `rows` are the source's rows that became
+    known in (at - lookback, at], and `at` is the slice's end in Unix seconds. The function returns
+    columns: the keys and the schema's fields, with one row for each key whose value changes.
 
     Args:
-        schema: what it gives, with keys; its fields are float32, each with null or a default.
-        source: a Parquet or CSV file, or several by a pattern, beside kedge.toml.
-        time: the source's column that says when a row became known: a timestamp, a date, Unix
-            seconds, or text.
+        schema: the schema that it computes, with keys; its fields are float32, each with null
+            or a default.
+        source: a Parquet or CSV file beside kedge.toml, or a pattern for several files.
+        time: the source's column with the time when a row became known: a timestamp, a date,
+            Unix seconds, or text.
         every: the length of a slice, such as "1h".
-        lookback: how far back `rows` go. None: to the beginning.
-        ttl: how old a value may be when it is read. None: as old as it likes.
-        time_format: how `time` is written where it is text, as for strptime: "%d.%m.%Y". None: ISO
-            8601. A time that can be read in two ways (01/02/2026) is refused without it.
+        lookback: the age of the oldest row in `rows`. None: unlimited.
+        ttl: the maximum age of a value when it is read. None: unlimited.
+        time_format: the format of `time` where it is text, as for strptime: "%d.%m.%Y". None:
+            ISO 8601. An ambiguous time (01/02/2026) is refused without it.
 
     Raises:
-        BadConfig: with every fault at once.
+        BadConfig: the declaration is invalid; the error lists every fault.
     """
     view = View(
         source=source,
@@ -119,10 +121,10 @@ def materialise(
 
 
 def spec_of(root: Path) -> Spec:
-    """What a bundle says of itself.
+    """Return a bundle's description of itself.
 
     Raises:
-        CorruptArtifact: it says nothing that makes sense.
+        CorruptArtifact: the description is missing or invalid.
     """
     try:
         return msgspec.json.decode((root / SPEC).read_bytes(), type=Spec)

@@ -1,8 +1,8 @@
-"""A transformation at work: source out of a verified directory, beside any number of others.
+"""Bundles: transformations loaded from verified directories, several beside each other.
 
-A bundle is a flat directory of Python files and its `transform.json`. Its modules live in a
-namespace of their own and not in `sys.modules`. Two versions with a `dates.py` each run side by
-side in one process, and an import inside a function finds the bundle's own file, too.
+A bundle is a flat directory of Python files and its `transform.json`. Its modules live in their own
+namespace and not in `sys.modules`. Two versions with a `dates.py` each run side by side in one
+process, and an import inside a function also finds the bundle's own file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Namespace:
             self._modules[name] = module
             try:
                 code = compile(path.read_bytes(), str(path), "exec")
-                # A verified bundle: running it is its purpose.
+                # The bundle is verified: running it is its purpose.
                 exec(code, module.__dict__)  # noqa: S102
             except BaseException:
                 del self._modules[name]
@@ -80,11 +80,11 @@ class _Siblings(ModuleType):
 
 
 Lookups = Callable[[Spec], Sequence[Lookup]]
-"""Opens what a transformation reads by key."""
+"""Opener of the lookups that a transformation reads by key."""
 
 
 class Transform:
-    """An implementation of a schema: raw columns in, features out. Checked each time."""
+    """Implementation of a schema: raw columns in, features out. Each answer is checked."""
 
     def __init__(
         self,
@@ -96,13 +96,14 @@ class Transform:
 
         Args:
             root: the directory.
-            lookups: opens what it reads by key. None: it can only be asked by `applied`.
-            function: its function in another process. None: it is loaded into this one, which must be a
-                model's, a probe's or a features process: its code may do anything there.
+            lookups: opens the schemas that it reads by key. None: only `applied` can be called.
+            function: its function in another process. None: it is loaded into this process,
+                which must be a model, probe or features process: its code may do anything there.
 
         Raises:
             CorruptArtifact: it has no spec.
-            UnfitModel: `transform_broken`: its source cannot be run, or lacks the function.
+            UnfitModel: `transform_broken`: its source cannot be run, or the function is
+                missing.
         """
         self.spec = spec_of(root)
         self.signature: Signature = self.spec.signature
@@ -110,15 +111,15 @@ class Transform:
         self.checks = Checks(self.spec.schema.fields)
         self._told: dict[str, int] = {}
         self.marks: NDArray[np.bool_] | None = None
-        """Which rows of the last answer were not as the schema promises; None when all were."""
+        """Rows of the last answer that broke the schema's promise; None when none did."""
         self._lookups = lookups(self.spec) if lookups is not None else ()
 
     def predict(self, columns: Columns) -> Columns:
-        """The features of these rows. What it is given is read-only.
+        """Return the features of these rows. The given columns are read-only.
 
         Raises:
-            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises;
-                `features_...`: what is read by key is not there, and the rule refuses.
+            ModelFailure: `transform_nonsense`: the answer breaks the promise of its schema;
+                `features_...`: a value that is read by key is missing, and the rule refuses.
         """
         given = {field.name: columns[field.name] for field in self.spec.raw}
         if not self._lookups:
@@ -129,14 +130,14 @@ class Transform:
         return found
 
     def violations(self) -> dict[str, int]:
-        """What was counted so far: out of range, unseen, or not there when it was looked up."""
+        """Return the cumulative counts: out of range, unseen, or missing in a lookup."""
         found = dict(self.checks.violations)
         for lookup in self._lookups:
             found.update(lookup.counts)
         return found
 
     def fresh(self) -> dict[str, int]:
-        """What was counted since the last call."""
+        """Return the counts since the last call."""
         if not self.checks.violations and not self._lookups:
             return {}
         now = self.violations()
@@ -145,15 +146,15 @@ class Transform:
         return {name: count for name, count in found.items() if count}
 
     def stands_alone(self, alone: bool) -> None:
-        """Return whether no other process can answer the next questions."""
+        """Set whether no other process can answer the next questions."""
         for lookup in self._lookups:
             lookup.alone = alone
 
     def applied(self, given: Columns, looked: Sequence[Columns]) -> Columns:
-        """The features of these raw columns, and of the columns of each schema that it reads.
+        """Return the features of raw columns and of the columns of each schema that it reads.
 
         Raises:
-            ModelFailure: `transform_nonsense`: it gave something that is not what its schema promises.
+            ModelFailure: `transform_nonsense`: the answer breaks the promise of its schema.
         """
         for columns in (given, *looked):
             for column in columns.values():
@@ -170,7 +171,7 @@ class Transform:
 
 
 def _loaded(root: Path, spec: Spec) -> Callable[..., Columns]:
-    """The bundle's function, loaded into this process.
+    """Load the bundle's function into this process and return it.
 
     Raises:
         UnfitModel: `transform_broken`.
@@ -178,7 +179,7 @@ def _loaded(root: Path, spec: Spec) -> Callable[..., Columns]:
     module, _, name = spec.entry.partition(":")
     try:
         found: Callable[..., Columns] = getattr(Namespace(root).module(module), name)
-    except BaseException as error:  # its code may even exit; it becomes one refusal
+    except BaseException as error:  # its code may even exit; that becomes one refusal
         raise UnfitModel(
             f"{spec.schema.name}: {spec.entry} cannot be loaded: {type(error).__name__}: {error}",
             code="transform_broken",
@@ -187,9 +188,9 @@ def _loaded(root: Path, spec: Spec) -> Callable[..., Columns]:
 
 
 class Bare:
-    """A transformation that looks nothing up: what it reads by key is among its inputs.
+    """Transformation without lookups: the columns that it reads by key are among its inputs.
 
-    Golden rows are asked of this: what a store holds today says nothing of the code.
+    Golden rows are asked of this one: today's content of a store proves nothing about the code.
     """
 
     def __init__(self, transform: Transform) -> None:
@@ -197,7 +198,7 @@ class Bare:
         self.signature = transform.spec.bare
 
     def predict(self, columns: Columns) -> Columns:
-        """The features of these rows. Raises as `Transform.applied` does."""
+        """Return the features of these rows. Raises as `Transform.applied` does."""
         spec = self._transform.spec
         looked = [{name: columns[f"{one.name}.{name}"] for name in one.fields} for one in spec.read]
         return self._transform.applied({f.name: columns[f.name] for f in spec.raw}, looked)
@@ -209,14 +210,14 @@ _ONE = np.ones(1, bool)
 def marked(
     before: NDArray[np.bool_] | None, more: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_] | None:
-    """The rows that either marks."""
+    """Return the rows that either argument marks."""
     if before is None or more is None:
         return more if before is None else before
     return before | more
 
 
 class Checks:
-    """Whether features keep what their schema promises: nulls refuse, the rest is counted."""
+    """Check of features against their schema: nulls refuse, other violations are counted."""
 
     def __init__(self, fields: Mapping[str, Feature]) -> None:
         self._fields = [
@@ -226,12 +227,12 @@ class Checks:
         ]
         self.rows = 0
         self.marks: NDArray[np.bool_] | None = None
-        """Which rows of the last look had something that was counted; None when none had."""
+        """Rows of the last check with a counted violation; None when there were none."""
         self.violations: dict[str, int] = {}
-        """By `FEATURE.range` and `FEATURE.category`; cumulative."""
+        """Cumulative counts by `FEATURE.range` and `FEATURE.category`."""
 
     def look(self, columns: Columns, rows: int) -> str | None:
-        """Count what is out of range or unseen; the fault where a null is not allowed."""
+        """Count values out of range or unseen; return the fault where a null is not allowed."""
         self.rows += rows
         self.marks = None
         for name, null, range_, categories, floating in self._fields:
@@ -281,7 +282,7 @@ class Checks:
 
 
 class Composed:
-    """A model behind its transformation: what a release with features answers with."""
+    """Model behind its transformation: the two answer for a release with features."""
 
     def __init__(self, transform: Transform, model: Model) -> None:
         self.transform = transform
@@ -291,5 +292,5 @@ class Composed:
         )
 
     def predict(self, columns: Columns) -> Columns:
-        """Answer raw rows. May raise whatever the transformation or the model raises."""
+        """Answer raw rows. Raises whatever the transformation or the model raises."""
         return self.model.predict(self.transform.predict(columns))

@@ -1,8 +1,8 @@
-"""Values by key while a request waits: what a transformation reads of what was computed ahead.
+"""Lookups by key during a request: the precomputed values that a transformation reads.
 
-A row in an online store is the time that it knows of (Unix seconds, float64) and then its numbers
-(float32), little-endian. What is not there, is too old, or cannot be asked for is counted, and
-answered by a rule: the field's default, a refusal, or production instead of a candidate.
+A row in an online store is the time up to which it was computed (Unix seconds, float64), then its
+numbers (float32), little-endian. A value that is missing, too old or unreachable is counted. A rule
+decides the answer: the field's default, a refusal, or production instead of a candidate.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 EXCUSED = "features_unread"
-"""The code of a failure that no release caused: production answers, and the candidate is not blamed."""
+"""Code of a failure that no release caused: production answers, and the candidate is not blamed."""
 REST_S, LONGEST_S = 1.0, 30.0
-"""How long a store that failed is not asked again; twice as long each time. A store that hangs
-costs a request its patience, so it may cost only one in so many seconds."""
+"""First and longest pause after a store failed; it doubles each time. A store that hangs costs a
+request its full patience, so it must not cost more than one in that time."""
 MARK_S = 60.0
-"""How often a run's mark is read again: its `ttl` may have changed with a newer declaration."""
+"""Interval between two reads of a run's mark: a newer declaration may have changed its `ttl`."""
 
 
 def keys_of(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str | None]:
-    """The keys of rows; None where a row has none."""
+    """Return the keys of rows; None where a row has no key."""
     return spell_all([np.asarray(columns[name]).tolist() for name in names])
 
 
 def pack(
     schema: Schema, keys: Sequence[str], at: float, columns: Mapping[str, NDArray[Any]]
 ) -> Iterator[tuple[str, bytes]]:
-    """Rows as a store keeps them.
+    """Yield rows in the form in which a store holds them.
 
     Args:
-        schema: whose fields, in whose order.
-        keys: one a row.
-        at: what the rows know of: the end of their slice, Unix seconds.
-        columns: float32, (rows, *shape) each.
+        schema: gives the fields and their order.
+        keys: one key for each row.
+        at: the time up to which the rows were computed: the end of their slice, Unix seconds.
+        columns: float32 arrays of (rows, *shape).
     """
     size = row_bytes(schema)
     rows = np.empty(len(keys), np.dtype([("at", "<f8"), ("values", "<f4", (width_of(schema),))]))
@@ -72,17 +72,17 @@ def pack(
 def lookups_of(
     spec: Spec, generation: str | None, online: Online, *, alone: bool
 ) -> tuple[Lookup, ...]:
-    """What a release reads by key, in the order in which its transformation is given it.
+    """Return the lookups of a release, in the order of its transformation's arguments.
 
     Args:
-        spec: of the transformation.
-        generation: of the release: the runs that it reads.
-        online: where they are.
-        alone: no other process can answer: rule `production` is `default`.
+        spec: the transformation's description.
+        generation: the release's generation: the runs that it reads.
+        online: the stores that hold the runs.
+        alone: whether no other process can answer: rule `production` is then `default`.
 
     Raises:
-        UnfitModel: `no_generation`: the release names no run of what is read; `generation_gone`;
-            the store cannot be opened.
+        UnfitModel: `no_generation`: the release names no run of a schema that it reads;
+            `generation_gone`; or the store cannot be opened.
     """
     runs = {run.schema: run for run in runs_of(generation)}
     lacking = [schema.name for schema in spec.read if schema.name not in runs]
@@ -103,7 +103,7 @@ def lookups_of(
 
 
 class Lookup:
-    """One run of a schema, read by key. Belongs to one thread."""
+    """One run of a schema, read by key. It belongs to one thread."""
 
     def __init__(
         self,
@@ -115,15 +115,15 @@ class Lookup:
         *,
         alone: bool = True,
     ) -> None:
-        """Look at the run. A store that cannot be asked now is an outage, and no obstacle.
+        """Read the run's mark. A store that is unreachable now is an outage and prevents nothing.
 
         Args:
-            store: where.
-            run: which generation.
-            schema: of it.
-            rules: what to do about what is not there.
-            clocks: Unix time, and a clock that only goes forward; seconds.
-            alone: no other process can answer: rule `production` is `default`.
+            store: the store.
+            run: the generation.
+            schema: the run's schema.
+            rules: the rules for missing values.
+            clocks: Unix time, and a monotonic clock; seconds.
+            alone: whether no other process can answer: rule `production` is then `default`.
 
         Raises:
             UnfitModel: `generation_gone`: the store has nothing of this run.
@@ -134,7 +134,7 @@ class Lookup:
         self._unix, self._monotonic = clocks
         self._rules = {"missing": rules.missing, "expired": rules.expired, "outage": rules.outage}
         self.alone = alone
-        """May be changed between two questions."""
+        """Whether no other process can answer; it may change between two questions."""
         self._row = struct.Struct(f"<d{width_of(schema)}f")
         self._plan: list[tuple[str, int, int, tuple[int, ...]]] = []
         defaults: list[float] = []
@@ -148,9 +148,9 @@ class Lookup:
         self._mark_due = self._rest_until = 0.0
         self._rest_s = REST_S
         self.marks: NDArray[np.bool_] | None = None
-        """Which rows of the last question had no value that could be used; None when all had."""
+        """Rows of the last question without a usable value; None when all rows had one."""
         self.counts: dict[str, int] = {}
-        """By `VIEW.missing`, `VIEW.expired` and `VIEW.outage`: rows; cumulative."""
+        """Cumulative numbers of rows by `VIEW.missing`, `VIEW.expired` and `VIEW.outage`."""
         self._look(first=True)
 
     def _look(self, *, first: bool = False) -> None:
@@ -161,7 +161,7 @@ class Lookup:
         """
         self._mark_due = self._monotonic()  # until it was read: with the next question
         try:
-            # Asking which there are also finds a store that was put in another's place.
+            # Listing the namespaces also detects a store that replaced another one.
             there = self._space in self._store.namespaces()
             raw = self._store.read(self._space, [META])[0] if there else None
         except Unavailable:
@@ -177,11 +177,11 @@ class Lookup:
         self._mark_due += MARK_S
 
     def columns(self, given: Columns) -> Columns:
-        """The values of these rows' keys: float32 columns of (rows, *shape).
+        """Return the values of these rows' keys: float32 columns of (rows, *shape).
 
         Raises:
-            ModelFailure: `features_missing`, `features_expired`, `features_outage` where the rule
-                refuses; `features_unread` where production is to answer.
+            ModelFailure: `features_missing`, `features_expired`, `features_outage` where the
+                rule refuses; `features_unread` where production must answer.
         """
         keys = keys_of(given, self._schema.keys)
         values = np.tile(self._defaults, (len(keys), 1))
@@ -207,7 +207,7 @@ class Lookup:
         return self._cut(values)
 
     def _read(self, keys: Sequence[str | None]) -> Sequence[bytes | None]:
-        """What the store has of each key; nothing of a row without one."""
+        """Return the store's value of each key; None for a row without a key."""
         if None not in keys:
             return self._store.read(self._space, keys)  # type: ignore[arg-type]
         known = [key for key in keys if key is not None]
@@ -217,7 +217,7 @@ class Lookup:
     def _filled(
         self, values: NDArray[np.float32], found: Sequence[bytes | None]
     ) -> tuple[int, int]:
-        """Put in what is there and not too old; how many are missing, and too old."""
+        """Fill in the values that are valid; return how many are missing, and too old."""
         ttl = self._mark.ttl_s if self._mark is not None else None
         oldest = float("-inf") if ttl is None else self._unix() - ttl
         missing = expired = 0
@@ -240,7 +240,7 @@ class Lookup:
         return missing, expired
 
     def _out(self, values: NDArray[np.float32]) -> Columns:
-        """The store cannot be asked for any of these rows."""
+        """Return the answer for rows of a store that cannot be reached."""
         self.marks = np.ones(len(values), bool)
         self._count("outage", len(values))
         self._ruled("outage", len(values))
@@ -252,10 +252,10 @@ class Lookup:
             self.counts[name] = self.counts.get(name, 0) + rows
 
     def _ruled(self, what: str, rows: int) -> None:
-        """Go by the rule.
+        """Apply the rule to missing values.
 
         Raises:
-            ModelFailure: there is a row, and the rule does not say `default`.
+            ModelFailure: there is such a row, and the rule is not `default`.
         """
         rule = self._rules[what]
         if not rows or rule == "default" or (rule == "production" and self.alone):

@@ -1,4 +1,4 @@
-"""The online store of a process, opened by the name of its entry point. It imports no NumPy."""
+"""The online store of a process, opened by its entry point's name. It imports no NumPy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kedge.core.features.generations import Online
 from kedge.ports import OnlineStore
 
 _opened: dict[tuple[str, str], OnlineStore] = {}
-"""LMDB allows one opening of an environment in a process."""
+"""Open stores: LMDB allows one opening of an environment in a process."""
 
 
 def open_store(online: Online) -> OnlineStore:
-    """The store of this process; opened once.
+    """Return the store of this process; it is opened once.
 
     Raises:
         UnfitModel: `missing_dependency`: its library is not installed; `unknown_store`.
