@@ -1,9 +1,10 @@
 """The walk over a model that decides whether it may run inside a gateway worker.
 
-A model is code, whatever its format calls itself: an attribute of an estimator or an operator of a graph can read
-memory, take all of it, or never return. So `estimators` and `operators` name what was looked at, one by one.
-`objects` and `graphs` walk a model and find it plain only when it holds nothing else; `trees` follows indices.
-No library is imported here that is not imported already: a model is judged by what it is made of.
+A model is code, whatever its format: an attribute of an estimator or an operator of a graph can
+read memory, exhaust it, or never return. So `estimators` and `operators` list the reviewed parts
+one by one. `objects` and `graphs` walk a model and find it plain only if it holds nothing else;
+`trees` follows indices. This package imports no library that is not already imported: it judges a
+model by its parts.
 """
 
 from kedge.core.values import Plainness
@@ -13,7 +14,7 @@ __all__ = ["RULE", "plainness"]
 
 
 def plainness(model: object) -> Plainness:
-    """Return what the walk over a loaded model found. A loader that walks nothing has proven nothing."""
+    """Return the result of the walk over a loaded model; without a walk nothing is proven."""
     found = getattr(model, "plainness", None)
     if isinstance(found, Plainness):
         return found

@@ -1,4 +1,4 @@
-"""The table of scikit-learn estimators that the walk knows: what each may hold, attribute by attribute.
+"""Table of the scikit-learn estimators that the walk knows, with each allowed attribute.
 
 Every estimator here answers in time and memory that follow from its size and the rows. Neighbours, kernels,
 text vectorizers, polynomials and everything else run in a process.
@@ -7,15 +7,16 @@ text vectorizers, polynomials and everything else run in a process.
 from __future__ import annotations
 
 RULE = 1
-"""The number of this table and of `operators`. A verdict of another number is made again when the model is loaded."""
+"""Number of this table and of `operators`. A verdict with another number is renewed at the model's
+next load."""
 
 NUMBER, WORD, ARRAY, FIGURE, CLASSES, SETTING, PART, DICE, NOTHING = "nwafcspr0"
-"""Kinds of attributes: a number; a word; an array of numbers; a number or such an array; an array of numbers or
-words. Further kinds: a plain value of any of these, nested; something listed here, alone or in lists; a random state, which no
-answer uses; None."""
+"""Kinds of attributes, in order: a number; a word; an array of numbers; a number or such an array;
+an array of numbers or words; a plain value of any of these, nested; something listed here, alone or
+in lists; a random state, which no answer uses; None."""
 
 COMMON = {"n_features_in_": NUMBER, "feature_names_in_": CLASSES, "_sklearn_output_config": SETTING}
-"""What every estimator may hold."""
+"""Attributes that every estimator may hold."""
 
 PARTS = frozenset(
     {
@@ -205,10 +206,11 @@ KNOWN: dict[str, dict[str, str]] = {
     for module, classes in _BY_MODULE.items()
     for name, text in classes.items()
 }
-"""By full name, the attributes that fitting leaves, each with its kind."""
+"""Attributes that fitting sets, each with its kind, by full name of the estimator."""
 
 OPAQUE = frozenset({"sklearn._loss._loss", "sklearn.linear_model._sgd_fast"})
-"""Modules of compiled losses: numbers, and no Python attributes. Answering asks at most for their link."""
+"""Modules of compiled losses: numbers without Python attributes. An answer uses their link at
+most."""
 
 TREE = "sklearn.tree._tree.Tree"
 PREDICTOR = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"

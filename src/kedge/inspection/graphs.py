@@ -1,7 +1,8 @@
-"""The walk over an ONNX file: its operators, read from the bytes, before or after it is loaded.
+"""The walk over an ONNX graph: its operators, read from the bytes, before or after loading.
 
-The file is read as protocol buffers by the few fields that matter, so that no library is needed, and none of it
-is believed. An operator that `operators` does not list, or a size that callers decide, is not proven plain.
+The file is read as protocol buffers by the few relevant fields, so that no library is needed. The
+walk trusts none of them. An operator that `operators` does not list, or a size that callers decide,
+is not proven plain.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from kedge.inspection.operators import (
 )
 
 MOST = 100_000
-"""Operators of one graph."""
+"""Maximum number of operators in one graph."""
 LARGEST = 1 << 31
-"""Bytes of a file: what protocol buffers can hold."""
+"""Maximum size of a file in bytes: the limit of protocol buffers."""
 
 
 class _Unproven(Exception):
-    """What the walk met that it does not know."""
+    """Unknown part that the walk met."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ class _Node:
 
     @property
     def name(self) -> str:
-        """Its operator, with the domain unless that is ONNX's own."""
+        """Return its operator, with the domain unless that is ONNX's own."""
         return self.kind if self.domain in ("", "ai.onnx") else f"{self.domain}.{self.kind}"
 
 
@@ -58,13 +59,12 @@ class _Graph:
 
 
 def judge(file: Path) -> Plainness:
-    """Walk an ONNX file operator by operator, and say whether it is plain."""
+    """Walk an ONNX file operator by operator, and return whether it is plain."""
     try:
         if file.stat().st_size > LARGEST:
             raise _Unproven("the file is larger than the walk goes")
         with file.open("rb") as opened:
-            # Mapped, not read: weights are passed over, and they may be most of the memory there
-            # is.
+            # The file is mapped, not read: the walk skips weights, which may be most of its bytes.
             found = _walk(_model(memoryview(mmap(opened.fileno(), 0, access=ACCESS_READ))))
     except _Unproven as error:
         return Plainness(proven=False, rule=RULE, why=str(error))
@@ -91,7 +91,7 @@ def _walk(graph: _Graph) -> set[str]:
 
 
 def _look(node: _Node, known: dict[str, list[int]], widths: dict[str, int]) -> None:
-    """Judge one operator, and note what follows for those after it."""
+    """Judge one operator, and record what it implies for later operators."""
     name = node.name
     if name not in KNOWN:
         raise _Unproven(f"operator {name}: it is not known to end in a time and size of its own")
@@ -122,7 +122,7 @@ def _look(node: _Node, known: dict[str, list[int]], widths: dict[str, int]) -> N
 
 
 def _trees(node: _Node, width: int | None) -> None:
-    """Follow the indices of a tree ensemble: the runtime does so without looking."""
+    """Follow the indices of a tree ensemble: the runtime follows them unchecked."""
     name = node.name
     if width is None:
         raise _Unproven(f"operator {name}: nothing says how wide its rows are")
@@ -219,7 +219,7 @@ def _node(raw: memoryview) -> _Node:
 
 
 def _tensor(raw: memoryview) -> tuple[str, list[int]]:
-    """The name and dimensions of weights."""
+    """Return the name and dimensions of weights."""
     name, dims = "", list[int]()
     for number, value in _fields(raw):
         if number == 8:
@@ -232,7 +232,7 @@ def _tensor(raw: memoryview) -> tuple[str, list[int]]:
 
 
 def _input(raw: memoryview) -> tuple[str, list[int | None]]:
-    """The name of an input and its axes: `ValueInfoProto` > type > tensor > shape > dim."""
+    """Return an input's name and axes: `ValueInfoProto` > type > tensor > shape > dim."""
     name, axes = "", list[int | None]()
     for number, value in _fields(raw):
         if number == 1:
@@ -248,10 +248,10 @@ def _input(raw: memoryview) -> tuple[str, list[int | None]]:
 
 
 def _fields(raw: Any) -> Iterator[tuple[int, Any]]:
-    """The fields of a message: numbers as they are, everything else as a view of its bytes.
+    """Yield the fields of a message: numbers as values, all else as a view of its bytes.
 
     Raises:
-        TypeError, ValueError, IndexError: it is none.
+        TypeError, ValueError, IndexError: it is not a message.
     """
     if not isinstance(raw, memoryview):
         raise TypeError("a number where a message should be")

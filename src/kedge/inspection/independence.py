@@ -1,7 +1,8 @@
-"""Independence of rows: whether a model's answer to a row depends on the rows that are asked with it.
+"""Independence of rows: whether a model's answer to a row depends on other rows in the batch.
 
-Requests of different callers may be answered in one batch only where it does not. A model that scales
-by its whole batch, or fills a gap with the batch's mean, answers a caller by what others asked.
+Requests of different callers are merged into one batch only if it does not. A model that scales by
+its whole batch, or fills a gap with the batch's mean, would answer a caller from other callers'
+rows.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from kedge.core.values import Proof, Release, RowsMark
 from kedge.ports import Artifacts, Model
 
 MOST = 256
-"""Rows that are asked in every grouping: more of the same kind show no more."""
+"""Number of rows that are asked in every grouping: more rows of the same kind show nothing new."""
 BUDGET_S = 10.0
-"""For all groupings together. A slow model is tested on fewer rows instead of being refused."""
+"""Time limit for all groupings together. A slow model is tested on fewer rows instead of being
+refused."""
 
 Clock = Callable[[], float]
 Answer = dict[str, list[Any]]
@@ -28,7 +30,7 @@ def ask(model: Model, rows: Lists) -> Answer:
     """Return the model's answer to the rows.
 
     Raises:
-        ModelFailure: it raised, or its answer has not the promised form.
+        ModelFailure: the model raised, or its answer does not have the promised form.
         BadRequest: the rows do not fit its signature.
     """
     columns = columns_of(rows, model.signature)
@@ -36,7 +38,7 @@ def ask(model: Model, rows: Lists) -> Answer:
         answer = model.predict(columns)
     except KedgeError as error:
         raise ModelFailure(str(error), code=error.code) from error
-    except BaseException as error:  # a model may raise anything, and may even exit: one failure
+    except BaseException as error:  # a model may raise anything and may even exit: one failure
         raise ModelFailure(
             f"the model raised {type(error).__name__}: {error}", code="model_raised"
         ) from error
@@ -47,7 +49,7 @@ def ask(model: Model, rows: Lists) -> Answer:
 
 
 def answerable(model: Model, rows: Lists) -> tuple[dict[str, list[Any]], KedgeError | None]:
-    """Return those of the rows that the model answers by themselves, and the first failure."""
+    """Return the rows that the model answers alone, and the first failure."""
     kept: list[int] = []
     failure: KedgeError | None = None
     for row in range(count(rows)):
@@ -73,13 +75,13 @@ def grouped(
     """Ask rows alone, in pairs and all together, and compare each row's answers.
 
     Args:
-        model: which.
+        model: the model.
         golden: rows that it answers.
-        made: more rows; one that the model answers in no grouping is left out.
+        made: more rows; a row that the model answers in no grouping is omitted.
         rtol: relative tolerance: batches of other sizes may add in another order.
         atol: absolute tolerance.
-        clock: seconds since some start.
-        budget_s: after it no further row is asked.
+        clock: a monotonic clock in seconds.
+        budget_s: time after which no further row is asked.
     """
     golden = taken(golden, spread(count(golden), MOST))
     rows = joined([golden, made])
@@ -95,10 +97,10 @@ def grouped(
 
 
 def merges(model: Model, proof: Proof, clock: Clock, budget_s: float = BUDGET_S) -> bool:
-    """Return whether rows of several requests may be asked together.
+    """Return whether rows of several requests can be asked together.
 
-    A proof of an older version of kedge does not say it. Then its rows are asked in groupings here; but
-    none that are made for it, since a row that a model dies of would keep its release down.
+    A proof of an older version of kedge has no batch mark. Then this asks its rows in groupings,
+    but no made rows: a row that crashes a model would keep its release down.
     """
     mark = proof.rows
     if mark == "unknown":
@@ -115,7 +117,7 @@ def merges(model: Model, proof: Proof, clock: Clock, budget_s: float = BUDGET_S)
 
 
 def mark_of(artifacts: Artifacts, digest: str) -> RowsMark:
-    """Return the batch mark of a model or a transformation; `unknown` where its proof cannot be read."""
+    """Return the batch mark of a model or transformation; `unknown` if its proof cannot be read."""
     try:
         return artifacts.proof(digest).rows
     except CorruptArtifact:
@@ -131,11 +133,11 @@ def release_mark(artifacts: Artifacts, release: Release) -> RowsMark:
 
 
 class _Differs(Exception):
-    """A row's answer is another one in company; carries it in words."""
+    """Difference between a row's answers alone and beside other rows; its text describes it."""
 
 
 class _Random(Exception):
-    """The same question got two answers."""
+    """Two different answers to the same question."""
 
 
 class _Test:
@@ -152,7 +154,7 @@ class _Test:
         self._alone: dict[int, Answer] = {}
 
     def done(self) -> Grouped:
-        """Run it."""
+        """Run the test and return its result."""
         try:
             self._run()
         except _Random as found:
@@ -194,8 +196,8 @@ class _Test:
         """Ask these rows together.
 
         Raises:
-            _Differs: a row gets another answer than alone.
-            _Random: a row gets another answer than before in the very same grouping.
+            _Differs: a row's answer differs from its answer alone.
+            _Random: a row's answer differs from an earlier one in the same grouping.
         """
         company = f"with {len(which) - 1} other row{'s' if len(which) > 2 else ''}"
         try:
@@ -214,7 +216,7 @@ class _Test:
                 raise _Differs(f"{company}, {said}")
 
     def _refuse_random(self, which: Sequence[int], before: Answer) -> None:
-        """Ask once more: only an answer that stays is one of the grouping's."""
+        """Ask once more: only a repeated answer is caused by the grouping."""
         try:
             again = ask(self._model, taken(self._rows, which))
         except ModelFailure as error:
@@ -224,7 +226,7 @@ class _Test:
             raise _Random(differs)
 
     def _fails_in_company(self, which: Sequence[int], failure: ModelFailure) -> None:
-        """Ask a row that fails alone together with others: it must fail there too.
+        """Ask a row that fails alone together with other rows: it must fail there too.
 
         Raises:
             _Differs: it does not.

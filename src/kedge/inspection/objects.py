@@ -1,7 +1,7 @@
 """The walk over a loaded scikit-learn estimator: `refusal` for every loader, `judge` for inline.
 
-`refusal` looks for what no model may hold wherever it runs. `judge` finds an estimator plain only when everything
-that it holds is in `estimators.KNOWN`, attribute by attribute.
+`refusal` looks for objects that no model may hold in any placement. `judge` finds an estimator
+plain only when all its parts are in `estimators.KNOWN`, attribute by attribute.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ from kedge.inspection.estimators import (
 from kedge.inspection.trees import predictor_fault, tree_fault
 
 MOST = 500_000
-"""Values that a walk looks at: a forest of 10,000 trees. Shared parts count each time: so does answering."""
+"""Maximum number of values in a walk: a forest of 10,000 trees. Shared parts count each time, as in
+answering."""
 DEEPEST = 40
 LONGEST = 10_000
-"""Characters of one word."""
+"""Maximum length of one word in characters."""
 
 
 class _Unproven(Exception):
-    """What the walk met that it does not know."""
+    """Unknown part that the walk met."""
 
 
 def refusal(root: Any) -> str | None:
-    """Return why this model is not loaded anywhere, or None."""
+    """Return why this model must not be loaded anywhere, or None."""
     for looked, one in enumerate(reachable(root)):
         if looked > MOST * 4:
             return f"it holds more than {MOST * 4:,} objects"
@@ -66,7 +67,7 @@ def refusal(root: Any) -> str | None:
 
 
 def reachable(root: Any) -> Iterator[Any]:
-    """Everything that a file could have made, known or not, once each; no words and no numbers."""
+    """Yield each object that a file could have made, known or not, once; no words or numbers."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -80,7 +81,7 @@ def reachable(root: Any) -> Iterator[Any]:
 
 
 def attributes(one: Any) -> dict[Any, Any]:
-    """What an object holds by name."""
+    """Return an object's attributes by name."""
     if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
         return {}
     held = getattr(one, "__dict__", None)
@@ -104,7 +105,7 @@ def _attributes_fault(one: Any, held: dict[Any, Any]) -> str | None:
 
 
 def _inside(one: Any) -> Iterator[Any]:
-    """What a container, a bound partial or an array of objects holds."""
+    """Yield the contents of a container, a bound partial or an array of objects."""
     if isinstance(one, dict):
         yield from one.keys()
         yield from one.values()
@@ -117,11 +118,11 @@ def _inside(one: Any) -> Iterator[Any]:
 
 
 def judge(root: Any, trusted: Sequence[str] = ()) -> Plainness:
-    """Walk an estimator attribute by attribute, and say whether it is plain.
+    """Walk an estimator attribute by attribute, and return whether it is plain.
 
     Args:
         root: the estimator.
-        trusted: types that an operator trusts by name: what they do is not known here.
+        trusted: types that an operator trusts by name: their behaviour is unknown here.
     """
     if trusted:
         return Plainness(proven=False, rule=RULE, why=f"it may load {', '.join(trusted)}")
@@ -144,7 +145,7 @@ class _Walk:
             raise _Unproven(f"{place}: it is larger or deeper than the walk goes")
 
     def part(self, one: Any, place: str, depth: int) -> None:
-        """Look at something listed, or at lists of it."""
+        """Check a listed object, or lists of them."""
         self._step(place, depth)
         kind = type(one)
         name = full_name(kind)
@@ -218,7 +219,7 @@ class _Walk:
             raise _Unproven(f"{place}: a {full_name(type(value))}, which is not known there")
 
     def _setting(self, value: Any, place: str, depth: int) -> None:
-        """A plain value, nested in plain containers."""
+        """Check a plain value, nested in plain containers."""
         self._step(place, depth)
         kind = type(value)
         if kind in (list, tuple, set, frozenset):
@@ -260,17 +261,17 @@ def full_name(kind: type) -> str:
 
 
 def is_itself(kind: type, name: str) -> bool:
-    """Whether a type is the one that its module has under this name, and none that only says so."""
+    """Return whether a module really has this type under this name, not one that only claims it."""
     module = sys.modules.get(kind.__module__)
     return module is not None and getattr(module, name.rpartition(".")[2], None) is kind
 
 
 def parameters_of(kind: type) -> frozenset[str]:
-    """The names of a constructor's parameters: what an estimator keeps of how it was made."""
+    """Return the names of a constructor's parameters, which an estimator holds as settings."""
     if kind in _PARAMETERS:
         return _PARAMETERS[kind]
     found: set[str] = set()
-    for parent in kind.__mro__[:-1]:  # a parent's constructor leaves its own parameters
+    for parent in kind.__mro__[:-1]:  # a parent's constructor sets its own parameters
         if "__init__" in vars(parent):
             found |= set(inspect.signature(parent.__init__).parameters)  # type: ignore[misc]
     return _PARAMETERS.setdefault(kind, frozenset(found) - {"self", "args", "kwargs"})
@@ -280,7 +281,7 @@ _PARAMETERS: dict[type, frozenset[str]] = {}
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, a truth value or None."""
+    """Return whether the value is a number, a truth value or None."""
     return (
         value is None
         or type(value) in (bool, int, float)
@@ -289,12 +290,12 @@ def is_number(value: Any) -> bool:
 
 
 def is_numbers(value: Any) -> bool:
-    """Whether it is an array of numbers of NumPy's own."""
+    """Return whether the value is an array of NumPy's own numbers."""
     return type(value) is np.ndarray and value.dtype.kind in "biuf" and value.ndim <= 4
 
 
 def is_words(value: Any) -> bool:
-    """Whether it is an array of words, numbers and gaps."""
+    """Return whether the value is an array of words, numbers and missing values."""
     if type(value) is not np.ndarray or value.ndim > 2:
         return False
     if value.dtype.kind == "U":
@@ -306,7 +307,8 @@ def is_words(value: Any) -> bool:
 
 
 def predictor_nodes_plain(nodes: Any) -> bool:
-    """Whether nodes of a histogram predictor split by numbers only: its bit sets are followed unseen."""
+    """Return whether a histogram predictor's nodes split by numbers only: bit sets are
+    unchecked."""
     return (
         type(nodes) is np.ndarray
         and "is_categorical" in (nodes.dtype.names or ())
@@ -318,7 +320,7 @@ def predictor_nodes_plain(nodes: Any) -> bool:
 
 
 def _size_fault(one: Any) -> str | None:
-    """What an estimator's parts say of each other's sizes: an answer takes memory by them."""
+    """Return how the sizes of an estimator's parts disagree: an answer's memory follows them."""
     kind = type(one)
     name = kind.__name__
     if kind.__module__ == "sklearn.tree._classes":
@@ -344,7 +346,7 @@ def _size_fault(one: Any) -> str | None:
 def _tree_fault(one: Any) -> str | None:
     tree = getattr(one, "tree_", None)
     if tree is None:
-        return None  # as it was given to an ensemble, not fitted
+        return None  # unfitted, as it was given to an ensemble
     if tree.n_features != one.n_features_in_ or tree.n_outputs != one.n_outputs_:
         return "its tree is for rows of another width"
     return None
@@ -390,7 +392,7 @@ def _histogram_fault(one: Any) -> str | None:
     if not hasattr(one, "_predictors"):
         return None
     each = one.n_trees_per_iteration_
-    # Walked.
+    # The walk has checked the predictors.
     if not one._predictors or any(len(stage) != each for stage in one._predictors):  # noqa: SLF001
         return "its trees are not those of its classes"
     for stage in one._predictors:  # noqa: SLF001 - walked

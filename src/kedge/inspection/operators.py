@@ -1,7 +1,8 @@
-"""The table of ONNX operators that the walk knows: those whose time and size follow from their inputs.
+"""Table of the ONNX operators that the walk knows: time and size follow from their inputs.
 
-What is missing runs in a process. `Loop`, `Scan` and `If` for they hold graphs, `ConstantOfShape`, `Range`, `NonZero`
-and `Unique` for a caller's number decides their size, `Einsum` and `RNN`s until they have been reviewed.
+A graph with other operators runs in a process. `Loop`, `Scan` and `If` are omitted because they
+hold graphs. `ConstantOfShape`, `Range`, `NonZero` and `Unique` are omitted because a caller's
+number decides their size; `Einsum` and RNNs until they have been reviewed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
     "TopK": (1,),
     "Unsqueeze": (1,),
 }
-"""Inputs that decide how large an answer is: they must stand in the file."""
+"""Inputs that decide the size of an answer: they must be constants in the file."""
 
 TREES = frozenset({"ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor"})
 MODES_BRANCH = frozenset(

@@ -1,6 +1,6 @@
-"""Trees: where their indices lead. A compiled loop follows them without looking.
+"""Trees: checks of the indices that a compiled loop follows unchecked.
 
-A child that is its own parent never ends, and one outside of the array is still read. So each child
+A child that is its own parent never ends, and one outside the array is still read. So each child
 must lie after its parent and within the array, and each feature within the width of the rows.
 """
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 LEAF = -1
-"""A left child of scikit-learn's `Tree` that is none."""
+"""Value that marks a missing left child in scikit-learn's `Tree`."""
 _RECORD = ("left", "right", "feature_idx", "is_leaf", "is_categorical", "bitset_idx")
-"""Fields of a histogram predictor's node that an answer follows."""
+"""Fields of a histogram predictor's node that an answer uses."""
 
 
 def tree_fault(tree: Any) -> str | None:
-    """Return what is wrong with a `sklearn.tree._tree.Tree`, or None."""
+    """Return the fault of a `sklearn.tree._tree.Tree`, or None."""
     count = int(tree.node_count)
     if not 1 <= count <= int(tree.capacity):
         return f"a tree says {count} nodes and holds {tree.capacity}"
@@ -27,7 +27,7 @@ def tree_fault(tree: Any) -> str | None:
 
 
 def predictor_fault(predictor: Any) -> str | None:
-    """Return what is wrong with a `TreePredictor` of histogram gradient boosting, or None."""
+    """Return the fault of a `TreePredictor` of histogram gradient boosting, or None."""
     nodes = getattr(predictor, "nodes", None)
     if type(nodes) is not np.ndarray or nodes.ndim != 1 or not nodes.size:
         return "a predictor without nodes"

@@ -1,1 +1,1 @@
-"""Tables: Parquet, CSV and JSON lines as other tools write them. The one place that knows DuckDB."""
+"""Tables that other tools write: Parquet, CSV and JSON lines. Only this package knows DuckDB."""

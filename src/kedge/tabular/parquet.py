@@ -1,7 +1,7 @@
-"""Parquet columns: what each type is, and the one expression by which Python takes it.
+"""Parquet columns: the kind of each type, and the expression that makes it readable for Python.
 
-Only what is asked for is read, so that a type that Python cannot hold does no harm in another
-column. What is read comes as a number, text, true or false, or a list of those: an instant as Unix
+Only the requested columns are read, so that a type that Python cannot hold does no harm in another
+column. Values come as numbers, text, truth values, or lists of those; an instant comes as Unix
 seconds. No library for time zones is needed for that.
 """
 
@@ -19,13 +19,13 @@ from kedge.core.errors import Refused
 from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 
 MEMORY = "1GB"
-"""What DuckDB may use before it goes to the disk."""
+"""Memory that DuckDB uses before it writes to the disk."""
 BATCH = 10_000
 """Rows fetched at once."""
 
 
 class ColumnKind(StrEnum):
-    """What a column holds, whatever its width."""
+    """Kind of value in a column, whatever its width."""
 
     BOOL = "bool"
     WHOLE = "whole"
@@ -81,11 +81,11 @@ _KINDS = {
     '"NULL"': ColumnKind.NULL,
 }
 _LIST = re.compile(r"(.*?)((?:\[\d*\])+)", re.DOTALL)
-"""A type of elements, and the brackets of its lists: DECIMAL(9,2)[][3]."""
+"""Type of elements, and the brackets of its lists: DECIMAL(9,2)[][3]."""
 
 
 def kind_of(type_name: str) -> ColumnKind:
-    """Return what a column of one of DuckDB's types holds."""
+    """Return the kind of value in a column of one of DuckDB's types."""
     if type_name.endswith("]"):
         return ColumnKind.LIST
     return _KINDS.get(type_name.partition("(")[0].strip(), ColumnKind.OTHER)
@@ -94,14 +94,15 @@ def kind_of(type_name: str) -> ColumnKind:
 def column_as(
     name: str, type_name: str, *, exact: bool = False, naive: ColumnKind = ColumnKind.ZONED
 ) -> str:
-    """Return the expression that gives a column as Python and NumPy can hold it, under its own name.
+    """Return the expression that reads a column as Python and NumPy can hold it.
 
     Args:
-        name: of the column.
+        name: the column's name, which the result has too.
         type_name: DuckDB's name of its type.
-        exact: wide numbers stay whole numbers and decimals. Else they are floats of 64 bits.
-        naive: what timestamps without a zone and dates are read as: `ZONED`, as UTC in Unix seconds, or
-            `TEXT`, so that the reader sees that they have none.
+        exact: whether wide numbers stay whole numbers and decimals; else they become 64-bit
+            floats.
+        naive: how timestamps without a zone and dates are read: `ZONED`, as UTC in Unix
+            seconds, or `TEXT`, so that the reader sees that the zone is missing.
     """
     column, kind = identifier(name), kind_of(type_name)
     if kind is ColumnKind.LIST:
@@ -122,14 +123,14 @@ def column_as(
 
 
 def seconds_of(column: str, type_name: str) -> str:
-    """Return the expression of an instant's Unix seconds; `column` is quoted."""
+    """Return the expression for an instant's Unix seconds; `column` is quoted."""
     # DuckDB has no `epoch` of this one type.
     whole = f"CAST({column} AS TIMESTAMPTZ)" if type_name == "TIMESTAMPTZ_NS" else column
     return f"CAST(epoch({whole}) AS DOUBLE)"
 
 
 def _list(column: str, type_name: str) -> str:
-    """Return a list as one of numbers, truth values or text."""
+    """Return the expression for a list of numbers, truth values or text."""
     found = _LIST.fullmatch(type_name)
     inner, brackets = (found[1], found[2]) if found is not None else (type_name, "[]")
     kind = kind_of(inner)
@@ -148,7 +149,7 @@ def load_duckdb(what: str = "reading Parquet", hint: str = "pip install 'kedge[a
         Refused: `needs_analytics`.
     """
     try:
-        # The extra `analytics`: heavy, and only for those who have Parquet.
+        # The extra `analytics` is heavy, and only users of Parquet need it.
         import duckdb  # noqa: PLC0415
     except ImportError:
         raise Refused(
@@ -161,7 +162,7 @@ def load_duckdb(what: str = "reading Parquet", hint: str = "pip install 'kedge[a
 def database(
     what: str = "reading Parquet", hint: str = "pip install 'kedge[analytics]'"
 ) -> Iterator[Any]:
-    """A database that is gone afterwards; what does not fit into its memory goes to the disk.
+    """Open a temporary database; data beyond its memory goes to the disk.
 
     Raises:
         Refused: `needs_analytics`.
@@ -175,33 +176,34 @@ def database(
 
 
 def kinds_of(db: Any, source: str) -> dict[str, str]:
-    """Return the columns of what stands after FROM, with DuckDB's names of their types."""
+    """Return the columns of a FROM source, with DuckDB's names of their types."""
     described = db.execute(f"DESCRIBE SELECT * FROM {source}")  # noqa: S608 - quoted
     return {name: kind for name, kind, *_ in described.fetchall()}
 
 
 class UnreadableFile(ValueError):
-    """Why a file cannot be read, in words."""
+    """Error of a file that cannot be read; its text is the reason."""
 
     rows = 1
-    """How many rows are not read for it; 1 where that is not known."""
+    """Number of rows that were not read because of it; 1 where that is unknown."""
 
 
 Picking = Callable[[Mapping[str, str]], Mapping[str, str]]
-"""Given a file's columns and their types: the columns to read, each with its expression."""
+"""Function from a file's columns and their types to the columns to read, each with its
+expression."""
 
 
 def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of one Parquet file, with the columns that `pick` names; {} for each where it names none.
+    """Yield the rows of a Parquet file, with the columns that `pick` names; {} if it names none.
 
     Args:
-        path: of the file.
-        pick: see `Picking`; may raise, and nothing is read then.
-        hint: what to do where DuckDB is not installed.
+        path: the file.
+        pick: see `Picking`; when it raises, nothing is read.
+        hint: the hint if DuckDB is not installed.
 
     Raises:
         Refused: `needs_analytics`.
-        UnreadableFile: it is no Parquet, or a value in it cannot be read.
+        UnreadableFile: it is not Parquet, or a value in it cannot be read.
     """
     with opened(path, hint) as (db, source):
         try:
@@ -210,7 +212,7 @@ def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[Mapping[str, 
             (rows,) = db.execute(f"SELECT count(*) FROM {source}").fetchone()  # noqa: S608 - quoted
             error.rows = max(rows, 1)
             raise
-        # Every name and value in it is quoted.
+        # Every name and value in the query is quoted.
         cursor = db.execute(f"SELECT {', '.join(picked.values()) or '1'} FROM {source}")  # noqa: S608
         while rows := cursor.fetchmany(BATCH):
             for row in rows:
@@ -219,14 +221,14 @@ def parquet_rows(path: Path, pick: Picking, hint: str) -> Iterator[Mapping[str, 
 
 @contextmanager
 def opened(path: Path, hint: str) -> Iterator[tuple[Any, str]]:
-    """A database to read one Parquet file with, and what stands after FROM.
+    """Open a database for one Parquet file; yield it and the FROM source.
 
     Raises:
         Refused: `needs_analytics`.
-        UnreadableFile: what DuckDB or the file system says meanwhile.
+        UnreadableFile: DuckDB or the file system reports an error.
     """
     duckdb = load_duckdb(hint=hint)
-    # A folder called id=5 is no column.
+    # A folder called id=5 is not a column.
     source = f"read_parquet({one_file(path)}, hive_partitioning = false)"
     try:
         with database(hint=hint) as db:

@@ -1,4 +1,4 @@
-"""Quotes for DuckDB: literals, names of columns, names of files, and what its faults say."""
+"""Quotes for DuckDB: literals, column names, file names, and its error messages."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from kedge.core import codec
 
 
 def quoted(text: object) -> str:
-    """Return a literal."""
+    """Return a quoted literal."""
     return "'" + str(text).replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """Return a column's name."""
+    """Return a quoted column name."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def one_file(path: object) -> str:
-    """Return a literal that names one file: DuckDB takes brackets, stars and question marks for a pattern."""
+    """Return a literal for one file: brackets, stars and question marks would be a pattern."""
     return quoted(re.sub(r"[\[*?]", r"[\g<0>]", str(path)))
 
 
 def first_line(error: Exception) -> str:
-    """Return what a fault says, without the class and the advice that DuckDB puts around it."""
+    """Return an error message without the class and the advice that DuckDB adds."""
     first, _, rest = str(error).strip().partition("\n")
     said = _CLASS.sub("", first, count=1)
     line = _CSV_LINE.fullmatch(said)
     if line is None:
         return _reworded(said)
-    # The line itself comes first, then the reason, then an empty line and advice.
+    # DuckDB writes the line first, then the reason, an empty line and advice.
     return (
         f"line {line[1]}: {_reworded((rest.partition(_EMPTY_LINE)[0].splitlines() or [said])[-1])}"
     )
@@ -54,6 +54,6 @@ _WORDINGS = (
     ),
     (re.compile("^Invalid unicode .* not utf-8 encoded.*"), codec.NOT_UTF8),
 )
-"""What DuckDB says, and how it is told here."""
+"""DuckDB's messages, each with kedge's wording."""
 _LONGEST = 300
-"""Characters of a fault: some have a whole line of the file."""
+"""Maximum length of a message in characters: some contain a whole line of the file."""

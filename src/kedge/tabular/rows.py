@@ -1,6 +1,6 @@
-"""Rows of tables that people hand in: CSV, JSON lines and Parquet, each row with its place.
+"""Rows of tables from operators: CSV, JSON lines and Parquet, each row with its place.
 
-Bounded in memory: a line is held up to a limit, and Parquet is read in batches.
+Memory is bounded: a line is held up to a limit, and Parquet is read in batches.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from kedge.core import codec
 from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
 
 LINE = 16 << 20
-"""Bytes of a JSON line: an image as numbers is a tenth of that."""
+"""Maximum bytes of a JSON line: an image as numbers needs a tenth of that."""
 
 HINT = "pip install 'kedge[analytics]', or give CSV or JSON lines"
 Row = Mapping[str, Any]
-"""Values by column; of which types is up to the file."""
+"""Values by column; the file decides their types."""
 Numbered = tuple[int, Row]
-"""The line (the row, of Parquet) counted from 1, and its values."""
+"""The line (of Parquet, the row), counted from 1, and its values."""
 Rows = Iterator[Numbered]
 
 
 def bounded_lines(file: BinaryIO, most: int) -> Iterator[bytes]:
-    """Yield lines, of which no more than `most` and one byte is ever held; longer ones are cut."""
+    """Yield lines and hold at most `most` bytes and one; longer lines are cut."""
     while line := file.readline(most + 1):
         yield line
         while len(line) > most and not line.endswith(b"\n"):
@@ -39,10 +39,10 @@ def csv_rows(file: Path, names: Collection[str]) -> Rows:
 
     Args:
         file: UTF-8, with or without a byte order mark; its first line names the columns.
-        names: the columns that are needed; none may stand there twice.
+        names: the needed columns; each must occur once.
 
     Raises:
-        UnreadableFile: it cannot be read; names the line.
+        UnreadableFile: it cannot be read; the error names the line.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -78,10 +78,10 @@ def csv_names(file: Path) -> list[str]:
 
 
 def json_rows(file: Path, names: Collection[str]) -> Rows:  # noqa: ARG001 - as the other readers
-    """Yield the rows of a file with one JSON object a line; empty lines are passed over.
+    """Yield the rows of a file with one JSON object a line; empty lines are skipped.
 
     Raises:
-        UnreadableFile: it cannot be read; names the line.
+        UnreadableFile: it cannot be read; the error names the line.
     """
     decoder = msgspec.json.Decoder(dict[str, object])
     try:
@@ -104,7 +104,7 @@ _NO_FIELD = (ColumnKind.NESTED, ColumnKind.BINARY, ColumnKind.OTHER)
 
 
 def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
-    """Columns as callers send them; an instant as Unix seconds, as in sources and spines."""
+    """Return expressions for columns as callers send them; instants become Unix seconds."""
     picked = {name: kind for name, kind in kinds.items() if name in names}
     for name, kind in picked.items():
         if kind_of(kind) in _NO_FIELD:
@@ -119,7 +119,7 @@ def table_rows(file: Path, names: Collection[str]) -> Rows:
     """Yield the rows of a Parquet file, with the columns that are needed.
 
     Raises:
-        UnreadableFile: it cannot be read, or a needed column holds what no field is.
+        UnreadableFile: it cannot be read, or no field can hold a needed column.
         Refused: `needs_analytics`.
     """
     yield from enumerate(parquet_rows(file, lambda kinds: _as_sent(kinds, names), HINT), 1)
@@ -131,4 +131,4 @@ READERS: dict[str, Callable[[Path, Collection[str]], Rows]] = {
     ".jsonl": json_rows,
     ".ndjson": json_rows,
 }
-"""How a file is read, by its ending in lower case."""
+"""Reader for each file ending in lower case."""

@@ -1,4 +1,4 @@
-"""The training set: statistics of its columns and some of its rows, read once in bounded memory."""
+"""Statistics of a training set's columns and some of its rows, read once in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ from kedge.tabular.quotes import identifier
 from kedge.tabular.rows import HINT, READERS, Numbered, csv_names, csv_rows
 
 MAX_ROWS = 1_000_000
-"""Read no further: a million rows describe a column, and the reader may be waiting."""
+"""Maximum number of rows to read: a million rows describe a column, and the reader may be
+waiting."""
 _CHUNK = 10_000
 SAMPLE = 32
-"""Rows that are kept, evenly spread over the file: enough to meet most categories, and few enough to be
-asked by every replica before a model may serve."""
+"""Number of sample rows, evenly spread over the file: enough to meet most categories, and few
+enough for every replica to ask before a model serves."""
 NUMBERS = 200_000
-"""Numbers that the kept rows may hold together: a few megabytes as JSON."""
+"""Limit of numbers in all sample rows together: a few megabytes as JSON."""
 _NULLS = frozenset({"", "na", "n/a", "nan", "null", "none"})
-"""What a missing number or truth value is written as. In a column of words only "" is missing: NA is a
+"""Spellings of a missing number or truth value. In a text column only "" is missing: NA is a
 country, a grade and an airport."""
 _BOOLS = {"true": "true", "false": "false", "1": "true", "0": "false", "t": "true", "f": "false"}
 
 
 class Training(Value, frozen=True):
-    """What is kept of a training set."""
+    """Statistics and sample rows of a training set."""
 
     statistics: dict[str, ColumnStatistics]
     rows: dict[str, list[Any]]
-    """Rows as a model of the signature takes them; those that it could not be sent are left out."""
+    """Rows as a model of the signature takes them; rows that cannot be sent to it are omitted."""
     raw: dict[str, list[Any]]
-    """Rows of further columns, those before a transformation; {} where one of them is not there."""
+    """Rows of further columns, those before a transformation; {} if one of them is missing."""
 
 
 def read_training(file: Path, signature: Signature, raw: Sequence[Field] = ()) -> Training:
-    """Summarise the columns that the signature asks for, and keep some rows of them and of `raw`.
+    """Summarise the columns of the signature, and sample some rows of them and of `raw`.
 
-    Others (the label, an id) are passed over.
+    Other columns (the label, an id) are skipped.
 
     Raises:
         Refused: it cannot be read, a column is missing, or a value is not of its dtype.
@@ -95,10 +96,11 @@ def read_names(file: Path) -> list[str]:
 
 
 def read_types(file: Path, names: Collection[str]) -> dict[str, Field]:
-    """Return what a training set says of some of its columns: their dtype, and whether one misses a value.
+    """Return the dtype of some columns of a training set, and whether values are missing.
 
-    Those are left out that it has not, that have no value, or values that no field has. Of Parquet the type is
-    that of the file. A column of CSV or JSON is one of truth values or numbers when all of it is.
+    Columns are omitted that are missing, have no value, or have values that no field can hold. In
+    Parquet the file gives the type. A column of CSV or JSON has truth values or numbers when all
+    its values do.
 
     Raises:
         Refused: it cannot be read.
@@ -120,7 +122,7 @@ def read_types(file: Path, names: Collection[str]) -> dict[str, Field]:
 
 
 class _Kinds:
-    """Counts what the values of a column could be."""
+    """Counts of the types that the values of a column fit."""
 
     def __init__(self) -> None:
         self._blank = self._missing = self._words = self._flags = self._numbers = self._others = 0
@@ -141,7 +143,7 @@ class _Kinds:
             self._others += not isinstance(value, int | float)
 
     def dtype(self) -> Dtype | None:
-        """The dtype that all of its values have; words where they are of several kinds."""
+        """Return the dtype that all values have; text where the types differ."""
         if self._others or not (self._words or self._flags or self._numbers):
             return None
         if self._words or (self._flags and self._numbers):
@@ -149,7 +151,7 @@ class _Kinds:
         return "bool" if self._flags else "float64"
 
     def missing(self, dtype: Dtype) -> int:
-        """How many values are missing: in a column of words NA is a word."""
+        """Return how many values are missing; in a text column NA is a word."""
         return self._blank + (self._missing if dtype != "string" else 0)
 
 
@@ -163,7 +165,7 @@ def _is_number(text: str) -> bool:
 
 @contextmanager
 def _refusing(file: Path) -> Iterator[None]:
-    """Turn what a reader raises into a refusal."""
+    """Turn a reader's error into a refusal."""
     try:
         yield
     except UnreadableFile as error:
@@ -171,7 +173,7 @@ def _refusing(file: Path) -> Iterator[None]:
 
 
 class _Sample:
-    """Rows evenly spread over a file whose length is not known: every n-th, n doubled when they are many."""
+    """Rows evenly spread over a file of unknown length: every n-th, with n doubled at the limit."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
         width = sum(prod(map(abs, field.shape)) for field in fields)
@@ -188,7 +190,7 @@ class _Sample:
             self._seen += 1
 
     def rows(self, fields: Sequence[Field], file: Path, *, text: bool) -> dict[str, list[Any]]:
-        """These columns of the kept rows; {} where one is missing or of another dtype."""
+        """Return these columns of the sample rows; {} where one is missing or of another dtype."""
         some = [self._kept[n] for n in spread(len(self._kept), self._most)]
         if not fields or any(field.name not in row for field in fields for _, row in some):
             return {}
@@ -200,14 +202,14 @@ class _Sample:
                 )
                 for f in fields
             ]
-        except Refused:  # raw columns may be of another time; statistics have refused the others
+        except Refused:  # raw columns may be of another time; the statistics refused the others
             return {}
         fit = list[tuple[Any, ...]]()
         for values in zip(*columns, strict=True):
             try:
                 for field, value in zip(fields, values, strict=True):
                     column_of(field, [value])
-            except BadRequest:  # a null, where callers may send none
+            except BadRequest:  # a null where callers must not send one
                 continue
             fit.append(values)
         alike = _alike(fields, fit)
@@ -215,7 +217,7 @@ class _Sample:
 
 
 def _alike(fields: Sequence[Field], rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The rows whose lists of open length are as long as in most rows: only such are asked together."""
+    """Return the rows whose open-length lists have the commonest length: only those are batched."""
     places = [n for n, field in enumerate(fields) if -1 in field.shape]
     if not places or not rows:
         return rows
@@ -225,7 +227,7 @@ def _alike(fields: Sequence[Field], rows: list[tuple[Any, ...]]) -> list[tuple[A
 
 
 def _longest(field: Field, parts: Sequence[np.ndarray[Any, Any]]) -> int | None:
-    """The longest list of an open length, or else the longest text; None where neither has one."""
+    """Return the longest open-length list, else the longest text; None if there is neither."""
     if -1 in field.shape:
         places = [n for n, size in enumerate(field.shape, 1) if size == -1]
         return max(int(part.shape[n]) for part in parts for n in places)
@@ -236,7 +238,7 @@ def _longest(field: Field, parts: Sequence[np.ndarray[Any, Any]]) -> int | None:
 
 
 def _plain(field: Field, values: list[Any]) -> list[Any]:
-    """Values of a column of statistics as callers send them."""
+    """Return values of a column as callers send them."""
     if field.dtype == "string":
         return values
     if field.dtype == "bool":
@@ -256,7 +258,7 @@ def _number_of(value: Any, *, whole: bool) -> Any:
 def _parts(
     field: Field, chunk: list[Numbered], file: Path, *, text: bool
 ) -> list[np.ndarray[Any, Any]]:
-    """The values of a field: one array, or one for each row where rows hold lists of any length."""
+    """Return a field's values: one array, or one for each row with a list of open length."""
     if -1 not in field.shape:
         return [_column(field, chunk, file, text=text)]
     return [_column(field, [row], file, text=text) for row in chunk]
@@ -280,7 +282,7 @@ def _column(field: Field, chunk: list[Numbered], file: Path, *, text: bool) -> n
     try:
         if field.dtype == "bool":
             return _words([None if value is None else _bool(field, value) for value in values])
-        # Only here: a training set may miss a whole number, which no integer column can hold.
+        # Only a training set can have a missing whole number, which no integer column can hold.
         dtype: Dtype = "string" if field.dtype == "string" else "float64"
         return column_of(msgspec.structs.replace(field, dtype=dtype, nullable=True), values)
     except BadRequest as error:
@@ -348,7 +350,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 def _parquet_types(db: Any, source: str, names: Collection[str]) -> dict[str, Field]:
-    """As `read_types`. Whole numbers of which some are missing are floats, as in a frame."""
+    """Return as `read_types`. Whole numbers with missing values are floats, as in a frame."""
     found = {}
     for name, kind in kinds_of(db, source).items():
         dtype = _FIELDS.get(kind, "string" if kind.startswith("ENUM") else None)
@@ -378,4 +380,4 @@ _FIELDS: dict[str, Dtype] = {
     "VARCHAR": "string",
     "UUID": "string",
 }
-"""DuckDB's names of types, and the dtypes of fields that hold them."""
+"""DuckDB's type names, with the dtypes of fields that hold them."""
