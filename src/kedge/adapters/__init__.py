@@ -1,1 +1,1 @@
-"""One module or package for each outside system. They know the ports, and nothing of each other."""
+"""Adapters: one module or package for each outside system. They know the ports, not each other."""

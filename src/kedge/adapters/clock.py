@@ -1,4 +1,4 @@
-"""The system's clock: the only place where time is read."""
+"""The system's clock: the only module that reads the time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kedge.system.pause import pause
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 TIME = Path("/proc/self/ns/time")
-"""Its target names the time namespace: within one, monotonic clocks are the same."""
+"""Link whose target names the time namespace: within one, monotonic clocks are the same."""
 
 
 class SystemClock:
@@ -19,28 +19,28 @@ class SystemClock:
 
     @cached_property
     def boot(self) -> str:
-        """What processes have in common that share this monotonic clock; empty where that is not known."""
+        """Return an id of the monotonic clock that processes share; empty if it is unknown."""
         try:
             boot = BOOT.read_text().strip()
         except OSError:
             return ""
         try:
             return f"{boot} {TIME.readlink()}"
-        except OSError:  # a kernel without them
+        except OSError:  # a kernel without time namespaces
             return boot
 
     def now(self) -> str:
-        """The instant, RFC 3339 in UTC with microseconds."""
+        """Return the current time, RFC 3339 in UTC with microseconds."""
         return stamp(time.time())
 
     def unix(self) -> float:
-        """Seconds since 1970."""
+        """Return the seconds since 1970."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some start; the same for every process of this host on Linux."""
+        """Return seconds since some start; the same for every process of this host on Linux."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for so many seconds."""
         pause(seconds)

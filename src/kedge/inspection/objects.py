@@ -307,8 +307,7 @@ def is_words(value: Any) -> bool:
 
 
 def predictor_nodes_plain(nodes: Any) -> bool:
-    """Return whether a histogram predictor's nodes split by numbers only: bit sets are
-    unchecked."""
+    """Return whether a histogram predictor's nodes split by numbers only, not by bit sets."""
     return (
         type(nodes) is np.ndarray
         and "is_categorical" in (nodes.dtype.names or ())

@@ -1,8 +1,8 @@
 """Alerts, in the ledger's database: a page must not be lost with telemetry.
 
-Rare writes: one to open an alert, two for each message, one for its end. Whatever changes one is a
-function of what is stored, run while no other process writes. So two processes never overwrite each
-other's word, and of two that claim the same message one is told that it came second.
+Writes are rare: one to open an alert, two for each message, one for its end. Every change is a
+function of the stored alert, run while no other process writes. So two processes never overwrite
+each other's changes, and of two that claim the same message the second is refused.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(li
 
 
 class SqlAlerts:
-    """On a database from `open_ledger`."""
+    """Alerts in a database from `open_ledger`."""
 
     def __init__(self, database: Database, *, actor: ActorKind = ActorKind.PERSON) -> None:
         """Read from and write to this database; `actor` is the component that writes."""
@@ -67,7 +67,7 @@ class SqlAlerts:
         self._actor = actor
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
-        """The ledger's entries after this one that raised no alert yet, oldest first."""
+        """Return the later entries of the ledger that raised no alert yet, oldest first."""
 
         def work(connection: Connection) -> tuple[Entry, ...]:
             found = connection.execute(_NEWS, {"after": after, "most": limit})
@@ -84,13 +84,13 @@ class SqlAlerts:
         now: float,
         seen: int | None = None,
     ) -> tuple[Alert, ...]:
-        """Open an alert for each (endpoint, thing) that has none open; those that are new."""
+        """Open an alert for each (endpoint, thing) without an open one; return the new ones."""
 
         def work(connection: Connection) -> tuple[Alert, ...]:
             if seen is not None:
                 moved = connection.execute(_SEEN, {"upto": seen})
                 if not moved.rowcount:
-                    return ()  # another process looked at these
+                    return ()  # another process processed these
             new = (
                 _raise(connection, endpoint, one, by, at, now, self._actor)
                 for endpoint, one in found
@@ -100,7 +100,7 @@ class SqlAlerts:
         return self._database.write(work)
 
     def adopt(self, alert: Alert, *, by: str) -> Alert:
-        """Number and keep an alert that began without a ledger; or the like one that is open."""
+        """Number and store an alert that began without a ledger; or return the open one like it."""
 
         def work(connection: Connection) -> Alert:
             row = connection.execute(_OPEN, {"of": alert.endpoint, "what": alert.key}).first()
@@ -113,7 +113,7 @@ class SqlAlerts:
     def change(
         self, number: int, edit: Callable[[Alert], Alert], *, by: str, at: str
     ) -> Alert | None:
-        """Let `edit` change an alert while no other process writes; what it is then. None: there is none."""
+        """Let `edit` change an alert while no other process writes; return it, None if missing."""
 
         def work(connection: Connection) -> Alert | None:
             row = connection.execute(_FIND, {"which": number}).first()
@@ -129,15 +129,15 @@ class SqlAlerts:
         return self._database.write(work)
 
     def finish(self, number: int) -> None:
-        """Say that nothing is left to do about an alert."""
+        """Record that no work is left for an alert."""
         self._database.write(lambda c: c.execute(_FINISH, {"which": number}))
 
     def live(self) -> tuple[Alert, ...]:
-        """Every alert about which something may be left to do, in order of number."""
+        """Return every alert that may have work left, in order of number."""
         return read_all(_decode, self._database.read(lambda c: list(c.execute(_LIVE).scalars())))
 
     def listed(self, endpoint: str | None, *, over: bool, limit: int) -> tuple[Alert, ...]:
-        """Alerts, newest first: the open ones, or with `over` all of them."""
+        """Return alerts, newest first: the open ones, or with `over` all of them."""
         query = select(_alert.c.body).order_by(_alert.c.number.desc()).limit(limit)
         if endpoint is not None:
             query = query.where(_alert.c.endpoint == endpoint)
@@ -146,7 +146,7 @@ class SqlAlerts:
         return read_all(_decode, self._database.read(lambda c: list(c.execute(query).scalars())))
 
     def find(self, number: int) -> Alert | None:
-        """The alert of this number."""
+        """Return the alert with this number."""
 
         def work(connection: Connection) -> Alert | None:
             row = connection.execute(_FIND, {"which": number}).first()
@@ -164,10 +164,10 @@ def _raise(
     now: float,
     actor: ActorKind,
 ) -> Alert | None:
-    """Open it, or say it again to the one that is open; the new one, if any."""
+    """Open it, or raise the open one again; return the new one, if any."""
     row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
     known = read_all(_decode, [row.body]) if row is not None else ()
-    if row is not None and not known:  # it must not keep this one from being told
+    if row is not None and not known:  # an unreadable alert must not block this one
         asked = {"of": endpoint, "what": found.key, "kept": name_aside(found.key)}
         connection.execute(_ASIDE, asked)
     if not known:

@@ -1,7 +1,7 @@
-"""Chain heads: whether a history has the entries that others saw at its end.
+"""Chain heads: whether a history has the entries that other processes saw at its end.
 
-A process that can write the ledger's file can compute its chain again, or put an older copy in its place,
-and the chain is whole. So its newest hash is kept outside of it as well, and compared here.
+A process that can write the ledger's file can recompute its chain, or restore an older copy; the
+chain is then whole. So its newest hash is also stored outside of it, and compared here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import LedgerAccepted
 
 ACCEPTED = "ledger_accepted"
-"""The note by which an operator accepts a history that lacks some heads."""
+"""Kind of the note by which an operator accepts a history with missing heads."""
 
 _ledger = tables.ledger
 _HASH = select(_ledger.c.hash).where(_ledger.c.seq == bindparam("at"))
@@ -30,10 +30,10 @@ _NOTES = select(_ledger).where(func.substr(_ledger.c.event, 1, len(_BEGINS)) == 
 
 
 def missing(connection: Connection, heads: Iterable[Head]) -> dict[Head, str]:
-    """Return the heads that the history lacks, each with what it has instead, in words.
+    """Return the heads missing from the history, each with the entry in its place, in words.
 
-    A head may have the first digits of its hash only. Those that an operator accepted are left out, and
-    those of entries that a restore from a backup is known to have lost.
+    A head may have only the first digits of its hash. Accepted heads are excluded, and so are heads
+    of entries that a restore from a backup is known to have lost.
     """
     found: dict[Head, str] = {}
     for head in heads:
@@ -56,7 +56,7 @@ def missing(connection: Connection, heads: Iterable[Head]) -> dict[Head, str]:
 
 
 def _lost_by_restore(connection: Connection, seq: int) -> bool:
-    """Whether an entry would stand in the gap that a restore left: only the history before it had that number."""
+    """Return whether an entry is in a restore's gap: only the earlier history had its number."""
     after = connection.execute(_NEXT, {"at": seq}).mappings().first()
     if after is None or not after["event"].startswith(_RESTORED):
         return False
@@ -65,7 +65,7 @@ def _lost_by_restore(connection: Connection, seq: int) -> bool:
 
 
 def goes_on_from(row: Row, seq: int, previous: str) -> bool:
-    """Whether an entry begins a restored history right after this one, whatever its number."""
+    """Return whether an entry begins a restored history right after this one."""
     if not row["event"].startswith(_RESTORED) or row["seq"] <= seq:
         return False
     event = entry_of(row).event
@@ -73,7 +73,7 @@ def goes_on_from(row: Row, seq: int, previous: str) -> bool:
 
 
 def _accepted(connection: Connection) -> list[Head]:
-    """Return the heads that operators said are lost."""
+    """Return the heads that operators accepted as lost."""
     found: list[Head] = []
     for row in connection.execute(_NOTES).mappings():
         event = entry_of(row).event
@@ -83,6 +83,6 @@ def _accepted(connection: Connection) -> list[Head]:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two hashes are one, as far as the shorter one says."""
+    """Return whether two hashes are equal in the digits of the shorter one."""
     length = min(len(one), len(other))
     return length > 0 and one[:length] == other[:length]

@@ -1,4 +1,4 @@
-"""Creation of a telemetry database: when it was made, and what could not be read before it."""
+"""Creation of a telemetry database: its time, and what was unreadable before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "BEGINNING"
 
 
 def write_beginning(database: Path, beginning: Beginning) -> None:
-    """Write it beside a database, whole.
+    """Write a creation record beside a database, whole.
 
     Raises:
         OSError: it cannot be written.
@@ -23,7 +23,7 @@ def write_beginning(database: Path, beginning: Beginning) -> None:
 
 
 def read_beginning(database: Path) -> Beginning | None:
-    """Return when a database was made; None where that is not known."""
+    """Return when a database was created; None if it is unknown."""
     try:
         return codec.decode(database.with_name(NAME).read_bytes(), Beginning)
     except (OSError, msgspec.DecodeError):

@@ -15,14 +15,14 @@ _schema, _version = tables.feature_schema, tables.transform_version
 
 
 class SqlFeatures:
-    """Both are insert-only: a number is never given twice, the same bundle is the same version."""
+    """Insert-only schemas and versions: numbers are never reused; equal bundles are one version."""
 
     def __init__(self, database: Database) -> None:
         """Use a database from `open_ledger`."""
         self._database = database
 
     def schemas(self) -> tuple[Schema, ...]:
-        """Every schema that was declared, by name."""
+        """Return every declared schema, by name."""
         query = (
             select(_schema.c.spec).where(_schema.c.spec.is_not(None)).order_by(_schema.c.schema_id)
         )
@@ -33,7 +33,7 @@ class SqlFeatures:
         return self._database.read(work)
 
     def schema(self, name: str) -> Schema:
-        """One schema.
+        """Return one schema.
 
         Raises:
             Refused: `unknown_schema`.
@@ -48,7 +48,7 @@ class SqlFeatures:
         return found[name]
 
     def versions(self, schema: str) -> tuple[TransformVersion, ...]:
-        """The transformation versions of a schema, in order of number."""
+        """Return the transformation versions of a schema, in order of number."""
         query = (
             select(_version.c.version, _version.c.code_digest)
             .where(_version.c.schema_id == schema)
@@ -62,7 +62,7 @@ class SqlFeatures:
         return self._database.read(work)
 
     def heads(self) -> dict[str, int]:
-        """The transformation that followers of each schema are on, by schema; without those without."""
+        """Return the head of each schema, by schema; schemas without a head are excluded."""
         query = select(_schema.c.schema_id, _schema.c.head).where(_schema.c.head.is_not(None))
 
         def work(connection: Connection) -> dict[str, int]:
@@ -71,12 +71,12 @@ class SqlFeatures:
         return self._database.read(work)
 
     def add(self, schema: Schema, digest: str) -> tuple[TransformVersion, bool]:
-        """Declare the schema if it is new, and give the bundle its number; says whether it is new.
+        """Declare the schema if it is new, and number the bundle; return whether it is new.
 
-        The first is the schema's head.
+        The first version is the schema's head.
 
         Raises:
-            Refused: `schema_changed`: the schema is known, and is declared otherwise.
+            Refused: `schema_changed`: the schema is known with another declaration.
         """
 
         def work(connection: Connection) -> tuple[TransformVersion, bool]:
@@ -86,7 +86,7 @@ class SqlFeatures:
             known = connection.execute(
                 select(_schema.c.spec).where(_schema.c.schema_id == schema.name)
             ).scalar()
-            if known is None:  # a model named it before it was declared
+            if known is None:  # a model named the schema before its declaration
                 connection.execute(
                     _schema.update()
                     .where(_schema.c.schema_id == schema.name)

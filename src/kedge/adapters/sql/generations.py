@@ -1,4 +1,4 @@
-"""Generations of what is computed ahead, in the ledger's database."""
+"""Generations of precomputed values, in the ledger's database."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kedge.core.features.generations import Run, Standing, generation_of
 
 _table = tables.generation
 _RUN = _table.c.generation.op("NOT GLOB")("*[^0-9]*")
-"""A run of a view is a number; what a release reads is the runs' labels."""
+"""Condition of a run: a view's run is a number; a release's generation is the runs' labels."""
 
 
 class SqlGenerations:
-    """A run's number is never given twice, and what was dropped stays so."""
+    """Runs of views. A run's number is never reused, and a dropped run stays dropped."""
 
     def __init__(self, database: Database) -> None:
         """Use a database from `open_ledger`."""
         self._database = database
 
     def runs(self) -> dict[Run, Standing]:
-        """Every run and how it stands, in order."""
+        """Return every run with its standing, in order."""
         query = select(_table).where(_RUN)
 
         def work(connection: Connection) -> dict[Run, Standing]:
@@ -39,7 +39,7 @@ class SqlGenerations:
         return self._database.read(work)
 
     def begin(self, schema: str, transformation: int) -> Run:
-        """A new run of a materialised version. Nothing can read it before it is `ready`."""
+        """Create a run of a materialised version. No reader uses it before it is `ready`."""
         mine = (_table.c.schema_id == schema) & (_table.c.transformation == transformation) & _RUN
 
         def work(connection: Connection) -> Run:
@@ -59,7 +59,7 @@ class SqlGenerations:
         return self._database.write(work)
 
     def stand(self, run: Run, standing: Standing) -> None:
-        """Say how a run stands from now on."""
+        """Set the standing of a run."""
 
         def work(connection: Connection) -> None:
             connection.execute(_table.update().where(_is(run)).values(state=standing))
@@ -70,10 +70,10 @@ class SqlGenerations:
 def note_read(
     connection: Connection, schema: str | None, transformation: int | None, runs: Sequence[Run]
 ) -> None:
-    """Let a release name the runs that it reads; part of the transaction that makes it.
+    """Record the runs that a release reads, as part of the transaction that makes it.
 
     Raises:
-        Refused: `generation_gone`: one of them is not ready, or was dropped.
+        Refused: `generation_gone`: one of the runs is not ready, or was dropped.
     """
     for run in runs:
         standing = connection.execute(select(_table.c.state).where(_is(run))).scalar()

@@ -1,4 +1,4 @@
-"""The append-only truth, in SQLite."""
+"""The ledger in SQLite: the append-only truth."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ _OF_KIND = (
     .order_by(_RECENT.c.epoch.desc(), _RECENT.c.seq.desc())
     .limit(bindparam("most"))
 )
-"""An event is stored with its tag first, and a note's kind right after it."""
+"""Query for one kind of note: an event is stored with its tag first, and a note's kind follows
+it."""
 _CHANGES = (
     select(_ledger)
     .where(_ledger.c.endpoint == bindparam("of"), _ledger.c.epoch == bindparam("at_epoch"))
@@ -98,9 +99,9 @@ _PARDON = tables.condemned.delete().where(
 class SqlLedger:
     """The ledger of one state directory, on a connection of its own thread.
 
-    An append that returned is on the disk; one that raised has changed nothing, but for a
-    file that was deleted while it was written (`ledger_gone`). After `Unavailable` the next
-    call opens the file again.
+    An append that returned is on the disk; one that raised has changed nothing. The exception is a
+    file that was deleted during the write (`ledger_gone`). After `Unavailable` the next call opens
+    the file again.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class SqlLedger:
 
         Args:
             database: the file.
-            unix: tells when a wish has run out.
+            unix: the clock that decides when a wish expires.
             actor: the component that writes through this ledger.
         """
         self._database = database
@@ -126,22 +127,23 @@ class SqlLedger:
         self._known = 0
 
     def read(self, known: Head | None = None) -> Book:
-        """Read every endpoint's row, and the wishes that have not run out.
+        """Read every endpoint's row, and the wishes that have not expired.
 
-        An endpoint that has releases but was never changed is there too, at epoch 0. The
-        releases of a removed model version are not: nothing may go to them any more.
+        The result includes endpoints that have releases but were never changed, at epoch 0. It
+        excludes releases of a removed model version: no request may go to them.
 
-        `known` is the newest entry that the reader saw before: `Book.follows` says whether the history has it.
+        `known` is the newest entry that the reader saw before: `Book.follows` reports whether the
+        history contains it.
         """
         return self._database.read(lambda connection: self._read(connection, known))
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anything was committed since, by any process.
+        """Return a value that differs when any process has committed since.
 
-        While it is the same, `read` would say the same, but for wishes that run out.
+        While it is the same, `read` returns the same, except for wishes that expire.
 
         Raises:
-            Unavailable: as any other method; so it tells a lost ledger too.
+            Unavailable: as any other method; so this also detects a lost ledger.
         """
         return self._database.stamp()
 
@@ -158,11 +160,12 @@ class SqlLedger:
     ) -> tuple[Entry, ...]:
         """Append the events and move the row, in one durable transaction.
 
-        `actor` is what `by` is; None: the component that this ledger was opened for.
+        `actor` is the kind of `by`; None: the component that this ledger was opened for.
 
         Raises:
-            Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
-            Refused: the events name what the endpoint does not have.
+            Stale: the row is no longer at `expect`; the error names the epoch, the author and
+                the reason.
+            Refused: the events name something that the endpoint does not have.
         """
         if not events:
             return ()
@@ -183,14 +186,14 @@ class SqlLedger:
 
         Args:
             changes: each with at least one event.
-            by: who.
-            reason: why.
-            at: when, RFC 3339.
-            head: (schema, transformation): also moves what followers of the schema are on.
+            by: the author's name.
+            reason: the reason.
+            at: the time, RFC 3339.
+            head: (schema, transformation): also moves the head that the schema's followers use.
 
         Raises:
-            Stale: one of the rows is not at its `expect` any more.
-            Refused: the events name what the endpoint does not have.
+            Stale: one of the rows is no longer at its `expect`.
+            Refused: the events name something that the endpoint does not have.
         """
         return self._append_all(changes, by, reason, at, self._actor, head)
 
@@ -204,7 +207,7 @@ class SqlLedger:
         head: tuple[str, int] | None = None,
     ) -> tuple[tuple[Entry, ...], ...]:
         for change in changes:
-            if change.expect == 0:  # one from before the rule can still be rolled back
+            if change.expect == 0:  # an endpoint from before the rule can still be rolled back
                 check_name(change.endpoint)
 
         def work(connection: Connection) -> tuple[tuple[Entry, ...], ...]:
@@ -222,7 +225,7 @@ class SqlLedger:
         return self._database.write(work)
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
-        """Append an entry that changes no row; it carries the epoch the endpoint is at."""
+        """Append an entry that changes no row; it carries the endpoint's current epoch."""
         return self._database.write(
             lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at, actor=self._actor)
         )
@@ -230,17 +233,18 @@ class SqlLedger:
     def begin_restored(
         self, *, backup: str, above: int, by: str, reason: str, at: str
     ) -> tuple[Entry, ...]:
-        """Write that this ledger was restored: an entry for each endpoint, in one durable transaction.
+        """Record that this ledger was restored: one entry for each endpoint, in one transaction.
 
-        Entries and epochs go on above everything that others may have seen of the history that was lost.
-        So a number in between belongs to that history, and to no other.
+        Entries and epochs continue above every number that others may have seen in the lost
+        history. So a number in between belongs to the lost history only.
 
         Args:
-            backup: when the backup was made.
-            above: no entry that was lost has a larger number, and none took an endpoint to a larger epoch.
-            by: who.
-            reason: why.
-            at: when, RFC 3339.
+            backup: the time of the backup.
+            above: the maximum: no lost entry has a larger number, and none took an endpoint to
+                a larger epoch.
+            by: the author's name.
+            reason: the reason.
+            at: the time, RFC 3339.
         """
 
         def work(connection: Connection) -> tuple[Entry, ...]:
@@ -271,7 +275,7 @@ class SqlLedger:
         return self._database.write(work)
 
     def want(self, wanted: Wanted) -> None:
-        """Write (or renew) a wish; drops wishes that ran out."""
+        """Write (or renew) a wish; remove expired wishes."""
         table = tables.wanted
         upsert = insert(table).on_conflict_do_update(
             index_elements=list(table.primary_key.columns),
@@ -293,7 +297,7 @@ class SqlLedger:
         self._database.write(work)
 
     def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
-        """The newest entries of an endpoint, newest first."""
+        """Return the newest entries of an endpoint, newest first."""
 
         def work(connection: Connection) -> tuple[Entry, ...]:
             found = connection.execute(_HISTORY, {"of": endpoint, "most": limit})
@@ -304,9 +308,9 @@ class SqlLedger:
     def entries(
         self, endpoint: str, what: str, limit: int = 1, *, within: int = 1_000_000
     ) -> tuple[Entry, ...]:
-        """The newest entries of one event, or of one kind of note, newest first.
+        """Return the newest entries of one event, or of one kind of note, newest first.
 
-        Looked for among the newest `within` entries of the endpoint.
+        The search covers the newest `within` entries of the endpoint.
         """
 
         def work(connection: Connection) -> tuple[Entry, ...]:
@@ -319,17 +323,17 @@ class SqlLedger:
         return self._database.read(work)
 
     def missing(self, heads: Iterable[Head]) -> dict[Head, str]:
-        """Return the heads that the history lacks, each with what it has instead, in words.
+        """Return the heads missing from the history, each with the entry in its place, in words.
 
-        Those that an operator accepted are not among them.
+        Heads that an operator accepted are excluded.
         """
         return self._database.read(lambda connection: chain_heads.missing(connection, heads))
 
     def verify(self) -> list[str]:
-        """Check everything against everything; the faults, in words. Reads the whole ledger.
+        """Verify the whole ledger; return the faults, in words.
 
-        The hash chain, the epochs, every row against all its events folded from scratch, the
-        digests of releases, and SQLite's own checks.
+        It reads everything: the hash chain, the epochs, every row against all its events folded
+        again, the digests of releases, and SQLite's own checks.
         """
 
         def work(connection: Connection) -> list[str]:
@@ -339,7 +343,7 @@ class SqlLedger:
         return self._database.read(work)
 
     def close(self) -> None:
-        """Let go of the file; the next call opens it again."""
+        """Close the file; the next call opens it again."""
         self._database.close()
 
     # ------------------------------------------------------------ reading
@@ -386,9 +390,9 @@ class SqlLedger:
         return states
 
     def _all_releases(self, connection: Connection) -> dict[str, dict[int, Release]]:
-        """Every release of a version that was not removed. Only new ones are decoded.
+        """Return every release of a version that was not removed. Only new ones are decoded.
 
-        What is cached is not changed afterwards, since a state that was given out holds it.
+        Cached releases are not changed later, because states given to callers hold them.
         """
         if self._incarnation != self._database.incarnation:
             self._forget()
@@ -420,7 +424,7 @@ class SqlLedger:
     # ------------------------------------------------------------ appending
 
     def _unchanged(self, connection: Connection, endpoint: str, expect: int) -> None:
-        """Compare: the epoch that the command saw is the epoch that is."""
+        """Raise if the row's epoch differs from the epoch that the command saw."""
         found = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
         if found == expect:
             return
@@ -506,7 +510,7 @@ def noted(
     at: str,
     actor: ActorKind,
 ) -> Entry:
-    """Append a note; part of a transaction."""
+    """Append a note, as part of a transaction."""
     seq, previous = chain_head(connection)
     epoch = connection.execute(_EPOCH, {"of": endpoint}).scalar() or 0
     columns = columns_of(
@@ -525,13 +529,13 @@ def noted(
 
 
 def chain_head(connection: Connection) -> tuple[int, str]:
-    """The newest entry's number and hash; what the next one is chained to."""
+    """Return the newest entry's number and hash; the next entry is chained to it."""
     head = connection.execute(_HEAD).first()
     return (head.seq, head.hash) if head is not None else (0, GENESIS)
 
 
 def _condemn(connection: Connection, after: State, seq: int) -> None:
-    """Make the table of the condemned say what the state says."""
+    """Update the table of condemned releases from the state."""
     table = tables.condemned
     found = connection.execute(select(table.c.release).where(table.c.endpoint == after.endpoint))
     stored = {row.release for row in found}
@@ -544,7 +548,7 @@ def _condemn(connection: Connection, after: State, seq: int) -> None:
 
 
 def _move(connection: Connection, after: State, expect: int) -> None:
-    """Set the row, and only from the epoch that was compared."""
+    """Set the row, only if it is still at the compared epoch."""
     row = row_of(after)
     if expect == 0:
         connection.execute(_endpoint.insert(), row)

@@ -1,4 +1,4 @@
-"""Numbers for immutable things, in the ledger's database."""
+"""Registry: numbers of model versions and releases, in the ledger's database."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _version, _release, _ledger = tables.model_version, tables.release, tables.ledge
 
 
 class SqlRegistry:
-    """Model versions and releases, numbered from 1 in the order in which they came.
+    """Model versions and releases, numbered from 1 in the order of registration.
 
-    A number is never given twice, not even after `remove`.
+    A number is never reused, not even after `remove`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -36,10 +36,10 @@ class SqlRegistry:
         self._database = database
 
     def add(self, version: ModelVersion) -> ModelVersion:
-        """Register a version under the next number; `version.number` is not looked at.
+        """Register a version under the next number; `version.number` is ignored.
 
-        Returns the one that exists when its model has its digest already, unless that one was
-        removed: then it is a new version. A feature schema is known from the first version
+        Return the existing version if its model has the digest already, unless that version was
+        removed: then it is a new version. A feature schema becomes known with the first version
         that names it.
 
         Raises:
@@ -76,7 +76,7 @@ class SqlRegistry:
         return self._database.write(work)
 
     def versions(self, model: str) -> tuple[ModelVersion, ...]:
-        """Every version of a model that was not removed, in order of number."""
+        """Return a model's versions that were not removed, in order of number."""
         query = (
             select(_version.c.body)
             .where(_version.c.model == model, _version.c.removed_at.is_(None))
@@ -92,18 +92,18 @@ class SqlRegistry:
     def release(
         self, bundle: Bundle, *, raw: tuple[Field, ...] = (), code: str | None = None
     ) -> Release:
-        """The release with exactly this bundle, made when there was none.
+        """Return the release with exactly this bundle; create it if there is none.
 
         Args:
-            bundle: what it is made of.
-            raw: what its transformation takes out of the request, when it has one.
+            bundle: the parts of the release.
+            raw: the fields that its transformation takes from the request, if it has one.
             code: the digest of that transformation's source.
 
         Raises:
             Refused: `unknown_version`: there is no such version, or it was removed;
-                `generation_gone`: what its transformation reads is not ready;
-                `digest_mismatch`: its bytes are others; `pin`: it was made for another feature
-                schema, or the schema has no such transformation.
+                `generation_gone`: a run that its transformation reads is not ready;
+                `digest_mismatch`: its bytes differ; `pin`: it was made for another feature schema,
+                or the schema has no such transformation.
         """
         digest = codec.fingerprint(bundle)
 
@@ -134,16 +134,17 @@ class SqlRegistry:
         return self._database.write(work)
 
     def remove(self, model: str, number: int, *, now: float) -> None:
-        """Forget a version: it is listed no more, and nothing can be released from it.
+        """Remove a version: it is no longer listed, and no release can be made from it.
 
-        What protects it is derived from the rows and the ledger, never set by hand. Nothing is
-        deleted: the version is marked, for ever, and its releases stay for the history's sake,
-        though no state names them any more. Its bytes may go. The same bytes registered again
-        are a new version. A version that is gone already, or never was, is refused.
+        Its protection is derived from the rows and the ledger, never set by hand. Nothing is
+        deleted: the version is marked permanently, and its releases stay for the history, though no
+        state names them. Its bytes may be deleted. The same bytes registered again are a new
+        version. A version that is already removed or unknown is refused.
 
         Raises:
             Refused: `protected`: a release of it is live, or a way back, or was production
-                inside the endpoint's window; says which and where. `unknown_version`.
+                inside the endpoint's window; the error names the release and the endpoint.
+                `unknown_version`.
         """
 
         def work(connection: Connection) -> None:
@@ -190,7 +191,7 @@ def _registered(connection: Connection, bundle: Bundle) -> ModelVersion:
 
 
 def _refuse_unpinned(connection: Connection, bundle: Bundle, version: ModelVersion) -> None:
-    """Refuse a release whose parts were not made for each other; the database would, too.
+    """Refuse a release whose parts do not match; the database would refuse it, too.
 
     Raises:
         Refused: `pin`.
@@ -299,7 +300,7 @@ def _window(connection: Connection, policy_digest: str | None) -> str:
 
 
 def _in_production_since(connection: Connection, endpoint: str, since: float) -> set[int]:
-    """Releases that became production after an instant, or ceased to be it after it."""
+    """Return releases that became production, or ceased to be it, after a time."""
     written = stamp(max(since, 0.0))
     flips = select(_ledger).where(
         _ledger.c.endpoint == endpoint,

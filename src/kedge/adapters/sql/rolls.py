@@ -1,4 +1,4 @@
-"""Old windows as minutes and hours. A late window makes a second roll of its minute: reading adds up."""
+"""Rolls: old windows as minutes and hours. A late window makes a second roll; readers add both."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from kedge.core.evidence.rollup import HOUR, MINUTE, Roll, roll_of, rolled
 from kedge.core.evidence.windows import Window
 
 WINDOWS_S = HOUR
-"""Seconds are kept for an hour: longer than a patrol may be away and still fold them."""
+"""Time for which windows are stored: an hour, longer than a patrol may be away and still fold
+them."""
 MINUTES_S = 24 * HOUR
-"""Minutes are kept for a day: what an incident is looked at with."""
+"""Time for which minutes are stored: a day, the time in which an incident is examined."""
 HOURS_S = 90 * 24 * HOUR
-"""Hours are kept for a quarter: a year's season needs the warehouse."""
+"""Time for which hours are stored: a quarter; a year's season needs the warehouse."""
 BATCH = 1_000
 """Windows or minutes that one transaction takes: the file is locked for some 50 ms at most."""
 
@@ -58,7 +59,7 @@ def _unpack(body: bytes) -> Roll:
 
 
 class SqlRolls:
-    """On a database from `open_evidence`."""
+    """Rolls in a database from `open_evidence`."""
 
     def __init__(self, database: Database) -> None:
         """Read from and write to this database."""
@@ -67,8 +68,8 @@ class SqlRolls:
     def age(self, now: float) -> int:
         """Make minutes of old windows and hours of old minutes, and drop old hours.
 
-        Each batch is one transaction: what is added to a roll is no longer a window. Returns how
-        many windows and minutes became part of something larger.
+        Each batch is one transaction: a window in a roll is no longer a window. Return how many
+        windows and minutes were added to a larger roll.
         """
         seconds, minutes = int(now) - WINDOWS_S, int(now) - MINUTES_S
         done = self._all(seconds - seconds % MINUTE, _window.c.seq, _SECONDS, MINUTE)
@@ -82,7 +83,7 @@ class SqlRolls:
         return done
 
     def _all(self, before: int, column: object, query: object, span: int) -> int:
-        """Take batch after batch of what is older than `before`."""
+        """Process everything older than `before`, batch after batch."""
         done = 0
         while True:
             taken = 0
@@ -115,7 +116,7 @@ class SqlRolls:
                 return done
 
     def read(self, endpoint: str, since: float) -> Sequence[Roll]:
-        """The rolls of an endpoint that began at `since` (Unix seconds) or later, oldest first."""
+        """Return an endpoint's rolls that began at `since` (Unix seconds) or later, in order."""
 
         def work(connection: Connection) -> list[bytes]:
             asked = {"of": endpoint, "since": int(since)}

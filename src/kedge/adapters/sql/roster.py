@@ -1,4 +1,4 @@
-"""Roster: what replicas say of themselves, and what they count. Telemetry: it may be lost."""
+"""Roster: the state and the counts that replicas report. Telemetry: it may be lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TALLIES = (
 
 
 def _read_member(body: bytes) -> Member:
-    """Read a row back. Of a newer kedge's, what this one knows: it may still acknowledge commands."""
+    """Read a row back, or the known part of a newer kedge's: its replica may still acknowledge."""
     try:
         return _member.decode(body)
     except msgspec.ValidationError:
@@ -62,46 +62,48 @@ def _read_member(body: bytes) -> Member:
         known["holds"] = [
             {k: v for k, v in hold.items() if k in _HOLD_FIELDS} for hold in known.get("holds", ())
         ]
-        for name in ("faults", "limited"):  # for people; they are with the process that has them
+        for name in ("faults", "limited"):  # for people; the process that has them reports them
             known.pop(name, None)
         return msgspec.convert(known, Member)
 
 
 NOW_S = 1.0
-"""A row is written at once; one that says another time is of another clock, and left as it is."""
+"""Maximum difference of clocks: a row is written at once; another time is of another clock, and
+kept."""
 AHEAD_S = 2.0
-"""By how much another machine's clock may be ahead of this one: more is a clock that is wrong."""
+"""How far another machine's clock may be ahead of this one; more means that a clock is wrong."""
 TALLIES_KEPT = 2000
-"""A tally is a worker's life times a comparison: with 8 workers and a restart a day, months."""
+"""Maximum number of tallies. A tally is a worker's life times a comparison: with 8 workers and a
+restart a day, months."""
 _PRUNE = text(
     "DELETE FROM tally WHERE rowid NOT IN (SELECT rowid FROM tally ORDER BY rowid DESC LIMIT :kept)"
 )
 
 
 class HostClock(Clock, Protocol):
-    """A clock whose monotonic readings other processes can compare with theirs."""
+    """Clock whose monotonic readings other processes can compare with theirs."""
 
     @property
     def boot(self) -> str:
-        """What processes have in common that share this monotonic clock; empty where that is not known."""
+        """Return an id of the monotonic clock that processes share; empty if it is unknown."""
 
 
 class _Telemetry:
-    """What the two have in common."""
+    """Common part of the two stores."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs after any write since."""
+        """Return a value that differs after any later write."""
         return self._database.stamp()
 
     def close(self) -> None:
-        """Let go of the file; the next call opens it again."""
+        """Close the file; the next call opens it again."""
         self._database.close()
 
     def _run(self, statement: Executable, rows: Any) -> None:
-        """Write once, in a transaction of its own: as short as it can be."""
+        """Write once, in a short transaction of its own."""
 
         def work(connection: Connection) -> None:
             connection.execute(statement, rows)
@@ -110,30 +112,31 @@ class _Telemetry:
 
 
 class SqlRoster(_Telemetry):
-    """The replicas that are known; on a database from `open_roster`.
+    """The known replicas, in a database from `open_roster`.
 
-    The database is made again when it is missing or damaged: every replica writes itself whole
-    with its next beat. Until then a command may count too few of them, and says whom it counted.
+    The database is recreated when it is missing or damaged: every replica writes its full row with
+    its next beat. Until then a command may count too few replicas; it reports those that it
+    counted.
     """
 
     def __init__(self, database: Database, clock: HostClock | None = None) -> None:
-        """Use this database; without a clock, `beat_at` is what was written."""
+        """Use this database; without a clock, `beat_at` is the stored value."""
         super().__init__(database)
         self._clock = clock
 
     def publish(self, member: Member) -> None:
-        """Write what a replica says of itself, whole; the newest word counts."""
+        """Write a replica's report, whole; the newest report counts."""
         if self._clock is not None and abs(self._clock.unix() - member.beat_at) < NOW_S:
             member = replace(member, boot=self._clock.boot, beat=self._clock.monotonic())
         row = {"name": member.name, "beat_at": member.beat_at, "body": codec.encode(member)}
         self._run(_PUBLISH, row)
 
     def leave(self, name: str) -> None:
-        """Forget a replica; no fault when it is not known."""
+        """Remove a replica; an unknown one is no fault."""
         self._run(_LEAVE, {"whom": name})
 
     def members(self) -> tuple[Member, ...]:
-        """Everyone known, by name. A row that cannot be read is renamed, and its replica writes another."""
+        """Return all replicas by name. Rename an unreadable row; its replica writes another."""
 
         def work(connection: Connection) -> list[tuple[str, bytes]]:
             return [(row.name, row.body) for row in connection.execute(_MEMBERS)]
@@ -151,10 +154,11 @@ class SqlRoster(_Telemetry):
         return tuple(found)
 
     def _timed(self, member: Member) -> Member:
-        """Tell by this process's wall clock when a row was written, whatever that clock did since.
+        """Convert the time of a row to this process's wall clock, whatever that clock did since.
 
-        What was written by another monotonic clock (before a reboot, or on a machine that shares
-        the directory) is taken as it says, within bounds. A row of the future is silence.
+        A row of another monotonic clock (before a reboot, or on a machine that shares the
+        directory) keeps its stated time, within bounds. A replica whose row is in the future counts
+        as silent.
         """
         if self._clock is None or not member.boot:
             return member
@@ -174,35 +178,35 @@ class SqlRoster(_Telemetry):
             connection.execute(_ASIDE, rows)
             connection.execute(_DROP_ASIDE, {"mark": ASIDE, "most": ASIDE_COUNT})
 
-        with suppress(Unavailable):  # whatever keeps it from being renamed, the others were read
+        with suppress(Unavailable):  # if the rename fails, the other rows were still read
             self._database.write(work)
 
     def list_aside(self) -> tuple[str, ...]:
-        """The names under which rows that could not be read are kept."""
+        """Return the names under which unreadable rows are stored."""
         names = self._database.read(lambda c: [row.name for row in c.execute(_MEMBERS)])
         return tuple(name for name in names if ASIDE in name)
 
     def beginning(self) -> Beginning | None:
-        """When the database was made; None where that is not known."""
+        """Return when the database was created; None if it is unknown."""
         return read_beginning(self._database.path)
 
 
 class SqlEvidence(_Telemetry):
-    """What was counted, by replica and comparison; on a database from `open_evidence`.
+    """Counts by replica and comparison, in a database from `open_evidence`.
 
-    Counts are cumulative and written over those with the same key, so writing twice counts
-    once. The database is made again when it is missing or damaged; a replica's next tally then
-    brings back all that it has counted since it started. The newest `TALLIES_KEPT` are kept;
-    each process drops the older ones once.
+    Counts are cumulative and replace those with the same key, so writing twice counts once. The
+    database is recreated when it is missing or damaged; a replica's next tally then restores all
+    counts since its start. The newest `TALLIES_KEPT` are stored; each process removes older ones
+    once.
     """
 
     def __init__(self, database: Database) -> None:
-        """Count into this database."""
+        """Use this database."""
         super().__init__(database)
         self._pruned = False
 
     def publish(self, tallies: Sequence[Tally]) -> None:
-        """Write the tallies over those with the same key, all in one transaction."""
+        """Write the tallies in one transaction; each replaces the tally with its key."""
         rows = [
             {
                 "replica": tally.replica,
@@ -221,7 +225,7 @@ class SqlEvidence(_Telemetry):
                 self._pruned = True
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
-        """Everything counted for an endpoint; without what a newer kedge counted, or what is damaged."""
+        """Return an endpoint's tallies, except damaged ones and those of a newer kedge."""
 
         def work(connection: Connection) -> list[bytes]:
             return list(connection.execute(_TALLIES, {"of": endpoint}).scalars())

@@ -1,4 +1,4 @@
-"""Rows of the ledger as values, and back. Pure: no connection in sight."""
+"""Rows of the ledger as values, and back. This module is pure and uses no connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = Mapping[Any, Any]
 
 
 class HashedColumns(TypedDict):
-    """The columns of a ledger entry that its hash covers."""
+    """Columns of a ledger entry that its hash covers."""
 
     seq: int
     endpoint: str
@@ -33,7 +33,7 @@ class HashedColumns(TypedDict):
 
 
 class LedgerRow(HashedColumns):
-    """The columns of a ledger entry."""
+    """All columns of a ledger entry."""
 
     hash: str
 
@@ -51,7 +51,7 @@ _POLICY = msgspec.json.Decoder(Policy)
 
 
 def damaged(what: str) -> Unavailable:
-    """The fault of a ledger whose parts contradict each other."""
+    """Return the fault of a ledger whose parts contradict each other."""
     return Unavailable(
         f"the ledger contradicts itself: {what}",
         code="ledger_damaged",
@@ -60,7 +60,7 @@ def damaged(what: str) -> Unavailable:
 
 
 def read_all(decode: Callable[[bytes], T], bodies: Iterable[bytes]) -> tuple[T, ...]:
-    """Read telemetry back; a body that is damaged, or of a newer kedge, is passed over."""
+    """Decode telemetry; skip a body that is damaged or of a newer kedge."""
     found = []
     for body in bodies:
         try:
@@ -81,12 +81,12 @@ def policy_of(body: bytes) -> Policy:
 
 
 def automation_of(body: bytes) -> Automation:
-    """Read what automation may do back."""
+    """Read the automation's record back."""
     return _AUTOMATION.decode(body)
 
 
 def row_of(state: State) -> dict[str, object]:
-    """The columns of `endpoint` for a state."""
+    """Return the columns of `endpoint` for a state."""
     return {
         "endpoint": state.endpoint,
         "epoch": state.epoch,
@@ -114,7 +114,7 @@ def state_of(
     condemned: tuple[int, ...],
     releases: dict[int, Release],
 ) -> State:
-    """The state that a row stands for.
+    """Return the state of a row.
 
     Raises:
         Unavailable: it names a release that the endpoint does not have.
@@ -158,7 +158,7 @@ def columns_of(
     previous_hash: str,
     actor: ActorKind,
 ) -> LedgerRow:
-    """The columns of a new entry, chained to the one before it."""
+    """Return the columns of a new entry, chained to the one before it."""
     columns: HashedColumns = {
         "seq": seq,
         "endpoint": endpoint,
@@ -174,9 +174,9 @@ def columns_of(
 
 
 def hash_of(row: Row) -> str:
-    """What the hash of a stored entry ought to be: over every column but itself.
+    """Return the expected hash of a stored entry: over every column but itself.
 
-    An entry from before revision 0005 has no actor, and its hash covers none.
+    An entry from before revision 0005 has no actor, so its hash covers none.
     """
     columns = {name: value for name, value in row.items() if name != "hash"}
     if columns["actor"] is None:
@@ -185,7 +185,7 @@ def hash_of(row: Row) -> str:
 
 
 def entry_of(row: Row) -> Entry:
-    """Read an entry back; one that was stored in an earlier spelling reads like a new one."""
+    """Read an entry back; one in an earlier spelling is converted."""
     event = _EVENT.decode(row["event"])
     if isinstance(event, Note):
         event = Note(event.kind, read_body(event.kind, event.body))

@@ -1,8 +1,8 @@
-"""The tables, as queries see them.
+"""Tables of the databases, as queries see them.
 
-The ledger's are *made* by the revisions in `migrations/`, which also hold the triggers (see
-there); a contract test compares the two. The roster's and the evidence's are made from here:
-they hold telemetry and may be lost.
+The revisions in `migrations/` create the ledger's tables and its triggers (see there); a contract
+test compares the two. The roster's and the evidence's tables are created from here: they hold
+telemetry and may be lost.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from sqlalchemy import (
 LEDGER = MetaData()
 """`ledger.db`: the truth."""
 ROSTER = MetaData()
-"""`roster.db`: what replicas say of themselves."""
+"""`roster.db`: the state that replicas report."""
 EVIDENCE = MetaData()
-"""`evidence.db`: what they counted."""
+"""`evidence.db`: the counts of replicas."""
 
 POINTERS = ("production", "previous", "candidate", "back", "back_model", "back_features")
-"""The columns of `endpoint` that name a release. A foreign key each."""
+"""Columns of `endpoint` that name a release, each with a foreign key."""
 
 artifact = Table(
     "artifact",
@@ -48,9 +48,9 @@ feature_schema = Table(
     Column("contract_digest", String),
     Column("head", Integer),
 )
-"""A schema is known by name from the first model that names it; `spec` comes when declared.
+"""A schema becomes known with the first model that names it; `spec` is set when it is declared.
 
-`head` is the transformation that those who follow are on."""
+`head` is the transformation that followers use."""
 
 model_version = Table(
     "model_version",
@@ -91,7 +91,7 @@ generation = Table(
         ["transform_version.schema_id", "transform_version.version"],
     ),
 )
-"""A run of what is materialised (a number), or what a release reads (the labels of runs)."""
+"""Run of a materialised schema (a number), or the runs that a release reads (their labels)."""
 
 release = Table(
     "release",
@@ -124,7 +124,7 @@ release = Table(
         name="pin",
     ),
 )
-"""`id` only ever grows, so a reader that knows every release up to one asks for the rest."""
+"""`id` only grows, so a reader that knows every release up to one reads only later ones."""
 Index("release_by_version", release.c.model, release.c.version)
 
 policy = Table(
@@ -207,7 +207,7 @@ alert = Table(
     Column("body", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
 )
-"""`live`: something may be left to do, such as telling a recipient that it is over."""
+"""`live`: work may be left, such as sending the end of the alert to a recipient."""
 Index("alert_open", alert.c.endpoint, alert.c.key, unique=True, sqlite_where=text("open = 1"))
 Index("alert_live", alert.c.live, sqlite_where=text("live = 1"))
 
@@ -217,7 +217,7 @@ alert_cursor = Table(
     Column("id", Integer, primary_key=True),
     Column("seq", Integer, nullable=False),
 )
-"""One row: the newest entry of the ledger that was looked at for alerts."""
+"""One row: the newest ledger entry that was checked for alerts."""
 
 replica = Table(
     "replica",
@@ -237,7 +237,7 @@ tally = Table(
     Column("salt", String, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
-"""`candidate` is 0 where there is none: a NULL would never meet itself in the key."""
+"""`candidate` is 0 if there is none: in a key, a NULL never equals another."""
 Index("tally_by_endpoint", tally.c.endpoint)
 
 window = Table(
@@ -252,7 +252,7 @@ window = Table(
     UniqueConstraint("replica", "number"),
     sqlite_autoincrement=True,
 )
-"""`seq` is never given twice, so a reader that knows every window up to one asks for the rest."""
+"""`seq` is never reused, so a reader that knows every window up to one reads only later ones."""
 Index("window_by_endpoint", window.c.endpoint, window.c.seq)
 Index("window_by_second", window.c.at)
 

@@ -1,4 +1,4 @@
-"""The walk that `kedge doctor` makes: everything in the ledger against everything else."""
+"""Verification of the ledger for `kedge doctor`: each table is compared with all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ States = Callable[[Connection], dict[str, State]]
 
 
 def faults(connection: Connection, states: States) -> list[str]:
-    """Everything that is wrong, in words; [] when nothing is."""
+    """Return every fault in words; [] if there is none."""
     found = [*_of_sqlite(connection), *_of_versions(connection), *_of_releases(connection)]
     try:
         stored = states(connection)
@@ -44,7 +44,7 @@ def _of_sqlite(connection: Connection) -> Iterator[str]:
 
 
 def _of_entries(connection: Connection, folded: dict[str, State]) -> Iterator[str]:
-    """Walk the chain, and fold each entry into `folded`, which is left at the end of history."""
+    """Walk the chain, and fold each entry into `folded`, which then holds the end of history."""
     previous, seq = GENESIS, 0
     epochs: dict[str, int] = {}
     for row in connection.execute(select(tables.ledger).order_by(tables.ledger.c.seq)).mappings():
@@ -78,7 +78,7 @@ def _of_entry(row: Row, epochs: dict[str, int], folded: dict[str, State]) -> Ite
 
 
 def _differences(folded: State, stored: State) -> Iterator[str]:
-    """Column by column, so that the fault says what is wrong and not only where."""
+    """Yield the differences column by column, so that the fault names its cause."""
     mine, theirs = row_of(folded), row_of(stored)
     mine["condemned"], theirs["condemned"] = folded.condemned, stored.condemned
     for column, value in mine.items():
@@ -119,7 +119,7 @@ def _of_versions(connection: Connection) -> Iterator[str]:
 
 
 def bundle_of(release: Release) -> Bundle:
-    """What a release is made of: the part that its digest is taken of."""
+    """Return a release's bundle: the part that its digest covers."""
     return Bundle(
         endpoint=release.endpoint,
         model=release.model,

@@ -1,4 +1,4 @@
-"""Windows: what workers counted by the second, and what the judge made of it. Telemetry: may be lost."""
+"""Windows: counts of workers by the second, and the judge's records. Telemetry: may be lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _HIGHEST = text("SELECT seq FROM sqlite_sequence WHERE name = 'window'")
 
 
 class SqlWindows:
-    """On a database from `open_evidence`, which is made again when it is missing or damaged."""
+    """Windows in a database from `open_evidence`, which is recreated when missing or damaged."""
 
     def __init__(self, database: Database) -> None:
         """Read from and write to this database."""
@@ -62,7 +62,7 @@ class SqlWindows:
         self._skipped: dict[str, int] = {}
 
     def write(self, windows: Sequence[Window]) -> None:
-        """Write the windows in one transaction; one that is there already stays as it is."""
+        """Write the windows in one transaction; an existing window stays unchanged."""
         rows = [
             {
                 "replica": window.replica,
@@ -77,12 +77,12 @@ class SqlWindows:
             self._write(lambda connection: connection.execute(_WRITE, rows))
 
     def read(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Window, ...]]:
-        """The windows that were written after a position, oldest first, and the last position."""
+        """Return the windows written after a position, oldest first, and the last position."""
 
         def work(connection: Connection) -> tuple[int, tuple[bytes, ...]]:
             found = connection.execute(_READ, {"of": endpoint, "after": after, "most": limit}).all()
             if not found and (connection.execute(_HIGHEST).scalar() or 0) < after:
-                return 0, ()  # the database was made again: from the beginning
+                return 0, ()  # the database was recreated: from the beginning
             last = found[-1].seq if found else after
             return last, tuple(row.body for row in found)
 
@@ -93,24 +93,24 @@ class SqlWindows:
         return last, windows
 
     def skipped(self, endpoint: str) -> int:
-        """Windows that this reader passed over, because they cannot be read."""
+        """Return how many unreadable windows this reader skipped."""
         return self._skipped.get(endpoint, 0)
 
     def beginning(self) -> Beginning | None:
-        """When the database was made; None where that is not known."""
+        """Return when the database was created; None if it is unknown."""
         return read_beginning(self._database.path)
 
     def newest(self, endpoint: str) -> float | None:
-        """The second, Unix time, of the window that was written last; None when there is none."""
+        """Return the second, Unix time, of the last written window; None if there is none."""
         return self._database.read(lambda c: c.execute(_NEWEST, {"of": endpoint}).scalar())
 
     def keep(self, endpoint: str, comparison: str, body: bytes) -> None:
-        """Keep what the judge knows of a comparison."""
+        """Store the judge's record of a comparison."""
         row = {"endpoint": endpoint, "comparison": comparison, "body": body}
         self._write(lambda connection: connection.execute(_KEEP, row))
 
     def kept(self, endpoint: str, comparison: str) -> bytes | None:
-        """What was kept, if anything."""
+        """Return the stored record, if any."""
 
         def work(connection: Connection) -> bytes | None:
             return connection.execute(_KEPT, {"of": endpoint, "which": comparison}).scalar()
@@ -118,7 +118,7 @@ class SqlWindows:
         return self._database.read(work)
 
     def set_aside(self, endpoint: str, comparison: str, body: bytes) -> str:
-        """Rename what was kept and cannot be read, and keep `body` in its place; its new name."""
+        """Rename an unreadable record, store `body` instead, and return the new name."""
         kept = name_aside(comparison)
         row = {"endpoint": endpoint, "comparison": comparison, "body": body}
 
@@ -131,7 +131,7 @@ class SqlWindows:
         return kept
 
     def list_aside(self, endpoint: str, comparison: str) -> tuple[str, ...]:
-        """The names under which unreadable knowledge of a comparison is kept, the oldest first."""
+        """Return the names of a comparison's unreadable records, the oldest first."""
         asked = {"of": endpoint, "like": f"{comparison}{ASIDE}"}
         return self._database.read(lambda c: tuple(c.execute(_LIST_ASIDE, asked).scalars()))
 

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions on the connection that `engine.migrate` hands in."""
+"""Alembic's environment: runs the revisions on the connection from `engine.migrate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kedge.adapters.sql.tables import LEDGER
 
 
 def run() -> None:
-    """Bring the ledger to the newest revision, all of it in the caller's transaction."""
+    """Upgrade the ledger to the newest revision, in the caller's transaction."""
     context.configure(
         connection=context.config.attributes["connection"],
         target_metadata=LEDGER,

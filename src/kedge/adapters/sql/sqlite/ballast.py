@@ -1,4 +1,4 @@
-"""A megabyte that is given back when the disk is full, so that a rollback can be written."""
+"""Ballast: a megabyte that is freed when the disk is full, so that a rollback can be written."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from kedge.system.durable import sync
 from kedge.system.reserve import get_free
 
 SIZE = 1024 * 1024
-"""An append writes some 30 pages; a WAL that must be enlarged, a few hundred kilobytes."""
+"""Size of the ballast: an append writes some 30 pages; a growing WAL needs a few hundred
+kilobytes."""
 ROOM = 8 * 1024 * 1024
-"""Free space below which the ballast is not made again: it would be taken at once."""
+"""Free space below which the ballast is not restored: it would be needed again at once."""
 
 
 class Ballast:
-    """A file that only takes space. Nothing here raises: a lost ballast stops no append."""
+    """File that only takes space. Nothing here raises: a lost ballast stops no append."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def make(self) -> None:
-        """Write it, durably. Random bytes, because a file system may compress zeros away."""
+        """Write the file durably, with random bytes, because a file system may compress zeros."""
         self._path.write_bytes(os.urandom(SIZE))
         sync(self._path)
 
     def free(self) -> bool:
-        """Give its space back. False when it has none to give."""
+        """Free its space. Return False if there is none to free."""
         try:
             if self._path.stat().st_size == 0:
                 return False
@@ -36,7 +37,7 @@ class Ballast:
         return True
 
     def restore(self) -> None:
-        """Make it again if it was freed and there is room; otherwise at a later write."""
+        """Restore it if it was freed and there is room; otherwise at a later write."""
         try:
             if self._path.stat().st_size >= SIZE:
                 return

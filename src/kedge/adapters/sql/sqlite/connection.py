@@ -1,4 +1,4 @@
-"""One connection to one SQLite file, opened late, never made, and opened again after a fault."""
+"""Connection to one SQLite file: opened at first use, never created, reopened after a fault."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from kedge.system.reserve import NO_SPACE, get_free, is_short
 T = TypeVar("T")
 
 INDEX = 32 << 10
-"""Bytes of the log's index that are mapped at first."""
+"""Initially mapped bytes of the log's index."""
 
 log = logging.getLogger("kedge.database")
-"""Not by events: a command prints none on its standard output."""
+"""Logger instead of events: a command prints no events on its standard output."""
 
 _REMADE = ("_gone", "_damaged", "_read_only")
-"""Faults of telemetry after which it is made anew: a file that this user may not write is useless
-but the command of another user that left it."""
+"""Faults after which telemetry is recreated: a file that this user must not write is useless except
+to the other user's command that left it."""
 
 
 class Database:
     """Short transactions on one file. Used from one thread at a time, and never across a fork.
 
-    A file that is missing is never made. One that was deleted or replaced while it was open is
-    noticed at the next use, and once more after a commit. What was written to a file that
-    cannot be found any more is not reported as written.
+    A missing file is never created. One that was deleted or replaced while open is detected at the
+    next use, and once more after a commit. Data written to a file that no longer exists is not
+    reported as written.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Database:
 
         Args:
             path: the file.
-            name: what faults call it; the first half of their code.
+            name: the name in faults; the first half of their code.
             patience_s: how long to wait for another process's lock.
             synchronous: FULL (a commit survives a power cut) or NORMAL (the newest may be lost).
-            ballast: what to throw off when the disk is full.
-            yields: whether it is not written while the disk has less than its reserve.
-            check: run on each new connection; raises when the content is not for us.
-            remake: makes the file anew when it is gone or damaged. Only for telemetry.
+            ballast: the reserve to free when the disk is full.
+            yields: whether writing stops while the disk has less than its reserve.
+            check: runs on each new connection; raises when the content is incompatible.
+            remake: recreates the file when it is missing or damaged. Only for telemetry.
         """
         self.path = path.absolute()
         self.incarnation = 0
-        """Grows with each connection: what was cached from an earlier one is worthless."""
+        """Number that grows with each connection: caches of an earlier one are invalid."""
         self._name = name
         self._patience_s = patience_s
         self._synchronous = synchronous
@@ -86,14 +86,14 @@ class Database:
         event.listen(self._engine, "begin", self._on_begin)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on one snapshot of the file."""
+        """Run `work` on one snapshot of the file and return its result."""
         return self._repaired(lambda: self._transaction("BEGIN", work))
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` while no other process writes, and commit it; all of it or nothing.
+        """Run `work` while no other process writes, and commit it: all of it or nothing.
 
-        On a full disk the ballast is thrown off and `work` is run once more, so it must not
-        change anything but the database.
+        On a full disk this frees the ballast and runs `work` once more, so `work` must change only
+        the database.
 
         Raises:
             Refused: `constraint`: the database's own rules (append-only) forbid it.
@@ -116,7 +116,7 @@ class Database:
         return result
 
     def stamp(self) -> tuple[int, int, int]:
-        """A value that differs when anything was committed to the file since, by any process."""
+        """Return a value that differs when any process has committed to the file since."""
         try:
             self._connection()
             (version,) = self._raw.execute("PRAGMA data_version").fetchone()
@@ -125,10 +125,10 @@ class Database:
         return (self.incarnation, version, self._raw.total_changes)
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         opened, self._opened, self._raw = self._opened, None, None
         if opened is not None:
-            # A broken file may refuse even this; the descriptor goes with the connection.
+            # Closing a broken file may fail too; the descriptor closes with the connection.
             try:
                 opened.close()
             except (DBAPIError, dbapi.Error):
@@ -158,7 +158,7 @@ class Database:
         self._raw.execute(self._begin)
 
     def _repaired(self, attempt: Callable[[], T]) -> T:
-        """Try; where telemetry cannot be used, try once more, and only then make it anew.
+        """Try; if telemetry is unusable, try once more, and only then recreate it.
 
         A call that failed once (a read error, a flag that was set for a moment) is no damage.
         """
@@ -177,15 +177,14 @@ class Database:
                 if not error.code.endswith(_REMADE):
                     raise
         if first.code.endswith("_read_only") and not os.access(self.path.parent, os.W_OK):
-            raise first  # nothing can be put in its place
+            raise first  # there is no replacement
         self._remake(self.path)
         return attempt()
 
     def _fault(self, error: Exception) -> Unavailable:
         fault = explain(error, name=self._name, path=self.path, patience_s=self._patience_s)
-        # On a full disk an open connection still reads, and a new one may find no room to be
-        # opened.
-        # One whose transaction could not be rolled back begins no other.
+        # On a full disk an open connection still reads, and there may be no room to open a new one.
+        # A connection whose transaction could not be rolled back begins no other.
         stuck = self._opened is not None and (
             self._opened.in_transaction() or self._raw.in_transaction
         )
@@ -194,10 +193,10 @@ class Database:
         return fault
 
     def _ring(self) -> None:
-        """Touch the file after the commit, so that watchers wake once it can be seen.
+        """Touch the file after the commit, so that watchers wake once the commit is visible.
 
-        Writing the WAL wakes them too, but before the commit is visible, and by as much as an
-        fsync takes. A writer that dies in between leaves that first wake-up, and polling.
+        Writing the WAL wakes them too, but before the commit is visible, by up to the time of an
+        fsync. After a writer that is killed in between, that first wake-up and polling remain.
         """
         try:
             os.utime(self.path)
@@ -227,7 +226,7 @@ class Database:
         return opened
 
     def _make_room(self) -> None:
-        """Let SQLite map the log's index: a page that the disk cannot give ends this process (SIGBUS)."""
+        """Let SQLite map the log's index: a page that a full disk lacks is a fatal SIGBUS."""
         if get_free(self.path.parent) >= NO_SPACE:
             return
         with suppress(OSError):

@@ -51,17 +51,17 @@ LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR = "ledger", "roster", "evidence"
 REVISION = "0007"
 """The newest revision in `migrations/`; kept here so that opening need not import Alembic."""
 COMMAND_PATIENCE_S = 5.0
-"""How long a command waits for a lock: a person would rather wait than try again."""
+"""Time that a command waits for a lock: a person prefers waiting to retrying."""
 TELEMETRY_PATIENCE_S = 1.0
 
 
 def create(state_dir: Path) -> None:
-    """Make a ledger where there was none; all of it, or nothing that could be opened.
+    """Create a ledger where there was none: all of it, or nothing that could be opened.
 
-    Two that try at once: one makes it, the other is refused.
+    Of two processes that try at once, one creates it and the other is refused.
 
     Raises:
-        Refused: `ledger_exists`, or `ledger_lost`: there was one, and it is gone.
+        Refused: `ledger_exists`, or `ledger_lost`: there was one, and it is missing.
     """
     home = state_dir / LEDGER_DIR
     _refuse_second(home)
@@ -76,7 +76,7 @@ def create(state_dir: Path) -> None:
         for file in making.iterdir():
             sync(file)
         sync(making)
-        # A directory cannot be renamed onto one with something in it: the race has one winner.
+        # A non-empty directory cannot be replaced by a rename: the race has one winner.
         making.rename(home)
     except OSError:
         _refuse_second(home)
@@ -87,16 +87,16 @@ def create(state_dir: Path) -> None:
 
 
 def complete(home: Path) -> None:
-    """Put beside a restored ledger what stands beside one that was made."""
+    """Add the files beside a restored ledger that a new ledger has."""
     Ballast(home / "ballast").make()
     (home / "CREATED").write_text("kedge restored a ledger here; see docs on restoring one\n")
 
 
 def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> Database:
-    """The ledger's database; shared by `SqlLedger` and `SqlRegistry` of one thread.
+    """Open the ledger's database; `SqlLedger` and `SqlRegistry` of one thread share it.
 
-    It is never made here. A missing one is no fault yet: a gateway starts without it, and each
-    use says `ledger_gone` until it is back.
+    It is never created here. A missing one is no fault yet: a gateway starts without it, and each
+    use raises `ledger_gone` until it is restored.
     """
     path = state_dir / LEDGER_DIR / "ledger.db"
     return Database(
@@ -109,19 +109,19 @@ def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> D
 
 
 def open_roster(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
-    """The roster's database, made (again) where it is missing or damaged."""
+    """Open the roster's database; create it if it is missing or damaged."""
     return _telemetry(state_dir / ROSTER_DIR / "roster.db", "roster", ROSTER, patience_s)
 
 
 def open_evidence(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
-    """The evidence's database, made (again) where it is missing or damaged."""
+    """Open the evidence's database; create it if it is missing or damaged."""
     return _telemetry(state_dir / EVIDENCE_DIR / "evidence.db", "evidence", EVIDENCE, patience_s)
 
 
 def migrate(state_dir: Path) -> None:
     """Bring an existing ledger to the newest revision, in one transaction.
 
-    Costs nothing where it is there already.
+    A ledger at the newest revision costs nothing.
     """
     database = open_ledger(state_dir)
     try:
@@ -151,8 +151,7 @@ def _refuse_second(home: Path) -> None:
 
 
 def _migrate(path: Path) -> None:
-    # Alembic costs 225 ms to import and only this function needs it: every other command
-    # would pay for it.
+    # Alembic takes 225 ms to import, and only this function needs it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
@@ -199,10 +198,10 @@ def _telemetry(path: Path, name: str, metadata: MetaData, patience_s: float) -> 
 
 
 def _remake(path: Path, *, name: str, metadata: MetaData) -> None:
-    """Put an empty database in the place of one that is missing or broken, which is kept.
+    """Replace a missing or broken database with an empty one; the broken one is kept.
 
-    A process that comes second finds it repaired. The new file appears whole, by a rename; the WAL of
-    the broken one goes first, because SQLite would otherwise play it into the new file.
+    A second process finds it repaired. The new file appears whole, by a rename. The WAL of the
+    broken one is removed first, because SQLite would otherwise apply it to the new file.
     """
     try:
         _remake_locked(path, name, metadata)
@@ -243,7 +242,7 @@ def _remake_locked(path: Path, name: str, metadata: MetaData) -> None:
 
 
 def _find_fault(path: Path, name: str, metadata: MetaData) -> str:
-    """Return why a database cannot be used; empty when it can, or when that passes."""
+    """Return why a database cannot be used; empty if it can, or if the fault is temporary."""
     database = Database(path, name=name, patience_s=TELEMETRY_PATIENCE_S, synchronous="NORMAL")
 
     def look(connection: Connection) -> str:
@@ -265,7 +264,7 @@ def _find_fault(path: Path, name: str, metadata: MetaData) -> str:
 
 
 def _blank(path: Path) -> None:
-    """Make an empty database that keeps a write-ahead log."""
+    """Create an empty database with a write-ahead log."""
     raw = dbapi.connect(str(path), isolation_level=None)
     try:
         raw.execute("PRAGMA journal_mode=WAL")

@@ -1,4 +1,4 @@
-"""Faults of SQLite, in words that tell a caller what to do."""
+"""Faults of SQLite, in words that state what the caller can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BUSY, _LOCKED, _NOMEM, _READONLY, _IOERR, _FULL, _CANTOPEN = 5, 6, 7, 8, 10, 13
 
 
 def gone(name: str, path: Path) -> Unavailable:
-    """The fault of a database that is not where it was, or not the file it was."""
+    """Return the fault of a database that is missing, or is another file than before."""
     if (path.parent / "CREATED").exists():
         hint = f"restore {path} from a backup; kedge never makes a new one over a lost one"
     else:
@@ -23,7 +23,7 @@ def gone(name: str, path: Path) -> Unavailable:
 
 
 def full(path: Path) -> Unavailable:
-    """The fault of a disk without space."""
+    """Return the fault of a full disk."""
     return Unavailable(
         f"the disk is full: {path.parent}",
         code="disk_full",
@@ -32,7 +32,7 @@ def full(path: Path) -> Unavailable:
 
 
 def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Unavailable:
-    """Turn a driver's error into the fault that it means for this database."""
+    """Turn a driver's error into the matching fault of this database."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     code = getattr(cause, "sqlite_errorcode", None) or 0
     primary = code & 0xFF

@@ -1,4 +1,4 @@
-"""The wake-up: tells that something in a directory was written. The ledger is the truth."""
+"""Signal: the wake-up after a write in a directory. The ledger is the truth."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ except (ImportError, OSError):  # not Linux
     _inotify = None
 
 POLL_S = 0.05
-"""How often a directory is looked for that is missing, and how often everything is looked at
-where there is no inotify."""
+"""Interval at which a missing directory is looked for, and at which everything is checked without
+inotify."""
 
 
 class DirectorySignal:
-    """Wakes when anything in one of the directories is written, made, moved in or deleted.
+    """Wake-up when a file in one of the directories is written, made, moved in or deleted.
 
-    A trap: SQLite writes its log first and commits after, so the wake-up comes before the
-    change can be seen. `Database.write` touches the file once it can, which wakes again; a
-    caller who waits with a timeout finds the rest (a writer that was killed between the two).
+    SQLite writes its log first and commits later, so the wake-up precedes the visible change.
+    `Database.write` touches the file once the change is visible, which wakes again. A caller that
+    waits with a timeout finds the rest (a writer that was killed in between).
 
-    It may wake for nothing, and wakes once for many writes. A directory that is missing, or is
-    deleted or replaced, is watched again as soon as it is there, and that wakes too. `wait`
-    belongs to one thread; `wake` may be called from anywhere, `close` from another thread.
+    It may wake without a change, and wakes once for many writes. A directory that is missing,
+    deleted or replaced is watched again as soon as it exists, and that wakes too. One thread calls
+    `wait`; any thread may call `wake`, and another thread `close`.
     """
 
     def __init__(self, *directories: Path) -> None:
-        """Watch from now on: a write after this is not missed, even before the first `wait`."""
+        """Watch from now on: no later write is missed, even before the first `wait`."""
         self._missing = {directory.absolute() for directory in directories}
         self._watched: dict[int, Path] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._ear, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # Closed with the last reference and not in `close`: a late `wake` would otherwise write
-        # into whatever was opened under the same number since, or need a lock, which a signal
-        # handler cannot wait for.
+        # The descriptors close with the last reference, not in `close`. Otherwise a late `wake`
+        # would write into a newer file with the same number, or need a lock, which a signal handler
+        # must not wait for.
         weakref.finalize(self, _hang_up, self._ear, self._bell)
         self._poll = select.poll()
         self._poll.register(self._ear, select.POLLIN)
@@ -55,7 +55,7 @@ class DirectorySignal:
     def wait(self, timeout_s: float) -> bool:
         """Return True when something may have changed, False after `timeout_s` or `close`.
 
-        Without inotify it sleeps for 50 ms at most, and always says that something may have.
+        Without inotify it sleeps for at most 50 ms and returns True.
         """
         with self._lock:
             if self._closed:
@@ -67,14 +67,14 @@ class DirectorySignal:
             return self._wait(timeout_s)
 
     def wake(self) -> None:
-        """Make the present `wait`, or the next, return True at once; from any thread or handler."""
+        """Make the present or next `wait` return True at once, from any thread or handler."""
         try:
             os.write(self._bell, b"!")
         except OSError:
-            return  # full: it is ringing already; or it failed, and who waits looks by itself soon
+            return  # full: a wake-up is pending; or it failed, and a waiter polls soon
 
     def close(self) -> None:
-        """Let go of it; a thread that is in `wait` leaves it first."""
+        """Close the signal; a thread in `wait` leaves it first."""
         self._closed = True
         self.wake()
         with self._lock:
@@ -99,11 +99,11 @@ class DirectorySignal:
                 return False
 
     def _sleep(self, seconds: float) -> None:
-        # Whole milliseconds, rounded up: rounded down it would spin through the last one.
+        # Whole milliseconds, rounded up: rounded down, the last one would be a busy loop.
         self._poll.poll(-int(-seconds * 1000 // 1))
 
     def _drain(self) -> bool:
-        """Take in everything that is there. True when there was something."""
+        """Read everything that is pending. Return True if there was something."""
         rung = False
         try:
             rung = bool(os.read(self._ear, 4096))
@@ -119,7 +119,7 @@ class DirectorySignal:
     # ------------------------------------------------------------ the watches
 
     def _watch_missing(self) -> bool:
-        """Watch what is there by now. True when that was anything."""
+        """Watch directories that exist by now. Return True if there was one."""
         flags = _inotify.flags
         mask = (
             flags.MODIFY
@@ -137,14 +137,14 @@ class DirectorySignal:
             try:
                 watch = self._notify.add_watch(directory, mask)
             except OSError:
-                continue  # not there (yet): tried again within POLL_S
+                continue  # it does not exist (yet): tried again within POLL_S
             self._watched[watch] = directory
             self._missing.discard(directory)
             found = True
         return found
 
     def _lost(self, watch: int) -> None:
-        """The directory is gone from its place, though its inode may live on elsewhere."""
+        """Handle a directory that left its place, though its inode may exist elsewhere."""
         directory = self._watched.pop(watch, None)
         if directory is None:
             return
@@ -152,7 +152,7 @@ class DirectorySignal:
         try:
             self._notify.rm_watch(watch)
         except OSError:
-            return  # deleted: the kernel dropped the watch itself
+            return  # deleted: the kernel removed the watch itself
 
 
 def _hang_up(ear: int, bell: int) -> None:

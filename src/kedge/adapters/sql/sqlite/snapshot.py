@@ -1,4 +1,4 @@
-"""Snapshots of SQLite files: copies as of one instant while others write, and whether a copy is whole."""
+"""Snapshots of SQLite files: copies as of one time while others write, and damage checks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from kedge.core.errors import Unavailable
 from kedge.core.values import Release
 
 PATIENCE_S = 30.0
-"""How long a copy waits for a process that holds the file for itself."""
+"""Time that a copy waits for a process with an exclusive lock."""
 _DAMAGED = (11, 26)
-"""SQLITE_CORRUPT and SQLITE_NOTADB."""
+"""SQLite's codes SQLITE_CORRUPT and SQLITE_NOTADB."""
 
 
 def snapshot(source: Path, target: Path) -> str:
-    """Copy a database as it is at one instant. Others read and write it meanwhile.
+    """Copy a database as of one time, while others read and write it.
 
     Returns:
-        What is damaged, so that it cannot be copied; empty when it was.
+        The damage that prevents a copy; empty if the copy was made.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the database is missing.
         Unavailable: `snapshot_failed`: it cannot be read, or the copy cannot be written.
     """
     source.stat()
@@ -61,7 +61,7 @@ def snapshot(source: Path, target: Path) -> str:
 
 
 def find_damage(path: Path) -> str:
-    """Return what SQLite finds wrong in a file that nothing writes to; empty when it is whole."""
+    """Return the damage that SQLite finds in a file without writers; empty if it is whole."""
     try:
         with closing(_connect(path, "ro", "&immutable=1")) as db:
             (told,) = db.execute("PRAGMA integrity_check(1)").fetchone()
@@ -71,7 +71,7 @@ def find_damage(path: Path) -> str:
 
 
 def _find_live_damage(path: Path) -> str:
-    """Return what SQLite finds wrong in a file that others may write to; empty when it cannot tell."""
+    """Return the damage that SQLite finds in a file with writers; empty if it is unknown."""
     try:
         with closing(_connect(path, "ro")) as db:
             (told,) = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -82,10 +82,10 @@ def _find_live_damage(path: Path) -> str:
 
 
 def read_artifacts(database: Database) -> dict[str, tuple[str, ...]]:
-    """Return the artifacts that a ledger knows, by digest, with the names of what they are of.
+    """Return the ledger's artifacts by digest, with the names of their owners.
 
-    Those are models (`wine v3`), transformations (`flight/1#2`) and code of releases (`wine r4`); removed
-    versions have none.
+    Owners are models (`wine v3`), transformations (`flight/1#2`) and code of releases (`wine r4`);
+    removed versions are excluded.
     """
 
     def work(connection: Connection) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Version of SQLite in this process, and whether it is one that a shared ledger may trust.
+"""Version of SQLite in this process, and whether a shared ledger can trust it.
 
 Never open one file through two SQLite libraries in one process, nor open it as a plain file:
 closing either drops every POSIX lock that the process holds on it. A caller that needs the raw
@@ -20,12 +20,12 @@ except ImportError:  # no wheel for this platform
     dbapi = _stdlib
 
 FIXED = (3, 51, 3)
-"""The first SQLite in which two processes that write and checkpoint a WAL database at the
-same moment cannot corrupt it."""
+"""First SQLite version without a bug that corrupts a WAL database when two processes write and
+checkpoint at the same moment."""
 
 
 def sqlite_version_fault() -> str | None:
-    """Say what is wrong with the SQLite in use; None when nothing is."""
+    """Return the fault of the SQLite in use; None if there is none."""
     found = tuple(int(part) for part in dbapi.sqlite_version.split("."))
     if found >= FIXED:
         return None

@@ -1,9 +1,9 @@
-"""The first schema.
+"""Revision: the first schema.
 
-What the database itself refuses, for every client:
+The database itself refuses, for every client:
 * an entry of the ledger that is changed or deleted;
 * a model version or a release that is changed or deleted (a version may be marked removed,
-  once and for ever);
+  once and permanently);
 * a release that names a model version of another schema, or a transformation of another
   schema, or a generation of another transformation;
 * a row that names a release its endpoint does not have.
@@ -86,7 +86,7 @@ TRIGGERS = {
 
 
 def upgrade() -> None:
-    """Make everything."""
+    """Create all tables and triggers."""
     _features()
     _registry()
     _rows()

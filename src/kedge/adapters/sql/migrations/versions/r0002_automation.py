@@ -1,4 +1,4 @@
-"""What the patrol may do on an endpoint, and what it has proven: one more column of the row."""
+"""Revision: the permissions of the patrol and its proofs, one more column of the row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add it; an endpoint that is there already has proven nothing and is not frozen."""
+    """Add it; for an existing endpoint nothing is proven and it is not frozen."""
     column = sa.Column("automation", sa.LargeBinary, nullable=False, server_default=sa.text("'{}'"))
     op.add_column("endpoint", column)

@@ -1,4 +1,4 @@
-"""Where followers of a schema stand; and how far a run is stands beside its values, not here."""
+"""Revision: the head of a schema. The progress of a run is stored beside its values, not here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the head; drop what nothing ever wrote."""
+    """Add the head; remove a column that nothing wrote."""
     op.add_column("feature_schema", sa.Column("head", sa.Integer))
     op.drop_column("generation", "watermark")
     op.drop_column("generation", "rows")

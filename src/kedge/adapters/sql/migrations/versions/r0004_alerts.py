@@ -1,4 +1,4 @@
-"""Alerts, and up to where the ledger has been looked at for them."""
+"""Revision: alerts, and the newest ledger entry that was checked for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add them. What happened before raises no alert."""
+    """Add them. Earlier events raise no alert."""
     op.create_table(
         "alert",
         sa.Column("number", sa.Integer, primary_key=True),

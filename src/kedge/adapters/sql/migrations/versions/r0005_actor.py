@@ -1,4 +1,4 @@
-"""What kind of actor wrote an entry of the ledger: one more column, beside the actor's name."""
+"""Revision: the kind of actor of a ledger entry, one more column beside the actor's name."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the column. Stored entries keep NULL: the hash of an entry covers what was written."""
+    """Add the column. Stored entries keep NULL: an entry's hash covers the original content."""
     op.add_column("ledger", sa.Column("actor", sa.String))

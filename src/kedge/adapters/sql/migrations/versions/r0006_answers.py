@@ -1,4 +1,4 @@
-"""The contract of answers: one more column of the row."""
+"""Revision: the contract of answers, one more column of the row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add it; an endpoint that is there already takes its contract at its next promotion."""
+    """Add it; an existing endpoint takes its contract at its next promotion."""
     column = sa.Column("answers", sa.LargeBinary, nullable=False, server_default=sa.text("'null'"))
     op.add_column("endpoint", column)
