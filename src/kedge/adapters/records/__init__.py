@@ -1,4 +1,4 @@
-"""Predictions on disk, and the late labels that are joined to them."""
+"""Records: predictions on disk, and the late labels that are joined to them."""
 
 RECORDS_DIR = "records"
-"""Under the state directory."""
+"""Directory of the records, under the state directory."""

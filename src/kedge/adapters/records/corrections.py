@@ -1,7 +1,7 @@
-"""Corrections of labels: the value that a label had, the one that replaced it, when and by whom.
+"""Corrections of labels: the old value, the new value, the time and the author.
 
-Rows are only ever appended, in labels.db; they go with the hour of their prediction, or with the unit
-that asks to be forgotten.
+Rows are only appended, in labels.db; they are removed with the hour of their prediction, or with a
+unit that asks to be forgotten.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CREATE INDEX IF NOT EXISTS correction_order ON correction (endpoint);
 CREATE TRIGGER IF NOT EXISTS correction_stays BEFORE UPDATE ON correction
 BEGIN SELECT RAISE(ABORT, 'a correction is never changed'); END;
 """
-"""Made when it is missing: files of an earlier kedge do not have it. `label`: the number of the label that
-was joined; NULL while it waited for its prediction."""
+"""Table that is created when missing: files of an earlier kedge do not have it. `label`: the number
+of the joined label; NULL while it waited for its prediction."""
 _ADD = """INSERT INTO correction
 (endpoint, id, label_version, label, was, was_at, value, at, by, corrected_at, hour)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -70,9 +70,9 @@ def correct_parked(
 
 
 def newest(labels: sqlite3.Connection, endpoint: str, after: int) -> tuple[int, int | None]:
-    """Return the number of the newest correction, and the first label that was corrected after one.
+    """Return the newest correction's number, and the first label that was corrected after `after`.
 
-    The second is None where there is none.
+    The second is None if there is none.
     """
     (last,) = labels.execute(
         "SELECT seq FROM correction INDEXED BY correction_order WHERE endpoint = ?"
@@ -110,5 +110,5 @@ def count(labels: sqlite3.Connection, endpoint: str) -> int:
 
 
 def forget(labels: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
-    """Remove the corrections of these: endpoint, and id as the label had it."""
+    """Remove the corrections of these: endpoint, and id as the label spelled it."""
     labels.executemany("DELETE FROM correction WHERE endpoint = ? AND id = ?", names)

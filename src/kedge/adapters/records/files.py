@@ -1,4 +1,4 @@
-"""SQLite files as the records use them: made whole, opened once a call, set aside when damaged."""
+"""SQLite files of the records: created whole, opened once a call, set aside when damaged."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kedge.system.locks import lock_file
 from kedge.system.reserve import NO_SPACE, get_free, is_short
 
 BUSY_S = 30.0
-"""How long a writer waits for another."""
+"""Time that a writer waits for another."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only one who writes; the lock of a process that dies is gone with it."""
+    """Hold the writers' lock; the lock of a process that dies is released."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock_file(path, within_s=BUSY_S) as taken:
         if not taken:
@@ -33,7 +33,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def refuse_when_short(directory: Path) -> None:
-    """Leave the last space of the disk to the ledger.
+    """Raise if the free space of the disk is the ledger's reserve.
 
     Raises:
         Unavailable: `disk_reserve`.
@@ -51,7 +51,7 @@ def refuse_when_short(directory: Path) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say what SQLite and the disk say, in the house's words."""
+    """Turn errors of SQLite and the disk into kedge's own."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -63,18 +63,18 @@ def told() -> Iterator[None]:
 
 
 class Incomplete(sqlite3.DatabaseError):
-    """A file of the records lacks a table: it was cut off, or something else wrote it."""
+    """Error of a file that lacks a table: it was truncated, or another program wrote it."""
 
 
 def opened(path: Path, tables: frozenset[str], *, cache_kb: int = 16_000) -> sqlite3.Connection:
-    """Open an existing database, and look whether it has these tables.
+    """Open an existing database, and check that it has these tables.
 
     Raises:
-        Incomplete: it lacks one.
+        Incomplete: a table is missing.
         sqlite3.Error: it cannot be opened or read.
     """
     if get_free(path.parent) < NO_SPACE:
-        # SQLite maps a file beside it: a page that the disk cannot give ends this process (SIGBUS).
+        # SQLite maps a file beside it: a page that a full disk lacks kills this process (SIGBUS).
         raise sqlite3.OperationalError(f"the disk is full: {path.parent}")
     connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw",
@@ -97,14 +97,14 @@ def opened(path: Path, tables: frozenset[str], *, cache_kb: int = 16_000) -> sql
 
 @contextmanager
 def begun(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it, or nothing."""
+    """Run the block as one transaction: all of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     with connection:
         yield
 
 
 def make(path: Path, tables: str) -> None:
-    """Make a database that appears whole; the caller holds the lock."""
+    """Create a database that appears whole; the caller holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     for stale in (f"{new}", f"{new}-wal", f"{new}-shm", f"{path}-wal", f"{path}-shm"):
@@ -118,13 +118,13 @@ def make(path: Path, tables: str) -> None:
 
 
 def damaged(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file is at fault, and not the disk or another process."""
+    """Return whether the file is at fault, and not the disk or another process."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return isinstance(error, Incomplete) or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def inode(path: Path) -> int:
-    """Which file it is now; 0 where there is none."""
+    """Return the file's inode; 0 if there is none."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def inode(path: Path) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a database and of what is not moved into it yet; 0 where there is none."""
+    """Return the bytes of a database and of its log; 0 if there is none."""
     total = 0
     for suffix in ("", "-wal"):
         with suppress(FileNotFoundError):
@@ -141,7 +141,7 @@ def size_of(path: Path) -> int:
 
 
 def set_aside(path: Path) -> None:
-    """Keep a damaged partition for an operator to restore, under a name that no process reads."""
+    """Rename a damaged partition, so that no process reads it and an operator can restore it."""
     names = (path.with_name(f"{path.name}{'.' * bool(n)}{n or ''}.damaged") for n in count())
     target = next(name for name in names if not name.exists())
     for suffix in ("-wal", ""):

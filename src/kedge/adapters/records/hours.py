@@ -1,4 +1,4 @@
-"""Predictions on disk: one SQLite file for the predictions of one hour.
+"""Hours: predictions on disk, one SQLite file for each hour.
 
 The writer holds the lock of the records (`system.files.locked`). Readers do not wait for it.
 """
@@ -40,7 +40,7 @@ from kedge.core.evidence.records import (
 )
 
 NO_CANDIDATE = -1
-"""How a comparison without a candidate is kept: SQLite has no NULL in a primary key."""
+"""Stored number of a comparison without a candidate: SQLite needs a value in a primary key."""
 
 _TABLES = """
 CREATE TABLE prediction (
@@ -68,33 +68,33 @@ _encode = msgspec.msgpack.Encoder().encode
 _row = msgspec.msgpack.Decoder(JoinRow).decode
 
 Named = tuple[str, bytes]
-"""A prediction that was found: its id, and the prediction."""
+"""A prediction that was found: its id, and its bytes."""
 
 
 class Several(NamedTuple):
-    """What a label may mean, where that is more than one prediction."""
+    """Predictions that a label may mean, where they are several."""
 
     cause: str
     rows: tuple[JoinRow, ...] = ()
-    """Of requests that used one id."""
+    """Rows of requests that used one id."""
 
 
 class Stored(NamedTuple):
-    """What became of predictions out of the spool."""
+    """Result of storing predictions from the spool."""
 
     new: int = 0
     duplicates: int = 0
     second: tuple[JoinRow, ...] = ()
     """Rows that are not stored: another request used their id before."""
     bare: int = 0
-    """Of the new ones, those that lost their inputs to the bound on an hour's bytes."""
+    """Number of new rows that lost their inputs to the bound on an hour's bytes."""
     over: tuple[JoinRow, ...] = ()
     """Rows that are not stored, for the same reason."""
     retried: tuple[JoinRow, ...] = ()
-    """Of the duplicates, those that a caller sent again; the others were read twice."""
+    """Duplicates that a caller sent again; the other duplicates were read twice."""
 
     def plus(self, other: Stored) -> Stored:
-        """Two batches as one."""
+        """Return two batches as one."""
         return Stored(
             self.new + other.new,
             self.duplicates + other.duplicates,
@@ -106,41 +106,41 @@ class Stored(NamedTuple):
 
 
 class SpooledPrediction(NamedTuple):
-    """A prediction out of the spool, as a value and as it was written."""
+    """Prediction from the spool, as a value and as bytes."""
 
     row: JoinRow
     raw: bytes
     hour: int
     told: bool
-    """Its id alone says which hour it is kept under."""
+    """Whether its id alone gives the hour of its storage."""
 
 
 class Hours:
-    """The partitions."""
+    """The partitions, one for each hour."""
 
     def __init__(self, directory: Path, lock: Path) -> None:
-        """Remember where they are, and which lock belongs to them."""
+        """Remember the directory and its lock."""
         self._directory = directory
         self._lock = lock
         self.keep_bytes = int(KEEP_GB * 2**30)
-        """Most bytes of all hours together."""
+        """Maximum bytes of all hours together."""
 
     def numbers(self) -> list[int]:
-        """The hours that there are, the oldest first."""
+        """Return the existing hours, the oldest first."""
         stems = [path.stem for path in self._directory.glob("*.db")]
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def damaged(self) -> list[Path]:
-        """Partitions that were set aside."""
+        """Return the partitions that were set aside."""
         return sorted(self._directory.glob("*.damaged"))
 
     def remove_damaged(self) -> None:
-        """Remove what no process can read."""
+        """Remove the unreadable partitions."""
         for path in self._directory.glob("*.damaged*"):
             path.unlink(missing_ok=True)
 
     def store(self, given: list[SpooledPrediction]) -> Stored:
-        """Keep predictions. A damaged partition is begun anew."""
+        """Store predictions. A damaged partition is replaced by a new one."""
         hours: dict[int, list[SpooledPrediction]] = {}
         for each in given:
             hours.setdefault(each.hour, []).append(each)
@@ -150,7 +150,7 @@ class Hours:
         return done
 
     def _bounded(self, hour: int, batch: list[SpooledPrediction]) -> Stored:
-        """Store what an hour has room for: beyond its share no inputs, and then no rows."""
+        """Store an hour's rows up to its share: beyond it first without inputs, then not at all."""
         size, share = size_of(self._path(hour)), self.keep_bytes // HOUR_PART
         if size <= share:
             return self._store(hour, batch)
@@ -170,9 +170,9 @@ class Hours:
         return self._store(hour, batch)._replace(bare=bare)
 
     def shrink(self) -> dict[int, dict[str, int]]:
-        """Drop the oldest hours while all together have too many bytes. Never the newest.
+        """Remove the oldest hours while all together exceed the bound. Never remove the newest.
 
-        For one who holds the lock. Returns how many predictions each had, by endpoint.
+        The caller holds the lock. Return how many predictions each hour had, by endpoint.
         """
         total, dropped = 0, dict[int, dict[str, int]]()
         for age, hour in enumerate(reversed(self.numbers())):
@@ -183,7 +183,7 @@ class Hours:
         return dropped
 
     def _held_counts(self, hour: int) -> dict[str, int]:
-        """How many predictions an hour has, by endpoint; none where it is damaged."""
+        """Return how many predictions an hour has, by endpoint; empty if it is damaged."""
         found: dict[str, int] = {}
         with self._held(hour) as connection:
             if connection is not None:
@@ -206,10 +206,10 @@ class Hours:
         return _insert(path, batch)
 
     def find(self, endpoint: str, names: Iterable[str]) -> dict[str, Named | Several]:
-        """The predictions that are asked for. For one who holds the lock.
+        """Return the predictions with these names. The caller holds the lock.
 
-        Every hour is searched, also when an earlier one had it: an id that a caller chose may have
-        been used by another request too.
+        The search covers every hour, even after a match: another request may have used an id that a
+        caller chose.
         """
         wanted = sorted(set(names))
         named: dict[int, list[str]] = {}
@@ -228,7 +228,7 @@ class Hours:
         return {name: _meant(rows, several=name in several) for name, rows in found.items()}
 
     def coverage(self, endpoint: str) -> Counter[tuple[int, int, str, str]]:
-        """How many predictions of (production, candidate, salt, arm)."""
+        """Return how many predictions there are of each (production, candidate, salt, arm)."""
         given: Counter[tuple[int, int, str, str]] = Counter()
         query = (
             "SELECT production, candidate, salt, arm, sum(n) FROM tally"
@@ -242,9 +242,10 @@ class Hours:
     def rows(
         self, endpoint: str, since: float, until: float, *, newest: bool = False
     ) -> Iterator[JoinRow]:
-        """Predictions given in [since, until), hour by hour; with their inputs where kept.
+        """Yield predictions given in [since, until), hour by hour; with their inputs if stored.
 
-        `newest`: the newest hour first, and within it the greatest id, which is ours and newest.
+        `newest`: the newest hour first, and within it the greatest id; kedge's greatest is its
+            newest.
         """
         query = _NEWEST if newest else _OLDEST
         for hour in self._within(since, until, newest=newest):
@@ -252,12 +253,12 @@ class Hours:
                 try:
                     row = _row(body)
                 except msgspec.MsgspecError:
-                    continue  # damaged, or of a newer kedge: it stays where it is
+                    continue  # damaged, or of a newer kedge: it stays unchanged
                 if since <= row.at < until:
                     yield row if inputs is None else msgspec.structs.replace(row, inputs=inputs)
 
     def counted(self, endpoint: str, since: float, until: float) -> int:
-        """How many predictions the hours of [since, until) hold; whole hours, nothing is decoded."""
+        """Return how many predictions the hours of [since, until) hold; nothing is decoded."""
         query = "SELECT sum(n) FROM tally WHERE endpoint = ?"
         hours = self._within(since, until, around=0)
         return sum(n or 0 for hour in hours for (n,) in self._read(hour, query, (endpoint,)))
@@ -265,13 +266,13 @@ class Hours:
     def _within(
         self, since: float, until: float, *, newest: bool = False, around: int = 1
     ) -> list[int]:
-        """The hours in which predictions of [since, until) may be: an id's hour may be one off."""
+        """Return the hours that may hold [since, until): an id's hour may be one off."""
         first, last = int(since // HOUR_S) - around, int(until // HOUR_S) + around
         found = [hour for hour in self.numbers() if first <= hour <= last]
         return found[::-1] if newest else found
 
     def forget(self, units: Sequence[str], endpoint: str | None) -> set[tuple[str, str]]:
-        """Remove the predictions of a unit, in these spellings; the endpoint and the id of each."""
+        """Remove a unit's predictions, in these spellings; return their endpoints and ids."""
         gone: set[tuple[str, str]] = set()
         for hour in self.numbers():
             with locked(self._lock), self._held(hour, write=True) as connection:
@@ -280,7 +281,7 @@ class Hours:
         return gone
 
     def strip(self, before: float, endpoint: str) -> int:
-        """Remove the inputs of predictions given before this; how many had them."""
+        """Remove the inputs of predictions given before this; return how many had them."""
         removed = 0
         for hour in self.numbers():
             if (hour - 1) * HOUR_S > before:
@@ -306,9 +307,9 @@ class Hours:
 
     @contextmanager
     def _held(self, hour: int, *, write: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """A partition, for one who holds the lock; None where there is none.
+        """Yield a partition to a holder of the lock; None if there is none.
 
-        A damaged one is set aside, and is then as if it had not been there.
+        A damaged one is set aside, and then counts as missing.
         """
         path = self._path(hour)
         connection: sqlite3.Connection | None = None
@@ -331,7 +332,7 @@ class Hours:
             set_aside(path)
 
     def _read(self, hour: int, query: str, given: tuple[object, ...]) -> Iterator[tuple[Any, ...]]:
-        """What a partition answers, for one who does not hold the lock."""
+        """Yield a partition's answer to a caller without the lock."""
         path = self._path(hour)
         before = inode(path)
         try:
@@ -361,7 +362,7 @@ def _insert(path: Path, batch: list[SpooledPrediction]) -> Stored:
         connection.execute("SAVEPOINT fast")
         try:
             connection.executemany("INSERT INTO prediction VALUES (?, ?, ?, ?)", kept)
-        except sqlite3.IntegrityError:  # some are there already: find out which
+        except sqlite3.IntegrityError:  # some exist already: find out which
             connection.execute("ROLLBACK TO fast")
             fresh, second, retried = _insert_new(connection, batch, kept)
         connection.executemany(
@@ -376,7 +377,7 @@ def _insert(path: Path, batch: list[SpooledPrediction]) -> Stored:
 
 
 def _keep_strays(connection: sqlite3.Connection, fresh: list[SpooledPrediction]) -> None:
-    """Keep the hashes of ids that do not say that they are here, in files that have them all."""
+    """Store the hashes of ids without their hour, in files that have all such hashes."""
     requests: dict[str, list[str]] = {}
     for each in fresh:
         if not each.told:
@@ -389,7 +390,7 @@ def _keep_strays(connection: sqlite3.Connection, fresh: list[SpooledPrediction])
 
 
 def _make_strays_anew(connection: sqlite3.Connection) -> None:
-    """Keep the hashes of the ids that are still there, and no others."""
+    """Replace the hashes by those of the ids that still exist."""
     requests: dict[str, list[str]] = {}
     for (body,) in connection.execute("SELECT body FROM prediction"):
         row = _row(body)
@@ -403,7 +404,7 @@ def _make_strays_anew(connection: sqlite3.Connection) -> None:
 
 
 def _has_table(connection: sqlite3.Connection) -> bool:
-    """Whether the file has the hashes of its strays: an earlier kedge kept none."""
+    """Return whether the file has the hashes of its strays: an earlier kedge stored none."""
     there = "SELECT 1 FROM sqlite_schema WHERE name = 'stray'"
     return connection.execute(there).fetchone() is not None
 
@@ -413,7 +414,7 @@ def _insert_new(
     batch: list[SpooledPrediction],
     kept: list[tuple[str, str, str, bytes]],
 ) -> tuple[list[SpooledPrediction], list[JoinRow], list[JoinRow]]:
-    """Store the rows whose id is not there yet; return them, those of other requests, and retries."""
+    """Store the rows with new ids; return them, rows of other requests, and retries."""
     fresh: list[SpooledPrediction] = []
     second: list[JoinRow] = []
     retried: list[JoinRow] = []
@@ -435,13 +436,13 @@ def _insert_new(
 
 
 def _body(given: SpooledPrediction) -> bytes:
-    """Without the inputs, which are kept apart: they go sooner."""
+    """Return the row without its inputs, which are stored apart: they are removed sooner."""
     row = given.row
     return _encode(msgspec.structs.replace(row, inputs=b"")) if row.inputs else given.raw
 
 
 def arm_of(row: JoinRow, *, told: bool) -> tuple[str, int, int, str, str, bool]:
-    """What predictions are counted by."""
+    """Return the key by which predictions are counted."""
     candidate = NO_CANDIDATE if row.candidate is None else row.candidate
     return row.endpoint, row.production, candidate, row.salt, row.arm, told
 
@@ -453,7 +454,7 @@ def _look(
     found: dict[str, list[Named]],
     several: set[str],
 ) -> None:
-    """Look for these in one partition, in order: neighbours lie on one page.
+    """Look for these in one partition, in order: neighbours are on one page.
 
     Adds to `found` every row that a name may mean, and to `several` the names of whole requests
     that have more than one row.
@@ -470,7 +471,7 @@ def _look(
 
 
 def _meant(rows: list[Named], *, several: bool) -> Named | Several:
-    """What a label means that these rows were found for."""
+    """Return the meaning of a label for which these rows were found."""
     if len(rows) > 1:
         known = [_row(body) for _, body in rows]
         first = min(known, key=lambda row: row.at)
@@ -483,7 +484,7 @@ def _meant(rows: list[Named], *, several: bool) -> Named | Several:
 def _strays(
     connection: sqlite3.Connection, endpoint: str, wanted: list[str], asked: NameSearch
 ) -> Iterable[str]:
-    """The names that may be in this partition although they do not say so."""
+    """Return the names that may be in this partition although their ids do not say so."""
     query = "SELECT 1 FROM tally WHERE endpoint = ? AND NOT told AND n > 0 LIMIT 1"
     if connection.execute(query, (endpoint,)).fetchone() is None:
         return ()
@@ -499,14 +500,14 @@ def _forget(
     endpoint: str | None,
     gone: set[tuple[str, str]],
 ) -> None:
-    """Remove a unit from one partition; adds to `gone` what was removed."""
+    """Remove a unit from one partition; add the removed rows to `gone`."""
     among = f"unit IN ({', '.join('?' for _ in units)})"
     known = f"SELECT 1 FROM prediction WHERE {among} LIMIT 1"  # noqa: S608 - question marks
     if connection.execute(known, units).fetchone() is None:
         return
     with begun(connection):
         bodies = connection.execute(
-            # Only question marks are filled in.
+            # Only question marks are inserted.
             f"DELETE FROM prediction WHERE {among} AND (? IS NULL OR endpoint = ?) RETURNING body",  # noqa: S608
             (*units, endpoint, endpoint),
         ).fetchall()

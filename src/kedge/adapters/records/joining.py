@@ -1,6 +1,6 @@
-"""The labels of predictions, in the order in which they were joined, and what waits.
+"""Joining of labels to predictions, in order, and the outcomes that wait.
 
-Everything here happens inside a transaction of labels.db, under the lock of the records.
+Everything here runs inside a transaction of labels.db, under the lock of the records.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kedge.core.evidence.records import (
 from kedge.core.time.instants import early
 
 PARKED = 1_000_000
-"""Outcomes that may wait for their predictions."""
+"""Maximum number of outcomes that wait for their predictions."""
 
 TABLES = """
 CREATE TABLE label (
@@ -84,10 +84,10 @@ class Joining:
 
         Args:
             labels: labels.db.
-            endpoint: whose labels.
+            endpoint: the endpoint of the labels.
             now: Unix seconds.
-            settled: every prediction that was given before this time has come in.
-            by: who corrects labels that stand; empty: they stand.
+            settled: time before which every given prediction is stored.
+            by: the author of corrections; empty: existing labels stand.
         """
         self._labels, self._settled, self._by = labels, settled, by
         self._execute = labels.execute
@@ -112,10 +112,10 @@ class Joining:
         """Join an outcome to the prediction that was found for it, unless it is dated before it.
 
         Args:
-            outcome: what was true.
+            outcome: the true result.
             named: the prediction.
-            place: which outcome of the batch it is, for what is said of it.
-            dated: whether its time was handed in, and is not that of its arrival.
+            place: the outcome's position in the batch, for messages about it.
+            dated: whether the caller gave its time; else it is the time of arrival.
         """
         name, body = named
         row, version = _row(body), outcome.label_version
@@ -157,14 +157,14 @@ class Joining:
             self._delays[delay_bin(kept.delay_s)] += 1
 
     def unpark(self, outcome: Outcome) -> None:
-        """It waits no more."""
+        """Remove an outcome from the waiting ones."""
         self._execute(
             "DELETE FROM parked WHERE endpoint = ? AND id = ? AND label_version = ?",
             (self._endpoint, outcome.id, outcome.label_version),
         )
 
     def park(self, outcome: Outcome) -> None:
-        """No prediction has this id, or none has it yet; perhaps it waits already."""
+        """Park an outcome: its prediction is missing or late; the outcome may wait already."""
         key = self._endpoint, outcome.id, outcome.label_version
         there = (
             "SELECT value, parked_at FROM parked WHERE endpoint = ? AND id = ? AND"
@@ -194,7 +194,7 @@ class Joining:
         self._wait(outcome, self._now)
 
     def _wait(self, outcome: Outcome, since: float) -> None:
-        """Count one that waits, by whether its prediction may still come."""
+        """Count a waiting outcome, by whether its prediction can still come."""
         answered = id_time(outcome.id)
         if answered is not None and answered < self._settled:
             self._counts["unrecorded"] += 1
@@ -204,7 +204,7 @@ class Joining:
         self._parked_since = since if known is None else min(known, since)
 
     def _correct(self, outcome: Outcome, name: str) -> None:
-        """Replace the value of a label that was joined."""
+        """Replace the value of a joined label."""
         self._counts["corrected"] += 1
         given = (self._labels, self._endpoint, name, outcome, self._now, self._by)
         hour, body, was_declined = correct_label(*given)
@@ -213,7 +213,7 @@ class Joining:
         self._tally[*key, outcome.value is None] += 1
 
     def _replaces(self, outcome: Outcome, name: str, stands: bytes) -> bool:
-        """Return whether a value is to replace another one; else keep it as a conflict."""
+        """Return whether a value must replace another one; else store it as a conflict."""
         key = self._endpoint, name, outcome.label_version
         if self._by:
             return True
@@ -227,7 +227,7 @@ class Joining:
         return False
 
     def done(self) -> Joined:
-        """Write the sums; what became of the batch."""
+        """Write the sums; return the result of the batch."""
         self._executemany(COUNT, [(*key, n) for key, n in self._tally.items() if n])
         return Joined(
             **self._counts,
@@ -240,12 +240,12 @@ class Joining:
 
 
 def unpark(labels: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
-    """Let nothing wait any more for these: endpoint, and id as it was asked for."""
+    """Remove these from the waiting outcomes: endpoint, and id as it was requested."""
     labels.executemany("DELETE FROM parked WHERE endpoint = ? AND id = ?", names)
 
 
 def hashed(unit: str, endpoint: str | None) -> bytes:
-    """Names are not kept of those who asked to be forgotten. None: on every endpoint."""
+    """Return a hash: names of forgotten units are not stored. None: on every endpoint."""
     return blake2b(_encode((endpoint, unit)), digest_size=16).digest()
 
 
@@ -255,11 +255,11 @@ def forget(
     endpoint: str | None,
     gone: set[tuple[str, str]],
 ) -> int:
-    """Remove the labels of a unit, in these spellings, and all that is kept under the ids in `gone`."""
+    """Remove the labels of a unit, in these spellings, and all records of the ids in `gone`."""
     labels.execute("PRAGMA secure_delete = ON")
     with begun(labels):
         found = labels.execute(
-            # Only question marks are filled in.
+            # Only question marks are inserted.
             f"DELETE FROM label WHERE unit IN ({', '.join('?' for _ in units)})"  # noqa: S608
             " AND (? IS NULL OR endpoint = ?) RETURNING hour, label_version, value, body",
             (*units, endpoint, endpoint),

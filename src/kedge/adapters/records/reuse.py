@@ -1,7 +1,8 @@
-"""Reused ids: those that more than one request used, and the labels that cannot be joined for it.
+"""Reused ids: ids of more than one request, and the labels that cannot be joined because of them.
 
 A label names a request by its id. When two requests used the id, the label may mean either, so it
-is joined to neither. What is kept here is a hash of the id, counted; the rows are the labels' file's.
+is joined to neither. This module stores a hash of the id, with counts; the rows are in the labels'
+file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS reused (
   refused INTEGER NOT NULL, withdrawn INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS reused_by_endpoint ON reused (endpoint);
 """
-"""Made when it is missing: files of an earlier kedge do not have it."""
+"""Table that is created when missing: files of an earlier kedge do not have it."""
 AT_ONCE = 500
 """Ids in one query: SQLite binds some thousands of values."""
 
@@ -43,14 +44,14 @@ def marked(labels: sqlite3.Connection, endpoint: str, names: Iterable[str]) -> s
     asked = {name: [_hash(endpoint, request) for request in requests_of(name)] for name in names}
     known: set[bytes] = set()
     for some in batches({each for hashes in asked.values() for each in hashes}, AT_ONCE):
-        # Only question marks are filled in.
+        # Only question marks are inserted.
         query = f"SELECT hash FROM reused WHERE hash IN ({_places(some)})"  # noqa: S608
         known.update(each for (each,) in labels.execute(query, some))
     return {name for name, hashes in asked.items() if not known.isdisjoint(hashes)}
 
 
 def refuse(labels: sqlite3.Connection, endpoint: str, name: str) -> None:
-    """Count a label that was refused, at the first of the ids that it may mean."""
+    """Count a refused label, at the first of the ids that it may mean."""
     for request in requests_of(name):
         query = "UPDATE reused SET refused = refused + 1 WHERE hash = ?"
         if labels.execute(query, (_hash(endpoint, request),)).rowcount:
@@ -81,16 +82,16 @@ def mark(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> int:
 
 
 def second(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> list[JoinRow]:
-    """Return the rows whose id, as a label spells it, was joined to another request; and its rows."""
+    """Return the rows whose id, as a label spells it, another request has joined; and its rows."""
     again: list[JoinRow] = []
     by_endpoint: dict[str, dict[str, JoinRow]] = {}
     for row in rows:
-        if row.digest:  # the gateway made the others: such an id is nowhere yet
+        if row.digest:  # the gateway made the other ids: such an id is still unknown
             known = by_endpoint.setdefault(row.endpoint, {})
             known.update(dict.fromkeys(_alike(row.id), row))
     for endpoint, known in by_endpoint.items():
         for some in batches(known, AT_ONCE):
-            # Only question marks are filled in.
+            # Only question marks are inserted.
             query = f"SELECT id, body FROM label WHERE endpoint = ? AND id IN ({_places(some)})"  # noqa: S608
             for name, body in labels.execute(query, (endpoint, *some)).fetchall():
                 row, there = known[name], _row(body)
@@ -100,7 +101,7 @@ def second(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> list[JoinRow]
 
 
 def counted(labels: sqlite3.Connection, endpoint: str) -> Reused:
-    """Return what there is of an endpoint."""
+    """Return the reused ids and refused labels of an endpoint."""
     query = "SELECT count(*), sum(refused), sum(withdrawn) FROM reused WHERE endpoint = ?"
     ids, refused, withdrawn = labels.execute(query, (endpoint,)).fetchone()
     return Reused(ids=ids, refused=refused or 0, withdrawn=withdrawn or 0)
@@ -138,7 +139,7 @@ def _hash(endpoint: str, request: str) -> bytes:
 
 
 def batches(values: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Yield the values, so many at once."""
+    """Yield the values in batches of this size."""
     rest = iter(values)
     while some := tuple(islice(rest, size)):
         yield some

@@ -1,13 +1,13 @@
-"""Spool of a worker's predictions, and how another process takes them from there.
+"""Spool of a worker's predictions, and how the reader takes them.
 
     DIR/REPLICA-PID-N.new     being made; holds nothing
        /REPLICA-PID-N.open    being written; its writer holds a lock on it until it dies
        /REPLICA-PID-N.rows    closed: the reader's
 
 A file is a run of frames: length and CRC-32 of the payload (little endian, 4 bytes each), then
-the payload, a msgpack array of rows. A kill leaves at most one frame half written. Nothing is
-synced: a power cut may cost what the system had not yet written, at most some seconds, and never
-more than that, because every frame is checked.
+the payload, a msgpack array of rows. A kill leaves at most one incomplete frame. Nothing is synced:
+a power cut loses what the system had not yet written, at most some seconds. It loses no more than
+that, because every frame is checked.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from kedge.system.locks import try_lock
 
 OPEN, CLOSED, NEW = ".open", ".rows", ".new"
 BOUND = 256 << 20
-"""Bytes of one replica that may wait for the reader."""
+"""Limit of bytes of one replica that wait for the reader."""
 ROLL_BYTES = 8 << 20
 ROLL_S = 10.0
 FRAME_ROWS = 256
 FRAME_BYTES = 64 << 20
-"""No frame is longer; a length beyond it is damage."""
+"""Maximum length of a frame; a larger length is damage."""
 
 _HEAD = Struct("<II")
 _encoder = msgspec.msgpack.Encoder()
@@ -44,9 +44,9 @@ _numbers = numbers_from(0)
 
 
 class Spool:
-    """One replica's way out for its predictions. Never raises, and never waits for a disk's sync.
+    """Output of one replica's predictions. It never raises, and never waits for a disk's sync.
 
-    May be used from several threads. After a fork it is the parent's.
+    Several threads may use it. After a fork it belongs to the parent.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Spool:
         roll_bytes: int = ROLL_BYTES,
         roll_s: float = ROLL_S,
     ) -> None:
-        """Remember where to write; nothing is touched before the first row.
+        """Remember where to write; the first row creates the first file.
 
         Args:
             directory: shared by all replicas of a host.
-            replica: whose rows they are; the bound is for all files under this name.
-            bound: bytes that may wait for the reader; what comes beyond is dropped and counted.
-            roll_bytes: a file of this size is closed.
-            roll_s: so is one whose first row is so many seconds older than the newest.
+            replica: the replica that writes; the bound covers all files under this name.
+            bound: bytes that may wait for the reader; rows beyond it are dropped and counted.
+            roll_bytes: size at which a file is closed.
+            roll_s: age difference of its first and newest row at which a file is closed.
         """
         self._directory = directory
         self._replica = "".join(c if c.isalnum() or c in "._" else "_" for c in replica)
@@ -77,7 +77,7 @@ class Spool:
         self._begun = self._looked = 0.0
 
     def append(self, rows: Sequence[JoinRow]) -> int:
-        """Write the rows; returns how many were dropped (the bound, a full or missing disk)."""
+        """Write the rows; return how many were dropped (the bound, a full or missing disk)."""
         dropped = 0
         with self._lock:
             for start in range(0, len(rows), FRAME_ROWS):
@@ -87,13 +87,13 @@ class Spool:
         return dropped
 
     def roll(self, now: float) -> None:
-        """Close the file if it is old enough; call it now and then, for when no rows come."""
+        """Close the file if it is old enough; call it regularly, also when no rows come."""
         with self._lock:
             if self._file >= 0 and self._size and now - self._begun >= self._roll_s:
                 self._close()
 
     def close(self) -> None:
-        """Close the file, so that the reader may take it; the next row begins another."""
+        """Close the file, so that the reader can take it; the next row begins another."""
         with self._lock:
             self._close()
 
@@ -137,7 +137,7 @@ class Spool:
         if self._waiting + self._size + more <= self._bound:
             return True
         if 0 <= at - self._looked < 1.0:
-            return False  # looked already in this second
+            return False  # checked already in this second
         self._looked = at
         self._waiting = self._closed_bytes()
         return self._waiting + self._size + more <= self._bound
@@ -150,11 +150,11 @@ class Spool:
                     if owner(entry.name) == self._replica and entry.path != str(self._path):
                         found += entry.stat().st_size
         except OSError:
-            return found  # the reader took one meanwhile, or there is no directory yet
+            return found  # the reader took one meanwhile, or the directory does not exist yet
         return found
 
     def _open(self, at: float) -> None:
-        """Lock the file before it has the name that readers look at."""
+        """Lock the file before it gets the name that readers look for."""
         self._directory.mkdir(parents=True, exist_ok=True)
         new = self._directory / f"{self._replica}-{os.getpid()}-{next(_numbers)}-{int(at)}{NEW}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -170,7 +170,7 @@ class Spool:
         self._waiting = self._closed_bytes()
 
     def _undo(self) -> None:
-        """Take back half a frame, so that the next one can be read."""
+        """Remove an incomplete frame, so that the next one can be read."""
         if self._file < 0:
             return
         try:
@@ -197,7 +197,7 @@ class Spool:
 
 
 class Frame(NamedTuple):
-    """One run of rows, as they were written and as values; nothing of it when it was torn."""
+    """Rows as bytes and as values; empty when the frame was torn."""
 
     rows: list[JoinRow]
     raw: list[bytes]
@@ -209,12 +209,12 @@ _row = msgspec.msgpack.Decoder(JoinRow)
 
 
 def owner(name: str) -> str:
-    """Whose file it is."""
+    """Return the replica that wrote a file."""
     return name.rsplit("-", 3)[0]
 
 
 def begun_at(directory: Path) -> float:
-    """When the oldest file that is there was begun, in Unix seconds; infinite when there is none."""
+    """Return when the oldest file was begun, in Unix seconds; infinite if there is none."""
     try:
         stems = [path.stem.rpartition("-")[2] for path in directory.iterdir()]
     except OSError:
@@ -223,7 +223,7 @@ def begun_at(directory: Path) -> float:
 
 
 def takeable(directory: Path) -> list[Path]:
-    """The files that no process writes any more: the closed ones, and those of dead writers."""
+    """Return the files that no process writes any more: closed ones, and those of dead writers."""
     try:
         found = sorted(path for path in directory.iterdir() if path.suffix in {OPEN, CLOSED, NEW})
     except OSError:
@@ -232,14 +232,14 @@ def takeable(directory: Path) -> list[Path]:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether its writer is dead: a living one holds the lock."""
+    """Return whether the file's writer is dead: a living one holds the lock."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False  # renamed meanwhile; it will be found under its other name
+        return False  # renamed meanwhile; the reader will find its other name
     try:
         if path.suffix == NEW and not _dead(path):
-            return False  # between being made and being locked
+            return False  # between its creation and its lock
         if not try_lock(handle):
             return False
         there, held = path.stat(), os.fstat(handle)
@@ -252,7 +252,7 @@ def _abandoned(path: Path) -> bool:
 
 
 def _dead(path: Path) -> bool:
-    """Whether the process in a file's name is gone."""
+    """Return whether the process in a file's name has ended."""
     try:
         os.kill(int(path.name.rsplit("-", 3)[1]), 0)
     except ProcessLookupError:
@@ -263,7 +263,7 @@ def _dead(path: Path) -> bool:
 
 
 def frames(path: Path) -> Iterator[Frame]:
-    """Every frame of a file in order. What is torn or damaged is counted and skipped."""
+    """Yield every frame of a file in order. Torn or damaged frames are counted and skipped."""
     with path.open("rb") as file:
         while head := file.read(_HEAD.size):
             if len(head) < _HEAD.size:
@@ -273,7 +273,7 @@ def frames(path: Path) -> Iterator[Frame]:
             payload = file.read(length) if length <= FRAME_BYTES else b""
             if len(payload) < length or length > FRAME_BYTES:
                 yield Frame([], [], 1)
-                return  # the tail, or a length that says nothing about where the next one is
+                return  # the tail, or a length that does not locate the next frame
             if crc32(payload) != crc:
                 yield Frame([], [], 1)
                 continue
@@ -291,7 +291,7 @@ def _decoded(payload: bytes) -> Frame:
     for raw in raws:
         try:
             rows.append(_row.decode(raw))
-        except msgspec.DecodeError:  # a newer kedge wrote it, or nonsense
+        except msgspec.DecodeError:  # a newer kedge wrote it, or it is damaged
             torn += 1
         else:
             kept.append(bytes(raw))

@@ -1,13 +1,13 @@
-"""Predictions by the hour, and the labels that are joined to them.
+"""Store of predictions by the hour, and of the labels that are joined to them.
 
     DIR/spool/            what workers write (`spool`)
        /hours/HOUR.db     predictions of one hour since 1970 (`hours`)
        /labels.db         labels in the order in which they were joined, and what waits (`joining`)
        /lock              held while anything is written
 
-One writer at a time, so that two processes cannot both join one outcome, and so that no outcome
-is parked while its prediction comes in. Readers do not wait. A spool file is removed when all of
-it is stored: after a crash it is read again, and what is there already is counted and dropped.
+There is one writer at a time, so that two processes cannot both join one outcome, and no outcome is
+parked while its prediction is stored. Readers do not wait. A spool file is removed when all of it
+is stored. After a crash it is read again, and rows that exist already are counted and dropped.
 """
 
 from __future__ import annotations
@@ -59,52 +59,52 @@ from kedge.core.evidence.records import (
 from kedge.core.evidence.unrecorded import ALL_BYTES, HOUR_BYTES, RETRY
 
 SPOOL = "spool"
-"""Where workers write, under the directory of the records."""
+"""Directory that workers write to, under the directory of the records."""
 SETTLED_S = 10.0
-"""How long after its answer a prediction reaches a spool file at the latest: workers write once a second,
-and are called silent after five."""
+"""Maximum time from an answer until its prediction is in a spool file: workers write once a second,
+and count as silent after five."""
 FILES = 16
-"""Spool files taken by one call of `ingest`."""
+"""Maximum number of spool files that one call of `ingest` takes."""
 PIECE_ROWS, PIECE_BYTES = 50_000, 16 << 20
-"""How much of a spool file is held in memory."""
+"""Maximum part of a spool file that is held in memory."""
 CACHE_KB = 64_000
-"""For the indexes of labels.db: labels come in any order."""
+"""Cache for the indexes of labels.db: labels come in any order."""
 
 _row = msgspec.msgpack.Decoder(JoinRow).decode
 _value = msgspec.msgpack.Decoder(Known).decode
 
 
 class Records:
-    """Keeps predictions for as long as a label may come, and joins the labels to them.
+    """Predictions, stored while a label may still come, and the labels that are joined to them.
 
     Several processes and threads may use one directory at once. Every call opens what it needs.
 
     Every method raises `Unavailable`: `records_unavailable` (the disk), `records_busy` (another
-    else is writing for long), `records_damaged` (labels.db cannot be read).
+    process writes for too long), `records_damaged` (labels.db cannot be read).
     """
 
     def __init__(self, directory: Path) -> None:
-        """Remember where; nothing is touched yet."""
+        """Remember the directory; no file is opened yet."""
         self._labels_path = directory / "labels.db"
         self._lock = directory / "lock"
         self._hours = Hours(directory / "hours", self._lock)
         self.spool = directory / SPOOL
 
     def keep(self, gigabytes: float) -> None:
-        """Bound the predictions of this host to so many bytes, instead of `KEEP_GB`."""
+        """Limit the predictions of this host to so many gigabytes, instead of `KEEP_GB`."""
         self._hours.keep_bytes = int(gigabytes * 2**30)
 
     # ------------------------------------------------------------ predictions come in
 
     def waiting(self) -> int:
-        """How many spool files may be taken now."""
+        """Return how many spool files can be taken now."""
         return len(takeable(self.spool))
 
     def ingest(self, now: float) -> Ingested:
-        """Store what workers wrote, then adopt the outcomes that had come before.
+        """Store what workers wrote, then join the outcomes that had arrived earlier.
 
-        Takes at most `FILES` files, so that others get their turn; `waiting` says whether there
-        are more.
+        One call takes at most `FILES` files, so that other processes get their turn; `waiting`
+        returns whether more are left.
         """
         refuse_when_short(self.spool.parent)
         taking = _Taking(now)
@@ -117,7 +117,7 @@ class Records:
         return taking.done()
 
     def _shrink(self) -> int:
-        """Drop hours for want of room; returns how many."""
+        """Remove hours beyond the space limit; return how many."""
         dropped = self._hours.shrink()
         if dropped:
             with self._made_labels() as labels, begun(labels):
@@ -150,7 +150,7 @@ class Records:
         path.unlink(missing_ok=True)
 
     def _adopt(self, labels: sqlite3.Connection, rows: list[JoinRow], taking: _Taking) -> None:
-        """Join what was parked for these rows. They need not be new: a crash may have come."""
+        """Join the outcomes parked for these rows. The rows may be old, after a crash."""
         if labels.execute("SELECT 1 FROM parked LIMIT 1").fetchone() is None:
             return
         asked = dict.fromkeys((row.endpoint, name) for row in rows for name in requests_of(row.id))
@@ -183,9 +183,9 @@ class Records:
         undated: AbstractSet[int] = frozenset(),
         by: str = "",
     ) -> Joined:
-        """Join what has one prediction, refuse what may mean several, and park the rest.
+        """Join outcomes with one prediction, refuse ambiguous ones, and park the rest.
 
-        `undated`: which outcomes were handed in without a time. `by`: who corrects what stands.
+        `undated`: the outcomes without a given time. `by`: the author of corrections.
         """
         found = self._hours.find(endpoint, (one.id for one in outcomes))
         reuse.mark(
@@ -211,7 +211,7 @@ class Records:
         return joining.done()
 
     def _count_damaged(self) -> int:
-        """Partitions that were set aside, by whomever, since they were last counted."""
+        """Return how many partitions any process has set aside since the last count."""
         names = [path.name for path in self._hours.damaged()]
         if not names:
             return 0
@@ -224,11 +224,11 @@ class Records:
     def join(
         self, endpoint: str, outcomes: Iterable[Outcome], now: float, *, by: str = ""
     ) -> Joined:
-        """Bring outcomes to their predictions: all of them, or, when it is killed, none.
+        """Join outcomes to their predictions: all of them or, if this process is killed, none.
 
-        The first value under a label version stands, unless `by` names who corrects it. What has no
-        prediction yet waits for one. Hand in batches of some ten thousand: each is held in memory,
-        and others wait for it.
+        The first value under a label version stands, unless `by` names the author of corrections.
+        An outcome without its prediction waits for it. Pass batches of some ten thousand: each is
+        held in memory, and other writers wait for it.
         """
         batch = list(outcomes)
         if not batch:
@@ -240,9 +240,9 @@ class Records:
     # ------------------------------------------------------------ reading
 
     def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
-        """At most `limit` labels in the order in which they were joined, and the next cursor.
+        """Return at most `limit` labels in the order of joining, and the next cursor.
 
-        A cursor beyond every label that there ever was is of a labels.db that is gone: the next one is 0.
+        A cursor beyond every label belongs to a lost labels.db: the next cursor is then 0.
         """
         with self._having("label") as labels:
             if labels is None:
@@ -260,7 +260,7 @@ class Records:
         return rows[-1][0], tuple(_readable(row[1:] for row in rows))
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
-        """How many predictions of each arm have a label, comparison by comparison."""
+        """Return how many predictions of each arm have a label, comparison by comparison."""
         with told():
             given = self._hours.coverage(endpoint)
         labelled: dict[tuple[int, int, str, str], tuple[dict[str, int], dict[str, int]]] = {}
@@ -289,29 +289,29 @@ class Records:
         return tuple(found)
 
     def reused(self, endpoint: str) -> Reused:
-        """How many ids more than one request used, and the labels that are not joined for it."""
+        """Return how many ids were reused, and the labels that are not joined because of it."""
         with self._having("reused") as labels:
             return Reused() if labels is None else reuse.counted(labels, endpoint)
 
     def unrecorded(self, endpoint: str) -> dict[str, int]:
-        """How many predictions came out of the spool and are not among the records, by cause."""
+        """Return by cause how many predictions from the spool are missing from the records."""
         with self._having("unrecorded") as labels:
             return {} if labels is None else unrecorded.counted(labels, endpoint)
 
     def corrected(self, endpoint: str, after: int) -> tuple[int, int | None]:
-        """The newest correction's number, and the first label that was corrected after one."""
+        """Return the newest correction's number, and the first label corrected after `after`."""
         with self._having("correction") as labels:
             return (after, None) if labels is None else corrections.newest(labels, endpoint, after)
 
     def corrections(self, endpoint: str, limit: int) -> tuple[int, tuple[Correction, ...]]:
-        """How many labels were corrected, and at most `limit` corrections, the newest first."""
+        """Return how many labels were corrected, and the newest corrections, at most `limit`."""
         with self._having("correction") as labels:
             if labels is None:
                 return 0, ()
             return corrections.count(labels, endpoint), corrections.listed(labels, endpoint, limit)
 
     def conflicts(self, endpoint: str, limit: int) -> tuple[Conflict, ...]:
-        """At most `limit` values that were refused, the newest first."""
+        """Return at most `limit` refused values, the newest first."""
         rows = self._asked(
             "SELECT id, label_version, stands, refused, at, joined_at FROM conflict"
             " WHERE endpoint = ? ORDER BY seq DESC LIMIT ?",
@@ -325,7 +325,7 @@ class Records:
     def rows(
         self, endpoint: str, since: float, until: float, *, newest: bool = False
     ) -> Iterator[JoinRow]:
-        """Predictions given in [since, until), hour by hour; with their inputs where kept.
+        """Yield predictions given in [since, until), hour by hour; with their inputs if stored.
 
         `newest`: the newest hour first.
         """
@@ -333,12 +333,12 @@ class Records:
             yield from self._hours.rows(endpoint, since, until, newest=newest)
 
     def counted(self, endpoint: str, since: float, until: float) -> int:
-        """How many predictions the hours of [since, until) hold, without reading them."""
+        """Return how many predictions the hours of [since, until) hold, without reading them."""
         with told():
             return self._hours.counted(endpoint, since, until)
 
     def torn(self, since: float, until: float) -> tuple[int, ...]:
-        """The hours of [since, until) that were set aside as damaged, as hours since 1970."""
+        """Return the damaged hours of [since, until) that were set aside, as hours since 1970."""
         with told():
             stems = [path.name.partition(".")[0] for path in self._hours.damaged()]
         hours = sorted({int(stem) for stem in stems if stem.isdecimal()})
@@ -347,7 +347,7 @@ class Records:
     def labelled(
         self, endpoint: str, since: float, until: float, limit: int
     ) -> tuple[Labelled, ...]:
-        """At most `limit` labels of predictions given in [since, until), those of the newest hours."""
+        """Return at most `limit` labels of predictions in [since, until), from the newest hours."""
         if not self._labels_path.exists():
             return ()
         hours = int(since // HOUR_S) - 1, int(until // HOUR_S) + 1
@@ -362,7 +362,7 @@ class Records:
             return tuple(islice((one for one in found if since <= one.row.at < until), limit))
 
     def newest_label(self, endpoint: str) -> int:
-        """The cursor after the newest label; 0 when there is none."""
+        """Return the cursor after the newest label; 0 if there is none."""
         rows = self._asked(
             "SELECT seq FROM label INDEXED BY label_order WHERE endpoint = ?"
             " ORDER BY seq DESC LIMIT 1",
@@ -380,17 +380,17 @@ class Records:
         until: float = inf,
         also: Sequence[str] = (),
     ) -> int:
-        """Remove all predictions and labels of a unit; how many there were.
+        """Remove all predictions and labels of a unit; return how many there were.
 
-        A hash of the unit is kept, so that its predictions given before `until` are also dropped
-        when they come out of the spool. Partitions that were set aside as damaged are removed:
-        what cannot be read cannot be searched.
+        A hash of the unit is stored, so that its predictions given before `until` are also dropped
+        when they come from the spool. Partitions that were set aside as damaged are removed,
+        because they cannot be searched.
 
         Args:
             unit: the entity.
-            endpoint: of this endpoint only. None: of all.
+            endpoint: the only endpoint to search. None: all endpoints.
             until: Unix seconds.
-            also: other spellings of it.
+            also: other spellings of the unit.
 
         Raises:
             BadRequest: `no_unit`.
@@ -406,13 +406,13 @@ class Records:
                 )
             self._hours.remove_damaged()
             gone = self._hours.forget([unit, *also], endpoint)
-            # Last: a join may have come while the hours were gone through, one by one.
+            # Last: an outcome may have been joined while the hours were searched one by one.
             with locked(self._lock), self._made_labels() as labels:
                 return len(gone) + forget(labels, [unit, *also], endpoint, gone)
 
     def under_way(self, units: Sequence[str], endpoint: str | None) -> int:
-        """How many predictions of a unit are in files that are not taken in yet."""
-        with suppress(OSError):  # no directory yet
+        """Return how many predictions of a unit are in spool files that are not taken yet."""
+        with suppress(OSError):  # the directory does not exist yet
             return sum(
                 row.unit in units and endpoint in (None, row.endpoint)
                 for path in self.spool.iterdir()
@@ -421,7 +421,7 @@ class Records:
         return 0
 
     def prune(self, now: float) -> int:
-        """Drop what is beyond the horizon; how many outcomes waited for a prediction in vain."""
+        """Remove data beyond the horizon; return how many outcomes never found a prediction."""
         first = int((now - HORIZON_S) // HOUR_S)
         with told(), locked(self._lock):
             self._hours.prune(first)
@@ -440,7 +440,7 @@ class Records:
                 ).rowcount
 
     def strip(self, now: float, retention_s: float, endpoint: str) -> int:
-        """Remove the raw inputs of predictions older than this; how many had them."""
+        """Remove the raw inputs of predictions older than this; return how many had them."""
         with told():
             return self._hours.strip(now - retention_s, endpoint)
 
@@ -448,7 +448,7 @@ class Records:
 
     @contextmanager
     def _made_labels(self) -> Iterator[sqlite3.Connection]:
-        """labels.db, for one who holds the lock."""
+        """Open or create labels.db for a holder of the lock."""
         if not self._labels_path.exists():
             make(self._labels_path, TABLES)
         with self._present_labels() as connection:
@@ -457,7 +457,7 @@ class Records:
 
     @contextmanager
     def _having(self, table: str) -> Iterator[sqlite3.Connection | None]:
-        """labels.db as it is, where it has a table; None where an earlier kedge made it, or nothing did."""
+        """Open labels.db if it has a table; else, or without a file, yield None."""
         if not self._labels_path.exists():
             yield None
             return
@@ -467,7 +467,7 @@ class Records:
 
     @contextmanager
     def _present_labels(self) -> Iterator[sqlite3.Connection]:
-        """labels.db as it is."""
+        """Open the existing labels.db."""
         try:
             with closing(opened(self._labels_path, NAMES, cache_kb=CACHE_KB)) as connection:
                 yield connection
@@ -481,7 +481,7 @@ class Records:
             ) from error
 
     def _asked(self, query: str, given: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        """What labels.db answers; nothing while there is none."""
+        """Return the answer of labels.db; empty if it does not exist."""
         if not self._labels_path.exists():
             return []
         with told(), self._present_labels() as labels:
@@ -489,7 +489,7 @@ class Records:
 
 
 def _readable(rows: Iterable[tuple[Any, ...]]) -> Iterator[Labelled]:
-    """Labels as values; what is damaged, or of a newer kedge, stays where it is and is passed over."""
+    """Yield labels as values; skip those that are damaged or of a newer kedge."""
     for name, version, value, at, joined_at, body in rows:
         with suppress(msgspec.MsgspecError):
             yield Labelled(_row(body), Outcome(name, _value(value), at, version), joined_at)
@@ -500,7 +500,7 @@ def _readable(rows: Iterable[tuple[Any, ...]]) -> Iterator[Labelled]:
 
 @dataclass
 class _Taking:
-    """What one call of `ingest` did so far."""
+    """Progress of one call of `ingest`."""
 
     now: float
     count: int = 0
@@ -518,7 +518,7 @@ class _Taking:
     dropped: list[tuple[str, str]] = field(default_factory=list)
 
     def drops(self, row: JoinRow) -> bool:
-        """Whether the row is of a unit that asked to be forgotten; then it is noted."""
+        """Return whether the row's unit asked to be forgotten; if so, count it."""
         if not self.forgotten or not row.unit:
             return False
         hashes = hashed(row.unit, row.endpoint), hashed(row.unit, None)
@@ -529,7 +529,7 @@ class _Taking:
         return True
 
     def done(self) -> Ingested:
-        """As a value."""
+        """Return the progress as a value."""
         return Ingested(
             count=self.count,
             torn=self.torn,
@@ -546,14 +546,14 @@ class _Taking:
 
 
 def _rows_of(path: Path) -> Iterator[JoinRow]:
-    """The rows of a spool file, also of one that is written meanwhile, or is gone."""
+    """Yield the rows of a spool file, even of one that is being written or is gone."""
     with suppress(OSError):
         for frame in frames(path):
             yield from frame.rows
 
 
 def _pieces(path: Path, taking: _Taking) -> Iterator[list[SpooledPrediction]]:
-    """A spool file, so much at a time; without the rows that are to be forgotten."""
+    """Yield a spool file piece by piece, without the rows of forgotten units."""
     piece: list[SpooledPrediction] = []
     size = 0
     for frame in frames(path):

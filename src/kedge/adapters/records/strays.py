@@ -1,7 +1,7 @@
-"""Stray ids: those of an hour's predictions that do not say which hour they are kept under.
+"""Stray ids: ids of an hour's predictions that do not contain the hour of their storage.
 
-Callers chose them, so a label's id may be in any hour. Each batch of predictions leaves four bytes
-for each such request beside them, and a search looks only into hours where one of those fits.
+Callers chose them, so a label's id may be in any hour. Each batch of predictions stores four bytes
+for each such request, and a search reads only hours where one of those matches.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from kedge.core.evidence.records import requests_of
 
 TABLE = "CREATE TABLE stray (endpoint TEXT NOT NULL, hashes BLOB NOT NULL);"
 BITS = 22
-"""Bits of a hash that are looked at first: four million places, so that most of an hour's are empty."""
+"""Bits of a hash that are compared first: four million values, so that an hour uses few of them."""
 
 
 def pack(requests: Iterable[str]) -> bytes:
-    """Return the hashes of these requests."""
+    """Return the packed hashes of these requests."""
     return np.array(sorted({_hash(request) for request in requests}), np.uint32).tobytes()
 
 
 class NameSearch:
-    """The names that a search is for."""
+    """Search for a set of names."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Hash every request that a name may mean."""
@@ -36,7 +36,7 @@ class NameSearch:
         self._places[np.array(list(self._names), np.uint32) & ((1 << BITS) - 1)] = True
 
     def among(self, packed: Iterable[bytes]) -> set[str]:
-        """Return the names that may be among these: few that are not, and all that are."""
+        """Return the names that may be among these: few false matches, and all true ones."""
         hashes = np.frombuffer(b"".join(packed), np.uint32)
         near = hashes[self._places[hashes & ((1 << BITS) - 1)]]
         return {name for each in near.tolist() for name in self._names.get(each, ())}

@@ -1,6 +1,6 @@
-"""Unrecorded predictions by cause: those that came out of the spool and are not among the records.
+"""Unrecorded predictions by cause: they came from the spool and are missing from the records.
 
-Counts by endpoint, hour and cause, in labels.db; they go with the hour that they are of.
+Counts by endpoint, hour and cause, in labels.db; they are removed with their hour.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS unrecorded (
   endpoint TEXT NOT NULL, hour INTEGER NOT NULL, cause TEXT NOT NULL, n INTEGER NOT NULL,
   PRIMARY KEY (endpoint, hour, cause)) WITHOUT ROWID;
 """
-"""Made when it is missing: files of an earlier kedge do not have it."""
+"""Table that is created when missing: files of an earlier kedge do not have it."""
 _ADD = """INSERT INTO unrecorded VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET n = n + excluded.n"""
 
@@ -33,6 +33,6 @@ def add(labels: sqlite3.Connection, cause: str, hour: int, counts: dict[str, int
 
 
 def counted(labels: sqlite3.Connection, endpoint: str) -> dict[str, int]:
-    """Return how many there are of an endpoint, by cause."""
+    """Return an endpoint's counts by cause."""
     query = "SELECT cause, sum(n) FROM unrecorded WHERE endpoint = ? GROUP BY cause ORDER BY cause"
     return dict(labels.execute(query, (endpoint,)).fetchall())
