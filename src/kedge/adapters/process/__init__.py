@@ -1,9 +1,9 @@
-"""A model in a process of its own, reached over a Unix socket.
+"""Model processes: each runs one model, reached over a Unix socket.
 
-A model there can hang, crash, leak or answer nonsense without touching a gateway worker, and
-one copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it,
-and `probe` tries an unknown file out in a process that may die of it. `prove` does so with a whole
-release, from nothing. `FeaturesProcess` runs features files.
+A model there can hang, crash, leak or answer nonsense without affecting a gateway worker, and one
+copy serves all workers of a host. `command` starts one (`serve`), `ProcessModel` asks it, and
+`probe` tries an unknown file in a process that it may crash. `prove` tries a whole release,
+deployed from nothing. `FeaturesProcess` runs features files.
 """
 
 from kedge.adapters.process.client import Allowance, ProcessModel

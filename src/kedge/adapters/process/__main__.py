@@ -1,4 +1,4 @@
-"""`python -m kedge.adapters.process serve | probe | prove`: what runs in a model's process."""
+"""Commands of a model's process: `python -m kedge.adapters.process serve | probe | prove`."""
 
 from __future__ import annotations
 
@@ -50,22 +50,23 @@ from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
 
 STORE = "kedge.adapters.artifacts.directory:DirectoryArtifacts"
-"""Where the bytes are, unless another store is named: by its name, as an adapter knows no other."""
+"""Default store of artifacts; it is a name, because adapters do not know each other."""
 
 PR_SET_PDEATHSIG = 1
 MANY_ROWS = 1024
 """Rows of the largest request by default (`limits.rows`)."""
 MANY_S, MANY_KB = 1.0, 512 << 10
-"""Most processor time and memory that so many rows may take inline: the worker answers no other request meanwhile."""
+"""Limits of processor time and memory for so many rows inline: the worker answers no other request
+meanwhile."""
 PROOF_NICE = 10
-"""A proof takes what is left over: it may be made beside traffic, and no caller waits for it there."""
+"""Nice value of a proof: it may run beside traffic, and no caller waits for it."""
 
 
 def main() -> int:
-    """Run one of the three commands; returns the exit code."""
+    """Run one of the three commands; return the exit code."""
     given = _parser().parse_args()
     set_umask()
-    streams.guard()  # what a model prints must not end it: its log may be gone, or the disk full
+    streams.guard()  # a failed print must not end a model: its log may be missing, or the disk full
     confine(given.memory_mb)
     if given.run == "probe":
         return _probe(given)
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _hear_url(given: argparse.Namespace, words: bytes) -> None:
-    """Take the URL of the online store from what was said on standard input."""
+    """Read the URL of the online store from the first words on standard input."""
     url = words.decode().strip()
     if url:
         given.online = msgspec.structs.replace(given.online, where=url)
@@ -138,12 +139,12 @@ def _hear_url(given: argparse.Namespace, words: bytes) -> None:
 def _enter_fence(
     given: argparse.Namespace, read: tuple[Path, ...] = (), cpu_s: int | None = None
 ) -> tuple[str, ...]:
-    """Enter the fence: from here on there is the artifact, and what every model may have.
+    """Enter the fence: from here on only the artifact and the common paths are readable.
 
-    Returns the parts that this machine lacks; they are not applied.
+    Return the parts that this machine lacks; they are not applied.
 
     Raises:
-        UnfitModel: `not_fenced`: one is missing, and all are required.
+        UnfitModel: `not_fenced`: a part is missing, and all are required.
     """
     own: Path = given.own
     own.mkdir(mode=0o700, exist_ok=True)
@@ -194,10 +195,10 @@ def _store(given: argparse.Namespace) -> Artifacts:
 
 
 def _loader(given: argparse.Namespace) -> Loader:
-    """Find the loader.
+    """Return the loader.
 
     Raises:
-        UnfitModel: none of this flavour is installed, or its library is missing.
+        UnfitModel: no loader of this flavour is installed, or its library is missing.
     """
     try:
         if given.loader is not None:
@@ -222,9 +223,9 @@ Say = Callable[[TrialMessage], None]
 
 
 def _voice() -> Say:
-    """Says one JSON object a line."""
+    """Return a function that writes one JSON object a line."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a model that prints must not speak for us
+    os.dup2(2, 1)  # a model's prints must not mix with the messages
 
     def say(message: TrialMessage) -> None:
         answers.write(msgspec.json.encode(message) + b"\n")
@@ -239,7 +240,7 @@ def _failure(error: KedgeError) -> TrialMessage:
 
 
 def _probe(given: argparse.Namespace) -> int:
-    """Load, say the signature, read rows, answer them twice and in groupings."""
+    """Load, report the signature, read rows, answer them twice and in groupings."""
     say = _voice()
     try:
         _enter_fence(given, cpu_s=fence.PROBE_CPU_S)
@@ -264,7 +265,7 @@ def _probe(given: argparse.Namespace) -> int:
 
 
 def _ask(model: Model, offered: Offered) -> AnsweredRows:
-    """Answer the golden rows twice, and all that is offered in groupings."""
+    """Answer the golden rows twice, and all offered rows in groupings."""
     used, rows = _chosen(model, offered)
     if offered.nulls:
         rows = with_nulls(model, rows)
@@ -286,7 +287,7 @@ def _ask(model: Model, offered: Offered) -> AnsweredRows:
     found = AnsweredRows(inputs=rows, outputs=outputs, again=lists_of(again), used=used)
     if not offered.grouped:
         return found
-    # Made rows that became golden ones are asked once; those with nulls are still beside them.
+    # Made rows that became golden ones are asked once; made rows with nulls remain.
     golden = rows if used != "made" else {}
     mark = grouped(
         model, golden, offered.made, rtol=offered.rtol, atol=offered.atol, clock=perf_counter
@@ -295,9 +296,9 @@ def _ask(model: Model, offered: Offered) -> AnsweredRows:
 
 
 def _plain(model: Model, rows: dict[str, list[Any]]) -> Plainness:
-    """What the walk found; and, where that is nothing, whether many rows cost what they should.
+    """Return the walk's result; if it found nothing, also test the cost of many rows.
 
-    Shapes that multiply with the number of rows show in no operator and no attribute.
+    Shapes that multiply with the number of rows appear in no operator and no attribute.
     """
     found = plainness(model)
     if not found.proven:
@@ -324,11 +325,11 @@ def _plain(model: Model, rows: dict[str, list[Any]]) -> Plainness:
 def _chosen(
     model: Model, offered: Offered
 ) -> tuple[Literal["golden", "sample", "made"], dict[str, list[Any]]]:
-    """The golden rows: those that must be answered, else those of the others that are.
+    """Return the golden rows: the required ones, else the others that the model answers.
 
     Raises:
         Refused: `golden_raised`: the model answers none.
-        ModelFailure: as a transformation says it.
+        ModelFailure: as a transformation raises it.
     """
     if offered.golden:
         return "golden", offered.golden
@@ -344,13 +345,13 @@ def _chosen(
         failure = failed or failure
     if failure is None:
         raise _raised("there are no rows to ask")
-    if failure.code == "model_nonsense":  # its form is judged where all answers are
+    if failure.code == "model_nonsense":  # its form is judged with all answers
         return "made", blank_rows(model.signature.inputs)
     raise _raised(str(failure), way_in(model)) if failure.code == "model_raised" else failure
 
 
 def _together(model: Model, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The rows; only the first where they fail together although each is answered alone."""
+    """Return the rows; only the first if they fail together although each is answered alone."""
     try:
         ask(model, rows)
     except ModelFailure:
@@ -366,7 +367,7 @@ def _raised(said: str, hint: str = "") -> Refused:
 
 
 def _prove(given: argparse.Namespace) -> int:
-    """Fetch, verify, load, answer golden rows, then the rows that are read. Says each step's time."""
+    """Fetch, verify, load, answer golden rows, then sample rows. Report each step's time."""
     _end_with(given.parent)
     with suppress(OSError):
         os.nice(PROOF_NICE)
@@ -384,7 +385,7 @@ def _prove(given: argparse.Namespace) -> int:
             _store(given).fetch(digest, given.into)
         done("fetch")
         _enter_fence(given, (given.into,), cpu_s=fence.PROBE_CPU_S)
-        _end_with(given.parent)  # another user lost it
+        _end_with(given.parent)  # a new user id cleared it
         copy = cast("Artifacts", _named(given.store)(given.into))
         paths = [copy.verify(digest) for digest in digests]
         done("verify")
@@ -413,7 +414,7 @@ def _prove(given: argparse.Namespace) -> int:
 
 
 def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
-    """Ask rows whose answer is unknown: it only has to be finite, and of the right form.
+    """Ask rows whose answer is unknown: it must only be finite and of the right form.
 
     Raises:
         Refused: `bad_answer`.
@@ -435,8 +436,8 @@ def _sampled(model: Model, rows: dict[str, list[Any]]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Die with the process that waits, however that one dies: no other would end a load that hangs."""
-    with suppress(AttributeError):  # no Linux
+    """End with the waiting process, however it ends: no other would stop a hanging load."""
+    with suppress(AttributeError):  # not on Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

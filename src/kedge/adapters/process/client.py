@@ -1,8 +1,9 @@
-"""The gateway's end of a model process.
+"""Client of a model process: the gateway's end.
 
-Everything here runs on one event loop and never blocks it. Nothing grows: questions under way
-are bounded, and so is what the kernel has not taken yet, because a stopped process reads
-nothing. A broken connection fails what is under way at once and is restored in the background.
+Everything here runs on one event loop and never blocks it. Nothing grows without a bound: pending
+questions are limited, and so are bytes that the kernel has not taken, because a stopped process
+reads nothing. A broken connection fails the pending questions at once and is restored in the
+background.
 """
 
 from __future__ import annotations
@@ -30,29 +31,30 @@ if TYPE_CHECKING:
     OnTold = Callable[[Columns | None, int, str | None, str, bool], None]
 
 IN_FLIGHT = 64
-"""Questions without a waiter that may be under way; see Limits.shadow_in_flight."""
+"""Maximum number of pending questions without a waiter; see Limits.shadow_in_flight."""
 SWEEP_S = 0.02
-"""How often overdue questions are looked for: one timer for all, since a timer a question
+"""Interval of checks for overdue questions: one timer for all, since a timer for each question
 would cost more than the question."""
 BACKOFF_S = (0.05, 0.25)
-"""Between dials, the first and the longest. A socket that is not there is told at once, and until it is
-found a second process of production does not stand in for the first."""
+"""First and longest pause between dials. A missing socket fails at once, and until one is found a
+second process of production does not replace the first."""
 UNREAD_SHADOW = 256 << 10
-"""Unsent bytes above which no question without a waiter is taken on: the host lags behind."""
+"""Unsent bytes above which no question without a waiter is accepted: the host is too slow."""
 UNREAD_LIMIT = 16 << 20
 """Unsent bytes above which nothing is sent: the host has stopped reading."""
 
 COPY_BYTES_S = 8 << 20
-"""Bytes a second of answers to copies that a worker reads, of all its model processes together. A callback
-of four megabytes takes some milliseconds of the loop that callers wait for."""
+"""Bytes a second of answers to copies that a worker reads from all its model processes together. A
+callback with four megabytes takes some milliseconds of the loop that callers wait for."""
 
 UNASKED = "model_unasked"
-"""The code of a question that never reached the model, or of which nothing will be known. What the
-host dropped, since its deadline was over before its turn, is `model_expired` and a sign of life."""
+"""Code of a question that never reached the model, or whose result stays unknown. A question that
+the host dropped after its deadline is `model_expired`, a sign of life."""
 LATE = "the model did not answer in time"
 STALL_S = 1.0
-"""Without a word for this long while it is asked, the process beside it is asked first. Most models
-answer a thousand rows in less, and one that computes for ever holds up nothing else meanwhile."""
+"""Silence after which a process that is asked counts as stalled, so that another is asked first.
+Most models answer a thousand rows in less time, and an endless computation then delays nothing
+else."""
 
 
 class _Call(NamedTuple):
@@ -64,22 +66,22 @@ class _Call(NamedTuple):
 
 
 class Allowance:
-    """How many bytes of answers to copies may be read; one for all processes of a worker.
+    """Number of bytes of answers to copies that may be read; shared by all processes of a worker.
 
-    It belongs to one event loop. A second's worth may be taken at once.
+    It belongs to one event loop. The bytes of one second may be read at once.
     """
 
     def __init__(self, bytes_s: float = COPY_BYTES_S) -> None:
-        """Let so many bytes be read each second."""
+        """Allow so many bytes each second."""
         self._rate = self._left = float(bytes_s)
         self._at = perf_counter()
 
     def take(self, size: int) -> None:
-        """Take so many bytes that were read."""
+        """Record so many bytes that were read."""
         self._left = self._now() - size
 
     def debt_s(self) -> float:
-        """For how many seconds nothing more may be read; 0: at once."""
+        """Return for how many seconds nothing more may be read; 0 if reading may go on."""
         return max(-self._now() / self._rate, 0.0)
 
     def _now(self) -> float:
@@ -90,7 +92,7 @@ class Allowance:
 
 
 class ProcessModel:
-    """One connection to a model process, kept up while it is open."""
+    """Connection to one model process, restored while it is open."""
 
     def __init__(
         self,
@@ -101,9 +103,9 @@ class ProcessModel:
         in_flight: int = IN_FLIGHT,
         allowance: Allowance | None = None,
     ) -> None:
-        """Start connecting. From another thread than the loop's, name the loop.
+        """Start connecting. From another thread than the loop's, pass the loop.
 
-        `allowance` is how fast answers to copies are read; its own where none is shared.
+        `allowance` limits the reading of answers to copies; None: the connection has its own.
         """
         self._allowance = allowance or Allowance()
         self._path = socket_path
@@ -114,13 +116,13 @@ class ProcessModel:
         self._loop = loop or asyncio.get_running_loop()
         self._limit = in_flight
         self.violations: dict[str, int] = {}
-        """What its transformation gave out of range or unseen, cumulative."""
+        """Cumulative counts of its transformation's values that were out of range or unseen."""
         self._calls: dict[int, _Call] = {}
         self._shadows = 0
         self._next = 0
         self._sweeping = False
         self._waiting_since: float | None = None
-        """Since when it is asked and says nothing."""
+        """Time since which it is asked and silent."""
         self._closed = False
         self._line: _Link | None = None
         self._link: _Link | None = None
@@ -130,24 +132,24 @@ class ProcessModel:
 
     @property
     def ready(self) -> bool:
-        """Whether a host with this signature has greeted us and the line still stands."""
+        """Whether a host with this signature has greeted this client and the connection is open."""
         return self._link is not None
 
     @property
     def throttled(self) -> bool:
-        """Whether no copy is asked now, because answers to copies used up their allowance."""
+        """Whether no copy is asked now, because answers to copies exhausted their allowance."""
         return self._allowance.debt_s() > 0
 
     @property
     def stalled(self) -> bool:
-        """Whether it is asked, and has said nothing for a while."""
+        """Whether the process is asked, and has been silent for a while."""
         since = self._waiting_since
         return since is not None and perf_counter() - since > STALL_S
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until a process answers at the other end; return False when none does in time.
+        """Wait until a process answers at the other end; return False if none does in time.
 
-        It polls: an event would have to be kept right through every loss and redial.
+        This polls: an event would have to stay correct through every loss and redial.
         """
         until = perf_counter() + timeout_s
         while not self.ready and perf_counter() < until and not self._closed:  # noqa: ASYNC110
@@ -163,9 +165,9 @@ class ProcessModel:
         patience_s: float = 0.0,
         on_late: OnDone | None = None,
     ) -> Predicted:
-        """Answer the rows; with the microseconds spent inside the model.
+        """Answer the rows; return also the microseconds spent inside the model.
 
-        `alone`: no other process can answer them. `on_late`: see `ports.RemoteModel`.
+        `alone`: whether no other process can answer them. `on_late`: see `ports.RemoteModel`.
 
         Raises:
             ModelFailure: model_down, model_died, model_late, model_expired, model_unasked,
@@ -210,11 +212,13 @@ class ProcessModel:
     ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code)` is called once.
 
-        Callers' questions go first. With `apart` it is merged with no other question. The host drops the question when it has not begun with it by the deadline. What it has
-        begun with is waited for as long as `patience_s`, when that is longer.
+        Callers' questions go first. With `apart` it is merged with no other question. The host
+        drops the question if it has not started it by the deadline. A started question is awaited
+        for `patience_s`, if that is longer.
 
-        Returns False, and never calls back, when the bound on questions under way is reached or
-        the answers to copies used up their allowance. The same holds when the host lags behind with reading, or none is there.
+        Return False, and never call back, if the limit of pending questions is reached or the
+        answers to copies exhausted their allowance. The same holds if the host reads too slowly or
+        is missing.
         """
         link = self._link
         if link is None or self._shadows >= self._limit or link.lags:
@@ -239,15 +243,15 @@ class ProcessModel:
         return True
 
     def _under_way(self) -> None:
-        """Count a question without a waiter, and look for overdue ones from now on."""
+        """Count a question without a waiter, and start looking for overdue ones."""
         self._shadows += 1
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_S, self._sweep)
 
     def hang_up(self) -> None:
-        """Close the connection; may be called from any thread, and more than once."""
-        with suppress(RuntimeError):  # the loop is gone, and the connection with it
+        """Close the connection; any thread may call this, and more than once."""
+        with suppress(RuntimeError):  # the loop is closed, and the connection with it
             self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
@@ -269,7 +273,7 @@ class ProcessModel:
         copy: bool = False,
         apart: bool = False,
     ) -> int | None:
-        """Send one request; returns its number, or None when the host does not read."""
+        """Send one request; return its number, or None if the host does not read."""
         link = self._link
         if link is None:
             raise ModelFailure("no model process answers", code="model_down")
@@ -294,15 +298,15 @@ class ProcessModel:
             return None
         self._calls[number] = _Call(expires + max(patience_s, 0.0), rows, shadow, told, alone)
         if told is not None:
-            link.read_on()  # what callers wait for is read whatever it costs
+            link.read_on()  # answers for callers are read at any cost
         if self._waiting_since is None:
             self._waiting_since = perf_counter()
         return number
 
     def _pause_s(self) -> float:
-        """For how long to read nothing more: while only copies are under way."""
+        """Return for how long to pause reading; 0 unless only copies are pending."""
         if not self._shadows or self._shadows < len(self._calls):
-            return 0.0  # none is a copy, or some caller waits
+            return 0.0  # none is a copy, or a caller waits
         return self._allowance.debt_s()
 
     # ------------------------------------------------------------ answers
@@ -313,7 +317,7 @@ class ProcessModel:
         call = self._calls.pop(answer.id, None)
         self._waiting_since = perf_counter() if self._calls else None
         if call is None:
-            return  # it was late, and its asker has been told so
+            return  # it was late, and its caller already knows
         if call.shadow is not None:
             self._allowance.take(size)
         if answer.outputs is None:
@@ -322,7 +326,7 @@ class ProcessModel:
             return
         try:
             columns = wire.unpack_outputs(answer.outputs)
-            # Of production a NaN is an answer, as it is inline: callers get null.
+            # In production NaN is an answer, as it is inline: callers get null.
             fault = check_answer(columns, self._signature, call.rows, nan_allowed=call.alone)
         except (ValueError, KeyError, TypeError) as error:
             columns, fault = {}, f"an answer that cannot be read: {error}"
@@ -352,9 +356,9 @@ class ProcessModel:
                 )
 
     def _overdue(self, number: int, longer_s: float, on_late: OnDone | None) -> None:
-        """Tell the asker that its deadline is over, and wait on for what the answer will be.
+        """Report the missed deadline to the caller, and wait for the late answer.
 
-        Late answers that are waited for share the bound on questions without a waiter.
+        Late answers share the limit of questions without a waiter.
         """
         call = self._calls.get(number)
         if call is None or call.told is None:
@@ -366,7 +370,7 @@ class ProcessModel:
             self._calls[number] = _Call(call.expires + longer_s, call.rows, on_late, None)
             self._under_way()
         else:
-            # Through the guard of every callback: the caller is answered below in any case.
+            # The guard of every callback runs it: the caller is answered below in any case.
             self._shadows += 1
             self._settle(
                 self._calls.pop(number)._replace(told=None, shadow=on_late), None, 0, UNASKED, ""
@@ -404,8 +408,8 @@ class ProcessModel:
                 line.close()
                 raise
         except (FileNotFoundError, ConnectionError, BlockingIOError, NotADirectoryError):
-            self._dial_later()  # it is not there yet, or busy
-        # Whatever keeps it from a process, it dials again.
+            self._dial_later()  # the host does not exist yet, or is busy
+        # Whatever the fault is, the client dials again.
         except Exception as error:  # noqa: BLE001
             self._loop.call_exception_handler({"message": "dialling raised", "exception": error})
             self._dial_later()
@@ -421,7 +425,7 @@ class ProcessModel:
             link.abort()
 
     def _greeted(self, link: _Link, greeting: wire.Greeting) -> bool:
-        """A host of another signature is not ours: its answers would be misread."""
+        """Return whether the host's signature matches: else its answers would be misread."""
         if self._closed or greeting != self._greeting:
             return False
         self._link = link
@@ -433,7 +437,7 @@ class ProcessModel:
         if self._link is link:
             self._link = self._waiting_since = None
             calls, self._calls = list(self._calls.values()), {}
-            # A line that we cut ourselves is no death: the release is not needed any more.
+            # A connection that this side closed is no death: the release is no longer needed.
             code = UNASKED if self._closed else "model_died"
             for call in calls:
                 self._settle(call, None, 0, code, "the model process died")
@@ -441,7 +445,7 @@ class ProcessModel:
 
 
 class _Link(asyncio.Protocol):
-    """One connection: frames in, frames out."""
+    """One connection that sends and receives frames."""
 
     def __init__(self, owner: ProcessModel) -> None:
         self._owner = owner
@@ -451,7 +455,7 @@ class _Link(asyncio.Protocol):
         self._answers = msgspec.msgpack.Decoder(wire.WireAnswer)
         self._transport: asyncio.Transport
         self._resume: asyncio.TimerHandle | None = None
-        """Ends a pause of reading."""
+        """Timer that ends a pause of reading."""
         self.lags = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -487,7 +491,7 @@ class _Link(asyncio.Protocol):
                         self.abort()
                         return
         except (ValueError, msgspec.MsgspecError):
-            self.abort()  # not our protocol: nothing after this byte can be trusted
+            self.abort()  # another protocol: nothing after this byte can be trusted
             return
         pause_s = self._owner._pause_s()  # noqa: SLF001 - one unit
         if pause_s > 0 and self._resume is None and not self._transport.is_closing():

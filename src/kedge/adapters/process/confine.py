@@ -1,4 +1,4 @@
-"""Bounds of a process that runs the code of others: its memory, and who ends first when memory is short."""
+"""Confinement of a process that runs others' code: its memory, and its OOM score."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from kedge.system.machine import read_machine
 
 OOM_SCORE = 500
-"""When memory runs out the kernel shall take a model, not a gateway."""
+"""OOM score of a model process: when memory runs out the kernel must kill a model, not a
+gateway."""
 
 
 def confine(memory_mb: int) -> None:
-    """Bound what this process may take, before anything of the model's is touched."""
+    """Limit this process's memory, before it touches anything of the model's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the supervisor decides
     if memory_mb:
         limit = read_machine().for_model(memory_mb)

@@ -1,8 +1,8 @@
-"""Features process: runs other people's features files apart, each call with a limit in time and memory.
+"""Features process: runs features files apart, each call with a limit of time and memory.
 
-A features file is code: it may loop for ever, exit, hold the interpreter, print or eat memory. So it never runs in a
-command, in control or in a worker, but in a child behind the fence of a model, and what comes back is values.
-Where a release serves, its transformation runs in the model's process.
+A features file is code: it may loop for ever, exit, hold the interpreter, print or exhaust memory.
+So it never runs in a command, in control or in a worker, but in a child behind a model's fence,
+which returns values. Where a release serves, its transformation runs in the model's process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 PLAIN_KINDS = frozenset("biufcmMSU")
-"""NumPy's kinds whose bytes are their value."""
+"""NumPy's kinds of arrays whose bytes are their values."""
 KINDS: dict[str, type[KedgeError]] = {
     "UnfitModel": UnfitModel,
     "ModelFailure": ModelFailure,
@@ -51,7 +51,7 @@ KINDS: dict[str, type[KedgeError]] = {
 
 
 class FeaturesProcess:
-    """A child that runs the files of one features bundle; used by one thread."""
+    """Child process that runs the files of one features bundle; used by one thread."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class FeaturesProcess:
         hidden: Path | None = None,
         fence: str = "warn",
     ) -> None:
-        """Start it.
+        """Start the child.
 
         Args:
-            folder: the bundle's files; the child reads these and no others.
-            limits: of each call.
+            folder: the bundle's files; the child reads only these.
+            limits: the limits of each call.
             hidden: the state directory, which the child never reads.
-            fence: `[server] fence`. With "require", every call raises `UnfitModel` (`not_fenced`)
-                where this machine lacks a part of the fence.
+            fence: `[server] fence`. With "require", every call raises `UnfitModel`
+                (`not_fenced`) if this machine lacks a part of the fence.
         """
         self._limits = limits
         self._own = tempfile.TemporaryDirectory(prefix="kedge-")
@@ -96,7 +96,7 @@ class FeaturesProcess:
         self.close()
 
     def close(self) -> None:
-        """End the child with whatever it has started."""
+        """End the child and its children."""
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -107,7 +107,7 @@ class FeaturesProcess:
     # ------------------------------------------------------------ what it is asked
 
     def declared(self, module: str) -> dict[str, Declared]:
-        """Run a file; what its decorated functions declare, by MODULE:NAME.
+        """Run a file; return the declarations of its decorated functions, by MODULE:NAME.
 
         Raises:
             BadConfig: a declaration has faults.
@@ -118,7 +118,7 @@ class FeaturesProcess:
         try:
             plain = said.declared or {}
             found = msgspec.convert(plain, dict[str, Declared])
-            # Each is a list, or it could not be converted.
+            # Each is a list, else its conversion would have failed.
             return {
                 entry: _checked(one, cast("Sequence[Any]", plain[entry]))
                 for entry, one in found.items()
@@ -127,13 +127,13 @@ class FeaturesProcess:
             raise BadConfig([f"what it declares: {error}"], hint="nothing was applied") from None
 
     def read(self, entry: str, columns: Columns, looked: Sequence[Columns]) -> set[str]:
-        """Which columns a function reads of these. Raises as `declared`."""
+        """Return which of these columns a function reads. Raises as `declared`."""
         return set(
             self._ask("read", entry, dict(columns), [dict(one) for one in looked]).names or ()
         )
 
     def transformation(self) -> Callable[..., Columns]:
-        """The bundle's function, as `Transform` calls it. Loading it raises as `declared`, and `UnfitModel`."""
+        """Return the bundle's function. Its load raises as `declared`, and `UnfitModel`."""
         self._ask("load", None)
 
         def apply(given: Columns, *looked: Columns) -> Columns:
@@ -143,7 +143,7 @@ class FeaturesProcess:
         return apply
 
     def view(self, entry: str) -> Callable[[Columns, float], Columns]:
-        """A materialised function. Loading and calling it raise as `declared`."""
+        """Return a materialised function. Loading and calling it raise as `declared`."""
         self._ask("load", entry)
         return lambda rows, end: self._arrays(self._ask("view", entry, dict(rows), end))
 
@@ -153,7 +153,8 @@ class FeaturesProcess:
         """Ask once.
 
         Raises:
-            KedgeError: what the child says it failed of; or `features_hung`, `features_died`, `features_garbled`.
+            KedgeError: the child's failure; or `features_hung`, `features_died`,
+                `features_garbled`.
         """
         until = perf_counter() + self._limits.timeout_s
         try:
@@ -177,7 +178,7 @@ class FeaturesProcess:
         return said
 
     def _tell(self, question: Question, until: float) -> None:
-        """Send a question: its parts' number and sizes, the question, and its arrays as they lie in memory."""
+        """Send a question: its parts' number and sizes, the question, and its uncopied arrays."""
         arrays: list[pickle.PickleBuffer] = []
         body = pickle.dumps(question, protocol=5, buffer_callback=arrays.append)
         parts = [memoryview(body), *(one.raw() for one in arrays)]
@@ -248,10 +249,10 @@ def _failure(failed: Failed) -> KedgeError:
 
 
 def _array(column: PackedColumn) -> NDArray[Any]:
-    """An array out of what was said.
+    """Return the array in a packed column.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: it is not an array.
     """
     if isinstance(column.data, list):
         if column.dtype != "O" or len(column.data) != prod(column.shape):
@@ -266,12 +267,12 @@ def _array(column: PackedColumn) -> NDArray[Any]:
 
 
 def _checked(declared: Declared, plain: Sequence[Any]) -> Declared:
-    """A declaration, checked again on this side, with its numbers as the author wrote them.
+    """Return a declaration, checked again on this side, with numbers as the author wrote them.
 
-    A digest is taken of how they are written: 24 and 24.0 are two.
+    The digest covers their spelling: 24 and 24.0 differ.
 
     Raises:
-        BadConfig: with every fault.
+        BadConfig: the declaration is invalid; the error lists every fault.
     """
     schema, _, reads, _ = plain
     found = Declared(

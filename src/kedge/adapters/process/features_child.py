@@ -1,7 +1,8 @@
-"""Features child: the process in which the Python files of a features bundle run.
+"""Features child: the process that runs the Python files of a features bundle.
 
-It is asked over a socket, one question at a time, and answers with values only: what it says is never run.
-The code may hold the interpreter, exit, print or eat memory here; `features` is the end that waits.
+It is asked over a socket, one question at a time, and answers with values only: its output is never
+run as code. The code may hold the interpreter, exit, print or exhaust memory here; `features` is
+the end that waits.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from kedge.transforms.bundle import Namespace, Transform
 
 PR_SET_PDEATHSIG = 1
 WHOLE_NUMBERS = range(-(1 << 63), 1 << 64)
-"""What MessagePack can carry."""
+"""Range of whole numbers that MessagePack can carry."""
 
 Operation = Literal["declare", "read", "load", "transform", "view"]
 
 
 class Question(NamedTuple):
-    """What the child is asked, with its arguments in order."""
+    """Question for the child, with its arguments in order."""
 
     operation: Operation
     given: tuple[Any, ...]
 
 
 class PackedColumn(msgspec.Struct, array_like=True):
-    """An array: its bytes, or the values of one that holds objects."""
+    """Array: its bytes, or the values of an object array."""
 
     dtype: str
     shape: list[int]
@@ -51,7 +52,7 @@ class PackedColumn(msgspec.Struct, array_like=True):
 
 
 class Failed(msgspec.Struct):
-    """A failure: one of kedge's own by its code, or whatever the code raised."""
+    """Failure: a kedge error with its code, or any other exception of the code."""
 
     kind: str
     code: str
@@ -61,7 +62,7 @@ class Failed(msgspec.Struct):
 
 
 class FeaturesAnswer(msgspec.Struct):
-    """An answer; exactly one of its fields is set, none after `load`."""
+    """Answer; exactly one of its fields is set, none after `load`."""
 
     declared: Mapping[str, object] | None = None
     names: list[str] | None = None
@@ -70,7 +71,7 @@ class FeaturesAnswer(msgspec.Struct):
 
 
 class TrackedColumns(dict[str, object]):
-    """Columns that remember which of them were read."""
+    """Columns that record which of them were read."""
 
     def __init__(self, columns: Any) -> None:
         super().__init__(columns)
@@ -87,7 +88,7 @@ class TrackedColumns(dict[str, object]):
 
 
 class Work:
-    """The bundle at work."""
+    """The loaded bundle."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -95,7 +96,7 @@ class Work:
         self._transform: Transform | None = None
 
     def declare(self, module: str) -> FeaturesAnswer:
-        """Run a file; say what its decorated functions declare, by MODULE:NAME."""
+        """Run a file; return the declarations of its decorated functions, by MODULE:NAME."""
         found = {
             f"{value.__module__}:{value.__name__}": getattr(value, MARK)
             for value in vars(self._names.module(module)).values()
@@ -104,7 +105,7 @@ class Work:
         return FeaturesAnswer(declared=found)
 
     def read(self, entry: str, columns: Mapping[str, Any], looked: Sequence[Any]) -> FeaturesAnswer:
-        """Call a function with made-up columns; say which of them it read."""
+        """Call a function with made columns; return which of them it read."""
         reading = TrackedColumns(columns)
         self._function(entry)(reading, *looked)
         return FeaturesAnswer(names=sorted(reading.names))
@@ -120,7 +121,7 @@ class Work:
     def transform(
         self, given: Mapping[str, Any], looked: Sequence[Mapping[str, Any]]
     ) -> FeaturesAnswer:
-        """Make features."""
+        """Compute features."""
         if self._transform is None:
             self._transform = Transform(self._folder)
         return _columns(self._transform.applied(given, looked))
@@ -157,7 +158,7 @@ def _column(column: np.ndarray[Any, Any]) -> PackedColumn:
 
 
 def _value(value: Any) -> Any:
-    """A value that can be sent; what has no spelling of its own goes as text, as keys do."""
+    """Return a value that can be sent; types without a spelling, such as keys, become text."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (str, bool, float):
@@ -168,7 +169,7 @@ def _value(value: Any) -> Any:
 
 
 def _answer(work: Work, question: Question) -> bytes:
-    """Answer one question. Never raises, whatever the code does."""
+    """Answer one question. Never raise, whatever the code does."""
     try:
         said = getattr(work, question.operation)(*question.given)
         return msgspec.msgpack.encode(said)
@@ -187,7 +188,7 @@ def _refuse(error: KedgeError) -> bytes:
 
 
 def _hear(line: socket.socket) -> Question | None:
-    """The next question; None when there is no more. Its arrays come beside it, and are not copied."""
+    """Return the next question, None after the last. Its arrays come beside it, uncopied."""
     head = _exactly(line, 8)
     if head is None:
         return None
@@ -202,13 +203,13 @@ def _hear(line: socket.socket) -> Question | None:
     )
     if not parts or None in parts:
         return None
-    # Of our own parent.
+    # The question comes from this process's own parent.
     found: Question = pickle.loads(parts[0] or b"", buffers=parts[1:])  # noqa: S301
     return found
 
 
 def _exactly(line: socket.socket, size: int) -> bytearray | None:
-    """So many bytes; None when the other end hung up."""
+    """Return so many bytes; None when the other end closed the connection."""
     found = bytearray(size)
     view, at = memoryview(found), 0
     while at < size:
@@ -220,7 +221,7 @@ def _exactly(line: socket.socket, size: int) -> bytearray | None:
 
 
 def main() -> int:
-    """Answer until the parent hangs up."""
+    """Answer until the parent closes the connection."""
     parser = argparse.ArgumentParser(prog="python -m kedge.adapters.process.features_child")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
@@ -232,7 +233,7 @@ def main() -> int:
     given = parser.parse_args()
     set_umask()
     confine(given.memory_mb)
-    os.dup2(2, 1)  # what it prints is no data
+    os.dup2(2, 1)  # its prints are no data
     os.environ.update(TMPDIR=str(given.own), HOME=str(given.own))
     refusal: KedgeError | None = None
     try:
@@ -240,7 +241,7 @@ def main() -> int:
         fence.enter_or_refuse(openings, given.fence)
     except KedgeError as error:
         refusal = error
-    with suppress(AttributeError):  # no Linux; another user loses it
+    with suppress(AttributeError):  # not on Linux; a new user id clears it
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != given.parent:
         return 1

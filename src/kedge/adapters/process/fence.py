@@ -1,8 +1,9 @@
-"""The fence around a model process: what it may read, and what it may not do.
+"""The fence around a model process: the files it may read, and the calls it must not make.
 
-A model is code, whatever its format says. So before the model's library is imported and its artifact touched, the
-process gives up what a model does not need. It gives up files (Landlock, by `READ` and what the caller names), sockets, programs
-and other processes (seccomp, by `syscalls`), capabilities, new rights. Nothing of it can be taken back.
+A model is code, whatever its format. So before the process imports the model's library and touches
+its artifact, it gives up what a model does not need. It gives up files (Landlock, except `READ` and
+the caller's paths), sockets, programs and other processes (seccomp, by `syscalls`), capabilities
+and new rights. No step can be undone.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ READ: dict[str, str] = {
     "/sys/devices/system": "processors and caches: OpenMP, OpenBLAS and ONNX Runtime count them",
     "/sys/fs/cgroup": "the limits of its group",
 }
-"""What every model process may read, beside the interpreter's paths, its artifact and its directory."""
+"""Paths that every model process may read, beside the interpreter's, its artifact and its
+directory."""
 WRITE: dict[str, str] = {"/dev/null": "nothing"}
-"""What every model process may write, beside its own directory."""
+"""Paths that every model process may write, beside its own directory."""
 RESOLVER: dict[str, str] = {
     "/etc/hosts": "names",
     "/etc/resolv.conf": "names",
@@ -56,14 +58,14 @@ RESOLVER: dict[str, str] = {
     "/etc/ssl": "certificates of an online store",
     "/usr/share/ca-certificates": "the same",
 }
-"""What a release that reads an online store over the network may read as well."""
+"""Paths that a release with an online store over the network may also read."""
 
 FILES = 1024
-"""Open files: connections of workers, and the files of a library."""
+"""Limit of open files: connections of workers, and the files of a library."""
 FILE_BYTES = 256 << 20
-"""Of one file that it writes: its directory and its log are no place for data."""
+"""Limit of bytes in one written file: its directory and its log are no place for data."""
 PROBE_CPU_S = 900
-"""Processor time of one probe or proof; of a serving process an alarm bounds each request."""
+"""Processor time limit of one probe or proof; in a serving process an alarm bounds each request."""
 
 # Landlock's and seccomp's own numbers; the same on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -71,10 +73,11 @@ _PATH_BENEATH, _NET_PORT = 1, 2
 _READ_FILE, _READ_DIR, _WRITE_FILE, _EXECUTE = 1 << 2, 1 << 3, 1 << 1, 1 << 0
 _TRUNCATE, _IOCTL_DEV, _REFER = 1 << 14, 1 << 15, 1 << 13
 _OWN_FILES = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
-"""Of its own directory: remove and make directories and files; no sockets, pipes, devices or links."""
+"""Rights in its own directory: create and remove directories and files; no sockets, pipes, devices
+or links."""
 _CONNECT_TCP, _BIND_TCP = 1 << 1, 1 << 0
 _SCOPES = 0b11
-"""Abstract Unix sockets and signals of processes outside."""
+"""Scopes: abstract Unix sockets and signals of outside processes."""
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_GET_SECCOMP = 38, 24, 21
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -82,20 +85,21 @@ _CLONE_THREAD = 0x00010000
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
-"""What is kept of root's capabilities: Python and the artifacts may lie in another user's directories. What may be
-read and written there is Landlock's to say, so without it none is kept."""
+"""Root's capabilities that stay: Python and the artifacts may be in another user's directories.
+Landlock decides what may be read and written there, so without it no capability stays."""
 _PR_SET_KEEPCAPS = 8
 _USERS = ((66_000, 30_000), (61_000, 3_000))
-"""First user id and how many: of its own for each process that root starts, by its process id. No distribution gives out the
-first range; the second one is mapped also in a container with 65,536 users."""
+"""First user id and number of ids: each process that root starts gets its own, by its process id.
+No distribution assigns the first range; the second one is also mapped in a container with 65,536
+users."""
 _TERMINAL_INPUT = (0x5412, 0x541C)
-"""TIOCSTI and TIOCLINUX: they type on the operator's terminal."""
+"""TIOCSTI and TIOCLINUX, which type on the operator's terminal."""
 _OWNED_BY_IOCTL = (0x8901, 0x8902)
-"""FIOSETOWN and SIOCSPGRP: the kernel signals the owner of a descriptor."""
+"""FIOSETOWN and SIOCSPGRP, which make the kernel signal a descriptor's owner."""
 _OWNED_BY_FCNTL = (8, 10, 15, 1024)
-"""F_SETOWN, F_SETSIG and F_SETOWN_EX: the same; F_SETLEASE: others wait for it."""
+"""F_SETOWN, F_SETSIG and F_SETOWN_EX: the same; F_SETLEASE makes other processes wait."""
 _FILE_FLAGS = (0x40086602, 0x401C5820)
-"""FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR: they change a file that is only open for reading."""
+"""FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR, which change a file that is only open for reading."""
 _FLAGS = tuple(cloexec | nonblock for cloexec in (0, 0o2000000) for nonblock in (0, 0o4000))
 _STREAMS = tuple(int(socket.SOCK_STREAM) | flags for flags in _FLAGS)
 _DATAGRAMS = tuple(int(socket.SOCK_DGRAM) | flags for flags in _FLAGS)
@@ -105,28 +109,28 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Openings:
-    """What one process may reach beside what all may."""
+    """Openings of one process in addition to the common ones."""
 
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     own: Path | None = None
-    """The directory that it may write, and that is given to its own user where it is started as root."""
+    """Directory that it may write; if root started it, its own user owns the directory."""
     hidden: Path | None = None
-    """The state directory: never readable, even where a path of the interpreter holds it."""
+    """The state directory: never readable, even inside a path of the interpreter."""
     port: int | None = None
-    """The TCP port of its online store."""
+    """TCP port of its online store."""
     names: bool = False
-    """Whether its host is a name, which is looked up by datagrams."""
+    """Whether the store's host is a name, which is looked up by datagrams."""
     unix: bool = False
-    """Whether its online store is reached by a Unix socket."""
+    """Whether its online store uses a Unix socket."""
     cpu_s: int | None = None
 
 
 def missing(openings: Openings | None = None) -> tuple[str, ...]:
-    """The parts of the fence that this machine does not have, by name; nothing is applied.
+    """Return the names of the fence's parts that this machine lacks; apply nothing.
 
-    Without sockets, seccomp refuses what Landlock's rules for networks and abstract sockets would. They
-    are missed where `openings` has an online store that is reached by one.
+    Without sockets, seccomp refuses what Landlock's rules for networks and abstract sockets would.
+    These rules count as missing if `openings` has an online store that is reached by a socket.
     """
     found = []
     abi = landlock_abi()
@@ -144,7 +148,7 @@ def missing(openings: Openings | None = None) -> tuple[str, ...]:
 
 
 def landlock_abi() -> int:
-    """The version of Landlock that the kernel offers; 0 without."""
+    """Return the version of Landlock that the kernel offers; 0 without."""
     if sys.platform != "linux":
         return 0
     return max(int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)), 0)
@@ -155,20 +159,20 @@ def _has_seccomp() -> bool:
 
 
 def enter(openings: Openings) -> tuple[str, ...]:
-    """Apply the fence to this process for good. Returns the names of the parts that could not be applied."""
+    """Apply the fence to this process permanently; return the parts that could not be applied."""
     _limit(openings)
     if sys.platform != "linux":
         return ("landlock", "seccomp")
     lacking = list(missing(openings))
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
-        lacking.append("threads")  # those that run already would stay outside
+        lacking.append("threads")  # running threads would stay outside
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return (*lacking, "no_new_privs")
     if "landlock" not in lacking and not _landlock(openings):
         lacking.append("landlock")
     bounded = "landlock" not in lacking
     if os.geteuid() == 0:
-        # What root owns it could also reach without capabilities.
+        # Without capabilities it can still reach files that root owns.
         kept = (
             {_DAC_READ_SEARCH}
             if bounded and not openings.write
@@ -184,7 +188,7 @@ def enter(openings: Openings) -> tuple[str, ...]:
 
 
 def enter_or_refuse(openings: Openings, policy: str) -> tuple[str, ...]:
-    """Apply the fence as `[server] fence` says; return the parts that could not be applied.
+    """Apply the fence according to `[server] fence`; return the parts that could not be applied.
 
     Raises:
         UnfitModel: `not_fenced`: a part is missing, and `policy` is "require".
@@ -203,9 +207,9 @@ def enter_or_refuse(openings: Openings, policy: str) -> tuple[str, ...]:
 
 
 def enclose(hidden: str, policy: str) -> None:
-    """Enter the fence as a process that needs no files of its own and no store.
+    """Enter the fence as a process without files of its own and without a store.
 
-    `hidden` is the state directory; empty where that is not known. Raises as `enter_or_refuse`.
+    `hidden` is the state directory; empty if unknown. Raises as `enter_or_refuse`.
     """
     enter_or_refuse(Openings(hidden=Path(hidden) if hidden else None), policy)
 
@@ -223,12 +227,12 @@ def _limit(openings: Openings) -> None:
         resource.setrlimit(which, (least, least))
     with suppress(
         OSError, ValueError
-    ):  # without the capability it may still return from its nice load
+    ):  # without the capability it may still lower its nice value after the load
         resource.setrlimit(13, (20 - os.getpriority(os.PRIO_PROCESS, 0),) * 2)  # RLIMIT_NICE
 
 
 def _become_another_user(own: Path | None) -> bool:
-    """Run as a user whom no other process has; returns whether that is possible here."""
+    """Run as a user that no other process has; return whether that is possible here."""
     _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     for first, many in _USERS:
         user = first + os.getpid() % many
@@ -239,20 +243,20 @@ def _become_another_user(own: Path | None) -> bool:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
         except OSError:
-            continue  # not mapped in this container, or root without the right
+            continue  # not mapped in this container, or root lacks the right
         return True
     return False
 
 
 def _bound_capabilities(kept: set[int]) -> None:
-    """Give up getting back what else root may do; only root may."""
+    """Drop the right to regain root's other capabilities; only root may."""
     for number in range(64):
         if number not in kept:
             _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
 
 
 def _keep_capabilities(kept: set[int]) -> None:
-    """Give up what else root may do."""
+    """Drop root's other capabilities."""
     header = struct.pack("=Ii", 0x20080522, 0)
     old = ctypes.create_string_buffer(24)
     if _libc.syscall(_number("capget"), header, old) != 0:
@@ -299,7 +303,7 @@ def _beneath(ruleset: int, path: Path, rights: int) -> None:
     try:
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # it is not on this machine
+        return  # this machine lacks it
     try:
         if not path.is_dir():
             rights &= _READ_FILE | _WRITE_FILE | _TRUNCATE
@@ -319,7 +323,7 @@ def _readable(openings: Openings) -> Iterator[Path]:
 
 
 def interpreter_paths() -> list[Path]:
-    """Where Python and its packages lie; without the working directory, which `-m` may put in front."""
+    """Return the paths of Python and its packages, without the working directory from `-m`."""
     entries = list(sys.path)
     if entries and not sys.flags.safe_path and entries[0] in ("", os.getcwd()):  # noqa: PTH109
         entries = entries[1:]
@@ -332,7 +336,7 @@ def interpreter_paths() -> list[Path]:
 
 
 def _without(path: Path, hidden: Path | None) -> Iterator[Path]:
-    """A path, or what is in it but for what is hidden: Landlock allows whole trees, and takes nothing back."""
+    """Yield a path, or its parts that are not hidden: Landlock allows whole trees only."""
     inner = hidden.resolve() if hidden is not None else None
     if inner is None or (inner != path and path not in inner.parents):
         yield path
@@ -346,7 +350,7 @@ def _without(path: Path, hidden: Path | None) -> Iterator[Path]:
 
 
 class _Filter:
-    """A program of classic BPF over one system call: it falls through to allowing it."""
+    """Program of classic BPF over one system call; by default it allows the call."""
 
     def __init__(self) -> None:
         self._code: list[tuple[int, int, int, int]] = []
@@ -355,7 +359,7 @@ class _Filter:
         self._code.append((code, yes, no, value))
 
     def refuse(self, name: str, error: int) -> None:
-        """Refuse a call whatever its arguments are."""
+        """Refuse a call with any arguments."""
         number = _number(name)
         if number >= 0:
             self.add(_JUMP_EQUAL, number, 0, 1)
@@ -396,7 +400,7 @@ class _Filter:
 
 
 def _sockets(openings: Openings) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the families and the types of the sockets that it may make, for its online store."""
+    """Return the families and the types of sockets that it may make, for its online store."""
     if openings.port is not None:
         kinds = (*_STREAMS, *_DATAGRAMS) if openings.names else _STREAMS
         return (int(socket.AF_INET), int(socket.AF_INET6)), kinds
@@ -410,7 +414,7 @@ def _seccomp(openings: Openings) -> bool:
     to.add(_JUMP_EQUAL, _ARCH[machine], 1, 0)
     to.add(_RETURN, _KILL)
     to.add(_LOAD, 0)  # the number
-    if machine == "x86_64":  # numbers of another ABI would pass by unseen
+    if machine == "x86_64":  # numbers of another ABI would pass unchecked
         to.add(_JUMP_GREATER, 0x40000000, 0, 1)
         to.add(_RETURN, _ERRNO | errno.ENOSYS)
     reached, kinds = _sockets(openings)
@@ -423,7 +427,7 @@ def _seccomp(openings: Openings) -> bool:
             to.refuse(name, errno.ENOSYS)
     if reached:
         to.only("socket", (0, reached), (1, kinds))
-    # An event loop wakes itself by a pair. One of datagrams could be sent to any address.
+    # An event loop wakes itself by a pair. A pair of datagram sockets could send to any address.
     to.only("socketpair", (0, (int(socket.AF_UNIX),)), (1, _STREAMS))
     to.only("kill", (0, (own,)))
     to.only("tgkill", (0, (own,)))
@@ -432,11 +436,11 @@ def _seccomp(openings: Openings) -> bool:
     to.only("ioprio_set", (1, (0,)))
     for name in ("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"):
         to.only(name, (0, (0,)))
-    # The timers of a request that does not end.
+    # These signals are the timers of a request that does not end.
     to.never("rt_sigaction", 0, (int(signal.SIGALRM), int(signal.SIGPROF)))
     to.never("ioctl", 1, (*_TERMINAL_INPUT, *_OWNED_BY_IOCTL, *_FILE_FLAGS))
     to.never("fcntl", 1, _OWNED_BY_FCNTL)
-    to.add(_JUMP_EQUAL, _number("clone"), 0, 4)  # threads, and no processes
+    to.add(_JUMP_EQUAL, _number("clone"), 0, 4)  # threads, but no processes
     to.add(_LOAD, 16)
     to.add(_JUMP_SET, _CLONE_THREAD, 1, 0)
     to.add(_RETURN, _ERRNO | errno.EPERM)

@@ -1,12 +1,12 @@
-"""The model's end: one process, one model, many clients.
+"""Host of a model: one process, one model, many clients.
 
-The model runs on the loop's own thread. While it works, questions gather in the sockets; what
-has gathered is answered in one batch: batching without a timer, and none when traffic is low.
-A model whose answer to a row depends on the rows beside it, or of which that is not known, is
-asked request by request. What others ask must not change an answer.
-A hanging model therefore hangs the host. Its clients see lateness, and an alarm that only a
-living loop puts off ends the process, whatever holds the interpreter. So does a timer of processor
-time that each question sets anew: one that computes for ever costs its process, and not two minutes.
+The model runs on the loop's own thread. While it works, questions queue in the sockets; the next
+batch answers all of them. So there is batching without a timer, and none at low traffic. A model
+whose answers depend on other rows, or may depend on them, is asked request by request. Other
+callers' rows must not change an answer. A hanging model therefore hangs the host. Its clients see
+lateness. An alarm that only a living loop postpones ends the process, even if C code holds the
+interpreter. A timer of processor time that each question sets again does the same: an endless
+computation ends its process in seconds, not in two minutes.
 """
 
 from __future__ import annotations
@@ -40,45 +40,46 @@ from kedge.transforms.bundle import Bare, Composed, Transform
 from kedge.transforms.lookup import lookups_of
 
 BATCH_ROWS = 256
-"""Where a batch ends: beyond it small models gain nothing, and the first row waits for the last."""
+"""Maximum rows of a batch: beyond it small models gain nothing, and the first row waits for the
+last."""
 ORPHAN_S = 5.0
-"""An orphan without clients ends after this long; with clients it serves on: they come first."""
+"""Time after which an orphan without clients ends; with clients it continues to serve them."""
 HANG_S = 120
-"""No request may wait for longer than 30 s, so a model that is busy for this long hangs."""
+"""Time after which a busy model counts as hanging: no request may wait longer than 30 s."""
 CPU_S = 10.0
-"""Processor time that one question may take, or as much as its caller waits if that is more: no answer
-that takes longer is of use. Ten seconds are what a worker's watchdog allows a model inside it."""
+"""Processor time limit of one question, or its caller's patience if longer: a later answer is
+useless. A worker's watchdog allows a model inside it the same ten seconds."""
 LOAD_CPU_S = 900.0
-"""Processor time of loading and golden rows, as in a probe."""
+"""Processor time limit of loading and golden rows, as in a probe."""
 THREADS = "OMP_NUM_THREADS"
-"""Processor time is that of all threads, and this many may work on a question."""
+"""Variable with the number of threads of a question: processor time is that of all threads."""
 DETAIL = 1500
-"""Characters of a fault in a status file: escaped, they still fit into it."""
+"""Maximum characters of a fault in a status file: escaped, they still fit into it."""
 QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
 UNREAD_COPIES = 4 << 20
-"""Unread bytes above which the answer to a copy is left out. The gateway reads copies as fast as they cost
-its callers nothing, and must not be taken for one that died."""
+"""Unread bytes above which the answer to a copy is left out. The gateway reads copies only as fast
+as its callers do not notice, and must not count as dead."""
 UNREAD = "model_unread"
-"""The code of a copy whose answer was left out: it is alive, and nothing is known of the answer."""
+"""Code of a copy whose answer was left out: the model is alive, and the answer is unknown."""
 FLUSH_S = 2.0
-"""How long a host that was told to stop waits for its clients to take their last answers."""
+"""Time that a stopping host waits for its clients to read their last answers."""
 LOAD_NICE = 5
 COPIES_S = 0.005
-"""How long copies are answered before callers' questions are looked for again."""
+"""Time for answering copies before callers' questions are checked again."""
 CALM_S = 1.0
-"""Without a caller's question for this long, the process is one that answers copies only."""
+"""Time without a caller's question after which the process counts as answering copies only."""
 UNTESTED_S = 2.0
-"""For testing a model whose proof has no batch mark: it delays its readiness by as much at most."""
+"""Time limit for testing a model without a batch mark in its proof: it delays readiness."""
 Marks = NDArray[np.bool_] | None
-"""Which rows had a feature that was not as its schema promises; None when none had."""
+"""Rows with a feature that broke its schema's promise; None if none did."""
 NOWHERE = Online()
 
 
 def load(
     loader: Callable[[], Loader], path: Path, trusted: tuple[str, ...], *, memory_mb: int
 ) -> tuple[Model, float]:
-    """Load politely: while traffic is served, another model's load gets what is left over.
+    """Load at low priority: another model's load must leave the processor to requests.
 
     Raises:
         KedgeError: it cannot be loaded, whatever the loader raised.
@@ -88,7 +89,7 @@ def load(
     if polite:
         os.setpriority(os.PRIO_PROCESS, 0, own + LOAD_NICE)
     try:
-        ready = loader()  # imports the library, which is not the model's own load time
+        ready = loader()  # imports the library, which does not count as load time
         started = perf_counter()
         return ready.load(path, trusted), perf_counter() - started
     except KedgeError:
@@ -99,19 +100,19 @@ def load(
             code="out_of_memory",
             hint="raise memory_mb",
         ) from error
-    except BaseException as error:  # a loader may raise anything, and may even exit: one refusal
+    except BaseException as error:  # a loader may raise anything and may even exit: one refusal
         raise UnfitModel(f"loading raised {type(error).__name__}: {error}") from error
     finally:
         if polite:
             os.setpriority(os.PRIO_PROCESS, 0, own)
             if os.getpgrp() == os.getpid():
-                # Threads that the load started, too: they were born with its niceness, and
-                # would answer callers with it. The fence lets this process name no thread.
+                # Threads that the load started have its niceness, too, and would answer callers
+                # with it. The fence forbids this process to name a thread.
                 os.setpriority(os.PRIO_PGRP, 0, own)
 
 
 def _may_return_from_nice() -> bool:
-    """Try it on a thread that ends: niceness belongs to a thread on Linux, and rights vary."""
+    """Test it on a thread that ends: niceness belongs to a thread on Linux, and rights vary."""
     may: list[bool] = []
 
     def attempt() -> None:
@@ -143,14 +144,14 @@ def serve(
     generation: str | None = None,
     online: Online = NOWHERE,
 ) -> int:
-    """Load, prove, then answer until told to stop. Returns the exit code.
+    """Load, prove, then answer until told to stop. Return the exit code.
 
-    With `code`, the digest of a transformation's bundle, it takes raw columns; `generation` are the
-    runs that this reads by key, `online` the store that they lie in. `fence` is entered before anything
-    of the model's is touched, and says which of its parts are missing.
+    With `code`, the digest of a transformation's bundle, it takes raw columns. `generation` are the
+    runs that the transformation reads by key, and `online` is their store. `fence` is called before
+    anything of the model's is touched, and returns its missing parts.
 
-    Callers are answered once a proven model stands behind the socket that was given; until then they
-    wait in it. What is handed over later on `line` takes the place of what was given.
+    Callers are answered once a proven model serves the given socket; until then they wait in it. A
+    socket that is handed over later on `line` replaces it.
     """
     parent, watch = os.getppid(), CpuWatch()
     watch.allow(LOAD_CPU_S)
@@ -180,7 +181,7 @@ def serve(
 
 
 def prove(model: Model, proof: Proof) -> bool:
-    """Ask the golden rows. Returns whether rows of several requests may be asked together.
+    """Ask the golden rows. Return whether rows of several requests can be asked together.
 
     Raises:
         UnfitModel: `golden_mismatch`.
@@ -192,14 +193,14 @@ def prove(model: Model, proof: Proof) -> bool:
 
 
 class _Status:
-    """What this process says of itself, in a file beside its socket."""
+    """Status of this process, in a file beside its socket."""
 
     def __init__(self, file: int) -> None:
         self.file = file
         self.unfenced: tuple[str, ...] = ()
 
     def write(self, state: str, detail: str = "", load_s: float = 0.0) -> None:
-        """Say it, in one piece. Where it cannot be written the model is still served."""
+        """Write the status whole. If that fails, the model still serves."""
         said = {
             "state": state,
             "detail": detail[:DETAIL],
@@ -215,7 +216,7 @@ class _Status:
 
 
 class _Line:
-    """The line to the starter: what a cleanup job deleted is made again there, and handed over."""
+    """Connection to the starter, which recreates a deleted socket and hands it over."""
 
     def __init__(self, line: socket.socket, status: _Status) -> None:
         line.setblocking(False)  # noqa: FBT003 - the standard library's own signature
@@ -223,7 +224,7 @@ class _Line:
         self._status = status
 
     def handed(self) -> socket.socket | None:
-        """Return a socket to listen on from now on, if one was handed over."""
+        """Return the new socket to listen on, if one was handed over."""
         if self._line is None:
             return None
         try:
@@ -232,7 +233,7 @@ class _Line:
             return None
         except OSError:
             given = None
-        if given is None:  # the starter is gone; what was given serves on
+        if given is None:  # the starter has ended; the given socket stays in use
             self._line.close()
             self._line = None
             return None
@@ -242,27 +243,28 @@ class _Line:
 
 
 class Priority:
-    """How the kernel schedules the thread that asks the model.
+    """Scheduling of the thread that asks the model.
 
-    While only copies are asked it is a batch job, which never preempts what serves callers. The
-    first question of a caller makes it a usual one again. Any user may do both; what is niced, or
-    idle, cannot be raised again without rights, and would answer callers late after a rollback.
+    While only copies are asked it is a batch job, which never preempts processes that serve
+    callers. A caller's first question restores the usual policy. Any user may do both. A niced or
+    idle thread cannot be raised again without rights, and would answer callers late after a
+    rollback.
     """
 
     def __init__(self) -> None:
         self._asked_at = perf_counter()
         self._batch = False
         self._usual = os.sched_getscheduler(0) == os.SCHED_OTHER
-        """Whether it is ours to change: no other policy was chosen for this process."""
+        """Whether the policy may be changed: no other policy was chosen for this process."""
 
     def asked(self) -> None:
-        """A caller's question came."""
+        """Record that a caller's question came."""
         self._asked_at = perf_counter()
         if self._batch:
             self._set(os.SCHED_OTHER)
 
     def copies(self) -> float:
-        """Copies are answered now; returns the time."""
+        """Record that copies are answered now; return the time."""
         now = perf_counter()
         if self._usual and not self._batch and now - self._asked_at > CALM_S:
             self._set(os.SCHED_BATCH)
@@ -275,9 +277,9 @@ class Priority:
 
 
 class CpuWatch:
-    """The kernel ends this process when it uses more processor time than was allowed.
+    """Limit of processor time: the kernel ends this process beyond it.
 
-    The signal keeps its default action: it works while code in C holds the interpreter.
+    The signal keeps its default action: it works while C code holds the interpreter.
     """
 
     def __init__(self) -> None:
@@ -287,15 +289,15 @@ class CpuWatch:
         self._threads = int(threads) if threads.isdecimal() and int(threads) else 1
 
     def allow(self, seconds: float) -> None:
-        """Allow so much for each thread from now on; what was allowed before is over."""
+        """Allow so much for each thread from now on; this replaces the earlier limit."""
         signal.setitimer(signal.ITIMER_PROF, seconds * self._threads)
 
 
 class Host:
-    """Answers all clients: in batches of what has gathered, or request by request."""
+    """Server of all clients: it answers in batches or request by request."""
 
     def __init__(self, model: Model, watch: CpuWatch, *, merges: bool) -> None:
-        """Hold a model; without `merges` each request is asked as it was sent, and by itself."""
+        """Hold a model; without `merges` each request is asked alone, as it was sent."""
         self._model = model
         self._watch = watch
         self._merges = merges
@@ -303,7 +305,7 @@ class Host:
         self._hello = wire.frame(wire.greeting(model.signature))
         self._queue: deque[tuple[_Client, wire.WireRequest, int]] = deque()
         self._copies: deque[tuple[_Client, wire.WireRequest, int]] = deque()
-        """Questions for which no caller waits: answered when no other is there."""
+        """Questions without a waiting caller: they are answered when there are no others."""
         self._priority = Priority()
         self._queued_bytes = 0
         self._draining = False
@@ -317,7 +319,7 @@ class Host:
     async def run(
         self, listener: socket.socket, parent: int, ready: Callable[[], None], line: _Line
     ) -> None:
-        """Serve until SIGTERM, or until orphaned and unused; on another socket once it is handed over."""
+        """Serve until SIGTERM, or until orphaned and unused; switch to a later socket."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -338,7 +340,7 @@ class Host:
         server.close()
         self._stopping = True
         for client in self._clients:
-            client.pause()  # what was not read yet is asked elsewhere by its asker
+            client.pause()  # its client asks another process the unread questions
         # The queue drains in the loop's next turns.
         while self._queue or self._copies:  # noqa: ASYNC110
             await asyncio.sleep(0)
@@ -361,7 +363,7 @@ class Host:
         client.send(self._hello)
 
     def left(self, client: _Client) -> None:
-        """Forget a client; what it asked is not worth answering any more."""
+        """Forget a client; its questions need no answer any more."""
         self._clients.discard(client)
         self._alone_since = perf_counter()
 
@@ -382,10 +384,10 @@ class Host:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        """Answer one batch, then let the loop read what has come in meanwhile.
+        """Answer one batch, then let the loop read new questions.
 
-        Copies are answered for a while: all that is sent in one turn of the loop is one write,
-        which wakes the worker once.
+        Copies are answered for a while: everything sent in one turn of the loop is one write, which
+        wakes the worker once.
         """
         if self._queue:
             if batch := self._take(self._queue):
@@ -437,7 +439,7 @@ class Host:
         return batch
 
     def _answer(self, batch: list[tuple[_Client, wire.WireRequest]]) -> None:
-        """Predict once. When that fails, each alone: a poisoned request fails by itself."""
+        """Predict once. If that fails, ask each request alone: a poisoned one fails by itself."""
         requests = [request for _, request in batch]
         waited_s = max([request.expires for request in requests]) - perf_counter()
         self._watch.allow(max(CPU_S, waited_s))
@@ -448,7 +450,7 @@ class Host:
             columns = self._model.predict(self._inputs.unpack(requests))
             micros = (perf_counter_ns() - started) // 1000
             frames = self._split(requests, columns, micros, *self._violations())
-        # A model may raise anything, and may even exit.
+        # A model may raise anything and may even exit.
         except BaseException as error:  # noqa: BLE001
             if len(batch) > 1:
                 for one in batch:
@@ -465,7 +467,7 @@ class Host:
             client.send(raw if client.takes(request) else _left_out(request))
 
     def _violations(self) -> tuple[dict[str, int] | None, Marks]:
-        """What the transformation's checks have counted and not reported yet; which rows now."""
+        """Return the transformation's unreported counts, and the marked rows."""
         if not isinstance(self._model, Composed):
             return None, None
         return self._model.transform.fresh() or None, self._model.transform.marks
@@ -478,7 +480,7 @@ class Host:
         told: dict[str, int] | None,
         marks: Marks,
     ) -> list[bytes]:
-        """Cut an answer into each client's rows. One that cannot be cut or sent is nonsense."""
+        """Split an answer into each client's rows. One that cannot be split or sent is nonsense."""
         try:
             return _cut(requests, columns, micros, told, marks)
         except (AttributeError, TypeError, ValueError) as error:
@@ -489,12 +491,12 @@ class Host:
 
 
 def _left_out(request: wire.WireRequest) -> bytes:
-    """Say that a copy was answered, and that its answer does not go to a gateway that lags behind."""
+    """Return an answer without its rows, for a copy of a gateway that reads too slowly."""
     return wire.frame(wire.WireAnswer(request.id, 0, None, (UNREAD, "its answer was not read")))
 
 
 def _dropped(request: wire.WireRequest) -> bytes:
-    """Say that a question was never put to the model, so that it does not count as a failure."""
+    """Return the answer for a question that was never asked, so that it is no failure."""
     fault = ("model_expired", "its deadline was over before its turn")
     return wire.frame(wire.WireAnswer(request.id, 0, None, fault))
 
@@ -509,7 +511,8 @@ def _cut(
     if not isinstance(columns, Mapping):
         raise TypeError("the answer is no mapping of names to arrays")
     if len(requests) == 1:
-        # Whole, whatever its length: the client's check says better what is wrong with it.
+        # The answer is sent whole, whatever its length: the client's check describes its fault
+        # better.
         outputs = wire.pack_outputs(columns, 0, max(map(len, columns.values()), default=0))
         violated = marks is not None
         return [wire.frame(wire.WireAnswer(requests[0].id, micros, outputs, None, told, violated))]
@@ -549,14 +552,14 @@ class _Client(asyncio.Protocol):
             for body in self._frames.feed(data):
                 self._host.offer(self, self._decoder.decode(body), len(body))
         except (ValueError, msgspec.MsgspecError):
-            self._transport.abort()  # not our protocol: nothing after this byte can be trusted
+            self._transport.abort()  # another protocol: nothing after this byte can be trusted
 
     def takes(self, request: wire.WireRequest) -> bool:
-        """Whether the answer of a request is sent: that of a copy only to a client that keeps up."""
+        """Return whether an answer is sent: that of a copy only to a client that keeps up."""
         return not request.copy or self._transport.get_write_buffer_size() <= UNREAD_COPIES
 
     def send(self, raw: bytes) -> None:
-        """Send, unless the client has stopped reading: then hang up, for memory ends too."""
+        """Send; disconnect a client that has stopped reading, because memory is limited."""
         if self._transport.get_write_buffer_size() > UNREAD_BYTES:
             self._transport.abort()
         elif not self._transport.is_closing():

@@ -1,4 +1,4 @@
-"""Launch of a model process, and the trial of an unknown file in one."""
+"""Launch of a model process, and trials of an unknown file in one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from kedge.system.interpreter import bare_environment, module_command, safe_envi
 PROBE_TIMEOUT_S = 60.0
 _LONGEST_LINE = 64 << 20
 _SHOWN = 200
-"""Bytes shown of a line that is no answer: enough to find who writes it."""
+"""Bytes shown of a line that is no answer: enough to find its author."""
 _MODULE = "kedge.adapters.process"
 
 
@@ -45,11 +45,12 @@ def command(
     online: Online | None = None,
     fence: str = "warn",
 ) -> list[str]:
-    """The command line of a model process; start it with `fenced_environment()`.
+    """Return the command line of a model process; start it with `fenced_environment()`.
 
-    `loader` ("module:Class") names a loader that is not installed as an entry point, `code` the
-    bundle of the transformation before the model, `generation` what that reads by key, `online` where.
-    On its standard input it is handed `first_words`, its socket and its status file (`ModelDoor`).
+    `loader` ("module:Class") names a loader without an entry point. `code` is the bundle of the
+    transformation before the model, `generation` the runs that it reads by key, `online` their
+    store. On its standard input it gets `first_words`, its socket and its status file
+    (`ModelDoor`).
     """
     line = module_command(_MODULE, "serve", "--socket", str(socket), "--fence", fence)
     line += _before(code, generation, online)
@@ -57,7 +58,7 @@ def command(
 
 
 def _before(code: str | None, generation: str | None, online: Online | None) -> list[str]:
-    """What stands before the model: its transformation, and what that reads."""
+    """Return the arguments for the transformation before the model, and for its lookups."""
     line = ["--code", code] if code is not None else []
     if generation is not None and online is not None:
         told = msgspec.json.encode(without_url(online)[0]).decode()
@@ -66,7 +67,7 @@ def _before(code: str | None, generation: str | None, online: Online | None) -> 
 
 
 def first_words(generation: str | None, online: Online | None) -> bytes:
-    """Return what a model process reads first on its standard input: the URL of the store it reads, if any."""
+    """Return the first line of a model process's standard input: its online store's URL, if any."""
     url = "" if generation is None or online is None else without_url(online)[1]
     return url.encode() + b"\n"
 
@@ -86,31 +87,31 @@ def _arguments(
 
 
 def environment() -> dict[str, str]:
-    """The environment of a worker and of control: ours, with one thread for each numeric library.
+    """Return the environment of workers and control: one thread for each numeric library.
 
-    They read it once, when they are loaded; and two pools on one core only fight.
+    The libraries read it once, when they are loaded; two thread pools on one core compete.
     """
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**dict.fromkeys(threads, "1"), **safe_environment()}
 
 
 def fenced_environment() -> dict[str, str]:
-    """Return the environment of a process that runs a model: what one table names of ours.
+    """Return the environment of a model process: the variables of this one that a table names.
 
-    OpenBLAS starts its threads while NumPy is imported, before the fence, which only binds the thread
-    that enters it. So it has one thread, whatever ours says; OpenMP's start later.
+    OpenBLAS starts its threads while NumPy is imported, before the fence, which binds only the
+    thread that enters it. So it always gets one thread; OpenMP's threads start later.
     """
     found = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **bare_environment()}
-    # joblib would count cores by a program and make semaphores: behind the fence neither is there.
+    # joblib would run a program to count cores and make semaphores: the fence forbids both.
     silent = {"LOKY_MAX_CPU_COUNT": "1", "JOBLIB_MULTIPROCESSING": "0"}
     return {**found, **silent, "OPENBLAS_NUM_THREADS": "1"}
 
 
 def without_url(online: Online) -> tuple[Online, str]:
-    """Return what a command line may say of an online store, and its URL, which may hold a password.
+    """Return the part of an online store for a command line, and its URL with any password.
 
-    Every user of the machine can read a command line. The URL is that of our environment where
-    kedge.toml has none.
+    Every user of the machine can read a command line. Without a URL in kedge.toml, the URL comes
+    from this process's environment.
     """
     if online.store != "redis":
         return online, ""
@@ -119,7 +120,7 @@ def without_url(online: Online) -> tuple[Online, str]:
 
 
 def reach_of(online: Online) -> str:
-    """Return what a model that reads values by key can reach of their store, in words, without a password."""
+    """Return the reach of a model's lookups in their store, in words, without a password."""
     told, url = without_url(online)
     who = "a release that reads values by key"
     if told.store != "redis":
@@ -131,7 +132,7 @@ def reach_of(online: Online) -> str:
 
 
 STEPS = ("fetch", "verify", "load", "answer", "sample")
-"""Of a proof, in order."""
+"""Steps of a proof, in order."""
 
 
 def probe(
@@ -146,18 +147,18 @@ def probe(
     loader: str | None = None,
     fence: str = "warn",
 ) -> ProbeResult:
-    """Load a model in a process that may die of it, and ask it some rows, twice and in groupings.
+    """Load a model in a process that it may crash, and ask it rows, twice and in groupings.
 
     Without a flavour the digest is that of a transformation's bundle.
 
-    `rows` is called here, with the signature that the model turned out to have and what else it says, while the
-    process waits. So the model is loaded once, and its rows are judged where nothing of it runs.
+    This process calls `rows` with the model's signature and description, while the other process
+    waits. So the model is loaded once, and its rows are judged where none of its code runs.
 
     Raises:
         UnfitModel: the loader refused it.
-        CorruptArtifact: the bytes are not those of the digest.
-        Refused: it died, hung (`timeout_s` each for loading and answering), took too much, or wrote
-            something else where its answers are read.
+        CorruptArtifact: the bytes do not match the digest.
+        Refused: it died, hung (`timeout_s` each for loading and answering), exceeded its
+            memory, or wrote other data to the stream of its answers.
     """
     line = module_command(_MODULE, "probe")
     line += ["--fence", fence, *_arguments(artifacts, digest, flavour, trusted, memory_mb, loader)]
@@ -204,13 +205,14 @@ def prove(
     """Deploy a release from nothing: copy it into `into`, verify, load and ask it there.
 
     Args as of `command`, and:
-        into: an empty directory; what is put there is left there.
-        rows: called when the golden rows are answered; asked as they are, of the whole release.
-        told: is called after each of `STEPS`.
-        timeout_s: for each step.
+        into: an empty directory; its new content stays.
+        rows: called after the golden rows are answered; its rows are asked unchanged, of the
+            whole release.
+        told: called after each of `STEPS`.
+        timeout_s: limit of each step.
 
     Raises:
-        KedgeError: as `probe`, of the step that was not told.
+        KedgeError: as `probe`, for the step that was not completed.
     """
     line = module_command(_MODULE, "prove")
     line += ["--into", str(into), "--parent", str(os.getpid())]
@@ -232,9 +234,9 @@ def prove(
 def _started(
     line: Sequence[str], directory: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
-    """A process that is asked over its pipes, and ended with us; and what it says on stderr.
+    """Start a process with pipes that ends with this one; yield it and its stderr.
 
-    `directory` is the one that it may write, made by it.
+    `directory` is created here; the process may write it.
     """
     with (
         tempfile.TemporaryFile() as errors,
@@ -256,10 +258,10 @@ def _started(
 def _read(
     process: subprocess.Popen[bytes], errors: IO[bytes], timeout_s: float, said: bytearray
 ) -> TrialMessage:
-    """The next line. What came of the line after it is left in `said`."""
+    """Return the next line. Bytes after it stay in `said`."""
     assert process.stdout is not None
     until, whole = perf_counter() + timeout_s, b"\n" in said
-    heard = select.poll()  # no select(): it takes no descriptor beyond 1,023
+    heard = select.poll()  # not select(): it takes no descriptor beyond 1,023
     heard.register(process.stdout, select.POLLIN)
     while not whole:
         ready = heard.poll(1000 * max(until - perf_counter(), 0))
@@ -285,13 +287,13 @@ def _read(
 
 def _tell(process: subprocess.Popen[bytes], words: bytes) -> None:
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it died: reading its answer will say of what
+    with suppress(BrokenPipeError):  # it died: reading its answer will give the reason
         process.stdin.write(words)
         process.stdin.flush()
 
 
 def _tell_rows(process: subprocess.Popen[bytes], rows: Offered | dict[str, list[Any]]) -> None:
-    """Hand the rows over. The child reads to the end before it touches the model."""
+    """Send the rows. The child reads all of them before it touches the model."""
     assert process.stdin is not None
     _tell(process, msgspec.json.encode(rows))
     with suppress(BrokenPipeError):
@@ -338,7 +340,7 @@ def _refusal(failed: TrialFailure | None) -> KedgeError:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it with whatever it has started: its answer is in hand, or it will not come."""
+    """Kill the process and its children: its answer is complete, or will not come."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     if process.stdin is not None:

@@ -1,4 +1,4 @@
-"""Messages of a trial: what the process that tries a file out, or proves a release, says of it."""
+"""Messages of a trial, from the process that tries a file out or proves a release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kedge.core.values import Plainness, Signature
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """A model that was loaded, and what it says of itself."""
+    """Loaded model with its description of itself."""
 
     signature: Signature
     load_s: float
@@ -20,22 +20,22 @@ class LoadedModel(msgspec.Struct, frozen=True):
 
 
 class AnsweredRows(msgspec.Struct, frozen=True):
-    """Rows that were asked, and what was answered."""
+    """Rows that were asked, with their answers."""
 
     inputs: dict[str, list[Any]]
     outputs: dict[str, list[Any]]
     again: dict[str, list[Any]]
     """The answer to the same rows, asked a second time."""
     fault: str | None = None
-    """What is wrong with the answer's form."""
+    """The fault in the form of the answer."""
     used: Literal["golden", "sample", "made"] = "golden"
-    """Which of the rows that were offered were asked."""
+    """The offered rows that were asked."""
     grouped: Grouped = Grouped()
     plain: Plainness | None = None
 
 
 class TrialFailure(msgspec.Struct, frozen=True):
-    """An error of kedge's that ended the trial."""
+    """kedge error that ended the trial."""
 
     kind: str
     """The name of its class."""
@@ -46,7 +46,7 @@ class TrialFailure(msgspec.Struct, frozen=True):
 
 
 class ProofStep(msgspec.Struct, frozen=True):
-    """One step of a proof that came to its end."""
+    """Completed step of a proof."""
 
     step: str
     seconds: float

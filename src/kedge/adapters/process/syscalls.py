@@ -1,7 +1,7 @@
-"""The table of system calls that a fenced model process may not make, with the reason of each group.
+"""Table of system calls that a fenced model process must not make, with the reason of each group.
 
-A model needs none of them: it reads its files, computes, and answers on connections that the host accepts.
-Everything that is not named here goes on to the kernel's own rules and to Landlock.
+A model needs none of them: it reads its files, computes, and answers on connections that the host
+accepts. All other calls are subject to the kernel's own rules and to Landlock.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "vfork": (58, -1),
     "vhangup": (153, 58),
 }
-"""By name: the number on x86_64 and on aarch64; -1 where there is none."""
+"""Number of each call on x86_64 and on aarch64; -1 where there is none."""
 
 NEVER: dict[str, tuple[str, ...]] = {
     "it opens no connection of its own": ("socket", "connect"),
@@ -237,7 +237,7 @@ NEVER: dict[str, tuple[str, ...]] = {
         "mq_unlink",
     ),
 }
-"""What is refused whatever its arguments say (EPERM)."""
+"""Calls that are refused with any arguments (EPERM)."""
 
 ABSENT: dict[str, tuple[str, ...]] = {
     "its arguments lie in memory, where a filter does not see them; "
@@ -249,4 +249,4 @@ ABSENT: dict[str, tuple[str, ...]] = {
         "io_uring_register",
     ),
 }
-"""What answers as if the kernel did not have it (ENOSYS), for there is another way."""
+"""Calls that answer as if the kernel lacked them (ENOSYS), because there is another way."""

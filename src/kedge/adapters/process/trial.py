@@ -1,4 +1,4 @@
-"""Trial of a model: rows with nulls for its nullable inputs, and the signature.json that would let it answer."""
+"""Trial of a model: rows with nulls, and the signature.json that would let it answer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from kedge.inspection.independence import answerable, ask
 from kedge.ports import Model
 
 MOST_TRIED = 64
-"""Inputs of which both dtypes are tried, one by one: each is a question to the model."""
+"""Maximum number of inputs whose two dtypes are both tried: each is a question to the model."""
 
 
 def with_nulls(model: Model, rows: Lists) -> dict[str, list[Any]]:
-    """Return the rows and further ones, so that each nullable input is null in one and the model answers it.
+    """Return the rows and more, so that each nullable input is null in one that is answered.
 
     Raises:
-        Refused: `null_raised`: it raises where an input is null that its signature calls nullable.
+        Refused: `null_raised`: the model raises when an input is null that its signature calls
+            nullable.
     """
     further, lacking = null_rows(model.signature.inputs, rows)
     plain = {name: list(values) for name, values in rows.items()}
     if not lacking or _fault(model, rows) is not None:
-        return plain  # a fault of the rows themselves is told where their answers are judged
-    if _fault(model, _base(rows)) is None:  # else it takes no single row, and null is not why
+        return plain  # a fault of the rows themselves is reported where their answers are judged
+    if _fault(model, _base(rows)) is None:  # else it takes no single row, and null is not the cause
         for row in range(count(further)):
             error = _fault(model, taken(further, [row]))
             if error is not None:
@@ -38,8 +39,7 @@ def with_nulls(model: Model, rows: Lists) -> dict[str, list[Any]]:
     error = _fault(model, both)
     if error is None:
         return both
-    # Each of them was answered by itself. Does it fail at so many rows, or at null beside other
-    # values?
+    # Each of them was answered alone. Does it fail at so many rows, or at null beside other values?
     if _fault(model, taken(rows, [0] * count(both))) is not None:
         return plain
     name = next((n for n in lacking if _fault(model, _beside(model, rows, n)) is not None), "")
@@ -47,7 +47,7 @@ def with_nulls(model: Model, rows: Lists) -> dict[str, list[Any]]:
 
 
 def _fault(model: Model, rows: Lists) -> ModelFailure | None:
-    """How the model fails at these rows; None where it answers. The form of its answer is judged elsewhere."""
+    """Return the model's failure at these rows, or None. Its answer's form is judged elsewhere."""
     try:
         ask(model, rows)
     except ModelFailure as error:
@@ -56,13 +56,13 @@ def _fault(model: Model, rows: Lists) -> ModelFailure | None:
 
 
 def _base(rows: Lists) -> dict[str, list[Any]]:
-    """The row that is repeated with nulls: the first one without, where there is one."""
+    """Return the row that is repeated with nulls: the first one without nulls, if any."""
     full = whole(rows)
     return taken(full if count(full) else rows, [0])
 
 
 def _alone(model: Model, rows: Lists, name: str) -> dict[str, list[Any]]:
-    """One row in which this input alone is null."""
+    """Return one row in which only this input is null."""
     return null_rows([f for f in model.signature.inputs if f.name == name], rows)[0]
 
 
@@ -86,7 +86,7 @@ def _null_raised(model: Model, name: str, said: str) -> Refused:
 
 
 def _refused(model: Model, rows: Lists, lacking: list[str]) -> str | None:
-    """The first input that the model does not answer when it alone is null."""
+    """Return the first input that the model does not answer when only it is null."""
     for name in lacking:
         if _fault(model, _alone(model, rows, name)) is not None:
             return name
@@ -94,9 +94,9 @@ def _refused(model: Model, rows: Lists, lacking: list[str]) -> str | None:
 
 
 def way_in(model: Model) -> str:
-    """Return what to write beside a model that answers no row, where its loader reads a signature.json; else "".
+    """Return the advice on a signature.json beside a model that answers no row; else "".
 
-    Dtypes that are only assumed are tried out: those that let it answer are stated.
+    Assumed dtypes are tried: the advice states those that let the model answer.
     """
     described: Described | None = getattr(model, "described", None)
     if described is None or not described.takes_signature:
@@ -113,7 +113,7 @@ def way_in(model: Model) -> str:
 
 
 def _answering(model: Any, described: Described) -> dict[str, Dtype]:
-    """Dtypes of assumed inputs with which the model answers made rows; {} where none were found."""
+    """Return dtypes of assumed inputs with which the model answers made rows; {} if none."""
     words: dict[str, Dtype] = dict.fromkeys(described.assumed, "string")
     if not words or not _answers(model, described, words):
         return {}

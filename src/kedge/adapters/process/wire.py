@@ -1,8 +1,8 @@
 """Wire format of the socket: a u32 little-endian length, then msgpack.
 
-The host greets each client with the fingerprint of its signature. Both sides then know the
-inputs, so a request carries their bytes in the signature's order and neither names nor dtypes.
-An answer carries both, because a faulty model may give anything.
+The host greets each client with the fingerprint of its signature. Both sides then know the inputs,
+so a request carries their bytes in the signature's order, without names or dtypes. An answer
+carries both, because a faulty model may return anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 MAX_FRAME = 64 << 20
-"""Longest frame either side takes. An endpoint's row limit is reached far below."""
+"""Maximum length of a frame. An endpoint's row limit is far below it."""
 
 Data = bytes | list[Any]
 
@@ -31,7 +31,7 @@ Data = bytes | list[Any]
 class WireRequest(msgspec.Struct, array_like=True, gc=False):
     """Rows to answer.
 
-    After `expires` no caller waits for it: seconds of `perf_counter`, which is one clock for all
+    No caller waits for it after `expires`: seconds of `perf_counter`, which is one clock for all
     processes of a host.
     """
 
@@ -40,13 +40,13 @@ class WireRequest(msgspec.Struct, array_like=True, gc=False):
     expires: float
     columns: list[Data]
     shapes: list[list[int]] | None = None
-    """The shape of one row of each column; only when the signature leaves a length open."""
+    """Shape of one row of each column; only if the signature leaves a length open."""
     alone: bool = False
-    """No other process can answer it: see `lookups`."""
+    """Whether no other process can answer it: see `lookups`."""
     copy: bool = False
-    """No caller waits for it: callers' questions go first."""
+    """Whether no caller waits for it: callers' questions go first."""
     apart: bool = False
-    """It is asked by itself, so that the time it takes is its own."""
+    """Whether it is asked alone, so that its duration is its own."""
 
 
 class WireColumn(msgspec.Struct, array_like=True, gc=False):
@@ -59,20 +59,20 @@ class WireColumn(msgspec.Struct, array_like=True, gc=False):
 
 
 class WireAnswer(msgspec.Struct, array_like=True, gc=False):
-    """The answer to one request: outputs, or an error's code and text."""
+    """Answer to one request: outputs, or an error's code and text."""
 
     id: int
     micros: int
     outputs: list[WireColumn] | None = None
     error: tuple[str, str] | None = None
     violations: dict[str, int] | None = None
-    """What its transformation gave out of range or unseen since the last answer that told."""
+    """Values of its transformation out of range or unseen since the last report."""
     violated: bool = False
-    """Whether a feature of this request was not as its schema promises."""
+    """Whether a feature of this request broke its schema's promise."""
 
 
 class Greeting(msgspec.Struct, array_like=True):
-    """The first frame of a host."""
+    """First frame of a host."""
 
     signature: str
 
@@ -82,7 +82,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items() if name != "string
 
 
 def greeting(signature: Signature) -> Greeting:
-    """What a host with this signature says first. Bounds are the gateway's: a model knows of none."""
+    """Return the greeting of a host with this signature. Bounds are the gateway's: it has none."""
     return Greeting(codec.fingerprint(unbounded(signature)))
 
 
@@ -93,7 +93,7 @@ def frame(message: WireRequest | WireAnswer | Greeting) -> bytes:
 
 
 class Frames:
-    """Cuts a stream into frames."""
+    """Splitter of a stream into frames."""
 
     __slots__ = ("_buffer", "_need")
 
@@ -102,7 +102,7 @@ class Frames:
         self._need = 4
 
     def feed(self, data: bytes) -> list[bytes | memoryview]:
-        """Take in what arrived; returns the bodies that are now complete.
+        """Add received bytes; return the bodies that are now complete.
 
         Raises:
             ValueError: a frame is longer than `MAX_FRAME`.
@@ -111,7 +111,7 @@ class Frames:
             self._buffer += data
             if len(self._buffer) < self._need:
                 return []
-            # Cut out of a view: a long frame is not copied once more, let alone twice.
+            # The body is cut out of a view: a long frame is not copied again.
             data = memoryview(self._buffer)  # type: ignore[assignment]
             self._buffer = bytearray()
         bodies: list[bytes | memoryview] = []
@@ -133,7 +133,7 @@ class Frames:
 
 
 class InputCodec:
-    """A signature's inputs, compiled for both ends."""
+    """Codec of a signature's inputs, compiled for both ends."""
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
         self._fields = [
@@ -143,7 +143,7 @@ class InputCodec:
         self.open = any(-1 in field.shape for field in fields)
 
     def pack(self, columns: Columns) -> list[Data]:
-        """The columns' bytes, in order. A column of another dtype is converted.
+        """Return the columns' bytes, in order. A column of another dtype is converted.
 
         Raises:
             KeyError: a column is missing.
@@ -151,7 +151,7 @@ class InputCodec:
         packed: list[Data] = []
         for name, dtype, string in self._fields:
             column: NDArray[Any] = columns[name]
-            if string or column.dtype.kind == "O":  # words, or numbers with nulls among them
+            if string or column.dtype.kind == "O":  # text, or numbers with nulls
                 packed.append(column.reshape(-1).tolist())
             elif column.dtype is dtype:
                 packed.append(column.tobytes())
@@ -160,13 +160,13 @@ class InputCodec:
         return packed
 
     def shapes(self, columns: Columns) -> list[list[int]] | None:
-        """The shapes of one row, when the signature leaves one open."""
+        """Return the shapes of one row, if the signature leaves one open."""
         if not self.open:
             return None
         return [list(columns[name].shape[1:]) for name, _, _ in self._fields]
 
     def unpack(self, requests: list[WireRequest]) -> Columns:
-        """The rows of several requests as one set of columns, writable.
+        """Return the rows of several requests as one set of writable columns.
 
         Raises:
             ValueError: the bytes do not fit the signature.
@@ -183,14 +183,14 @@ class InputCodec:
                 column = np.empty(len(values), dtype=object)
                 column[:] = values
             else:
-                # A copy on purpose: a model may write into its inputs.
+                # This copies on purpose: a model may write into its inputs.
                 column = np.frombuffer(bytearray().join(parts), dtype)  # type: ignore[arg-type]
             columns[name] = column.reshape(rows, *shape) if shape or column.size != rows else column
         return columns
 
 
 def _values(part: Data, dtype: np.dtype[Any] | type) -> list[Any]:
-    """One request's part of a column, as Python values."""
+    """Return one request's part of a column as Python values."""
     if isinstance(part, list):
         return part
     values: list[Any] = np.frombuffer(part, dtype).tolist()
@@ -198,10 +198,10 @@ def _values(part: Data, dtype: np.dtype[Any] | type) -> list[Any]:
 
 
 def pack_outputs(columns: Columns, start: int, stop: int) -> list[WireColumn]:
-    """Rows of an answer, ready to send.
+    """Return rows of an answer, ready to send.
 
     Raises:
-        ValueError, TypeError, AttributeError: it is nothing that could be sent.
+        ValueError, TypeError, AttributeError: the answer cannot be sent.
     """
     outputs = []
     for name, column in columns.items():
@@ -220,10 +220,10 @@ def pack_outputs(columns: Columns, start: int, stop: int) -> list[WireColumn]:
 
 
 def unpack_outputs(outputs: list[WireColumn]) -> Columns:
-    """An answer's columns, as they came.
+    """Return an answer's columns unchanged.
 
     Raises:
-        ValueError, KeyError, TypeError: the bytes do not fit what they are said to be.
+        ValueError, KeyError, TypeError: the bytes do not match their description.
     """
     columns: dict[str, NDArray[Any]] = {}
     for output in outputs:

@@ -82,7 +82,7 @@ def mark(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> int:
 
 
 def second(labels: sqlite3.Connection, rows: Iterable[JoinRow]) -> list[JoinRow]:
-    """Return the rows whose id, as a label spells it, another request has joined; and its rows."""
+    """Return rows whose id, as a label spells it, was joined to another request; and its rows."""
     again: list[JoinRow] = []
     by_endpoint: dict[str, dict[str, JoinRow]] = {}
     for row in rows:
