@@ -1,1 +1,1 @@
-"""Artifacts: the bytes of models and transformations, stored by content."""
+"""Artifacts: the files of models and transformations, stored by digest."""

@@ -1,4 +1,4 @@
-"""Artifacts in a directory, by content: the same bytes are stored once and never change.
+"""Directory of artifacts by digest: the same bytes are stored once and never change.
 
     <root>/<hex>/files/...       the bytes, read-only
     <root>/<hex>/manifest.json   path, size and sha256 of each file
@@ -7,7 +7,7 @@
 
 The digest is that of the sorted manifest. A copy becomes visible by one rename, after every
 byte of it is on the disk: a crash leaves a `.tmp-` directory, never half an artifact. The kernel
-releases the lock of an owner that has ended, and the next copy removes what it left.
+releases the lock of an ended owner, and the next copy removes its remains.
 """
 
 from __future__ import annotations
@@ -34,46 +34,50 @@ from kedge.system.locks import open_lock, try_lock
 from kedge.system.reserve import get_free, get_reserve
 
 MOST_FILES = 10_000
-"""Files of one artifact. Its manifest is a part of its version, which commands read: about a megabyte."""
+"""Maximum files of one artifact. Commands read its manifest with its version: about a megabyte."""
 MOST_ENTRIES = 100_000
-"""Files and folders that are looked at to find them, hidden ones too."""
+"""Maximum number of files and folders that are searched, hidden ones included."""
 MOST_DEPTH = 32
-"""Folders above a file: four times those of a Hugging Face cache, and no path is too long for the kernel."""
+"""Maximum number of folders above a file: four times those of a Hugging Face cache, and short
+enough for the kernel."""
 MOST_NAME = 1_000
-"""Bytes of a file's name with its folders: below the store, it fits into a path of 4,096."""
+"""Maximum bytes of a file's name with its folders: below the store, it fits into a path of
+4,096."""
 MOST_BYTES = 256 << 30
-"""Bytes of one artifact: more than a host can load, and minutes to hash."""
+"""Maximum bytes of one artifact: more than a host can load, and minutes to hash."""
 
 _CHUNK = 1 << 20
 _BLOCK = 4096
-"""Bytes by which a file system gives space away."""
+"""Bytes of a file system's allocation unit."""
 _LOOK = 64 << 20
-"""Bytes that are copied between two looks at the free space."""
+"""Bytes copied between two checks of the free space."""
 _SYNCERS = 16
-"""Threads that wait for the disk: it writes what many of them wait for at once."""
+"""Threads that wait for the disk: it writes the requests of many threads at once."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _LEFTOVER_S = 86_400
-"""A temporary copy without a lock is of an earlier kedge, and removed after a day: no copy takes so long."""
+"""Age at which a temporary copy without a lock is removed: an earlier kedge made it, and no copy
+takes a day."""
 
 
 class DirectoryArtifacts:
-    """Bytes by digest, in one directory that several processes may share."""
+    """Artifacts by digest, in one directory that several processes may share."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
-        """Copy a file or a directory in; returns its digest and its per-file manifest.
+        """Copy a file or a directory in; return its digest and its per-file manifest.
 
-        Files `beside` it become part of it under their own names, in the place of those that have the same.
+        Files `beside` it are added under their own names, and replace files with the same names.
 
-        Putting the same bytes again changes nothing, but what is there is verified, and
-        replaced if it is damaged. The golden rows survive that.
+        Putting the same bytes again changes nothing, but the stored ones are verified, and replaced
+        if they are damaged. The golden rows stay.
 
         Raises:
-            Refused: there is nothing to copy, it has a symbolic link or special file in it, it is beyond
-                `MOST_FILES`, `MOST_DEPTH` or `MOST_BYTES`, or it grew meanwhile.
-            Unavailable: `no_room`: it would take the ledger's reserve of free space; the disk cannot be written.
+            Refused: the source is missing, contains a symbolic link or special file, exceeds
+                `MOST_FILES`, `MOST_DEPTH` or `MOST_BYTES`, or grew meanwhile.
+            Unavailable: `no_room`: the copy would use the ledger's reserve of free space; or
+                the disk cannot be written.
         """
         found = _find(source, beside)
         with self._writing(), self._temporary() as temporary:
@@ -99,7 +103,7 @@ class DirectoryArtifacts:
 
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
-        """Yield a directory that is this copy's alone; those of owners that have ended are removed."""
+        """Yield a directory for this copy only; remove those of ended owners."""
         self._root.mkdir(parents=True, exist_ok=True)
         while True:
             made = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._root))
@@ -114,7 +118,7 @@ class DirectoryArtifacts:
             os.close(lock)
 
     def _check_room(self, found: list[_Found]) -> None:
-        """Refuse a copy that would leave too little for the ledger. Holes in a file count: they are copied."""
+        """Refuse a copy that leaves too little for the ledger. Holes count: they are copied."""
         size = sum(_BLOCK + -(-each.size // _BLOCK) * _BLOCK for each in found)
         free = get_free(self._root)
         if free < size + _reserve(self._root):
@@ -131,11 +135,11 @@ class DirectoryArtifacts:
         try:
             copy.rename(home)
         except OSError:
-            self.verify(digest)  # another process was first with the same bytes
+            self.verify(digest)  # another process stored the same bytes first
         sync(self._root)
 
     def _replace(self, home: Path, copy: Path) -> None:
-        """Swap damaged bytes for sound ones. For an instant there are none: also a failure."""
+        """Swap damaged bytes for sound ones. For a moment there are none, also after a failure."""
         if (home / "proof.json").is_file():
             shutil.copyfile(home / "proof.json", copy / "proof.json")
             sync_all([copy / "proof.json"])
@@ -145,10 +149,10 @@ class DirectoryArtifacts:
         sync(self._root)
 
     def path(self, digest: str) -> Path:
-        """Where the files are, unverified.
+        """Return the directory of the files, unverified.
 
         Raises:
-            CorruptArtifact: it is not there.
+            CorruptArtifact: the artifact is missing.
         """
         files = self._home(digest) / "files"
         if not files.is_dir():
@@ -158,10 +162,10 @@ class DirectoryArtifacts:
         return files
 
     def verify(self, digest: str) -> Path:
-        """Hash every byte again, then say where the files are.
+        """Hash every byte again, then return the directory of the files.
 
         Raises:
-            CorruptArtifact: a file is missing, was added, or differs; names it.
+            CorruptArtifact: a file is missing, was added, or differs; the error names it.
         """
         files = self.path(digest)
         try:
@@ -192,18 +196,18 @@ class DirectoryArtifacts:
     def fetch(self, digest: str, into: Path) -> None:
         """Copy an artifact, its manifest and its golden rows, unverified, into another store's root.
 
-        What is no regular file is copied as what it is, so that verifying there finds it.
+        A special file is copied as such, so that verification finds it there.
 
         Raises:
-            CorruptArtifact: it is not there.
-            Unavailable: it cannot be copied.
+            CorruptArtifact: the artifact is missing.
+            Unavailable: the artifact cannot be copied.
         """
         home = self.path(digest).parent
         try:
             shutil.copytree(
                 home, into / home.name, symlinks=True, ignore=shutil.ignore_patterns(".tmp-*")
             )
-        except OSError as error:  # shutil's own is one, and names every file
+        except OSError as error:  # shutil's own error is one, and names every file
             raise Unavailable(
                 f"{digest} cannot be copied: {error}",
                 code="artifacts_unavailable",
@@ -211,7 +215,7 @@ class DirectoryArtifacts:
             ) from error
 
     def write_proof(self, digest: str, proof: Proof) -> None:
-        """Keep the golden rows beside the files; replaces those that are there, whole."""
+        """Store the golden rows beside the files; they replace existing ones, whole."""
         home = self.path(digest).parent
         with self._writing(), self._temporary() as temporary:
             via = temporary / "proof.json"
@@ -219,10 +223,10 @@ class DirectoryArtifacts:
             sync(home)
 
     def proof(self, digest: str) -> Proof:
-        """The golden rows.
+        """Return the golden rows.
 
         Raises:
-            CorruptArtifact: there are none, or they cannot be read.
+            CorruptArtifact: the golden rows are missing or unreadable.
         """
         file = self.path(digest).parent / "proof.json"
         try:
@@ -249,7 +253,7 @@ class DirectoryArtifacts:
         return manifest
 
     def _sweep(self, own: Path) -> None:
-        """Remove what owners that have ended left; a lock that can be taken has none."""
+        """Remove the remains of ended owners; a lock that can be taken has no owner."""
         now = own.stat().st_mtime  # the file system's time: it may be another host's
         for path in self._root.glob(".tmp-*"):
             if path == own:
@@ -267,7 +271,7 @@ class DirectoryArtifacts:
 
     def _sweep_unlocked(self, path: Path, now: float) -> None:
         with suppress(OSError):
-            path.rmdir()  # its owner ended before it took its lock, or finds out and makes another
+            path.rmdir()  # its owner ended before it took its lock, or will make another
             return
         with suppress(OSError):
             if now - path.stat().st_mtime > _LEFTOVER_S:
@@ -286,7 +290,7 @@ class DirectoryArtifacts:
 
 
 class _Found(NamedTuple):
-    """A file to copy: its name inside the artifact, where it is, and its size with its holes."""
+    """File to copy: its name inside the artifact, its path, and its size with its holes."""
 
     name: str
     path: Path
@@ -326,7 +330,7 @@ def _find(source: Path, beside: Sequence[Path]) -> list[_Found]:
 
 
 def _below(directory: Path) -> Iterator[_Found]:
-    """Find the files below a directory. It is left at the first fault, however many entries it has."""
+    """Yield the files below a directory. The first fault ends the search, however large it is."""
     files = 0
     for entries, (name, entry) in enumerate(walk(directory, skip=_is_skipped), 1):
         if entries > MOST_ENTRIES:
@@ -377,7 +381,7 @@ def _checked(name: str, path: Path, found: os.stat_result) -> _Found:
 
 
 class _Copying:
-    """Copies files and hashes them; ends where a file grows, or the disk fills meanwhile."""
+    """Copier that hashes files; it stops if a file grows, or the disk fills meanwhile."""
 
     def __init__(self, root: Path, found: list[_Found]) -> None:
         self._root = root
@@ -385,7 +389,7 @@ class _Copying:
         self._unseen = 0
 
     def run(self, into: Path) -> Iterator[FileEntry]:
-        """Copy all of them; each entry says what was written, not what the source is by now."""
+        """Copy all files; each entry describes the written bytes, not the current source."""
         into.mkdir(parents=True)
         folders = {""}
         for each in self._found:
@@ -422,7 +426,7 @@ class _Copying:
 
 
 def _read(each: _Found) -> Iterator[bytes]:
-    """Yield the bytes of a source file; its faults are not those of the store."""
+    """Yield the bytes of a source file; its faults are not the store's."""
     try:
         source = os.open(each.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(source, "rb", buffering=0) as reader:
@@ -437,7 +441,7 @@ def _read(each: _Found) -> Iterator[bytes]:
 
 
 def _reserve(directory: Path) -> int:
-    """The free bytes that a copy leaves to the ledger, so that a rollback can be written."""
+    """Return the free bytes that a copy leaves to the ledger, so that a rollback can be written."""
     return get_reserve(os.statvfs(directory))
 
 
@@ -454,7 +458,7 @@ def _no_room(root: Path, size: int, free: int) -> Unavailable:
 
 
 def _lock(directory: Path) -> int | None:
-    """Take the owner's lock of a new temporary directory; None where a sweep was faster."""
+    """Take the owner's lock of a new temporary directory; None if a sweep was faster."""
     try:
         handle = open_lock(directory / "lock")
     except FileNotFoundError:

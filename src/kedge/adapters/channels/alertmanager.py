@@ -1,4 +1,4 @@
-"""Alertmanager: an alert as its API takes it, and as it would send it to a webhook itself."""
+"""Alertmanager: an alert as its API accepts it, and as it would send it to a webhook."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kedge.core.alerts.alerts import Message
 from kedge.core.values import Value
 
 FIRING_FOR = timedelta(days=30)
-"""Alertmanager forgets an alert that is not sent again, unless it says until when it stands."""
+"""End time of an alert: Alertmanager drops an alert that is not sent again before its end time."""
 TEST_FOR = timedelta(minutes=5)
-"""A test ends by itself: no one resolves it."""
+"""Duration of a test alert, which ends without a resolving message."""
 OPEN_END = "0001-01-01T00:00:00Z"
-"""When an alert that fires ends, as Alertmanager writes it to a webhook."""
+"""End time of a firing alert, as Alertmanager writes it to a webhook."""
 
 
 class PostedAlert(Value, frozen=True, kw_only=True, rename="camel"):
@@ -29,7 +29,7 @@ class PostedAlert(Value, frozen=True, kw_only=True, rename="camel"):
 
 
 class GroupedAlert(PostedAlert, frozen=True, kw_only=True):
-    """An alert within what Alertmanager sends to a webhook."""
+    """Alert within Alertmanager's payload for a webhook."""
 
     status: Literal["firing", "resolved"]
     generator_url: str = msgspec.field(name="generatorURL", default="")
@@ -37,7 +37,7 @@ class GroupedAlert(PostedAlert, frozen=True, kw_only=True):
 
 
 class AlertGroup(Value, frozen=True, kw_only=True, rename="camel"):
-    """What Alertmanager POSTs to a webhook_config, version 4."""
+    """Payload that Alertmanager POSTs to a webhook_config, version 4."""
 
     version: str = "4"
     group_key: str
@@ -52,7 +52,7 @@ class AlertGroup(Value, frozen=True, kw_only=True, rename="camel"):
 
 
 def posted_alert(message: Message) -> PostedAlert:
-    """Return a message as clients send it to /api/v2/alerts."""
+    """Return a message in the form that clients send to /api/v2/alerts."""
     begun = datetime.fromisoformat(message.opened_at)
     stands = TEST_FOR if message.status == "test" else FIRING_FOR
     return PostedAlert(
@@ -70,10 +70,10 @@ def posted_alert(message: Message) -> PostedAlert:
 
 
 def alert_group(message: Message) -> AlertGroup:
-    """Return what Alertmanager would POST to a webhook for a message; a test fires.
+    """Return Alertmanager's webhook payload for a message; a test fires.
 
-    The format knows two statuses only: an alert in spite of which an operator continued ends as
-    "resolved" there, and its description says who and why.
+    The format has only two statuses: an alert that an operator overrode ends as "resolved" there,
+    and its description gives the operator and the reason.
     """
     one = posted_alert(message)
     status: Literal["firing", "resolved"] = "resolved" if message.resolved_at else "firing"

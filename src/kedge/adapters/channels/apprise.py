@@ -1,4 +1,4 @@
-"""Apprise: an alert to the services that its plug-ins know (extra `alerts`)."""
+"""Apprise: sends an alert to the services of its plug-ins (extra `alerts`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def notify(url: str, message: Message) -> None:
     """Send a message through Apprise.
 
     Raises:
-        Refused: `needs_alerts`: it is not installed.
-        AttemptFailed: it did not deliver.
+        Refused: `needs_alerts`: Apprise is not installed.
+        AttemptFailed: Apprise did not deliver the message.
     """
     try:
         import apprise  # noqa: PLC0415 - an extra, and a second to import
@@ -24,7 +24,7 @@ def notify(url: str, message: Message) -> None:
             code="needs_alerts",
             hint="pip install 'kedge[alerts]'",
         ) from None
-    # What a plug-in logs may hold its URL.
+    # A plug-in's log may contain its URL.
     logging.getLogger("apprise").disabled = True
     kinds = {
         "firing": apprise.NotifyType.FAILURE,

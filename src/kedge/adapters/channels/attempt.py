@@ -1,4 +1,4 @@
-"""Attempts to send an alert: a deadline for each as a whole, and failures without secrets."""
+"""Attempts to send an alert: a deadline for each, and failures without secrets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 
 class AttemptFailed(ValueError):
-    """In words of ours. Those of others may quote a URL: they are told by their type only."""
+    """Failure in kedge's words. Other errors may quote a URL: only their type is reported."""
 
 
 @contextlib.contextmanager
 def deadline(timeout_s: float, sock: Callable[[], Any]) -> Iterator[None]:
-    """Cut the connection when an attempt as a whole takes too long."""
+    """Cut the connection when the attempt as a whole exceeds its limit."""
     late = threading.Event()
 
     def cut() -> None:
@@ -40,7 +40,7 @@ def deadline(timeout_s: float, sock: Callable[[], Any]) -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong; of a mail server's answer the code only, which may quote anything."""
+    """Return the fault; of a mail server's answer only the code: its text may quote a secret."""
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return f"the server refused the password ({error.smtp_code})"
     if isinstance(error, smtplib.SMTPResponseException):

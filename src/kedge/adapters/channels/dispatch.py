@@ -1,4 +1,4 @@
-"""The ways out: mail, webhooks, Alertmanager, and through Apprise the rest of the world.
+"""Dispatch of alerts: mail, webhooks, Alertmanager, and other services through Apprise.
 
     mailto:ada@example.org            mail, by the SMTP server of [alerts]
     https://HOST/PATH                 a JSON object, POSTed; also webhook+https://
@@ -6,10 +6,10 @@
     alertmanager-webhook+https://...  what Alertmanager itself would POST to a webhook, version 4
     anything else                     Apprise (extra `alerts`)
 
-`${NAME}` in a channel is filled in from the environment here and nowhere else: what is stored and
-shown has the name. Every attempt has a deadline as a whole, so that an end that drips a byte a
-second delays no caller; none is repeated here. Redirects are not followed. Over TLS nothing is said to
-an end whose certificate is not trusted, or is another's: that is a failed attempt like any other.
+`${NAME}` in a channel is filled in from the environment here and nowhere else: the stored and shown
+text has the name. Every attempt has a deadline as a whole, so that an end that sends a byte a
+second delays no caller; none is repeated here. Redirects are not followed. Over TLS nothing is sent
+to an end whose certificate is untrusted, or is another's: that is a failed attempt like any other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SMTP_VARIABLE = "KEDGE_SMTP_URL"
 
 
 class Outgoing:
-    """The channels as this machine reaches them. May be used from several threads."""
+    """Sender to the channels that this machine reaches. Several threads may use it."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class Outgoing:
         timeout_s: float,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Remember how; nothing is opened.
+        """Remember the settings; no connection is opened.
 
         Args:
-            smtp: smtp://USER:PASSWORD@HOST:PORT or smtps://; the environment goes before it.
-            sender: whom mail is from.
-            timeout_s: for each attempt as a whole.
-            environ: where variables are looked up.
+            smtp: smtp://USER:PASSWORD@HOST:PORT or smtps://; the environment overrides it.
+            sender: the sender of mail.
+            timeout_s: limit of each attempt as a whole.
+            environ: the variables.
         """
         self._smtp = smtp
         self._sender = sender
@@ -56,12 +56,13 @@ class Outgoing:
         self._environ = environ
 
     def send(self, url: str, message: Message) -> None:
-        """Say something, and return when the other end has taken it.
+        """Send a message, and return when the other end has accepted it.
 
         Raises:
-            Unavailable: `channel_failed`: it has not; without any secret in its words.
-            Refused: `needs_alerts`: it takes Apprise, which is not installed.
-            BadConfig: a variable or the SMTP server is missing, or the URL is none.
+            Unavailable: `channel_failed`: the end did not accept it; the text contains no
+                secret.
+            Refused: `needs_alerts`: the channel needs Apprise, which is not installed.
+            BadConfig: a variable or the SMTP server is missing, or the URL is invalid.
         """
         url = url_of(url)
         filled = self._filled(url)

@@ -1,4 +1,4 @@
-"""Mail: an alert to one recipient, by an SMTP server."""
+"""Mail: sends an alert to one recipient, by an SMTP server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PORTS = {"smtp": 25, "smtps": 465}
 
 
 def send_mail(server_url: str, sender: str, url: str, message: Message, timeout_s: float) -> None:
-    """Send a mail, and return when the server has taken it.
+    """Send a mail, and return when the server has accepted it.
 
     Args:
         server_url: smtp://USER:PASSWORD@HOST:PORT or smtps://.
-        sender: whom it is from.
+        sender: the sender's address.
         url: mailto:ADDRESS.
-        message: what it says.
-        timeout_s: for the attempt as a whole.
+        message: the content.
+        timeout_s: limit of the attempt as a whole.
 
     Raises:
-        OSError, smtplib.SMTPException, AttemptFailed: the server has not taken it.
+        OSError, smtplib.SMTPException, AttemptFailed: the server did not accept it.
     """
     server = urlsplit(server_url)
     client: smtplib.SMTP
@@ -43,7 +43,7 @@ def send_mail(server_url: str, sender: str, url: str, message: Message, timeout_
             _log_in(client, server)
             client.send_message(_mail(sender, url, message))
         with contextlib.suppress(OSError, smtplib.SMTPException):
-            client.quit()  # it has taken the mail, whatever it says to a farewell
+            client.quit()  # the server has accepted the mail, whatever it answers to QUIT
     finally:
         client.close()
 
@@ -55,7 +55,7 @@ def _mail(sender: str, url: str, message: Message) -> EmailMessage:
     mail["Subject"] = one_line(" ".join(message.title.split()))
     mail["Auto-Submitted"] = "auto-generated"
     host = sender.rpartition("@")[2] or "kedge"
-    # The same message has the same id, so that a mail that comes twice is known as one.
+    # The same message has the same id, so that a mail client can detect a repeated mail.
     mail["Message-ID"] = (
         f"<kedge-{message.endpoint}-{message.number}-{message.status}"
         f"-{message.opened_at.replace(':', '')}@{host}>"

@@ -1,4 +1,4 @@
-"""Webhooks: an alert as kedge's own JSON object, and the POST that takes any payload there."""
+"""Webhooks: an alert as kedge's own JSON object, and the POST of any payload."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from kedge.core.values import Value
 
 
 class WebhookAlert(Value, frozen=True, kw_only=True):
-    """An alert as kedge's own webhooks get it: a flat object."""
+    """Alert in the payload of kedge's own webhooks: a flat object."""
 
     version: int = 1
     source: str = "kedge"
     dedup_key: str
-    """The same for one alert for ever."""
+    """Key of an alert; it never changes."""
     status: Literal["firing", "resolved", "continued", "test"]
     number: int
     endpoint: str
@@ -38,7 +38,7 @@ class WebhookAlert(Value, frozen=True, kw_only=True):
 
 
 def webhook_alert(message: Message) -> WebhookAlert:
-    """Return a message as a webhook gets it."""
+    """Return a message as a webhook's payload."""
     return WebhookAlert(
         dedup_key=dedup_key(message),
         **msgspec.structs.asdict(message),
@@ -48,15 +48,15 @@ def webhook_alert(message: Message) -> WebhookAlert:
 
 
 def dedup_key(message: Message) -> str:
-    """Return what is the same for one alert for ever."""
+    """Return the key of an alert, which never changes."""
     return f"kedge/{message.endpoint}/{message.number or message.key}"
 
 
 def post(url: str, body: object, timeout_s: float) -> None:
-    """POST a body as JSON, and return when the other end has taken it.
+    """POST a body as JSON, and return when the other end has accepted it.
 
     Raises:
-        OSError, http.client.HTTPException, AttemptFailed: it has not.
+        OSError, http.client.HTTPException, AttemptFailed: the end did not accept it.
     """
     parts = urlsplit(url)
     if parts.hostname is None:

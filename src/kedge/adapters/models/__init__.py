@@ -1,1 +1,1 @@
-"""Loaders of models, one for each format that kedge serves itself."""
+"""Models: one loader for each format that kedge itself serves."""

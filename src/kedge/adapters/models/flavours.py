@@ -1,9 +1,9 @@
-"""Flavours of kedge's own on the disk, told without the libraries that load them.
+"""Flavours of kedge's own model files, without the libraries that load them.
 
-scikit-learn takes seconds to import, and whose a file is says its name. So registering asks these,
-by the entry point `kedge.flavours`, and only the process that tries the model out imports a loader.
-A flavour that announces none is asked by its loader. `libraries` names what a loader imports, so that
-`kedge doctor` can look for them without importing any.
+scikit-learn takes seconds to import, and a file's name gives its flavour. So registration asks
+these flavours, by the entry point `kedge.flavours`, and only the process that tries the model
+imports a loader. A flavour without this entry point is asked through its loader. `libraries` names
+a loader's imports, so that `kedge doctor` can look for them without importing any.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kedge.core.inputs import SIGNATURE_FILE
 
 
 class OnnxFlavour:
-    """A directory that holds one ONNX file, with its external data beside it if any."""
+    """Directory that holds one ONNX file, with its external data beside it if any."""
 
     flavour = "onnx"
     stalls = False
@@ -23,12 +23,12 @@ class OnnxFlavour:
     libraries = ("onnxruntime",)
 
     def claims(self, path: Path) -> bool:
-        """Whether exactly one *.onnx file lies in the directory itself."""
+        """Return whether exactly one *.onnx file is in the directory itself."""
         return len(visible(path, "*.onnx")) == 1
 
 
 class SklearnFlavour:
-    """A directory that holds one skops file."""
+    """Directory that holds one skops file."""
 
     flavour = "sklearn"
     stalls = True
@@ -37,10 +37,10 @@ class SklearnFlavour:
     libraries = ("sklearn", "skops", "yaml")
 
     def claims(self, path: Path) -> bool:
-        """Whether exactly one *.skops file lies in the directory itself."""
+        """Return whether exactly one *.skops file is in the directory itself."""
         return len(visible(path, "*.skops")) == 1
 
 
 def visible(path: Path, pattern: str) -> list[Path]:
-    """The files of a directory that a pattern names, but for those that are hidden."""
+    """Return a directory's files that match a pattern, without hidden ones."""
     return [file for file in path.glob(pattern) if not file.name.startswith(".")]

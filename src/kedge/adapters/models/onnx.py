@@ -1,7 +1,7 @@
 """ONNX models, run by ONNX Runtime in this process.
 
-The session lets the interpreter lock go while it loads and while it runs, so one of them can
-be loaded inline beside a serving loop.
+The session releases the interpreter lock while it loads and while it runs, so a model can be loaded
+inline beside a serving loop.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _DTYPES: dict[str, Dtype] = {
 
 
 class OnnxLoader(OnnxFlavour):
-    """Loads what its flavour claims."""
+    """Loader of its flavour's files."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
-        """Load it. `trusted` means nothing here: an ONNX file holds no code.
+        """Load the model. `trusted` is ignored: an ONNX file holds no code.
 
         Raises:
-            UnfitModel: it cannot be loaded, or takes or gives something that is no tensor.
+            UnfitModel: the model cannot be loaded, or an input or output is not a tensor.
         """
         del trusted
         options = ort.SessionOptions()
@@ -63,7 +63,7 @@ class OnnxLoader(OnnxFlavour):
             raise UnfitModel(f"{path} does not hold {self.looks_for}")
         try:
             session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's errors have no root but Exception
+        except Exception as error:  # the runtime's errors have no base class but Exception
             raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
         model = _model(session, _output_names(path))
         model.plainness = judge(files[0])
@@ -71,7 +71,7 @@ class OnnxLoader(OnnxFlavour):
 
 
 def _output_names(path: Path) -> list[DeclaredName] | None:
-    """The names that a signature.json gives the outputs. What inputs it takes an ONNX file says itself.
+    """Return a signature.json's names of the outputs. The ONNX file itself states its inputs.
 
     Raises:
         UnfitModel: `bad_signature`: it cannot be read.
@@ -83,15 +83,15 @@ def _output_names(path: Path) -> list[DeclaredName] | None:
 
 
 class OnnxModel:
-    """A session whose inputs take any number of rows."""
+    """Session whose inputs take any number of rows."""
 
     plainness: Plainness | None = None
-    """What the walk over its file found."""
+    """Result of the walk over its file."""
 
     def __init__(
         self, session: ort.InferenceSession, signature: Signature, called: Sequence[str]
     ) -> None:
-        """Hold a session; `called` are its own names of the outputs."""
+        """Hold a session; `called` are the session's names of the outputs."""
         self.signature = signature
         self._run = session.run
         self._called = list(called)
@@ -100,7 +100,7 @@ class OnnxModel:
             (
                 field.name,
                 np.dtype(object if field.dtype == "string" else field.dtype),
-                # A scalar a row that the model wants as [rows, 1] gets its axis back.
+                # A scalar gets its axis back if the model expects [rows, 1].
                 (-1, *arg.shape[1:]) if not field.shape and len(arg.shape) > 1 else None,
             )
             for field, arg in zip(signature.inputs, session.get_inputs(), strict=True)
@@ -117,8 +117,8 @@ class OnnxModel:
             feed[name] = column if shape is None else column.reshape(shape)
         answers = self._run(self._called, feed)
         for i in self._flat:
-            # A trailing axis of one is the model's way to write a scalar, whatever it declares.
-            # Anything else keeps its shape, so that the caller's check can name it.
+            # A trailing axis of one is the model's form of a scalar, whatever it declares. Other
+            # shapes stay unchanged, so that the caller's check can report them.
             answer = answers[i]
             if answer.ndim > 1 and answer.size == len(answer):
                 answers[i] = answer.reshape(-1)
@@ -126,7 +126,7 @@ class OnnxModel:
 
 
 class SingleRowModel:
-    """A model exported for one row at a time: asked once a row."""
+    """Model exported for one row at a time: it is asked once for each row."""
 
     plainness: Plainness | None = None
 
@@ -135,7 +135,7 @@ class SingleRowModel:
         self._inner = inner
 
     def predict(self, columns: Columns) -> Columns:
-        """Answer the rows, one after the other."""
+        """Answer the rows one by one."""
         rows = len(next(iter(columns.values())))
         answers = [
             self._inner.predict({name: column[i : i + 1] for name, column in columns.items()})
@@ -180,7 +180,7 @@ def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str, producer: str = ""
     if dtype is None:
         maps = "map" in arg.type or "seq" in arg.type
         hint = 'convert it again with options={"zipmap": False}'
-        if producer == "CatBoost":  # which has no such option
+        if producer == "CatBoost":  # which lacks this option
             hint = f"remove its last step, ZipMap: {GUIDE}#catboost"
         raise UnfitModel(
             f"{role} {arg.name} is {arg.type}, not a tensor of a known dtype",
@@ -192,9 +192,10 @@ def _field(arg: ort.NodeArg, shape: Sequence[Any], role: str, producer: str = ""
 
 
 def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field, ...]) -> Field:
-    """Describe an output; one that does not say its shape is asked for it, with one row.
+    """Describe an output; if its shape is missing, ask the model with one row.
 
-    So is one that says [rows, 1]: converters write that whatever the length is, and ONNX Runtime runs it.
+    An output of [rows, 1] is also asked: converters write that for any length, and ONNX Runtime
+    runs it.
     """
     stated = bool(arg.shape) or arg.type not in _DTYPES
     doubtful = stated and arg.type in _DTYPES and list(arg.shape[1:]) == [1]
@@ -210,7 +211,7 @@ def _output(session: ort.InferenceSession, arg: ort.NodeArg, takes: tuple[Field,
     }
     try:
         answer = session.run([arg.name], feed)[0]
-    except Exception as error:  # the runtime's errors have no root but Exception
+    except Exception as error:  # the runtime's errors have no base class but Exception
         if doubtful:
             return _field(arg, arg.shape, "output")
         raise UnfitModel(

@@ -1,1 +1,1 @@
-"""Values over time: what was computed ahead, read as of any instant."""
+"""Offline values: precomputed values over time, read as of any time."""

@@ -1,13 +1,13 @@
-"""Materialised values over time, as Parquet: one file a slice, read back as of any instant.
+"""Log of materialised values as Parquet: one file a slice, read as of any time.
 
     <root>/<view>/<n>/<transformation>/<generation>/<end>.parquet
 
 A slice's name is its end in microseconds since 1970. A file has the key columns, the fields as
 FLOAT (FLOAT[] where they have a shape; NULL is NaN), and `kedge_at`, the slice's end in Unix
-seconds. It becomes visible by one rename, after its bytes are on the disk. NaN is kept as NULL, so
-of its payload nothing is kept; every other float32 comes back bit by bit.
+seconds. It becomes visible by one rename, after its bytes are on the disk. NaN is stored as NULL,
+so its payload is lost; every other float32 is read back bit by bit.
 
-Also reads what is materialised: Parquet or CSV files, as columns.
+The module also reads sources of materialised values: Parquet or CSV files, as columns.
 """
 
 from __future__ import annotations
@@ -48,31 +48,32 @@ if TYPE_CHECKING:
 
 OFFLINE_DIR = "offline"
 AT = "kedge_at"
-"""The column that says when a row became known."""
+"""Column with the time when a row became known."""
 _MICRO = 1_000_000
 _PARTIAL = ".partial"
 KEEPING = "keeping values over time"
-"""What needs DuckDB here."""
+"""Task that needs DuckDB here, as messages name it."""
 
 
 class OfflineLog:
-    """The values of every run, in one directory. Needs the extra `analytics`."""
+    """Values of every run, in one directory. It needs the extra `analytics`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def write(self, run: Run, end: float, keys: Sequence[str], columns: Columns) -> int:
-        """Write a slice, whole, over what was written of it before; how many rows it has.
+        """Write a slice, whole, in place of its earlier rows; return how many rows it has.
 
         Args:
-            run: whose.
-            end: of the slice, Unix seconds; to the microsecond.
+            run: the run.
+            end: the slice's end, Unix seconds; to the microsecond.
             keys: the names of the key columns: strings or whole numbers.
-            columns: those, and float32 fields with a row a key. A key stands once.
+            columns: these, and float32 fields with a row for each key. A key occurs once.
 
         Raises:
             Refused: `needs_analytics`.
-            Unavailable: `offline_unavailable`: it cannot be written; nothing of it is seen.
+            Unavailable: `offline_unavailable`: the slice cannot be written; readers see no part
+                of it.
         """
         given, picked, shapes = _split(keys, columns)
         picked.append(f"CAST({_micros(end) / _MICRO!r} AS DOUBLE) AS {AT}")
@@ -85,7 +86,7 @@ class OfflineLog:
             with replacing(path, via=via) as partial, database(KEEPING) as db:
                 db.register("given", given)
                 db.execute(
-                    # Every name and value in it is quoted.
+                    # Every name and value in the query is quoted.
                     f"COPY (SELECT {', '.join(picked)} FROM given) TO {quoted(partial)} "  # noqa: S608
                     f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{kedge: {quoted(told)}}})"
                 )
@@ -93,30 +94,30 @@ class OfflineLog:
         return len(next(iter(given.values())))
 
     def ends(self, run: Run) -> tuple[float, ...]:
-        """The ends of the slices that are there, in order."""
+        """Return the ends of the stored slices, in order."""
         found = (path.stem for path in self._folder(run).glob("*.parquet"))
         return tuple(n / _MICRO for n in sorted(int(stem) for stem in found if _whole(stem)))
 
     def read(self, run: Run, end: float) -> Arrays:
-        """A slice's columns as they were written, and `kedge_at`.
+        """Return a slice's columns as they were written, and `kedge_at`.
 
         Raises:
-            Refused: `needs_analytics`; `no_slice`: there is none with this end.
-            Unavailable: `offline_unavailable`: it cannot be read.
+            Refused: `needs_analytics`; `no_slice`: no slice has this end.
+            Unavailable: `offline_unavailable`: the slice cannot be read.
         """
         path = self._path(run, end)
         if not path.exists():
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
         with _faults("read", path), database(KEEPING) as db:
             raw = db.execute(
-                # Every name and value in it is quoted.
+                # Every name and value in the query is quoted.
                 f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608
                 "WHERE decode(key) = 'kedge'"
             ).fetchone()
             told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
-            # Every name and value in it is quoted.
+            # Every name and value in the query is quoted.
             found = db.execute(f"SELECT {', '.join(plain)} FROM {_files([path])}").fetchnumpy()  # noqa: S608
         columns = {name: filled(found[name]) for name in told["keys"]}
         columns |= _joined(found, shapes)
@@ -124,7 +125,7 @@ class OfflineLog:
         return columns
 
     def drop(self, run: Run) -> None:
-        """Remove a run; nothing when it is not there.
+        """Remove a run; do nothing if it is missing.
 
         Raises:
             Unavailable: `offline_unavailable`.
@@ -134,7 +135,7 @@ class OfflineLog:
                 shutil.rmtree(folder)
 
     def runs(self, schema: str) -> tuple[Run, ...]:
-        """The runs of a schema of which something is there, in order."""
+        """Return the runs of a schema that have stored values, in order."""
         found = (path for path in (self._root / schema).glob("*/*") if path.is_dir())
         named = ((path.parent.name, path.name) for path in found if any(path.glob("*.parquet")))
         return tuple(
@@ -148,19 +149,19 @@ class OfflineLog:
     def asof(
         self, spine: Columns, at: NDArray[Any], run: Run, schema: Schema, ttl_s: float | None = None
     ) -> tuple[Arrays, NDArray[np.bool_]]:
-        """What was known of each row's key at its time: the newest slice that had ended by then.
+        """Return each row's values known at its time: the newest slice that had ended by then.
 
-        A slice that ends at the very time is known.
+        A slice that ends exactly at a row's time is known.
 
         Args:
-            spine: the schema's key columns among others.
-            at: Unix seconds a row. NaN: nothing was known.
-            run: of which run.
-            schema: which keys and fields; its keys name the columns.
-            ttl_s: a value that is older than this is missing. None: none is.
+            spine: columns that include the schema's key columns.
+            at: Unix seconds of each row. NaN: nothing was known.
+            run: the run.
+            schema: gives keys and fields; its keys name the columns.
+            ttl_s: age above which a value is missing. None: no limit.
 
         Returns:
-            The fields in the spine's order, float32, NaN where missing; and which rows are.
+            The fields in the spine's order, float32, NaN where missing; and which rows are missing.
 
         Raises:
             Refused: `needs_analytics`.
@@ -194,7 +195,7 @@ class OfflineLog:
         return columns, missing
 
     def _within(self, run: Run, at: NDArray[Any], ttl_s: float | None) -> list[float]:
-        """The ends that can matter to these times."""
+        """Return the ends of slices that are relevant to these times."""
         known = at[np.isfinite(at)]
         if not len(known):
             return []
@@ -209,7 +210,7 @@ class OfflineLog:
 
     @contextmanager
     def _alone(self, run: Run) -> Iterator[Path]:
-        """The run's folder, to one writer at a time: what is partial there is a dead one's."""
+        """Yield the run's folder to one writer at a time: partial files are a dead writer's."""
         folder = self._folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -224,13 +225,13 @@ class OfflineLog:
 
 
 class Times(NamedTuple):
-    """What the times of a source are, all checked.
+    """Times of a source, all checked.
 
     Attributes:
         first: Unix seconds of the first row.
-        last: of the last row.
+        last: Unix seconds of the last row.
         without: rows whose time is missing; they belong to no slice.
-        keyless: rows in which a key is missing; nothing can be kept of them.
+        keyless: rows in which a key is missing; none of their values is stored.
     """
 
     first: float
@@ -247,20 +248,20 @@ def instant_of(
     *,
     ceil: bool = False,
 ) -> str:
-    """The expression that gives a column's time in Unix seconds; NULL where text is no time.
+    """Return the expression for a column's time in Unix seconds; NULL if text is no time.
 
-    What is finer than a microsecond is rounded: the time of a value up, and that of a question down, so
-    that no value is known before its time.
+    Fractions finer than a microsecond are rounded: the time of a value up, and that of a question
+    down, so that no value is known before its time.
 
     Args:
         time: the column.
         kinds: the columns with their types; see `kinds_of`.
-        where: what a refusal begins with.
-        form: how text is written, as for strptime. None: ISO 8601, or Unix seconds.
-        ceil: round up; else down.
+        where: the beginning of a refusal.
+        form: the format of text, as for strptime. None: ISO 8601, or Unix seconds.
+        ceil: whether to round up; else down.
 
     Raises:
-        Refused: `bad_source`: there is no such column, or it holds no time; the form is none.
+        Refused: `bad_source`: the column is missing or holds no time; or the format is invalid.
     """
     if time not in kinds:
         raise Refused(
@@ -298,11 +299,11 @@ _NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
 
 
 _FINER = r"[.,][0-9]{6}[0-9]*[1-9]"
-"""Digits of a fraction that are finer than a microsecond."""
+"""Pattern of a fraction finer than a microsecond."""
 
 
 def _written(column: str, form: str | None, *, ceil: bool) -> str:
-    """The expression that reads a column of text as Unix seconds; `ceil`: see `instant_of`."""
+    """Return the expression that reads a text column as Unix seconds; `ceil`: see `instant_of`."""
     text = f"trim({column})"
     if form is not None:
         return f"CAST(epoch(CAST(try_strptime({text}, {quoted(form)}) AS TIMESTAMPTZ)) AS DOUBLE)"
@@ -314,7 +315,8 @@ def _written(column: str, form: str | None, *, ceil: bool) -> str:
         if ceil
         else ""
     )
-    # Text that DuckDB reads beyond ISO 8601 ("epoch", "2026-1-2", names of zones) is no time.
+    # Text that only DuckDB accepts, beyond ISO 8601 ("epoch", "2026-1-2", names of zones), is no
+    # time.
     return (
         f"CASE WHEN regexp_full_match({text}, {quoted(_NUMBER)}) THEN TRY_CAST({text} AS DOUBLE) "
         f"WHEN regexp_full_match({text}, {quoted(ISO)}) "
@@ -349,7 +351,7 @@ def _files(paths: Sequence[Path]) -> str:
 
 
 def _split(keys: Sequence[str], columns: Columns) -> tuple[Arrays, list[str], dict[str, list[int]]]:
-    """What DuckDB is given (it knows flat columns only), what is selected of it, and the shapes."""
+    """Return DuckDB's input (it knows flat columns only), the selection from it, and the shapes."""
     given: Arrays = {}
     picked = []
     for key in keys:
@@ -370,7 +372,7 @@ def _split(keys: Sequence[str], columns: Columns) -> tuple[Arrays, list[str], di
 
 
 def _parts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """What to select of fields: each number a column by itself, which is the fast way out."""
+    """Return the selection of fields: each number as its own column, which is the fast way."""
     picked = []
     for number, (name, shape) in enumerate(shapes.items()):
         if not shape:
@@ -382,7 +384,7 @@ def _parts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def _joined(found: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> Arrays:
-    """The fields out of what `_parts` selected."""
+    """Return the fields from the selection of `_parts`."""
     columns: Arrays = {}
     for number, (name, shape) in enumerate(shapes.items()):
         parts = [filled(found[f"f{number}_{n}"]) for n in range(prod(shape))]
@@ -393,7 +395,7 @@ def _joined(found: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> Ar
 
 
 def flat(column: NDArray[Any]) -> list[NDArray[Any]]:
-    """The numbers of a column with a shape, each as a column by itself."""
+    """Return the numbers of a column with a shape, each as its own column."""
     wide = column.reshape(len(column), prod(column.shape[1:]))
     return [np.ascontiguousarray(wide[:, n]) for n in range(wide.shape[1])]
 
@@ -403,14 +405,14 @@ def _nothing(shapes: Mapping[str, Sequence[int]], rows: int) -> Arrays:
 
 
 def _spelt(column: Any) -> NDArray[Any]:
-    """A key column as text; None where a row has no key."""
+    """Return a key column as text; None where a row has no key."""
     words = np.empty(len(column), object)
     words[:] = [spell(value) for value in np.asarray(column).tolist()]
     return words
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """A column that DuckDB takes: strings as objects."""
+    """Return a column that DuckDB accepts: strings as objects."""
     return column.astype(object) if column.dtype.kind == "U" else np.ascontiguousarray(column)
 
 
@@ -419,7 +421,7 @@ def _mask(column: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def filled(column: NDArray[Any]) -> NDArray[Any]:
-    """A column of DuckDB's without a mask: NaN among numbers, "" among strings."""
+    """Return a DuckDB column without a mask: NaN among numbers, "" among strings."""
     if not isinstance(column, np.ma.MaskedArray):
         return column
     mask, data = np.ma.getmaskarray(column), np.ma.getdata(column)

@@ -36,22 +36,25 @@ def source_rows(
     form: str | None = None,
     keys: Sequence[str] = (),
 ) -> Arrays:
-    """The rows of a source that became known in (after, until], as columns, in the files' order.
+    """Return a source's rows that became known in (after, until], as columns, in file order.
 
     Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
-    whole numbers among which one is missing are float64; a missing string is "".
+    whole numbers with a missing one are float64; a missing string is "".
 
     Args:
-        path: a Parquet or CSV file, or a pattern of several.
-        time: the column that says when a row became known: a timestamp, a date, or Unix seconds.
+        path: a Parquet or CSV file, or a pattern for several.
+        time: the column with the time when a row became known: a timestamp, a date, or Unix
+            seconds.
         after: Unix seconds, exclusive.
         until: Unix seconds, inclusive.
-        form: how `time` is written, as for strptime. None: ISO 8601 where it is text.
-        keys: columns whose missing values have no row: one missing number would make a column of
-            whole numbers one of floats, which do not tell large ones apart. Others are passed over.
+        form: the format of `time`, as for strptime. None: ISO 8601 where it is text.
+        keys: columns whose missing values exclude their rows: one missing number would turn
+            whole numbers into floats, which cannot tell large ones apart. Missing columns are
+            ignored.
 
     Raises:
-        Refused: `bad_source`: it cannot be read, or has no such column; `needs_analytics`.
+        Refused: `bad_source`: the source cannot be read, or the column is missing;
+            `needs_analytics`.
     """
     with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
@@ -64,7 +67,7 @@ def source_rows(
         picked = [column_as(name, kind) for name, kind in kinds.items()]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
-            # Every name and value in it is quoted.
+            # Every name and value in the query is quoted.
             f"SELECT {', '.join(picked)} FROM {source} WHERE {' AND '.join(within)}"  # noqa: S608
         ).fetchnumpy()
     return {name: filled(column) for name, column in found.items()}
@@ -73,17 +76,17 @@ def source_rows(
 def source_times(
     path: str | Path, time: str, now: float, form: str | None = None, keys: Sequence[str] = ()
 ) -> Times | None:
-    """The times of a source; None when no row has one.
+    """Return the times of a source; None if no row has one.
 
     Args:
         path: as `source_rows`.
         time: as `source_rows`.
-        now: Unix seconds, by which a time lies in the future.
+        now: Unix seconds, after which a time is in the future.
         form: as `source_rows`.
         keys: as `source_rows`.
 
     Raises:
-        Refused: as `source_rows`; `untrue_time`: rows whose time cannot be read, or cannot be true.
+        Refused: as `source_rows`; `untrue_time`: a row's time is unreadable, or cannot be true.
     """
     with _source(path, time) as (db, source):
         kinds = kinds_of(db, source)
@@ -91,7 +94,7 @@ def source_times(
         check_times(db, source, identifier(time), instant, now, f"{path}: {time}")
         none = " OR ".join(_is_keyless(key, kinds[key]) for key in keys if key in kinds) or "false"
         first, last, known, rows, keyless = db.execute(
-            # Every name and value in it is quoted.
+            # Every name and value in the query is quoted.
             f"SELECT min({instant}), max({instant}), count({instant}), "  # noqa: S608
             f"count(*), count(*) FILTER ({none}) "
             f"FROM {source}"
@@ -102,7 +105,7 @@ def source_times(
 def source_slices(
     path: str | Path, time: str, every_s: float, form: str | None = None
 ) -> list[tuple[int, float]]:
-    """The numbers of the slices in which rows of a source became known, and the newest row of each.
+    """Return the numbers of the slices in which a source's rows became known, and each newest row.
 
     Args:
         path: as `source_rows`.
@@ -116,7 +119,7 @@ def source_slices(
     with _source(path, time) as (db, source):
         instant = instant_of(time, kinds_of(db, source), path, form, ceil=True)
         return db.execute(  # type: ignore[no-any-return]
-            # Every name and value in it is quoted.
+            # Every name and value in the query is quoted.
             f"SELECT CAST(ceil(seen / {every_s!r}) AS BIGINT) AS slice, max(seen) FROM "  # noqa: S608
             f"(SELECT {instant} AS seen FROM {source}) WHERE isfinite(seen) GROUP BY slice ORDER BY"
             " slice"
@@ -124,7 +127,7 @@ def source_slices(
 
 
 def _is_keyless(key: str, kind: str) -> str:
-    """Return the condition that a column has no value that could be a key: missing, "" or NaN."""
+    """Return the condition that a column has no value usable as a key: missing, "" or NaN."""
     column = identifier(key)
     if kind in ("FLOAT", "DOUBLE"):
         return f"{column} IS NULL OR isnan({column})"
@@ -132,19 +135,19 @@ def _is_keyless(key: str, kind: str) -> str:
 
 
 SHOWN = 3
-"""Rows that a refusal names; the others are counted."""
+"""Number of rows that a refusal names; the others are counted."""
 
 
 def check_times(db: Any, source: str, column: str, instant: str, now: float, where: str) -> None:
-    """Refuse times that cannot be read, or cannot be true; a missing time is neither.
+    """Refuse times that are unreadable, or cannot be true; a missing time is neither.
 
     Args:
         db: the database.
-        source: what stands after FROM.
+        source: the FROM source.
         column: the quoted column.
         instant: the expression of its Unix seconds; see `instant_of`.
         now: Unix seconds.
-        where: what the refusal begins with.
+        where: the beginning of the refusal.
 
     Raises:
         Refused: `untrue_time`; `details.rows` has the first rows, counted from 1.
@@ -155,12 +158,12 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
         f"{given} IS NOT NULL AND ({instant} IS NULL OR NOT ({instant} >= {low!r} AND {instant} <="
         f" {high!r}))"
     )
-    # Every name and value in it is quoted.
+    # Every name and value in the query is quoted.
     (count,) = db.execute(f"SELECT count(*) FROM {source} WHERE {bad}").fetchone()  # noqa: S608
     if not count:
         return
     found = db.execute(
-        # Every name and value in it is quoted.
+        # Every name and value in the query is quoted.
         f"SELECT kedge_row, {given}, {instant} FROM (SELECT *, row_number() OVER () AS kedge_row "  # noqa: S608
         f"FROM {source}) WHERE {bad} ORDER BY kedge_row LIMIT {SHOWN}"
     ).fetchall()
@@ -188,7 +191,7 @@ def check_times(db: Any, source: str, column: str, instant: str, now: float, whe
 
 @contextmanager
 def _source(path: str | Path, time: str) -> Iterator[tuple[Any, str]]:
-    """A database, and what stands after FROM."""
+    """Yield a database, and the FROM source."""
     source = reader_of(path, [time])
     try:
         with database(KEEPING) as db:
@@ -198,17 +201,17 @@ def _source(path: str | Path, time: str) -> Iterator[tuple[Any, str]]:
 
 
 def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
-    """What stands after FROM to read a Parquet or CSV file, or several by a pattern.
+    """Return the FROM source for a Parquet or CSV file, or several by a pattern.
 
     Args:
-        path: which.
+        path: the file or pattern.
         text: columns of a CSV that are text, whatever they look like.
 
     Raises:
-        Refused: `bad_source`: there is no such file, or it is of another kind; `needs_analytics`.
+        Refused: `bad_source`: the file is missing, or is of another kind; `needs_analytics`.
     """
     load_duckdb(KEEPING)
-    # A pattern with its folder.
+    # The pattern includes its folder.
     files = [str(path)] if Path(path).is_file() else sorted(glob.iglob(str(path), recursive=True))  # noqa: PTH207
     if not files:
         raise Refused(f"{path}: there is no such file", code="bad_source")
@@ -223,11 +226,11 @@ def reader_of(path: str | Path, text: Sequence[str] = ()) -> str:
 
 
 def _types(files: Sequence[str], text: Sequence[str]) -> dict[str, str]:
-    """Return the columns of CSV files that are read as another type than their first rows look like.
+    """Return the CSV columns that must be read as another type than their first rows suggest.
 
-    DuckDB looks at 20,480 rows and takes what follows for the same: a code 007 further on would become 7.
-    It also takes 01/02/2026 for a date and chooses which number is the month. Such columns are text, and so
-    are those that are asked for, and those that files hold differently.
+    DuckDB checks 20,480 rows and assumes the same of later ones: a later code 007 would become 7.
+    It also takes 01/02/2026 for a date and chooses which number is the month. Such columns are
+    text, and so are requested ones, and those whose types differ between files.
     """
     looks = dict(_sniffed(files[0]).kinds)
     words = {name for name in looks if name in text}
@@ -246,14 +249,14 @@ def _types(files: Sequence[str], text: Sequence[str]) -> dict[str, str]:
 
 
 def _common(kinds: AbstractSet[str]) -> str:
-    """Return the type that holds all; empty where a column has no value."""
+    """Return the type that holds all; empty if a column has no value."""
     if len(kinds) > 1:
         return "DOUBLE" if kinds <= {"BIGINT", "DOUBLE"} else "VARCHAR"
     return next(iter(kinds), "")
 
 
 class _Sniffed(NamedTuple):
-    """What DuckDB takes a CSV file for: forms of dates and timestamps, and columns with their types."""
+    """DuckDB's reading of a CSV file: formats of dates and timestamps, and columns with types."""
 
     date: str | None
     timestamp: str | None
@@ -261,9 +264,9 @@ class _Sniffed(NamedTuple):
 
 
 def _sniffed_whole(file: str) -> _Sniffed:
-    """Look at all rows of a file, once while it stays as it is: that takes 2 s a million rows.
+    """Check all rows of a file, once while it is unchanged: that takes 2 s a million rows.
 
-    Columns without a value are left out: they look like text.
+    Columns without a value are excluded: they look like text.
     """
     try:
         there = Path(file).stat()
@@ -282,7 +285,7 @@ def _sniffed(file: str, *, whole: bool = False) -> _Sniffed:
     try:
         with database(KEEPING) as db:
             date, timestamp, columns = db.execute(
-                # Every name and value in it is quoted.
+                # Every name and value in the query is quoted.
                 f"SELECT DateFormat, TimestampFormat, Columns FROM sniff_csv({one_file(file)}{how})"  # noqa: S608
             ).fetchone()
             kinds = {each["name"]: each["type"] for each in columns}
@@ -302,7 +305,7 @@ ISO_FORM = "%Y-%m-%d"
 
 
 def _bounds(time: str, kind: str, instant: str, after: float, until: float) -> Iterator[str]:
-    """Conditions for (after, until]. A timestamp is compared as it is stored: files skip by it."""
+    """Yield conditions for (after, until]. A timestamp is compared as stored: files skip by it."""
     for sign, limit in ((">", after), ("<=", until)):
         if isfinite(limit) and kind == "TIMESTAMP":
             yield f"{identifier(time)} {sign} make_timestamp({_micros(limit)})"

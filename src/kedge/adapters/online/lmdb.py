@@ -1,4 +1,4 @@
-"""LMDB store, the fast one on one host: a named database a namespace, in memory that the kernel shares."""
+"""LMDB: the fast store on one host, with a database for each namespace, in shared memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import lmdb
 from kedge.core.errors import Unavailable
 
 LARGEST = 1 << 36
-"""Address space, not disk: 64 GB of values at most."""
+"""Maximum size of a store: 64 GB of address space, not of disk."""
 MOST = 1024
-"""Namespaces at once."""
+"""Maximum number of namespaces."""
 
 
 def opened(where: str) -> LmdbOnline:
-    """The store at this path; the entry point `kedge.online`."""
+    """Open the store at this path; the entry point `kedge.online`."""
     return LmdbOnline(Path(where))
 
 
 class LmdbOnline:
-    """One environment. Readers never wait; there is one writer at a time."""
+    """One LMDB environment. Readers never wait; there is one writer at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Open the directory when first asked, made when it is missing."""
+        """Remember the directory; it is opened at the first use, and created if missing."""
         self._path = path
         self._opened: Any = None
         self._open: dict[str, object] = {}
@@ -43,7 +43,7 @@ class LmdbOnline:
         return self._opened
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
-        """Upsert rows in one transaction: after a crash all of them are there, or none."""
+        """Upsert rows in one transaction: after a crash all of them are stored, or none."""
         try:
             database = self._env.open_db(namespace.encode(), create=True)
             with self._env.begin(write=True, db=database) as txn:
@@ -54,7 +54,7 @@ class LmdbOnline:
         return len(packed)
 
     def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The rows of these keys, in their order; None where there is none.
+        """Return the rows of these keys, in order; None where there is none.
 
         Raises:
             Unavailable: `online_unavailable`: there is no such namespace, or it cannot be read.
@@ -73,7 +73,7 @@ class LmdbOnline:
             raise _unavailable(self._path, error) from error
 
     def drop(self, namespace: str) -> None:
-        """Remove a namespace; nothing when it is not there."""
+        """Remove a namespace; do nothing if it is missing."""
         self._open.pop(namespace, None)
         try:
             database = self._env.open_db(namespace.encode(), create=False)
@@ -85,7 +85,7 @@ class LmdbOnline:
             raise _unavailable(self._path, error) from error
 
     def namespaces(self) -> tuple[str, ...]:
-        """Those that are there."""
+        """Return the existing namespaces."""
         try:
             with self._env.begin() as txn:
                 return tuple(sorted(bytes(key).decode() for key, _ in txn.cursor()))
@@ -93,7 +93,7 @@ class LmdbOnline:
             raise _unavailable(self._path, error) from error
 
     def count(self, namespace: str) -> int:
-        """How many keys a namespace has; 0 when it is not there."""
+        """Return how many keys a namespace has; 0 if it is missing."""
         try:
             database = self._env.open_db(namespace.encode(), create=False)
             with self._env.begin(db=database) as txn:
@@ -105,15 +105,16 @@ class LmdbOnline:
 
 
 def copy(source: Path, target: Path) -> str:
-    """Copy a store as it is at one instant into an empty directory, without free pages. Others read and write it.
+    """Copy a store as of one time into an empty directory, without free pages.
 
-    A process opens a store once: this one must not have it open.
+    Other processes read and write it meanwhile. This process must not have it open: a process opens
+    a store once.
 
     Returns:
-        What is damaged, so that it cannot be copied; empty when it was.
+        The damage that prevents a copy; empty if the copy was made.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the store is missing.
         Unavailable: `online_unavailable`: it cannot be read, or the copy cannot be written.
     """
     if not (source / "data.mdb").exists():

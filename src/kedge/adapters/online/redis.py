@@ -1,4 +1,4 @@
-"""The store for several hosts: one packed string a key, read by one command."""
+"""Redis: the store for several hosts, with one packed string a key, read by one command."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from kedge.core.errors import Unavailable
 from kedge.core.features.generations import URL_VARIABLE
 
 PATIENCE_S = 0.25
-"""A look-up that takes longer is an outage: a request waits for it."""
+"""Time after which a look-up is an outage: a request waits for it."""
 BATCH = 5_000
 
 
 def opened(where: str) -> RedisOnline:
-    """The server at this URL, else at that of the environment; the entry point `kedge.online`."""
+    """Open the server at this URL, else at the environment's; the entry point `kedge.online`."""
     return RedisOnline(where or os.environ[URL_VARIABLE])
 
 
 class RedisOnline:
-    """A server of Redis or Valkey. A namespace is a prefix; its index is a set beside it."""
+    """Server of Redis or Valkey. A namespace is a prefix; its index is a set beside it."""
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
-        """Connect when first asked; `redis://`, `rediss://` or `unix://`."""
+        """Remember the URL (`redis://`, `rediss://` or `unix://`); connect at the first use."""
         self._redis = redis.Redis.from_url(
             url, socket_timeout=patience_s, socket_connect_timeout=patience_s
         )
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
-        """Upsert rows, a batch a round trip. A crash leaves whole rows: writing again repairs it."""
+        """Upsert rows, one batch a round trip. A crash leaves whole rows; a new write repairs
+        it."""
         count = 0
         batch: dict[str, bytes] = {}
         try:
@@ -53,7 +54,7 @@ class RedisOnline:
         self._redis.mset(given)
 
     def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The rows of these keys, in their order; None where there is none.
+        """Return the rows of these keys, in order; None where there is none.
 
         Raises:
             Unavailable: `online_unavailable`: the server does not answer in time.
@@ -68,7 +69,7 @@ class RedisOnline:
         return list(found)
 
     def drop(self, namespace: str) -> None:
-        """Remove a namespace, without holding the server up; nothing when it is not there."""
+        """Remove a namespace without blocking the server; do nothing if it is missing."""
         try:
             doomed: list[Any] = []
             for key in self._redis.scan_iter(match=f"{namespace}/*", count=BATCH):
@@ -83,7 +84,7 @@ class RedisOnline:
             raise _unavailable(error) from error
 
     def namespaces(self) -> tuple[str, ...]:
-        """Those that are there."""
+        """Return the existing namespaces."""
         try:
             found: Any = self._redis.smembers("kedge:online")
         except redis.RedisError as error:
@@ -91,7 +92,7 @@ class RedisOnline:
         return tuple(sorted(name.decode() for name in found))
 
     def count(self, namespace: str) -> int:
-        """How many keys a namespace has; 0 when it is not there. Walks them."""
+        """Return how many keys a namespace has; 0 if it is missing. This walks the keys."""
         try:
             return sum(1 for _ in self._redis.scan_iter(match=f"{namespace}/*", count=BATCH))
         except redis.RedisError as error:

@@ -1,4 +1,4 @@
-"""The default store: a table a namespace in one SQLite file, read through memory."""
+"""SQLite: the default store, with a table for each namespace in one file, read through memory."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 
 from kedge.core.errors import Unavailable
 
-try:  # a system's own SQLite may be one that can damage a file which several processes write
+try:  # a system's own SQLite can damage a file that several processes write
     from pysqlite3 import dbapi2 as sqlite3
 except ImportError:
     import sqlite3
 
 BATCH = 900
-"""Keys asked for in one statement: SQLite's oldest limit on parameters is 999."""
+"""Keys in one statement: SQLite's oldest limit on parameters is 999."""
 MAPPED = 1 << 30
 _NAME = re.compile(r"[a-z0-9_]+(/[0-9]+)+")
 
 
 def opened(where: str) -> SqliteOnline:
-    """The store at this path; the entry point `kedge.online`."""
+    """Open the store at this path; the entry point `kedge.online`."""
     return SqliteOnline(Path(where))
 
 
 class SqliteOnline:
-    """One file. Several processes may read while one writes; a reader never waits for the writer."""
+    """One SQLite file. Several processes may read while one writes; no reader waits for it."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file when first asked, made when it is missing."""
+        """Remember the path; the file is opened at the first use, and created if missing."""
         self._path = path
         self._mine = threading.local()
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
-        """Upsert rows in one transaction: after a crash all of them are there, or none."""
-        # In the order of the tree: each page is then filled once.
+        """Upsert rows in one transaction: after a crash all of them are stored, or none."""
+        # This is the order of the tree: each page is then filled once.
         table, batch = _table(namespace), sorted(rows)
         with _told(self._path):
             db = self._open()
@@ -50,7 +50,7 @@ class SqliteOnline:
         return len(batch)
 
     def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The rows of these keys, in their order; None where there is none.
+        """Return the rows of these keys, in order; None where there is none.
 
         Raises:
             Unavailable: `online_unavailable`: the file cannot be read, or has no such namespace.
@@ -74,12 +74,12 @@ class SqliteOnline:
             return [known.get(key) for key in keys]
 
     def drop(self, namespace: str) -> None:
-        """Remove a namespace; nothing when it is not there."""
+        """Remove a namespace; do nothing if it is missing."""
         with _told(self._path), self._open() as db:
             db.execute(f"DROP TABLE IF EXISTS {_table(namespace)}")
 
     def namespaces(self) -> tuple[str, ...]:
-        """Those that are there."""
+        """Return the existing namespaces."""
         with _told(self._path):
             self._reopened()
             rows = (
@@ -90,7 +90,7 @@ class SqliteOnline:
         return tuple(sorted(name for (name,) in rows))
 
     def count(self, namespace: str) -> int:
-        """How many keys a namespace has; 0 when it is not there."""
+        """Return how many keys a namespace has; 0 if it is missing."""
         if namespace not in self.namespaces():
             return 0
         with _told(self._path):
@@ -98,7 +98,7 @@ class SqliteOnline:
             return int(self._open().execute(query).fetchone()[0])
 
     def _reopened(self) -> None:
-        """Let go of a file that is not the one at this path any more: it was removed, or replaced."""
+        """Close a file that was removed from this path, or replaced."""
         db: Any = getattr(self._mine, "db", None)
         now = self._path.stat().st_ino if self._path.exists() else None
         if db is not None and self._mine.inode != now:
@@ -106,7 +106,7 @@ class SqliteOnline:
             self._mine.db = None
 
     def _open(self) -> Any:
-        """This thread's connection."""
+        """Return this thread's connection."""
         db: Any = getattr(self._mine, "db", None)
         if db is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ DAMAGED = "remove the file: kedge features materialise writes it again, from the
 
 
 class _told:  # noqa: N801 - used as a statement
-    """Say what SQLite says, in the house's words."""
+    """Turn SQLite's errors into kedge's own."""
 
     __slots__ = ("_path",)
 
@@ -143,7 +143,7 @@ class _told:  # noqa: N801 - used as a statement
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error | OSError):
-            # That class itself, none below it: the file is no database, or is damaged.
+            # Exactly that class, no subclass: the file is not a database, or is damaged.
             damaged = type(error) is sqlite3.DatabaseError
             raise Unavailable(
                 f"{self._path}: {error}",

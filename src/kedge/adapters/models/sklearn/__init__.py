@@ -1,8 +1,8 @@
 """scikit-learn models, stored by skops: never a pickle.
 
-skops names every type that a file would bring to life. Those of scikit-learn that it does not
-know, but that ordinary models need, are listed in `loader` with the reason. Anything else is refused
-until an operator trusts it by name.
+skops lists every type that a file would create. `loader` lists the types of scikit-learn that skops
+does not know but ordinary models need, with the reasons. Other types are refused until an operator
+trusts them by name.
 """
 
 from kedge.adapters.models.sklearn.loader import SklearnLoader

@@ -1,7 +1,7 @@
-"""Arrangement: the way from columns by name to the table that an estimator was fitted on.
+"""Arrangement: the conversion of columns by name to the table that an estimator was fitted on.
 
-A caller has one way to say that a value is missing. The estimator has another: NaN, None, pandas' NA, or
-a value of its own, as it was fitted.
+A caller has one form of a missing value. The estimator has the form that it was fitted on: NaN,
+None, pandas' NA, or a value of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Convert = Callable[["Array"], "Array"]
 
 
 def arrangement(inputs: EstimatorInputs) -> Callable[[Columns], Any]:
-    """Compile the way from named columns to what the estimator was fitted on.
+    """Build the conversion of named columns to the estimator's input.
 
     Raises:
         UnfitModel: `needs_pandas`: it was fitted on a frame.
@@ -59,7 +59,7 @@ def _framed(names: tuple[str, ...], converts: Mapping[str, Convert]) -> Callable
         table = {}
         for name in names:
             column = converts[name](given[name])
-            # Said, because pandas would guess: it makes other values of None in words of its own
+            # The dtype is explicit, because pandas would guess: it replaces None in text of its own
             # dtype.
             table[name] = series(column, dtype=object) if column.dtype.kind == "O" else column
         return frame(table)
@@ -95,7 +95,7 @@ def _tensor(field: Field, columns: tuple[InputColumn, ...]) -> Callable[[Columns
 
 
 def _words(given: Array, field: Field, columns: tuple[InputColumn, ...]) -> Array:
-    """A table of words, each column with what stands for a missing one."""
+    """Return a table of words, with each column's own missing value."""
     table = np.ascontiguousarray(given, np.dtype(object))
     if not field.nullable or len(columns) != table.shape[1]:
         return table
@@ -104,7 +104,7 @@ def _words(given: Array, field: Field, columns: tuple[InputColumn, ...]) -> Arra
 
 
 def _table(inputs: EstimatorInputs, converts: Mapping[str, Convert]) -> Callable[[Columns], Any]:
-    """Build an array of one column a field: of objects where it was fitted on one."""
+    """Build an array of one column a field: of objects if it was fitted on one."""
     mixed = any(f.dtype == "string" or (f.dtype == "bool" and f.nullable) for f in inputs.fields)
     mixed = mixed or any(not isinstance(column.missing, int | float) for column in inputs.columns)
     dtype = np.dtype(object if mixed else np.float64)
@@ -120,11 +120,11 @@ def _table(inputs: EstimatorInputs, converts: Mapping[str, Convert]) -> Callable
 
 
 def _conversion(field: Field, column: InputColumn) -> Convert:
-    """Return how a column's missing values become what the estimator was fitted on."""
+    """Return the conversion of a column's missing values to those of the fit."""
     missing = column.missing
     if field.dtype == "string":
-        # A reader of files makes a missing value of an empty cell: here too, unless "" was a word
-        # when it was fitted.
+        # A file reader turns an empty cell into a missing value; so does this, unless "" was a word
+        # in the fit.
         blank = field.nullable and not column.reads_blank and column.nullable
         return lambda given: _replaced(given, missing, blank=blank)
     if field.dtype == "bool":
@@ -135,7 +135,7 @@ def _conversion(field: Field, column: InputColumn) -> Convert:
 
 
 def _replaced(given: Array, missing: Any, *, blank: bool = False) -> Array:
-    """The values as objects, with what stands for a missing one in the place of None."""
+    """Return the values as objects, with the estimator's missing value instead of None."""
     values = given.astype(object) if given.dtype.kind != "O" else given
     nothing: tuple[Any, ...] = (None, "") if blank else (None,)
     gone = np.array([value in nothing for value in values.tolist()], np.bool_)
@@ -147,7 +147,7 @@ def _replaced(given: Array, missing: Any, *, blank: bool = False) -> Array:
 
 
 def _numbers(given: Array, missing: Any) -> Array:
-    """Numbers with NaN, or what stands for it, where one is missing."""
+    """Return numbers with NaN, or its substitute, where one is missing."""
     numbers = given if given.dtype.kind == "f" else given.astype(np.float64)  # None becomes NaN
     if isinstance(missing, float) and isnan(missing):
         return numbers

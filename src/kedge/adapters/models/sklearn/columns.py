@@ -1,8 +1,8 @@
-"""Columns of a fitted estimator: the dtype, the categories and the missing value that its parts know of each.
+"""Columns of a fitted estimator: the known dtype, categories and missing value of each.
 
-An encoder keeps the categories that it was fitted on, an imputer what a missing value looked like. So a
-walk from the first step on says of most columns what a caller may send, without the frame that it was
-fitted on.
+An encoder stores the categories that it was fitted on, an imputer the form of a missing value. So a
+walk from the first step on finds for most columns what a caller can send, without the frame that it
+was fitted on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from kedge.core.values import Dtype
 
 NAN = float("nan")
 WORDS_TAKEN = 200
-"""Categories of a column that are kept to make rows of: a few dozen rows are made."""
+"""Maximum number of categories of a column that are kept for made rows: a few dozen rows are
+made."""
 INSIDE = (
     "best_estimator_",
     "estimator_",
@@ -35,44 +36,45 @@ INSIDE = (
     "calibrated_classifiers_",
     "estimator",
 )
-"""Where estimators that wrap others keep the fitted ones, which get the same columns."""
+"""Attributes in which wrapping estimators store the fitted ones, which get the same columns."""
 
 At = Sequence["InputColumn | None"]
-"""The columns that a step gets, in order; None: one that an earlier step made."""
+"""Columns that a step gets, in order; None: a column that an earlier step made."""
 
 
 class InputColumn:
-    """What is known of one column of the input."""
+    """Knowledge of one input column."""
 
     def __init__(self) -> None:
         self.dtype: Dtype | None = None
         self.words: tuple[str, ...] = ()
         self.numbers: tuple[float, ...] = ()
         self.missing: Any = NAN
-        """What stands for a missing value: NaN, None, pandas' NA, or a value such as "" or -1."""
+        """Value that marks a missing one: NaN, None, pandas' NA, or a value such as "" or -1."""
         self.nullable = False
-        """Whether it was fitted on missing values, or the model has a way to take them."""
+        """Whether it was fitted on missing values, or the model can handle them."""
         self.reads_blank = False
-        """Whether "" is a word of its own to the model, and no missing value."""
+        """Whether "" is a separate word to the model, not a missing value."""
         self.is_tolerant = False
-        """Whether the model answers NaN here, although nothing says that it was fitted on missing values."""
+        """Whether the model answers NaN here, although nothing states that it was fitted on missing
+        values."""
         self._decided = False
 
     def is_number(self) -> None:
-        """Note that a step computes with it."""
+        """Record that a step computes with it."""
         self.dtype = self.dtype or "float64"
 
     def is_text(self) -> None:
-        """Note that a step splits it into words: no value is missing, and none is a category."""
+        """Record that a step splits it into words: no value is missing, and none is a category."""
         self.dtype, self.reads_blank = "string", True
 
     def decide(self, missing: Any, *, nullable: bool) -> None:
-        """Note what a missing value is to the first step that tells one. Later steps see what that made of it."""
+        """Record a missing value, as the first step that recognises one defines it."""
         if not self._decided:
             self.missing, self.nullable, self._decided = missing, nullable, True
 
     def is_imputed(self, value: Any) -> None:
-        """Note what an imputer puts in the place of a missing value."""
+        """Record the value that an imputer puts in the place of a missing one."""
         if isinstance(value, str):
             self.dtype = "string"
         elif isinstance(value, bool | np.bool_):
@@ -81,7 +83,7 @@ class InputColumn:
             self.is_number()
 
     def has(self, categories: Iterable[Any]) -> None:
-        """Note the categories that an encoder was fitted on."""
+        """Record the categories that an encoder was fitted on."""
         values = list(categories)
         gone = [value for value in values if _is_missing(value)]
         there = [value for value in values if not _is_missing(value)]
@@ -95,7 +97,7 @@ class InputColumn:
             self.is_number()
             self.numbers = tuple(float(value) for value in there[:WORDS_TAKEN])
         if gone:
-            # NaN first: it is what every reader of files makes of a missing value.
+            # NaN is first: every file reader turns a missing value into it.
             self.decide(next(filter(_is_nan, gone), gone[0]), nullable=True)
         elif "" in words:
             self.decide("", nullable=True)
@@ -104,13 +106,13 @@ class InputColumn:
 def columns_of_estimator(
     estimator: Any, count: int, names: Sequence[str] = ()
 ) -> list[InputColumn]:
-    """Return what an estimator knows of each of the `count` columns that it takes; `names` are theirs."""
+    """Return an estimator's knowledge of its `count` columns; `names` are their names."""
     columns = [InputColumn() for _ in range(count)]
     try:
         _Walk(dict(zip(names, columns, strict=False))).step(estimator, columns)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        # Its parts do not fit each other, or another version of scikit-learn wrote them: what was
-        # found before stands, and golden rows show whether the model can be asked.
+        # Its parts do not match, or another version of scikit-learn wrote them. The earlier
+        # findings stay, and golden rows show whether the model can be asked.
         return columns
     return columns
 
@@ -120,7 +122,7 @@ class _Walk:
         self._by_name = by_name
 
     def step(self, one: Any, at: At) -> At | None:
-        """Look at a step that gets these columns; returns those that it hands on, None if that is unknown."""
+        """Walk a step that gets these columns; return its output columns, None if unknown."""
         if isinstance(one, str) or one is None:
             return at if one == "passthrough" else () if one == "drop" else None
         if isinstance(one, Pipeline):
@@ -160,7 +162,7 @@ class _Walk:
         return left
 
     def _named(self, part: Any) -> At:
-        """The columns of a step behind one that is not known: by their names, where these are still the same."""
+        """Return the columns after an unknown step: by their names, where these are unchanged."""
         names = getattr(part, "feature_names_in_", None)
         if names is None:
             return [None] * getattr(part, "n_features_in_", 0)
@@ -230,7 +232,7 @@ def _dates(name: str) -> UnfitModel:
 
 
 def _places(which: Any, names: dict[str, int], count: int) -> list[int]:
-    """The places of the columns that a ColumnTransformer names: by name, place, mask or slice."""
+    """Return the places of a ColumnTransformer's columns: by name, place, mask or slice."""
     if isinstance(which, str):
         return [names[which]]
     if isinstance(which, int | np.integer):
@@ -253,7 +255,7 @@ def _imputer(one: SimpleImputer, at: At) -> At | None:
         if column is not None:
             column.is_imputed(value)
         empty = one.strategy != "constant" and not one.keep_empty_features and _is_missing(value)
-        if not empty:  # it drops a column in which every value was missing
+        if not empty:  # it drops a column with only missing values
             kept.append(column)
     _decide_all(at, one.missing_values)
     added = len(one.indicator_.features_) if one.indicator_ is not None else 0
@@ -285,7 +287,7 @@ def _is_forest(one: Any) -> bool:
 
 
 def _tolerate(one: Any, at: At) -> None:
-    """Note that a predictor answers NaN, as trees do also where they never saw one."""
+    """Record that a predictor answers NaN, as trees do even if they were fitted without it."""
     if get_tags(one).input_tags.allow_nan:
         for column in at:
             if column is not None:
@@ -293,7 +295,7 @@ def _tolerate(one: Any, at: At) -> None:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN or pandas' NA."""
+    """Return whether a value is None, NaN or pandas' NA."""
     return value is None or type(value).__name__ == "NAType" or _is_nan(value)
 
 

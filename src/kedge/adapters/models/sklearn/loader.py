@@ -1,4 +1,4 @@
-"""Loading a skops file: which of its types are trusted, and the version of scikit-learn that wrote it."""
+"""Loader of skops files: trusted types, and the version of scikit-learn that wrote the file."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ OWNED = {
     ),
     "collections.OrderedDict": "LightGBM; a dict",
 }
-"""Types that skops does not trust by default, and why they are harmless to restore."""
+"""Types that skops does not trust by default, with the reason why restoring them is harmless."""
 
 
 class SklearnLoader(SklearnFlavour):
-    """Loads what its flavour claims."""
+    """Loader of its flavour's files."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
-        """Load it, trusting what scikit-learn owns and what the caller names, nothing else.
+        """Load the model, trusting only scikit-learn's types and the types that the caller names.
 
         Raises:
-            UnfitModel: it holds other types (`untrusted_types`), or is no model.
+            UnfitModel: the file holds other types (`untrusted_types`), or is not a model.
         """
         files = visible(path, "*.skops")
         if len(files) != 1:
@@ -103,7 +103,7 @@ class SklearnLoader(SklearnFlavour):
 
 
 def _frames(estimator: Any, inputs: EstimatorInputs) -> str:
-    """Return why it needs pandas, which no gateway worker imports; empty when it does not."""
+    """Return why it needs pandas, which no gateway worker imports; empty if it does not."""
     if inputs.frame is not None:
         return "it was fitted on a DataFrame"
     for one in reachable(estimator):
@@ -119,7 +119,7 @@ def _restore(file: Path, trusted: Sequence[str]) -> Any:
         unknown = sorted(name for name in found if name not in OWNED and name not in trusted)
         if not unknown:
             return skops.io.load(file, trusted=found)
-    except Exception as error:  # a damaged or hostile file can raise anything in there
+    except Exception as error:  # a damaged or hostile file can raise any error there
         raise UnfitModel(
             f"{file.name} cannot be loaded: {type(error).__name__}: {error}",
             hint=_remedy(error, trained_with(file)),
@@ -134,7 +134,7 @@ def _restore(file: Path, trusted: Sequence[str]) -> Any:
 
 
 def _remedy(error: Exception, trained: str | None) -> str:
-    """What makes a file load that raised: the library that it needs, or the version of scikit-learn."""
+    """Return a remedy for a file that failed to load: a library, or a version of scikit-learn."""
     missing = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
     library = missing.partition(".")[0]
     if library and not library.startswith("_") and library != "sklearn":
@@ -145,8 +145,8 @@ def _remedy(error: Exception, trained: str | None) -> str:
 
 
 def _other_version(unknown: Sequence[str], trained: str | None) -> str:
-    """What to say of types that another scikit-learn calls otherwise; "" when that is not why."""
-    private = any(name.startswith("_") for name in unknown)  # a compiled module by its bare name
+    """Return a message about types that another scikit-learn names otherwise; "" if none is."""
+    private = any(name.startswith("_") for name in unknown)  # a compiled module by its short name
     if not private or trained is None or trained == sklearn.__version__:
         return ""
     return (
@@ -156,7 +156,7 @@ def _other_version(unknown: Sequence[str], trained: str | None) -> str:
 
 
 def trained_with(file: Path) -> str | None:
-    """The version of scikit-learn that wrote the estimators of a file, where it says so."""
+    """Return the version of scikit-learn that wrote a file's estimators, if it is stated."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open("schema.json") as schema:
             text = schema.read(SCHEMA_BYTES)
@@ -169,18 +169,18 @@ def trained_with(file: Path) -> str | None:
         NotImplementedError,
         RuntimeError,
     ):
-        return None  # it only makes a hint better
+        return None  # the version only improves a hint
     found = _VERSION.search(text)
     return found[1].decode() if found else None
 
 
 SCHEMA_BYTES = 32 << 20
-"""Of a file's own description: that of a large forest has some megabytes."""
+"""Maximum bytes of a file's own description: that of a large forest has some megabytes."""
 _VERSION = re.compile(rb'"_sklearn_version":\s*\{[^{}]*"content":\s*"\\"([0-9A-Za-z.+]{1,40})\\""')
 
 
 def _single_threaded(estimator: Any) -> None:
-    """Make it answer on the thread that asks: a pool a request costs more than it gives."""
+    """Make it answer on the caller's thread: a pool for each request costs more than it saves."""
     for one in reachable(estimator):
         if attributes(one).get("n_jobs") not in (None, 1):
             one.n_jobs = 1

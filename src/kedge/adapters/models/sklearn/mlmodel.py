@@ -1,7 +1,7 @@
-"""The signature of an MLmodel file: what MLflow wrote beside a model of its inputs, as kedge's fields.
+"""Inputs of an MLmodel file, which MLflow writes beside a model, as kedge's fields.
 
-The file is YAML from outside. It is read in the model's process, behind the fence, by a loader that makes
-plain values only, within a bound, and without aliases.
+The file is YAML from outside. A loader reads it in the model's process, behind the fence. The
+loader makes plain values only, within a limit, and without aliases.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from kedge.system.files import read_bounded
 
 NAME = "MLmodel"
 MOST_BYTES = 1 << 20
-"""Of one file: thousands of columns take a few hundred kilobytes."""
+"""Maximum bytes of a file: thousands of columns need a few hundred kilobytes."""
 MOST_DEEP = 20
-"""Levels of nesting: MLflow writes four."""
+"""Maximum levels of nesting: MLflow writes four."""
 TENSOR = "X"
-"""The name of a tensor to which MLflow gave none."""
+"""Name of a tensor that MLflow did not name."""
 
 _TYPES: dict[str, Dtype] = {
     "boolean": "bool",
@@ -34,9 +34,9 @@ _TYPES: dict[str, Dtype] = {
     "double": "float64",
     "string": "string",
 }
-"""Column types of MLflow, and ours."""
+"""MLflow's column types, with kedge's dtypes."""
 _ARRAYS: dict[str, Dtype] = {"object": "string", "str": "string", "string": "string"}
-"""NumPy's names in a tensor's signature that are not ours as well."""
+"""NumPy's names in a tensor's signature that differ from kedge's."""
 
 
 class _Tensor(msgspec.Struct):
@@ -49,12 +49,12 @@ class _Spec(msgspec.Struct, rename={"tensor": "tensor-spec"}):
     name: str | None = None
     required: bool | None = None
     optional: bool = False
-    """What older versions of MLflow write instead of `required`."""
+    """Field that older versions of MLflow write instead of `required`."""
     tensor: _Tensor | None = None
 
 
 class _Aliasless(yaml.SafeLoader):  # type: ignore[misc]
-    """Plain values only, and each written where it stands: an alias could repeat another one without end."""
+    """Loader of plain values without aliases: an alias could repeat another value without end."""
 
     deep = 0
 
@@ -70,13 +70,14 @@ class _Aliasless(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def read_inputs(file: Path) -> tuple[Field, ...] | None:
-    """Return the inputs that an MLmodel file states, in order; None where it states none.
+    """Return the inputs that an MLmodel file states, in order; None if it states none.
 
     Raises:
-        UnfitModel: `bad_signature`: it cannot be read, or a column has a type that no field has.
+        UnfitModel: `bad_signature`: the file cannot be read, or no field has the type of a
+            column.
     """
     try:
-        # It makes plain values only.
+        # The loader makes plain values only.
         read = yaml.load(read_bounded(file, MOST_BYTES), Loader=_Aliasless)  # noqa: S506
         text = ((read.get("signature") or {}).get("inputs")) if isinstance(read, dict) else None
         specs = msgspec.json.decode(text, type=list[_Spec]) if text else []

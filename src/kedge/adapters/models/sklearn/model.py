@@ -1,4 +1,4 @@
-"""An estimator as a model: named inputs, named outputs, and what it says of itself."""
+"""Model of an estimator: named inputs, named outputs, and its description of itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SklearnModel:
-    """An estimator with named inputs and outputs."""
+    """Estimator with named inputs and outputs."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SklearnModel:
         return dict(zip(self._names, self._head(self._arrange(columns)), strict=True))
 
     def with_dtypes(self, dtypes: Mapping[str, Dtype]) -> SklearnModel:
-        """Return the same model with other dtypes of inputs, to see whether it answers those."""
+        """Return the same model with other input dtypes, to test whether it answers those."""
         estimator, inputs, outputs, found, written_with = self._made_of
         fields = tuple(
             msgspec.structs.replace(f, dtype=dtypes.get(f.name, f.dtype)) for f in inputs.fields
@@ -66,7 +66,7 @@ class SklearnModel:
 
 
 def _trial(fields: Sequence[Field], known: Mapping[str, Known]) -> Columns:
-    """One row that the estimator is likely to answer: zeros, and categories that it knows."""
+    """Return one row that the estimator is likely to answer: zeros, and known categories."""
     row: dict[str, NDArray[np.generic]] = {}
     for field in fields:
         of = known.get(field.name, Known())

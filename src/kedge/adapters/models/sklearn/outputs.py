@@ -1,4 +1,4 @@
-"""Answers of an estimator: which outputs it has, and the way from its input to them."""
+"""Outputs of an estimator, and the function from its input to them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Head = Callable[[Any], tuple[Array, ...]]
-    """From the model's input to its outputs, in the signature's order."""
+    """Function from the model's input to its outputs, in the signature's order."""
 
 
 def head_of(
     estimator: Any, arrange: Callable[[Columns], Any], trial: Columns
 ) -> tuple[Head, tuple[Field, ...]]:
-    """Return the way from an estimator's input to its outputs, and these.
+    """Return the function from an estimator's input to its outputs, and these.
 
     Args:
-        estimator: fitted.
-        arrange: from columns by name to what it was fitted on.
-        trial: a row of which a regressor's answer has the shape that all have.
+        estimator: a fitted estimator.
+        arrange: function from columns by name to the estimator's input.
+        trial: a row; a regressor's answer to it shows the shape of all answers.
 
     Raises:
-        UnfitModel: it gives nothing that kedge can send.
+        UnfitModel: no output of it can be sent by kedge.
     """
     predict = estimator.predict
     if is_classifier(estimator):
@@ -92,10 +92,10 @@ def _classifier(estimator: Any) -> tuple[Head, tuple[Field, ...]]:
 
 
 def _decision(estimator: Any, classes: int) -> Callable[[Array], Array] | None:
-    """How `predict` follows from `predict_proba`, where it is known to; it halves the work.
+    """Return how `predict` follows from `predict_proba`, if known; it halves the work.
 
-    Elsewhere (a tuned threshold, an SVC) the two may disagree by design, so both are asked.
-    A tie goes where each estimator's own `predict` puts it.
+    In other estimators (a tuned threshold, an SVC) the two may disagree by design, so both are
+    asked. A tie is resolved as in each estimator's own `predict`.
     """
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[-1][1]
@@ -126,9 +126,9 @@ def _label_dtype(classes: Array) -> tuple[Dtype, type]:
 
 
 def _trial_shape(ask: Callable[[], Array]) -> tuple[int, ...]:
-    """Shape of one row of a regressor's answer; a scalar when it does not answer the trial.
+    """Return the shape of a row of a regressor's answer; a scalar if it fails the trial.
 
-    A wrong guess cannot get through: the golden rows are checked against the signature.
+    A wrong guess is always detected: the golden rows are checked against the signature.
     """
     try:
         shape = np.shape(ask())[1:]

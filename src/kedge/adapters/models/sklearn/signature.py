@@ -1,4 +1,4 @@
-"""Inputs of an estimator: stated in a signature.json or an MLmodel file beside it, or read off the estimator."""
+"""Signature of an estimator's inputs: from a signature.json or MLmodel file, or the estimator."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared
 from kedge.core.values import Field
 
 TEXT = "text"
-"""The name of the only input of a model that takes texts."""
+"""Name of the only input of a model that takes texts."""
 
 
 class Stated(NamedTuple):
-    """What files beside a model state."""
+    """Statements of the files beside a model."""
 
     file: str = ""
-    """Which of them states the inputs."""
+    """File that states the inputs."""
     inputs: tuple[Field, ...] | None = None
     outputs: Sequence[DeclaredName] | None = None
 
 
 class EstimatorInputs(NamedTuple):
-    """What an estimator takes."""
+    """Inputs of an estimator."""
 
     fields: tuple[Field, ...]
     columns: tuple[InputColumn, ...]
-    """What the estimator knows of its columns: one for each field, or for each place of the only tensor."""
+    """Knowledge of the estimator's columns: one for each field, or for each place of the only
+    tensor."""
     frame: tuple[str, ...] | None
-    """The columns of the frame that it was fitted on, in order; None: it was fitted on an array."""
+    """Columns of the frame that it was fitted on, in order; None: it was fitted on an array."""
     is_text: bool = False
-    """Whether it takes a list of texts, and no table."""
+    """Whether it takes a list of texts, not a table."""
     assumed: tuple[str, ...] = ()
     tolerant: tuple[str, ...] = ()
-    """Fields in which NaN is answered, although nothing says that the model was fitted on it."""
+    """Fields in which NaN is answered, although nothing states that the model was fitted on it."""
     computed: tuple[str, ...] = ()
-    """Fields that its steps compute with: a truth value is a number to them."""
+    """Fields that its steps compute with: they read a truth value as a number."""
     unnamed: int = 0
 
 
 def read_stated(directory: Path) -> Stated:
-    """Read what a directory states of its model: signature.json, else MLmodel.
+    """Read a directory's statement about its model: signature.json, else MLmodel.
 
     Raises:
-        UnfitModel: `bad_signature`: it cannot be read.
+        UnfitModel: `bad_signature`: the file cannot be read.
     """
     file, names = directory / SIGNATURE_FILE, None
     if file.exists():
@@ -65,10 +66,11 @@ def read_stated(directory: Path) -> Stated:
 
 
 def inputs_of(estimator: Any, stated: Stated) -> EstimatorInputs:
-    """Return what an estimator takes: as stated, else as its names, its encoders and its imputers say.
+    """Return an estimator's inputs: as stated, else from its names, encoders and imputers.
 
     Raises:
-        UnfitModel: `bad_signature`: what is stated does not fit it, or nothing says what it takes.
+        UnfitModel: `bad_signature`: the statement does not fit the estimator, or the inputs are
+            unknown.
     """
     names = _names(estimator)
     text = names is None and _takes_text(estimator)
@@ -122,7 +124,7 @@ def inputs_of(estimator: Any, stated: Stated) -> EstimatorInputs:
 
 
 def known_of(inputs: EstimatorInputs) -> dict[str, Known]:
-    """Return the words and numbers that encoders know, by field: what rows can be made of."""
+    """Return the words and numbers that encoders know, by field: made rows use them."""
     if any(field.shape for field in inputs.fields):
         return {}
     return {
@@ -141,22 +143,22 @@ def _in_order(fields: Sequence[Field], known: Mapping[str, InputColumn]) -> list
 
 
 def _names(estimator: Any) -> list[str] | None:
-    """The columns of the frame that it was fitted on."""
+    """Return the columns of the frame that it was fitted on."""
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None:  # CatBoost's; numbers where it was fitted on an array
+    if names is None:  # of CatBoost; numbers if it was fitted on an array
         names = getattr(estimator, "feature_names_", None)
         names = None if all(str(name).isdecimal() for name in names or ()) else names
     return [str(name) for name in names] if names is not None else None
 
 
 def _count(estimator: Any) -> int | None:
-    """How many columns it takes."""
+    """Return how many columns it takes."""
     count: int | None = getattr(estimator, "n_features_in_", None)
     return count or len(getattr(estimator, "feature_names_", None) or ()) or None
 
 
 def _takes_text(one: Any) -> bool:
-    """Whether the first step splits texts into words, so that a row is one text."""
+    """Return whether the first step splits texts into words, so that a row is one text."""
     while True:
         steps = getattr(one, "steps", None) or getattr(one, "transformer_list", None)
         inside = next(
@@ -171,7 +173,7 @@ def _takes_text(one: Any) -> bool:
 
 
 def _check_stated(stated: Stated, names: Sequence[str] | None, count: int | None) -> None:
-    """Raise if what is stated cannot be what the estimator takes."""
+    """Raise if the statement cannot be true for the estimator."""
     inputs = stated.inputs or ()
     told = [field.name for field in inputs]
     tensor = len(inputs) == 1 and len(inputs[0].shape) == 1
