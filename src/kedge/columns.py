@@ -46,7 +46,7 @@ _SMALL = 64
 
 
 class Offered(Value, frozen=True):
-    """Rows that a model is tried out on."""
+    """Rows for a model's trial."""
 
     golden: dict[str, list[Any]] = {}
     """Rows that the model must answer."""

@@ -1,6 +1,6 @@
 """The walk over a model that decides whether it may run inside a gateway worker.
 
-A model is code, whatever its format: an attribute of an estimator or an operator of a graph can
+A model is code, whatever its format. An attribute of an estimator or an operator of a graph can
 read memory, exhaust it, or never return. So `estimators` and `operators` list the reviewed parts
 one by one. `objects` and `graphs` walk a model and find it plain only if it holds nothing else;
 `trees` follows indices. This package imports no library that is not already imported: it judges a

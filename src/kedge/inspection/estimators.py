@@ -1,7 +1,7 @@
 """Table of the scikit-learn estimators that the walk knows, with each allowed attribute.
 
-Every estimator here answers in time and memory that follow from its size and the rows. Neighbours, kernels,
-text vectorizers, polynomials and everything else run in a process.
+Every estimator here answers in time and memory that follow from its size and the rows. Neighbours,
+kernels, text vectorizers, polynomials and all others run in a process.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def column_as(
         exact: whether wide numbers stay whole numbers and decimals; else they become 64-bit
             floats.
         naive: how timestamps without a zone and dates are read: `ZONED`, as UTC in Unix
-            seconds, or `TEXT`, so that the reader sees that the zone is missing.
+            seconds, or `TEXT`, so that a missing zone is visible.
     """
     column, kind = identifier(name), kind_of(type_name)
     if kind is ColumnKind.LIST:
@@ -171,7 +171,7 @@ def database(
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, duckdb.connect() as db:
         db.execute(f"SET memory_limit = {quoted(MEMORY)}")
         db.execute(f"SET temp_directory = {quoted(scratch)}")
-        db.execute("SET TimeZone = 'UTC'")  # of text without a zone, as everywhere
+        db.execute("SET TimeZone = 'UTC'")  # for text without a zone, as everywhere
         yield db
 
 

@@ -26,8 +26,8 @@ MAX_ROWS = 1_000_000
 waiting."""
 _CHUNK = 10_000
 SAMPLE = 32
-"""Number of sample rows, evenly spread over the file: enough to meet most categories, and few
-enough for every replica to ask before a model serves."""
+"""Number of sample rows, evenly spread over the file: enough to meet most categories. Every replica
+can ask so few before a model serves."""
 NUMBERS = 200_000
 """Limit of numbers in all sample rows together: a few megabytes as JSON."""
 _NULLS = frozenset({"", "na", "n/a", "nan", "null", "none"})

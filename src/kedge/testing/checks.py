@@ -1,7 +1,8 @@
 """Checks that the tests of a plug-in call, and that kedge's own loaders also pass.
 
-Each check raises `AssertionError` with one sentence that states the fact. Nothing here needs pytest.
-Damaged and hostile files are made from copies of the example, in a directory that is removed.
+Each check raises `AssertionError` with one sentence that states the fact. Nothing here needs
+pytest. Damaged and hostile files are made from copies of the example, in a directory that is
+removed.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def check_flavour(flavour: Flavour, example: Example) -> None:
 def check_loader(loader: Loader, example: Example) -> None:
     """Check a loader: its flavour, the golden rows, and what it does with files that are not sound.
 
-    It must answer the golden rows, twice alike. It must raise `UnfitModel` for a directory that is
-    not its own, for a damaged file and for a pickle, and must never run what is in one.
+    It must answer the golden rows, twice alike. It must raise `UnfitModel` for a foreign directory,
+    a damaged file and a pickle, and must never run the content of a pickle.
 
     Raises:
         AssertionError: it does not; states the first fault.

@@ -64,7 +64,7 @@ BARE: dict[str, type[Pause | Abort | Freeze | Thaw | Follow | Hold | Return]] = 
 
 
 class CommandLine(NamedTuple):
-    """A command line, taken apart."""
+    """Parsed command line."""
 
     verb: str
     words: list[str]
@@ -97,7 +97,7 @@ def _replayed(story: Story, block: str) -> str:
 
 
 def read(line: str) -> CommandLine:
-    """Take a command line apart."""
+    """Parse a command line."""
     verb, *rest = shlex.split(line)
     words: list[str] = []
     options: dict[str, str] = {}

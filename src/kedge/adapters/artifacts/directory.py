@@ -3,10 +3,10 @@
     <root>/<hex>/files/...       the bytes, read-only
     <root>/<hex>/manifest.json   path, size and sha256 of each file
     <root>/<hex>/proof.json      the golden rows
-    <root>/.tmp-*                a copy under way, or what a crash left of one; `lock` in it is its owner's
+    <root>/.tmp-*                a copy under way, or its remains; `lock` in it is its owner's
 
-The digest is that of the sorted manifest. A copy becomes visible by one rename, after every
-byte of it is on the disk: a crash leaves a `.tmp-` directory, never half an artifact. The kernel
+The digest is that of the sorted manifest. A copy becomes visible by one rename, after all its
+bytes are on the disk. A crash leaves a `.tmp-` directory, never half an artifact. The kernel
 releases the lock of an ended owner, and the next copy removes its remains.
 """
 

@@ -1,4 +1,4 @@
-"""ONNX models, run by ONNX Runtime in this process.
+"""ONNX models and their loader, run by ONNX Runtime in this process.
 
 The session releases the interpreter lock while it loads and while it runs, so a model can be loaded
 inline beside a serving loop.

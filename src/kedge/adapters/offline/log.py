@@ -2,10 +2,10 @@
 
     <root>/<view>/<n>/<transformation>/<generation>/<end>.parquet
 
-A slice's name is its end in microseconds since 1970. A file has the key columns, the fields as
-FLOAT (FLOAT[] where they have a shape; NULL is NaN), and `kedge_at`, the slice's end in Unix
-seconds. It becomes visible by one rename, after its bytes are on the disk. NaN is stored as NULL,
-so its payload is lost; every other float32 is read back bit by bit.
+A slice's name is its end in microseconds since 1970. A file has the key columns, the fields, and
+`kedge_at`, the slice's end in Unix seconds. Fields are FLOAT, or FLOAT[] where they have a shape;
+NULL is NaN. A file becomes visible by one rename, after its bytes are on the disk. NaN is stored as
+NULL, so its payload is lost; every other float32 is read back bit by bit.
 
 The module also reads sources of materialised values: Parquet or CSV files, as columns.
 """
@@ -250,8 +250,8 @@ def instant_of(
 ) -> str:
     """Return the expression for a column's time in Unix seconds; NULL if text is no time.
 
-    Fractions finer than a microsecond are rounded: the time of a value up, and that of a question
-    down, so that no value is known before its time.
+    Fractions finer than a microsecond are rounded: the time of a value up, that of a question down.
+    So no value is known before its time.
 
     Args:
         time: the column.

@@ -31,8 +31,7 @@ class RedisOnline:
         )
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
-        """Upsert rows, one batch a round trip. A crash leaves whole rows; a new write repairs
-        it."""
+        """Upsert rows, a batch a round trip. A crash leaves whole rows; writing again repairs it."""
         count = 0
         batch: dict[str, bytes] = {}
         try:

@@ -341,7 +341,7 @@ class Hours:
                 yield from connection.execute(query, given)
         except sqlite3.DatabaseError as error:
             if not inode(path):
-                return  # pruned meanwhile
+                return  # removed meanwhile
             if not damaged(error):
                 raise
             with locked(self._lock):

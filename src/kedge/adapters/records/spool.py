@@ -4,10 +4,10 @@
        /REPLICA-PID-N.open    being written; its writer holds a lock on it until it dies
        /REPLICA-PID-N.rows    closed: the reader's
 
-A file is a run of frames: length and CRC-32 of the payload (little endian, 4 bytes each), then
-the payload, a msgpack array of rows. A kill leaves at most one incomplete frame. Nothing is synced:
-a power cut loses what the system had not yet written, at most some seconds. It loses no more than
-that, because every frame is checked.
+A file is a run of frames. A frame is the length and CRC-32 of the payload (little endian, 4 bytes
+each), then the payload, a msgpack array of rows. A kill leaves at most one incomplete frame.
+Nothing is synced: a power cut loses what the system had not yet written, at most some seconds. It
+loses no more than that, because every frame is checked.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     DIR/spool/            what workers write (`spool`)
        /hours/HOUR.db     predictions of one hour since 1970 (`hours`)
-       /labels.db         labels in the order in which they were joined, and what waits (`joining`)
+       /labels.db         labels in the order of joining, and waiting outcomes (`joining`)
        /lock              held while anything is written
 
-There is one writer at a time, so that two processes cannot both join one outcome, and no outcome is
+There is one writer at a time. So two processes cannot both join one outcome, and no outcome is
 parked while its prediction is stored. Readers do not wait. A spool file is removed when all of it
 is stored. After a crash it is read again, and rows that exist already are counted and dropped.
 """

@@ -97,7 +97,7 @@ _PARDON = tables.condemned.delete().where(
 
 
 class SqlLedger:
-    """The ledger of one state directory, on a connection of its own thread.
+    """Ledger of one state directory, on its own thread's connection.
 
     An append that returned is on the disk; one that raised has changed nothing. The exception is a
     file that was deleted during the write (`ledger_gone`). After `Unavailable` the next call opens
@@ -108,7 +108,7 @@ class SqlLedger:
         self,
         database: Database,
         *,
-        unix: Callable[[], float] = time.time,  # noqa: TID251 - for who has no Clock
+        unix: Callable[[], float] = time.time,  # noqa: TID251 - for callers without a Clock
         actor: ActorKind = ActorKind.PERSON,
     ) -> None:
         """Follow a database from `open_ledger`.

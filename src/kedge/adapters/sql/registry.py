@@ -143,7 +143,7 @@ class SqlRegistry:
 
         Raises:
             Refused: `protected`: a release of it is live, or a way back, or was production
-                inside the endpoint's window; the error names the release and the endpoint.
+                inside the endpoint's window. The error names the release and the endpoint.
                 `unknown_version`.
         """
 

@@ -103,7 +103,7 @@ class _Telemetry:
         self._database.close()
 
     def _run(self, statement: Executable, rows: Any) -> None:
-        """Write once, in a short transaction of its own."""
+        """Write once, in its own short transaction."""
 
         def work(connection: Connection) -> None:
             connection.execute(statement, rows)

@@ -173,7 +173,7 @@ ledger = Table(
     Column("hash", String, nullable=False),
     Column("actor", String),
 )
-"""`actor` is NULL in entries that were written before revision 0005; `rows` derives it."""
+"""`actor` is NULL in entries from before revision 0005; `rows` derives it."""
 Index("ledger_by_endpoint", ledger.c.endpoint, ledger.c.epoch, ledger.c.seq)
 
 condemned = Table(

@@ -1,16 +1,15 @@
 """Creation and opening of the three databases of a state directory.
 
     STATE_DIR/ledger/ledger.db      the truth; a commit survives a power cut
-             /ledger/ballast        given back when the disk is full
-             /ledger/CREATED        says that there was a ledger, should it go missing
-             /roster/roster.db      telemetry: may be lost, is made again
-             /evidence/evidence.db  telemetry: may be lost, is made again
-             /evidence/BEGINNING    when it was made, and what could not be read before; /roster too
+             /ledger/ballast        freed when the disk is full
+             /ledger/CREATED        proof that there was a ledger, if it is missing later
+             /roster/roster.db      telemetry: may be lost, is recreated
+             /evidence/evidence.db  telemetry: may be lost, is recreated
+             /evidence/BEGINNING    its creation time, and the unreadable data before; /roster too
 
-What cannot be read of the telemetry is renamed and kept (`NAME.unreadable-TIME`). The ledger is never
-made again.
+Unreadable telemetry is renamed and kept (`NAME.unreadable-TIME`). The ledger is never recreated.
 
-Each has a directory of its own, so that a watch on one wakes no process for another.
+Each database has its own directory, so that a watch on one wakes no process for another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Version of SQLite in this process, and whether a shared ledger can trust it.
 
-Never open one file through two SQLite libraries in one process, nor open it as a plain file:
-closing either drops every POSIX lock that the process holds on it. A caller that needs the raw
+Never open one file through two SQLite libraries in one process, nor open it as a plain file.
+Closing either drops every POSIX lock that the process holds on it. A caller that needs the raw
 driver takes `dbapi` from here.
 """
 
