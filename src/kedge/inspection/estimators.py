@@ -11,9 +11,18 @@ RULE = 1
 next load."""
 
 NUMBER, WORD, ARRAY, FIGURE, CLASSES, SETTING, PART, DICE, NOTHING = "nwafcspr0"
-"""Kinds of attributes, in order: a number; a word; an array of numbers; a number or such an array;
-an array of numbers or words; a plain value of any of these, nested; something listed here, alone or
-in lists; a random state, which no answer uses; None."""
+"""Kinds of attributes, in order:
+
+- a number
+- a word
+- an array of numbers
+- a number or such an array
+- an array of numbers or words
+- a plain value of any of these, nested
+- something listed here, alone or in lists
+- a random state, which no answer uses
+- None
+"""
 
 COMMON = {"n_features_in_": NUMBER, "feature_names_in_": CLASSES, "_sklearn_output_config": SETTING}
 """Attributes that every estimator may hold."""

@@ -236,7 +236,10 @@ class Story:
         return Placement.PROCESS if declared == "process" else Placement.INLINE
 
     def _configure(self, words: list[str]) -> Configure:
-        """Read `apply audience=customer steps=1,5 fields=x:float32 answers=y:float32 ...`."""
+        """Read the words of a policy.
+
+        `apply audience=customer steps=1,5 fields=x:float32 answers=y:float32 runtime=process`
+        """
         raw = msgspec.to_builtins(self.state.policy)
         for word in words:
             key, _, value = word.partition("=")

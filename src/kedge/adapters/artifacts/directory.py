@@ -139,7 +139,7 @@ class DirectoryArtifacts:
         sync(self._root)
 
     def _replace(self, home: Path, copy: Path) -> None:
-        """Swap damaged bytes for sound ones. For a moment there are none, also after a failure."""
+        """Swap damaged bytes for sound ones. For a moment there are none: readers fail then, too."""
         if (home / "proof.json").is_file():
             shutil.copyfile(home / "proof.json", copy / "proof.json")
             sync_all([copy / "proof.json"])

@@ -17,7 +17,7 @@ MOST = 1024
 
 
 def opened(where: str) -> LmdbOnline:
-    """Open the store at this path; the entry point `kedge.online`."""
+    """Return the store at this path; the entry point `kedge.online`."""
     return LmdbOnline(Path(where))
 
 

@@ -17,7 +17,7 @@ BATCH = 5_000
 
 
 def opened(where: str) -> RedisOnline:
-    """Open the server at this URL, else at the environment's; the entry point `kedge.online`."""
+    """Return the store at this URL, else at the environment's; the entry point `kedge.online`."""
     return RedisOnline(where or os.environ[URL_VARIABLE])
 
 

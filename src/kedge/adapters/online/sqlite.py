@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9_]+(/[0-9]+)+")
 
 
 def opened(where: str) -> SqliteOnline:
-    """Open the store at this path; the entry point `kedge.online`."""
+    """Return the store at this path; the entry point `kedge.online`."""
     return SqliteOnline(Path(where))
 
 

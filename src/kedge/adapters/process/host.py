@@ -4,7 +4,7 @@ The model runs on the loop's own thread. While it works, questions queue in the 
 batch answers all of them. So there is batching without a timer, and none at low traffic. A model
 whose answers depend on other rows, or may depend on them, is asked request by request. Other
 callers' rows must not change an answer. A hanging model therefore hangs the host. Its clients see
-lateness. An alarm that only a living loop postpones ends the process, even if C code holds the
+late answers. An alarm that only a living loop postpones ends the process, whatever holds the
 interpreter. A timer of processor time that each question sets again does the same: an endless
 computation ends its process in seconds, not in two minutes.
 """
@@ -59,7 +59,7 @@ QUEUE_BYTES = 64 << 20
 UNREAD_BYTES = 64 << 20
 UNREAD_COPIES = 4 << 20
 """Unread bytes above which the answer to a copy is left out. The gateway reads copies only as fast
-as its callers do not notice, and must not count as dead."""
+as its callers are not delayed, and must not count as dead."""
 UNREAD = "model_unread"
 """Code of a copy whose answer was left out: the model is alive, and the answer is unknown."""
 FLUSH_S = 2.0

@@ -2,7 +2,7 @@
 
 Writes are rare: one to open an alert, two for each message, one for its end. Every change is a
 function of the stored alert, run while no other process writes. So two processes never overwrite
-each other's changes, and of two that claim the same message the second is refused.
+each other's changes, and of two that claim the same message one learns that it was second.
 """
 
 from __future__ import annotations
