@@ -1,7 +1,8 @@
-"""Workspace: the parts of a state directory, opened. Light: every command pays for what is imported here.
+"""Workspace: the adapters of a state directory, opened as they are needed.
 
-What serves (uvicorn, NumPy, the loaders) is put together in `running`; what registers a model
-in `enrol`. None of them names a vendor: loaders come by entry point.
+Every command pays for what is imported here. `runtime` adds what serves (uvicorn, NumPy, the
+loaders); `operations.registration` adds what registers a model. Loaders come by entry point, so
+that this module names no vendor.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ DEFAULT_LIMITS = FeatureLimits()
 
 
 def host_name() -> str:
-    """This host, as the roster names it."""
+    """Return this host's name, as the roster has it."""
     return socket.gethostname().split(".")[0]
 
 
@@ -69,18 +70,18 @@ def new_member(kind: str, slot: str, started_at: str, *, address: str = "") -> M
 
 
 def user_name() -> str:
-    """Return the user of this process: by the environment, by the system, else by number."""
+    """Return the user of this process: from the environment, the system, or the user number."""
     name = os.environ.get("USER") or os.environ.get("LOGNAME")
     if name:
         return name
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container runs as any number
+    except KeyError:  # a container may run under a number without a name
         return f"uid{os.getuid()}"
 
 
 def actor() -> str:
-    """Who acts: KEDGE_ACTOR, else the user of this process on this host."""
+    """Return the actor of a command: KEDGE_ACTOR, else the user of this process on this host."""
     return os.environ.get("KEDGE_ACTOR") or f"{user_name()}@{host_name()}"
 
 
@@ -98,16 +99,16 @@ class Workplace:
         config: Path | None = None,
         online: Callable[[], Online] = Online,
     ) -> None:
-        """Open what opens at once.
+        """Open the adapters that every command needs; the others open on first use.
 
         Args:
             state_dir: the state directory.
             patience_s: how long a write waits for another one.
-            actor: the component that writes entries from here.
-            limits: of the process in which features files run.
+            actor: the kind of actor that writes entries from here.
+            limits: the limits of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
-            config: kedge.toml, for the commands of a runbook. None: they name none.
-            online: says where values by key are looked up; asked when they are, since a damaged
+            config: kedge.toml, for the commands of a runbook. None: they do not name it.
+            online: returns where values by key are looked up; called on first use, since a damaged
                 kedge.toml must not hinder a rollback.
         """
         self.state_dir = state_dir
@@ -128,42 +129,42 @@ class Workplace:
 
     @property
     def online(self) -> Online:
-        """Where values are looked up by key, and the rules for what is not there.
+        """The store in which values are looked up by key, and the rules for missing values.
 
         Raises:
-            BadConfig: kedge.toml is damaged, or says too little.
+            BadConfig: kedge.toml is damaged or incomplete.
         """
         return self._online()
 
     @functools.cached_property
     def records(self) -> Records:
-        """The prediction log. NumPy comes with it, which a rollback does not need."""
+        """Return the prediction log. It imports NumPy, which a rollback does not need."""
         from kedge.adapters.records.store import Records
 
         return Records(self.state_dir / RECORDS_DIR)
 
     @property
     def registry(self) -> SqlRegistry:
-        """Versions and releases."""
+        """The versions and releases."""
         return SqlRegistry(self.database)
 
     @property
     def features(self) -> SqlFeatures:
-        """Schemas and transformations."""
+        """The schemas and transformations."""
         return SqlFeatures(self.database)
 
     @property
     def alerts(self) -> SqlAlerts:
-        """Return what an operator is to know."""
+        """The alerts of all endpoints."""
         return SqlAlerts(self.database, actor=self._actor)
 
     @property
     def generations(self) -> SqlGenerations:
-        """What was computed ahead."""
+        """The runs of values that were computed ahead."""
         return SqlGenerations(self.database)
 
     def list_aside(self, state: State) -> list[str]:
-        """The names under which an endpoint's state is kept that could not be read, or that of all."""
+        """Return the names under which unreadable state is stored: an endpoint's, or that of all."""
         files = [
             *list_aside(self.state_dir / EVIDENCE_DIR / "evidence.db"),
             *list_aside(self.state_dir / ROSTER_DIR / "roster.db"),
@@ -176,7 +177,7 @@ class Workplace:
         return [*(str(f.relative_to(self.state_dir)) for f in files), *rows]
 
     def ledger_signal(self) -> DirectorySignal:
-        """Wakes when the ledger or a pin changes."""
+        """Return the signal of a change of the ledger or of a pin."""
         return DirectorySignal(self.state_dir / "ledger", self.disk.pins_dir)
 
     def control(
@@ -187,9 +188,9 @@ class Workplace:
         *,
         prepare_s: float = PREPARE_S,
     ) -> Control:
-        """An operator who submits commands; promotions into production go through the gate.
+        """Return a control that submits an operator's commands; promotions pass the gate.
 
-        `prepare_s` is how long a forward move may load.
+        `prepare_s` is the time limit for loads of a forward move.
         """
         return Control(
             ledger=self.ledger,

@@ -1,8 +1,8 @@
-"""Contacts: the owner of an endpoint and the way to reach them, as kedge.toml may say it: a part of `settings`.
+"""Contacts: the owner of an endpoint and the ways to reach them, as kedge.toml declares them.
 
-An owner is a person. "The platform team" answers no telephone. So a name is refused when it has a
-word for a group in it (team, squad, on-call, ...). It is refused also when it is nothing but words for what a group does
-(SRE, ML platform, data science). An address is refused by the same rule for the part before its @.
+An owner must be a person, who can be called. A name is refused if it contains a word for a group
+(team, squad, on-call, ...), or if it consists only of words for a group's work
+(SRE, ML platform, data science). The same rule applies to the part of an address before its @.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GROUP = frozenset(
         "mailinglist",
     }
 )
-"""One of these in a name or an address: it is a group."""
+"""Words for a group. A name or an address that contains one is that of a group."""
 WORK = frozenset(
     {
         "admin",
@@ -108,7 +108,7 @@ WORK = frozenset(
         "call",
     }
 )
-"""A name or an address of only these: it is what a group does."""
+"""Words for a group's work. A name or an address that consists only of these is that of a group."""
 TOKENS = frozenset(
     {
         "discord",
@@ -127,7 +127,7 @@ TOKENS = frozenset(
         "zulip",
     }
 )
-"""Channels whose URL always holds a secret: it is a variable, since a policy is in the ledger."""
+"""Channels whose URL always holds a secret. It must be a variable, since the ledger stores policies."""
 TOKEN_HOSTS = (
     "hooks.slack.com",
     "discord.com",
@@ -137,7 +137,7 @@ TOKEN_HOSTS = (
     "api.telegram.org",
     "chat.googleapis.com",
 )
-"""Hosts whose webhooks are known to each caller that knows their path."""
+"""Hosts whose webhooks accept every caller that knows their path."""
 OWN = (
     "http",
     "https",
@@ -153,14 +153,14 @@ _MAIL = re.compile(r"(?:mailto:)?([^\s@:/?]+)@([^\s@:/?]+)(?:\?\S*)?")
 
 
 def is_group(name: str) -> bool:
-    """Whether a name, or the part of an address before its @, is that of a group."""
+    """Return whether a name, or the part of an address before its @, is that of a group."""
     words = re.findall(r"[^\W\d_]+", name.lower())
     joined = re.search(r"\bon[ _-]?call\b", name.lower()) is not None
     return joined or bool(GROUP & {*words}) or (bool(words) and {*words} <= WORK)
 
 
 def judge_people(policy: Policy, place: str, faults: list[str]) -> None:
-    """Owner, escalation and rota of a policy."""
+    """Check the owner, the escalation and the rota of a policy."""
     if policy.owner is not None:
         _judge_contact(policy.owner, f"{place}.owner", faults)
     if policy.rota is not None:
@@ -225,7 +225,7 @@ def _judge_rota(rota: Rota, place: str, faults: list[str]) -> None:
 
 
 def _judge_channel(channel: str, place: str, faults: list[str]) -> None:
-    """A channel is an address, or a URL; and no secret stands in it."""
+    """Check that a channel is an address or a URL, and contains no secret."""
     url = url_of(channel)
     if url.startswith("mailto:"):
         if _MAIL.fullmatch(url) is None:
@@ -253,7 +253,7 @@ def _judge_channel(channel: str, place: str, faults: list[str]) -> None:
 
 
 def judge_alerts(alerts: Alerts, faults: list[str]) -> None:
-    """[alerts]: how mail is sent."""
+    """Check [alerts]: the settings for mail."""
     if alerts.smtp is not None and not re.fullmatch(r"smtps?://\S+", alerts.smtp):
         faults.append("alerts.smtp: is smtp://HOST:PORT or smtps://HOST:PORT")
     if _MAIL.fullmatch(alerts.sender) is None:

@@ -1,7 +1,7 @@
-"""`[defaults]` of kedge.toml: what every endpoint has that does not say otherwise.
+"""Defaults (`[defaults]` of kedge.toml): the settings of every endpoint that has none of its own.
 
-The rule: tables are merged key by key, at any depth. Whatever is no table, a list too, is taken from
-the endpoint where it has it, else from the defaults.
+Tables are merged key by key, at any depth. Any other value, also a list, is taken from the
+endpoint if it has one, else from the defaults.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ DEFAULTS = "defaults"
 def merge(
     own: Mapping[str, object], defaults: Mapping[str, object], place: str = ""
 ) -> tuple[Toml, set[str]]:
-    """Return an endpoint's table with its defaults, and the places in it that the defaults gave.
+    """Return an endpoint's table merged with the defaults, and the places that the defaults gave.
 
     Args:
-        own: what stands under the endpoint.
-        defaults: what stands under `[defaults]`.
-        place: of both, within their tables.
+        own: the endpoint's table.
+        defaults: the table `[defaults]`.
+        place: the place of both, within their tables.
     """
     merged, inherited = dict(own), set[str]()
     for name, value in defaults.items():
@@ -39,22 +39,22 @@ def merge(
 
 
 class Tracing:
-    """Says of the faults of merged tables where in the file they stand: under an endpoint, or `[defaults]`."""
+    """The faults of merged tables, each with its place in the file: an endpoint or `[defaults]`."""
 
     def __init__(self) -> None:
         self._by: dict[str, list[str]] = {}
-        """By fault: the endpoints that have it from the defaults; empty where it is its own."""
+        """By fault: the endpoints that have it from the defaults; empty if it is the endpoint's own."""
 
     def add(
         self, faults: list[str], table: str, own: Mapping[str, Any], inherited: Collection[str]
     ) -> None:
-        """Take in the faults of one endpoint.
+        """Add the faults of one endpoint.
 
         Args:
             faults: each begins with its place.
             table: the place of the endpoint.
-            own: what stands under it.
-            inherited: the places within it that the defaults gave.
+            own: its table.
+            inherited: the places in it that the defaults gave.
         """
         mine = set(find_in(own))
         for line in faults:
@@ -67,5 +67,5 @@ class Tracing:
                 self._by.setdefault(line, [])
 
     def told(self) -> list[str]:
-        """Return every fault once; one of the defaults names the endpoints that it was found in."""
+        """Return every fault once; a fault of the defaults names the endpoints that it was found in."""
         return [f"{line} (in {', '.join(of)})" if of else line for line, of in self._by.items()]

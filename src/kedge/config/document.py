@@ -1,4 +1,4 @@
-"""The document kedge.toml: the template of a new one, and an endpoint that is added to one that is there."""
+"""Document kedge.toml: the template of a new file, and the addition of an endpoint to a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kedge.core.values import UNNAMED_OWNER
 from kedge.system.durable import write_atomically
 
 SCHEMA_NAME = "kedge.schema.json"
-"""In the state directory: what editors check kedge.toml by."""
+"""The file in the state directory that editors check kedge.toml with."""
 OUTPUT_LINE = 'output = {kind = "exact", tolerance = 1e-6}'
 """The output that `kedge init` writes while no version is registered."""
 HEAD = """\
@@ -65,7 +65,7 @@ output = {{kind = "exact", tolerance = 1e-6}}
 steps = [1, 5, 25, 50]   # per cent; `kedge promote` walks them
 """
 TEMPLATE = HEAD + ENDPOINT
-"""What `kedge init` writes where there is no kedge.toml."""
+"""The file that `kedge init` writes where no kedge.toml exists."""
 SHORT = """\
 [endpoints.{name}]
 audience = "customer"   # "internal": a canary may come before a passed shadow window
@@ -73,15 +73,15 @@ owner = {{name = {owner}, contact = {contact}}}
 output = {{kind = "exact", tolerance = 1e-6}}
 canary = {{steps = [1, 5, 25, 50]}}   # per cent; `kedge promote` walks them
 """
-"""What it adds to one that is there, without what `[defaults]` has."""
+"""The table that `kedge init` adds to an existing file, without the keys of `[defaults]`."""
 
 
 def write_block(name: str, defaults: Collection[str], output: str = OUTPUT_LINE) -> str:
     """Return the table of a further endpoint.
 
     Args:
-        name: of the endpoint.
-        defaults: the keys that `[defaults]` has: the endpoint takes them from there.
+        name: the endpoint.
+        defaults: the keys that `[defaults]` has; the endpoint inherits them.
         output: the line that says how answers are compared.
     """
     owner, contact = owner_from_git()
@@ -91,15 +91,15 @@ def write_block(name: str, defaults: Collection[str], output: str = OUTPUT_LINE)
 
 
 def append(text: str, name: str, block: str) -> str:
-    """Return kedge.toml with an endpoint at its end; everything before it stays, byte by byte.
+    """Return kedge.toml with an endpoint appended; the text before it stays identical.
 
     Args:
-        text: what stands there, valid TOML without this endpoint.
-        name: of the endpoint.
+        text: the current file, valid TOML without this endpoint.
+        name: the endpoint.
         block: its table.
 
     Raises:
-        Refused: `config_closed`: the table of endpoints cannot be added to, such as an inline one.
+        Refused: `config_closed`: the table of endpoints cannot be extended, such as an inline one.
     """
     end = "\r\n" if "\r\n" in text else "\n"
     gap = end if text.endswith("\n") or not text else end * 2
@@ -120,7 +120,7 @@ def append(text: str, name: str, block: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace kedge.toml, whole; its mode stays, and a link goes on leading to it.
+    """Replace the whole of kedge.toml; its mode stays, and a link keeps its target.
 
     Raises:
         OSError: it cannot be written.
@@ -131,7 +131,7 @@ def write(path: Path, text: str) -> None:
 
 
 def owner_from_git() -> tuple[str, str]:
-    """The owner that `init` writes: git's user, as TOML strings; a placeholder without git."""
+    """Return the owner that `init` writes: git's user as TOML strings, or a placeholder."""
     found = []
     for key, otherwise in (
         ("user.name", UNNAMED_OWNER.name),
@@ -147,7 +147,7 @@ def owner_from_git() -> tuple[str, str]:
                 check=False,
             )
             told = asked.stdout.strip()
-            # A build machine's git may be called "CI": no owner, but no reason to refuse either.
+            # A build machine's git user may be called "CI": that is no owner, but must not stop init.
             found.append(otherwise if not told or is_group(told.partition("@")[0]) else told)
         except (OSError, subprocess.TimeoutExpired):
             found.append(otherwise)
@@ -155,5 +155,5 @@ def owner_from_git() -> tuple[str, str]:
 
 
 def quoted(text: str) -> str:
-    """A TOML string. JSON's escapes are TOML's, but for surrogates and the unescaped DEL."""
+    """Return a TOML string. JSON's escapes are valid in TOML except for surrogates and DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

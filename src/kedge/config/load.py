@@ -1,7 +1,7 @@
-"""kedge.toml, checked whole: every fault is reported at once, with its place and a remedy.
+"""Loading of kedge.toml: all faults are reported at once, each with its place and a fix.
 
-What stands under [endpoints.NAME] is policy: it comes into force by `kedge apply` and is read
-from the ledger by every process. What stands under [server] is this machine's own.
+A table [endpoints.NAME] is a policy: it comes into force by `kedge apply`, and every process reads
+it from the ledger. The table [server] holds settings of this machine.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def load(path: Path) -> Settings:
 
 
 def read_text(path: Path) -> str:
-    """Return a configuration's text.
+    """Return the text of a configuration.
 
     Raises:
-        BadConfig: it is missing, or no text in UTF-8.
+        BadConfig: it is missing or not valid UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -79,7 +79,7 @@ def find_faults(text: str) -> list[ConfigFault]:
     """Return every fault of a configuration's text, in the order of its lines.
 
     Raises:
-        BadConfig: it is no TOML.
+        BadConfig: it is not valid TOML.
     """
     _, faults = _parse(_toml(text, CONFIG_NAME))
     return _located(faults, text)
@@ -91,7 +91,7 @@ def _located(faults: list[str], text: str) -> list[ConfigFault]:
 
 
 def parse(raw: Toml, *, where: str = CONFIG_NAME) -> Settings:
-    """Check a configuration that was read already.
+    """Check a configuration that was parsed already.
 
     Raises:
         BadConfig: with every fault that was found.
@@ -116,7 +116,7 @@ def _refusal(faults: list[str]) -> BadConfig:
 
 
 def _parse(raw: Toml) -> tuple[Settings, list[str]]:
-    """Return what a configuration says, and its faults, each with its place first."""
+    """Return the settings of a configuration and its faults, each beginning with its place."""
     faults: list[str] = []
     known = ("server", "online", "features", "alerts", DEFAULTS, "endpoints")
     _unknown(raw, known, "", faults)
@@ -164,7 +164,7 @@ def _table(raw: Toml, name: str, faults: list[str]) -> Toml:
 
 
 def _policy(table: Toml, place: str, faults: list[str]) -> Policy:
-    """Convert an endpoint's table, and judge it."""
+    """Convert an endpoint's table and check it."""
     spec = dict(table)
     for contract in ("fields", "answers"):
         if contract in spec:
@@ -185,9 +185,9 @@ def _judge_features(features: Features, faults: list[str]) -> None:
 
 
 SMALLEST_SHARE = 100 / BUCKETS
-"""Per cent: one of the parts into which callers are divided."""
+"""Smallest share in per cent: one of the buckets into which callers are divided."""
 _LARGEST = 2**53
-"""Above it JSON readers disagree about integers."""
+"""Largest integer: above it JSON readers disagree."""
 
 
 def _unknown(table: Toml, known: tuple[str, ...], place: str, faults: list[str]) -> None:
@@ -201,7 +201,7 @@ def _unknown(table: Toml, known: tuple[str, ...], place: str, faults: list[str])
 def _struct(table: Any, kind: type[Any], place: str, faults: list[str]) -> Any:
     """Convert a table key by key, so that one fault does not hide the next.
 
-    A default stands in for what is faulty, so that the rest can be judged. None when there is none.
+    A default replaces a faulty value, so that the rest can be checked. None if there is no default.
     """
     if not isinstance(table, dict):
         faults.append(f"{place}: expected a table, got {table!r}")
@@ -222,7 +222,7 @@ def _struct(table: Any, kind: type[Any], place: str, faults: list[str]) -> Any:
 
 
 def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
-    """Convert one value; None when it is faulty, and then the fault is noted."""
+    """Convert one value; add a fault and return None if it is faulty."""
     kinds = (wanted, *get_args(wanted))
     struct = next((k for k in kinds if isinstance(k, type) and issubclass(k, msgspec.Struct)), None)
     if struct is not None:
@@ -258,7 +258,7 @@ def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
 
 
 def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
-    """`{name = {dtype = ...}}` of `fields` or `answers`, in the order in which they are written."""
+    """Return the fields of a table `{name = {dtype = ...}}` (`fields`, `answers`), in their order."""
     if not isinstance(table, dict):
         faults.append(f"{place}: expected a table of fields, got {table!r}")
         return []
@@ -284,7 +284,7 @@ def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
 
 
 def check_server(server: ServerSettings) -> None:
-    """Check what came from the command line by the same rules.
+    """Check settings that came from the command line by the same rules.
 
     Raises:
         BadConfig: with every fault that was found.
@@ -309,11 +309,11 @@ GUARDRAILS: dict[str, dict[str, tuple[str, ...]]] = {
         "custom": ("error_rate", "absolute_error", "rmse", "mape"),
     },
 }
-"""The guardrails there are, and the losses that quality can be judged by, by kind of output."""
+"""The guardrails and the losses that judge quality, by kind of output."""
 
 
 ESTIMATED = frozenset({"auc", "calibration_error"})
-"""Figures that are shown of every binary output, and that no verdict can be had of."""
+"""Figures that are shown for every binary output, but give no verdict."""
 METRICS_PAGE = "kedge help metrics"
 
 
@@ -338,7 +338,7 @@ def _judge_server(server: ServerSettings, faults: list[str]) -> None:
 
 
 def _judge_peers(server: ServerSettings, faults: list[str]) -> None:
-    """Addresses and ranges must be readable before a worker needs them."""
+    """Check that addresses and ranges are valid before a worker needs them."""
     entity_from = server.entity_from
     if isinstance(entity_from, str):
         entity_from = () if entity_from == ANYONE else (entity_from,)
@@ -360,7 +360,7 @@ def _judge_online(online: OnlineSettings, faults: list[str]) -> None:
 
 
 def _judge(policy: Policy, table: Toml, place: str, faults: list[str]) -> None:
-    """What types alone do not say."""
+    """Check the rules of a policy that types cannot express."""
     steps = policy.canary.steps
     if not steps or list(steps) != sorted(set(steps)) or not 0 < min(steps) <= max(steps) <= 100:
         faults.append(
@@ -420,7 +420,7 @@ def _judge(policy: Policy, table: Toml, place: str, faults: list[str]) -> None:
 
 
 def _judge_shares(policy: Policy, place: str, faults: list[str]) -> None:
-    """A share between nothing and one of the ten thousand parts would be none."""
+    """Check that no share is positive and smaller than one bucket: it would be zero."""
     shares = {
         "canary.steps": policy.canary.steps,
         "canary.holdback": (policy.canary.holdback,),
@@ -474,7 +474,7 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
             )
         metrics = GUARDRAILS[name].get(policy.output.kind, ())
         if policy.output.label is not None and policy.output.kind != "ranking":
-            # a class has no distance, and no probability
+            # a class has neither a distance nor a probability
             metrics = tuple(metric for metric in metrics if metric == "error_rate")
         own = name == "quality" and is_own(rail.metric or "")
         if own and re.fullmatch(r"[\w.]+:\w+", rail.metric or "") is None:
@@ -496,7 +496,7 @@ def _judge_guardrails(policy: Policy, place: str, faults: list[str]) -> None:
 
 
 def _unfit_metric(metric: str, fitting: tuple[str, ...], output: Output) -> str:
-    """Return why a metric cannot judge an output, and which can."""
+    """Return why a metric cannot judge an output, and which metrics can."""
     fit = f"one of {', '.join([*fitting, 'MODULE:NAME'])}" if fitting else "not given"
     if metric in ESTIMATED and output.kind == "binary" and fitting:
         return (
@@ -509,7 +509,7 @@ def _unfit_metric(metric: str, fitting: tuple[str, ...], output: Output) -> str:
 
 
 def _judge_output(output: Output, given: object, place: str, faults: list[str]) -> None:
-    # A score that was given and does not fit has its fault already.
+    # The fault of an unfit score was added already.
     noted = isinstance(given, dict) and "score" in given
     named_value = output.kind == "score" and output.value is not None
     if output.kind in ("binary", "score") and output.score is None and not (noted or named_value):
@@ -543,7 +543,7 @@ NAMES = {
 
 
 def _judge_labels(output: Output, place: str, faults: list[str]) -> None:
-    """The output that labels are about: one, named by a key that its kind reads."""
+    """Check the output that labels are compared with: one, named by a key of its kind."""
     keys = NAMES[output.kind]
     given = [name for name in ("score", "label", "value") if getattr(output, name) is not None]
     faults.extend(
@@ -571,7 +571,7 @@ def _judge_labels(output: Output, place: str, faults: list[str]) -> None:
 
 
 def _judge_routing(policy: Policy, declared: Any, place: str, faults: list[str]) -> None:
-    """The entity and the segments are fields, when fields are declared at all."""
+    """Check that the entity and the segments are declared fields, if fields are declared."""
     names = set(declared) if isinstance(declared, dict) else set()
     entity = () if policy.entity is None else (policy.entity,)
     for what, wanted in (("entity", entity), ("segments", policy.segments)):

@@ -1,4 +1,4 @@
-"""Location of a command's kedge.toml and state directory, and what to say where there is none."""
+"""Location of a command's kedge.toml and state directory, and the errors where none exists."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from kedge.core.errors import BadConfig, KedgeError, Unavailable
 
 CONFIG, STATE, LEDGER = "kedge.toml", ".kedge", "ledger"
 RESTORING = "restoring"
-"""Directory within the state directory in which a restore puts everything together. With it and without a
-ledger, a restore was interrupted."""
+"""Directory within the state directory in which a restore assembles its files. If it exists and the
+ledger does not, a restore was interrupted."""
 WORKER = b"gateway-worker"
-"""In the command line of every gateway worker."""
+"""The part of the command line that identifies a gateway worker."""
 
 
 def find_config(start: Path | None = None) -> Path:
-    """Return the nearest kedge.toml upwards from a directory; one that is lost, beside its state directory, too.
+    """Return the nearest kedge.toml upwards from a directory, or a lost one beside its state.
 
-    Where there is none, it is the one that would be written in this directory.
+    If none is found, return the path at which this directory's would be written.
 
     Args:
-        start: where to begin; None: the working directory.
+        start: the first directory; None: the working directory.
 
     Raises:
-        BadConfig: `foreign_config`: it is above, and of another user, who could choose what is run from it;
-            `no_directory`: the working directory was deleted.
+        BadConfig: `foreign_config`: it is in a parent directory and of another user, who could
+            choose which code runs; `no_directory`: the working directory was deleted.
     """
     if start is None:
         try:
@@ -54,7 +54,7 @@ def find_config(start: Path | None = None) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file belongs to this user, to root, or to the user who called sudo."""
+    """Return whether a file belongs to this user, to root, or to the user who called sudo."""
     try:
         owner = path.lstat().st_uid
     except OSError:
@@ -63,7 +63,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def no_kedge_here(config: Path, *, named: bool = False) -> BadConfig:
-    """Return the error of a command where there is no kedge.toml: here or above, or where it was `named`."""
+    """Return the error of a command that found no kedge.toml: upwards, or at the path `named`."""
     absent = (
         f"{config} does not exist" if named else f"no {config.name} in {config.parent} or above"
     )
@@ -78,11 +78,11 @@ def no_kedge_here(config: Path, *, named: bool = False) -> BadConfig:
 
 
 def check_here(config: Path, state_dir: Path, *, named: bool = False) -> None:
-    """Raise where there is no state to work on: a wrong directory is not a lost ledger.
+    """Raise if there is no state to work on: a wrong directory is not a lost ledger.
 
     Raises:
-        BadConfig: `no_kedge_here`: neither kedge.toml nor a state directory.
-        Unavailable: `no_state`: nothing was ever served from here; `state_dir_deleted`: workers still serve.
+        BadConfig: `no_kedge_here`: neither kedge.toml nor a state directory exists.
+        Unavailable: `no_state`: nothing was ever served here; `state_dir_deleted`: workers still serve.
     """
     fault = find_fault(config, state_dir, named=named)
     if fault is not None:
@@ -90,7 +90,7 @@ def check_here(config: Path, state_dir: Path, *, named: bool = False) -> None:
 
 
 def find_fault(config: Path, state_dir: Path, *, named: bool = False) -> KedgeError | None:
-    """Return why there is no state here, or None where a ledger is, or what a host remembers of one."""
+    """Return why there is no state here; None if a ledger, or a host's memory of one, exists."""
     interrupted = find_interrupted(state_dir)
     if interrupted is not None:
         return interrupted
@@ -121,7 +121,7 @@ def find_interrupted(state_dir: Path) -> Unavailable | None:
 
 
 def find_deletion(state_dir: Path) -> Unavailable | None:
-    """Return the fault of a state directory that was deleted under its workers, which may have made parts again."""
+    """Return the fault of a state directory deleted under its workers, which may recreate parts."""
     if (state_dir / "ledger").exists():
         return None
     living = find_workers(state_dir)
@@ -136,17 +136,17 @@ def find_deletion(state_dir: Path) -> Unavailable | None:
 
 
 def find_workers(state_dir: Path) -> tuple[int, ...]:
-    """Return the gateway workers of a state directory by their command lines: nothing else is needed for it."""
+    """Return the gateway workers of a state directory, found by their command lines alone."""
     mine = b"\0--state-dir\0" + str(state_dir).encode(errors="surrogateescape") + b"\0"
     try:
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     except OSError:
-        return ()  # there is no /proc
+        return ()  # this system has no /proc
     return tuple(sorted(pid for pid in pids if is_worker(pid, mine)))
 
 
 def is_worker(pid: int, words: bytes = b"") -> bool:
-    """Whether a process is a gateway worker with these words in its command line."""
+    """Return whether a process is a gateway worker with these words in its command line."""
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The settings of kedge.toml as values."""
+"""Model of kedge.toml: its settings as values."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from kedge.system.machine import read_machine
 CONFIG_NAME = "kedge.toml"
 STATE_DIR = ".kedge"
 ANYONE = "anyone"
-"""`entity_from` without a restriction."""
+"""The value of `entity_from` that sets no restriction."""
 
 
 ONLINE_DIR = "online"
-"""Within the state directory: what is looked up by key."""
+"""Directory within the state directory for values that are looked up by key."""
 
 
 class ServerSettings(Value, frozen=True):
-    """This machine's own settings."""
+    """The settings of this machine."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     control_port: int = 8081
     workers: int = msgspec.field(default_factory=lambda: read_machine().workers)
-    """Gateway processes: as many as there are processors for this process, 2 to 8."""
+    """Gateway processes: one per processor of this process, from 2 to 8."""
     state_dir: str = STATE_DIR
     max_body_mb: float = 8.0
     """Largest request body. Eight megabytes hold 100,000 rows of 20 floats as JSON."""
     max_in_flight: int = 256
-    """Requests under way in one worker before it answers "busy": at 1 ms each, a quarter second."""
+    """Limit of concurrent requests in one worker, then it answers "busy": at 1 ms each, 0.25 s."""
     lease_s: float = 30.0
-    """How long a gateway that cannot hear from the ledger gives a candidate its share."""
+    """How long a gateway that cannot reach the ledger continues to give a candidate its share."""
     fence: Literal["require", "warn"] = "warn"
-    """What becomes of a model where the kernel lacks a part of the fence around its process."""
+    """What happens to a model if the kernel lacks a part of the fence around its process."""
     drain_s: float = 1.0
-    """How long a stopping worker goes on answering on open connections; what it accepted is answered after that."""
+    """How long a stopping worker answers on open connections; it then finishes accepted requests."""
     trusted_peers: tuple[str, ...] = ()
-    """Proxies of ours, as addresses or CIDR ranges: what they forward for counts as the caller."""
+    """The operator's proxies, as addresses or CIDR ranges: they name the caller that they forward."""
     entity_from: str | tuple[str, ...] = "anyone"
-    """Which addresses may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
+    """The addresses that may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
     records_gb: float = KEEP_GB
-    """Most gigabytes of predictions that wait for their labels: thirty days of fifty a second."""
+    """Limit of stored predictions that wait for labels, in GB: thirty days at fifty a second."""
     tester_token_file: str | None = None
-    """Tokens of testers, one a line, beside kedge.toml unless absolute; its mode must be 0600."""
+    """The file of testers' tokens, one a line, relative to kedge.toml; its mode must be 0600."""
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the gateway."""
         return is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -73,32 +73,32 @@ def is_loopback(host: str) -> bool:
 
 
 def bare_host(host: str) -> str:
-    """Return a host without the brackets that an IPv6 address has in a URL."""
+    """Return a host without the brackets of an IPv6 address in a URL."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 class OnlineSettings(Value, frozen=True):
-    """Where values that were computed ahead are looked up by key; this machine's own."""
+    """The store of values that were computed ahead, on this machine."""
 
     store: Literal["sqlite", "lmdb", "redis"] = "sqlite"
     path: str | None = None
-    """Of SQLite's file or LMDB's directory. None: within the state directory."""
+    """The path of SQLite's file or LMDB's directory. None: within the state directory."""
     url: str | None = None
-    """Of Redis or Valkey. None: the environment variable KEDGE_ONLINE_URL."""
+    """The URL of Redis or Valkey. None: the environment variable KEDGE_ONLINE_URL."""
     missing: Rule = "default"
-    """A key that has no value. The default goes on answering, and is counted."""
+    """The rule for a key without a value. With "default" serving continues; kedge counts it."""
     expired: Rule = "default"
     outage: Rule = "default"
 
     def opened(
         self, root: Path, state_dir: Path, environ: Mapping[str, str] = os.environ
     ) -> Online:
-        """As processes are told: with an absolute place, relative to where kedge.toml is.
+        """Return the settings for processes, with a path relative to kedge.toml made absolute.
 
-        A URL of the environment is not among it.
+        A URL from the environment is not included.
 
         Raises:
-            BadConfig: Redis without a URL.
+            BadConfig: Redis has no URL.
         """
         if self.store == "redis" and not self.url and not environ.get(URL_VARIABLE):
             raise BadConfig(
@@ -112,30 +112,30 @@ class OnlineSettings(Value, frozen=True):
 
 
 class Features(Value, frozen=True):
-    """Bounds of the process in which features files run; this machine's own."""
+    """The limits of the process in which features files run, on this machine."""
 
     timeout: str = "60s"
-    """For loading the file, and for each call: a slice of a view, or 50,000 rows of a training set."""
+    """Limit for loading the file, and for each call: a slice of a view, or 50,000 rows."""
     memory_mb: int = 4096
 
     @property
     def limits(self) -> FeatureLimits:
-        """As the process is told."""
+        """The limits, as the process takes them."""
         return FeatureLimits(seconds(self.timeout), self.memory_mb)
 
 
 class Alerts(Value, frozen=True):
-    """How this house sends mail, and how long it waits for a channel."""
+    """The settings for mail, and the time limit of a channel."""
 
     smtp: str | None = None
-    """smtp://USER:PASSWORD@HOST:PORT, or smtps://. The variable KEDGE_SMTP_URL goes before it."""
+    """smtp://USER:PASSWORD@HOST:PORT, or smtps://. The variable KEDGE_SMTP_URL takes precedence."""
     sender: str = "kedge@localhost"
     timeout: str = "10s"
-    """For one attempt as a whole: a busy mail server takes seconds, and the next level waits."""
+    """Limit for one whole attempt: a busy mail server takes seconds, and the next level waits."""
 
 
 class Settings(Value, frozen=True):
-    """Everything that kedge.toml says."""
+    """All settings of kedge.toml."""
 
     server: ServerSettings = ServerSettings()
     online: OnlineSettings = OnlineSettings()

@@ -1,8 +1,8 @@
-"""Places of kedge.toml: in which lines each setting stands.
+"""Places of kedge.toml: the lines of each setting.
 
-A place is written as faults write it: `endpoints.wine.escalation[0].to`. tomllib gives values without
-lines, so the text is scanned once more. It is valid TOML by then, and only keys and the ends of values
-matter.
+A place is written as in faults: `endpoints.wine.escalation[0].to`. tomllib returns values without
+lines, so the text is scanned again. It is known to be valid TOML, so that only keys and the ends of
+values matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kedge.core.values import Value
 
 Toml = Mapping[str, object]
-"""A table, as tomllib reads it."""
+"""A table, as tomllib returns it."""
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 """Blanks, ends of lines and comments between two statements or values."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -29,23 +29,23 @@ _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 class Lines(NamedTuple):
-    """The lines of a setting with its value, from 1."""
+    """The first and last line of a setting with its value, counted from 1."""
 
     first: int
     last: int
 
 
 class ConfigFault(Value, frozen=True):
-    """What is wrong in kedge.toml, and where."""
+    """A fault of kedge.toml and its place."""
 
     place: str
-    """Empty where the file as a whole is at fault."""
+    """The place of the setting; empty if the file as a whole is at fault."""
     line: int | None
-    """Of the place, or of the nearest table around it that the file has; None: it has none."""
+    """The line of the place, or of the nearest table around it; None: the file has neither."""
     message: str
 
     def told(self, where: str) -> str:
-        """Return it as one line, with the file's name."""
+        """Return the fault as one line, with the file's name."""
         at = where if self.line is None else f"{where}:{self.line}"
         return f"{at}: {self.place}: {self.message}" if self.place else f"{at}: {self.message}"
 
@@ -65,7 +65,7 @@ def enclosing(place: str) -> Iterator[str]:
 
 
 def find_in(value: Any, place: str = "") -> Iterator[str]:
-    """Yield the place of every setting below a value that was read, itself left out."""
+    """Yield the place of every setting below a parsed value, without the value's own."""
     if isinstance(value, dict):
         below = [(join(place, name), one) for name, one in value.items()]
     elif isinstance(value, list):
@@ -92,7 +92,7 @@ def find_places(text: str) -> dict[str, Lines]:
 
 
 class _Scan:
-    """One walk through a text."""
+    """One scan of a text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -100,10 +100,10 @@ class _Scan:
         self._starts = [0, *(found.end() for found in re.finditer("\n", text))]
         self._found: dict[str, Lines] = {}
         self._arrays: dict[str, int] = {}
-        """By the place of an array of tables: the number of its newest one."""
+        """By the place of an array of tables: the number of its newest table."""
 
     def run(self) -> dict[str, Lines]:
-        """Walk to the end."""
+        """Scan to the end; return the lines of every place."""
         table = ""
         self._skip(_BLANK)
         while self._at < len(self._text):
@@ -115,7 +115,7 @@ class _Scan:
         return self._found
 
     def _header(self) -> str:
-        """Walk over `[table]` or `[[table]]`; return its place."""
+        """Skip `[table]` or `[[table]]`; return its place."""
         start = self._at
         listed = self._text.startswith("[[", start)
         self._at += 1 + listed
@@ -132,7 +132,7 @@ class _Scan:
         return place
 
     def _pair(self, table: str) -> None:
-        """Walk over `key = value`."""
+        """Skip `key = value`."""
         start, place = self._at, table
         outer = []
         for part in self._key():
@@ -153,7 +153,7 @@ class _Scan:
         return bisect_right(self._starts, at)
 
     def _key(self) -> list[str]:
-        """Walk over a key, up to what follows it; return its parts."""
+        """Skip a key up to the character after it; return its parts."""
         parts = []
         while True:
             self._skip(_BLANK)
@@ -170,7 +170,7 @@ class _Scan:
         return self._skip(_LITERAL)[1:-1] if mark == "'" else self._skip(_BARE)
 
     def _value(self, place: str) -> None:
-        """Walk over a value, with what stands in it."""
+        """Skip a value and everything in it."""
         self._skip(_BLANK)
         rest = self._text[self._at : self._at + 3]
         if rest == '"""':
@@ -189,7 +189,7 @@ class _Scan:
             self._skip(_SCALAR)
 
     def _inside(self, end: str, place: str) -> None:
-        """Walk over an array or an inline table."""
+        """Skip an array or an inline table."""
         self._at += 1
         number = 0
         while True:
@@ -209,7 +209,7 @@ class _Scan:
                 self._at += 1
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
-        """Walk over what matches here; return it."""
+        """Skip the text that matches here; return it."""
         found = pattern.match(self._text, self._at)
         if found is None:
             raise ValueError(f"no valid TOML in line {self._line(self._at)}")

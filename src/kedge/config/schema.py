@@ -1,7 +1,7 @@
-"""The JSON schema of kedge.toml, for editors: made of the structs that read the file.
+"""JSON schema of kedge.toml, for editors: built from the structs that read the file.
 
-It accepts whatever kedge accepts. A key that is required may stand in `[defaults]`, so none is required in
-a table; in the elements of an array it is.
+It accepts everything that kedge accepts. A required key may be set in `[defaults]`, so tables
+require none; the elements of an array do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TITLE = "kedge.toml"
 DURATIONS = frozenset(
     {"after", "back_window", "dwell", "each", "every", "retention", "timeout", "window"}
 )
-"""Keys of strings that are durations."""
+"""Keys whose strings are durations."""
 JsonSchema = dict[str, Any]
 """A schema, or a part of one, as msgspec builds it."""
 _REF = "#/$defs/{name}"
@@ -35,10 +35,10 @@ def build_schema(
     """Return the schema of a file.
 
     Args:
-        root: the struct of everything, whose `endpoints` is a dict of `endpoint`.
-        endpoint: of one endpoint, and of the defaults of all.
-        field: of a field of a contract, which is named by its key.
-        guardrails: those that there are, by name.
+        root: the struct of the file, whose `endpoints` is a dict of `endpoint`.
+        endpoint: the struct of one endpoint, and of the defaults.
+        field: the struct of a contract's field, which is named by its key.
+        guardrails: the known guardrails, by name.
     """
     (top, policy, named), found = msgspec.json.schema_components(
         (root, endpoint, field), ref_template=_REF
@@ -80,7 +80,7 @@ def _name(reference: JsonSchema) -> str:
 
 
 def _cleaned(spec: Any, name: str = "") -> Any:
-    """Return a part of a schema as TOML has it: without null, and with durations as such."""
+    """Return a part of a schema in TOML's terms: without null, and with durations marked."""
     if isinstance(spec, list):
         return [_cleaned(one) for one in spec]
     if not isinstance(spec, dict):
@@ -102,7 +102,7 @@ def _cleaned(spec: Any, name: str = "") -> Any:
 
 
 def _refer_to_items(spec: Any, components: JsonSchema, items: JsonSchema) -> None:
-    """Have elements of arrays refer to a definition of their own, which keeps what is required."""
+    """Make array elements refer to a definition of their own, which has the required keys."""
     if isinstance(spec, list):
         for one in spec:
             _refer_to_items(one, components, items)

@@ -1,4 +1,4 @@
-"""Secrets in kedge.toml: taken out of a copy that leaves the machine."""
+"""Secrets in kedge.toml: removed from a copy that leaves the machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PARAMETER = re.compile(
 
 
 def has_secret(text: str) -> bool:
-    """Whether a password stands in a URL in it; a variable such as `${NAME}` is none."""
+    """Return whether a URL in the text contains a password; a variable such as `${NAME}` is none."""
     return bool(_PASSWORD.search(text) or _PARAMETER.search(text))
 
 
@@ -30,10 +30,10 @@ def mask(text: str) -> str:
 
 
 def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return kedge.toml without its secrets, and the places of those; None where that cannot be done.
+    """Return kedge.toml without its secrets, and their places; None if that is impossible.
 
-    A setting that an environment variable can replace becomes a comment; elsewhere the password is masked.
-    Comments are masked, too. Text that is no TOML has its passwords masked, and no places.
+    A setting that an environment variable can replace becomes a comment; other passwords are masked.
+    Comments are masked, too. In text that is not valid TOML passwords are masked, without places.
     """
     try:
         values = _strings(tomllib.loads(text))
@@ -51,7 +51,7 @@ def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
             f" instead.{end}"
         )
         lines[first - 1 : last] = [told + "".join(f"# {line}" for line in lines[first - 1 : last])]
-        lines[first:first] = [""] * (last - first)  # the lines of later places stay what they are
+        lines[first:first] = [""] * (last - first)  # the lines of later places must not shift
     cleaned = mask("".join(lines))
     if any(has_secret(value) for value in _strings(tomllib.loads(cleaned)).values()):
         return None
@@ -59,7 +59,7 @@ def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _alone(place: str, text: str) -> bool:
-    """Whether a setting has its lines for itself, in a table of its own with a header."""
+    """Return whether a setting has its lines alone, in a table of its own with a header."""
     name = place.rpartition(".")[2]
     first = find_places(text)[place].first
     line = text.splitlines()[first - 1]
