@@ -1,1 +1,1 @@
-"""Operations: what the verbs do, one package or module a noun."""
+"""Operations: the implementation of the commands, one module or package per noun."""

@@ -24,11 +24,11 @@ from kedge.engine.runbook import filed
 from kedge.workspace import Workplace, host_name
 
 LISTED = 200
-"""Alerts in one list, newest first."""
+"""Limit of alerts in one list, the newest first."""
 
 
 def outgoing(alerts_: Alerts) -> Outgoing:
-    """The channels, as kedge.toml and the environment say."""
+    """Return the channels that kedge.toml and the environment configure."""
     return Outgoing(
         smtp=alerts_.smtp,
         sender=alerts_.sender,
@@ -44,7 +44,7 @@ def alerting_of(
     *,
     stands_in: bool = False,
 ) -> Alerting:
-    """What raises and sends, with this place's connections for its thread alone."""
+    """Build the part that raises and sends alerts, with connections for its thread alone."""
     return Alerting(
         replace(duty, by=f"alerting@{host_name()}.{os.getpid()}"),
         store=place.alerts,
@@ -61,13 +61,13 @@ class ListedAlert(Alert, frozen=True, kw_only=True):
     """An alert as lists show it."""
 
     open: bool
-    """Whether it is not over."""
+    """Whether the alert is open."""
     standing: str
-    """In a few words: sent, acknowledged, resolved, or why it could not be sent."""
+    """Its state in a few words: sent, acknowledged, resolved, or why it could not be sent."""
 
 
 class AlertTest(Value, frozen=True):
-    """What came of a test of every channel of an endpoint's escalation."""
+    """The result of a test of every channel of an endpoint's escalation."""
 
     endpoint: str
     delivered: bool
@@ -79,7 +79,7 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[Lis
     """Return alerts, newest first: those that are open, or all.
 
     Raises:
-        Refused: there is no such endpoint.
+        Refused: the endpoint is not found.
     """
     states = place.ledger.read().states
     if endpoint is not None:
@@ -95,7 +95,7 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[Lis
 
 
 def list_alert(alert: Alert, levels: tuple[Rung, ...]) -> ListedAlert:
-    """Return an alert with how it stands."""
+    """Return an alert with its state in words."""
     failing = [d for d in alert.deliveries if d.state != "delivered" and d.failures]
     if not alert.open:
         standing = alert.resolved if alert.ended == "continued" else f"resolved: {alert.resolved}"
@@ -142,7 +142,7 @@ def acknowledge(place: Workplace, number: int, by: str) -> Alert:
 
 
 def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) -> AlertTest:
-    """Send a test through every channel of every level, and keep the result in the history.
+    """Send a test through every channel of every level, and record the result in the history.
 
     Raises:
         Refused: `no_escalation`: the policy in force names no recipient.
@@ -211,10 +211,10 @@ def _resolve_delivered(place: Workplace, test: AlertTest, by: str) -> None:
 
 
 def runbook_of(place: Workplace, endpoint: str, *, by: str) -> Runbook:
-    """The runbook of an endpoint as it stands; kept in the history when that has no such one.
+    """Return the current runbook of an endpoint; record it in the history if it changed.
 
     Raises:
-        Refused: there is no such endpoint.
+        Refused: the endpoint is not found.
     """
     state = get_known(place.ledger.read().states, endpoint)
     return filed(place.ledger, place.clock, state, place.site, by=by)

@@ -28,20 +28,20 @@ from kedge.system.machine import read_machine
 from kedge.workspace import Workplace, actor
 
 ALERTS = 1_000
-"""The newest alerts whose heads are compared."""
+"""Limit of alerts whose heads are compared, the newest first."""
 
 
 class DoctorFinding(Value, frozen=True):
-    """What was checked, and what was seen."""
+    """A check of `kedge doctor` and its result."""
 
     check: str
     ok: bool
     detail: str
-    """The fault, with what to do; or what was seen where there is none."""
+    """The fault and its fix; without a fault, the state that was found."""
 
 
 class DoctorReport(Value, frozen=True):
-    """Everything that `kedge doctor` looks at."""
+    """All findings of `kedge doctor`."""
 
     ok: bool
     """Whether no finding has a fault."""
@@ -51,13 +51,13 @@ class DoctorReport(Value, frozen=True):
 def examine(
     state_dir: Path, config: Path, heads: Sequence[Head] = (), accept: str | None = None
 ) -> list[DoctorFinding]:
-    """Return everything that `kedge doctor` looks at.
+    """Return all findings of `kedge doctor`.
 
     Args:
-        state_dir: what is looked at.
+        state_dir: the state directory.
         config: its kedge.toml.
-        heads: of the ledger's chain, such as an alert has them.
-        accept: why a history that lacks heads is accepted from now on; None: it is not.
+        heads: heads of the ledger's chain, such as those in alerts.
+        accept: why a history without these heads is accepted from now on; None: it is not.
     """
     findings: list[DoctorFinding] = []
 
@@ -124,7 +124,7 @@ def look_at_libraries(
     unloaded: Mapping[str, str],
     found: Callable[..., None],
 ) -> None:
-    """The loader and the libraries of what serves or could serve at once, as this environment has them."""
+    """Check the loaders and libraries of the live releases in this environment."""
     for name, state in states.items():
         live = (state.production, state.candidate, state.back)
         for number in sorted({number for number in live if number in state.releases}):
@@ -148,7 +148,7 @@ def look_at_libraries(
 
 
 def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:
-    """What this machine gives, and what it is divided into."""
+    """Check the limits of this machine, and how they are divided."""
     machine, workers = read_machine(), settings.server.workers
     found(
         "limits",
@@ -163,7 +163,7 @@ def _look_at_limits(settings: Settings, found: Callable[..., None]) -> None:
 def _look_at_ledger(
     place: Workplace, heads: Sequence[Head], accept: str | None, found: Callable[..., None]
 ) -> Mapping[str, State]:
-    """The history, and the heads that others saw of it; the rows, as the host has them where it cannot be read."""
+    """Check the history and the heads that others saw; return the rows, if need be the host's."""
     try:
         faults = place.ledger.verify()
         found(
@@ -186,9 +186,9 @@ def _look_at_ledger(
 
 
 def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[Head, str, str]]:
-    """Return the heads that the ledger's history lacks: who saw each, and what there is instead.
+    """Return the heads that the ledger's history lacks: who saw each, and its replacement.
 
-    Heads are those of replicas that are alive, of files of this host, of alerts, and given ones.
+    The heads come from live replicas, files of this host, alerts, and the caller.
     """
     seen: dict[Head, str] = {}
     with suppress(KedgeError):
@@ -207,7 +207,7 @@ def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[He
 
 
 def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None:
-    """Write into the ledger that these heads are lost, at every endpoint: replicas follow it then."""
+    """Record in the ledger of every endpoint that these heads are lost; replicas then follow it."""
     body = LedgerAccepted(heads=tuple((head.seq, head.hash) for head in heads))
     for endpoint in place.ledger.read().states or ("",):
         place.ledger.note(
@@ -220,7 +220,7 @@ def accept_history(place: Workplace, heads: Sequence[Head], reason: str) -> None
 
 
 def _open_files(state_dir: Path, settings: Settings) -> tuple[str | None, str]:
-    """Return what the limit of open files costs, of the supervisor that runs or of this shell, and what it is."""
+    """Return what the limit of open files costs, and the supervisor's or this shell's limit."""
     record = supervisor_lock.read(state_dir)
     pid = record.pid if record is not None and is_same(record) else 0
     needs = count_open_files(settings.server.max_in_flight, len(settings.endpoints), pid)
@@ -236,12 +236,12 @@ def _endpoint_faults(place: Workplace, name: str) -> list[str]:
 
 
 def _look_at_fence(config: Path, found: Callable[..., None]) -> None:
-    """What this machine lacks of the fence around models, and what it lets a model reach beside its own."""
+    """Check which parts of the fence are missing, and what else a model can reach."""
     try:
         settings = load(config)
         online = settings.online.opened(config.parent, config.parent / settings.server.state_dir)
     except KedgeError:
-        return  # the configuration has a finding of its own
+        return  # another finding reports the configuration's fault
     lacking = ", ".join(missing())
     required = settings.server.fence == "require"
     told = f"NOT FENCED: this machine lacks {lacking}"
@@ -255,10 +255,10 @@ def _look_at_fence(config: Path, found: Callable[..., None]) -> None:
 
 
 def forget_replica(place: Workplace, name: str) -> None:
-    """Take a replica off the roster by hand.
+    """Remove a replica from the roster by hand.
 
     Raises:
-        Refused: it is not known, or it still speaks.
+        Refused: it is not known, or it still reports.
     """
     member = next((m for m in place.roster.members() if m.name == name), None)
     if member is None:

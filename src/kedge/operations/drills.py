@@ -1,4 +1,4 @@
-"""Drills and speed (`kedge drill`, `kedge speed`): practise a rollback, and read how fast the real ones were."""
+"""Drills and speed (`kedge drill`, `kedge speed`): practise a rollback; measure the real ones."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from kedge.workspace import Workplace, actor
 
 LEAST_S = 1.0
 USUAL_S = 10.0
-"""Callers get the release of before for some seconds of it: enough to see that they do."""
+"""Usual bound of a drill: callers get the previous release for a few seconds, enough to see it."""
 LOADS = 4
-"""Half of the bound is for preparing, and on a busy machine a load takes twice what was measured."""
+"""Loads that the bound allows: half is for preparing, and a busy machine takes twice as long."""
 RESERVE_S = 2.0
-"""Before the time is over by so much, it returns: a machine under load may take this long to write."""
+"""Time before the bound at which the drill returns: a write may take this long under load."""
 LOOK_S = 0.2
-"""How often it looks whether the drill still runs: an operator may roll back in the middle of it."""
+"""Interval of checks that the drill still runs: an operator may roll back meanwhile."""
 TOLD_S = 1.5
-"""Within this long workers have told what they counted, once a second each."""
+"""Time within which workers have reported their counts: they report once a second."""
 OPEN_ALERTS = 200
 READ = 20_000
-"""Entries of one endpoint that `kedge speed` reads, newest first: years of most, and some 20 MB."""
+"""Limit of entries of one endpoint that `kedge speed` reads, newest first: years, some 20 MB."""
 
 
 def bound_of(text: str) -> float:
-    """How many seconds a drill may last, as asked for.
+    """Return the bound of a drill in seconds.
 
     Raises:
-        Refused: `bad_duration`: no duration, or not within 1 to 60 s.
+        Refused: `bad_duration`: it is not a duration from 1 to 60 s.
     """
     try:
         found = seconds(text)
@@ -65,9 +65,9 @@ def bound_of(text: str) -> float:
 
 
 def usual_bound(state: State, now: float) -> float:
-    """How long a drill without a bound may take, in seconds.
+    """Return the usual bound of a drill, in seconds.
 
-    A way back that is not kept loaded any more has to be loaded first, for which there is half of it.
+    A way back that is no longer kept loaded is loaded first; half of the bound is for that.
     """
     back = state.releases.get(state.back) if state.back is not None else None
     cold = back is not None and not within_window(state, now)
@@ -75,11 +75,11 @@ def usual_bound(state: State, now: float) -> float:
 
 
 def may_drill(place: Workplace, endpoint: str) -> State:
-    """The row, when a drill may begin on it.
+    """Return the row if a drill can begin on it.
 
     Raises:
-        Refused: the rules say no; a page is open; no process would end the drill were this process
-            to die; a host is pinned.
+        Refused: a rule refuses it; a page is open; a host is pinned; or no process would end the
+            drill if this process died.
     """
     state = get_known(place.ledger.read().states, endpoint)
     said = decide(state, Drill(until=0.0), place.clock.now())
@@ -117,7 +117,7 @@ def may_drill(place: Workplace, endpoint: str) -> State:
 
 
 def _deaf(place: Workplace) -> str:
-    """Which replicas would not answer a rollback now; empty when all would."""
+    """Return which replicas would not acknowledge a rollback now; empty if all would."""
     serving = replicas(place.roster.members())
     silent = [m.name for m in serving if place.clock.unix() - m.beat_at > SILENT_S]
     if not serving:
@@ -131,18 +131,18 @@ def _deaf(place: Workplace) -> str:
 def drill_of(
     place: Workplace, endpoint: str, *, for_s: float | None, ended: threading.Event, say: Say
 ) -> DrillResult:
-    """Go back for a while, under whatever traffic there is, and restore.
+    """Roll back for a short time under the current traffic, then restore.
 
     Args:
-        place: where.
-        endpoint: whose.
-        for_s: how long all of it may take, in seconds. None: as usual.
-        ended: set to return at once.
-        say: where to talk to.
+        place: the state directory.
+        endpoint: its name.
+        for_s: the bound of the whole drill, in seconds. None: the usual bound.
+        ended: an event that is set to return at once.
+        say: called with progress messages.
 
     Raises:
-        Refused: it may not begin, and nothing was changed.
-        Unavailable: the ledger went away; the patrol returns as soon as it is there.
+        Refused: it cannot begin; nothing was changed.
+        Unavailable: the ledger was lost; the patrol returns when it is available again.
     """
     state = may_drill(place, endpoint)
     for_s = for_s or usual_bound(state, place.clock.unix())
@@ -195,7 +195,7 @@ def drill_of(
 def _submitted(
     control: Control, endpoint: str, command: Drill | Return, *, expect: int | None = None
 ) -> tuple[ReceiptParts, str]:
-    """The receipt's parts, and which replica did not acknowledge; empty when all did."""
+    """Return the receipt's parts, and the replica that did not acknowledge; empty if all did."""
     try:
         receipt = control.submit(endpoint, command, by=actor(), reason="a drill", expect=expect)
     except Silent as error:
@@ -206,12 +206,12 @@ def _submitted(
 def _hold(
     place: Workplace, endpoint: str, until: float, deadline: float, ended: threading.Event
 ) -> None:
-    """Let callers get the way back, until it is time, or an operator ends it."""
+    """Hold the way back in production until the time is over or an operator ends the drill."""
     while (left := deadline - place.clock.monotonic()) > 0 and not ended.wait(min(LOOK_S, left)):
         try:
             drill = place.ledger.read().states[endpoint].drill
         except Unavailable:
-            continue  # the return will tell
+            continue  # the return will report it
         if drill is None or drill.until != until:
             return
 
@@ -219,10 +219,10 @@ def _hold(
 def _return(
     place: Workplace, control: Control, endpoint: str, until: float, deadline: float
 ) -> tuple[ReceiptParts | None, str]:
-    """The return's parts and why it failed, if it did.
+    """Return the parts of the return's receipt, and why it failed.
 
     Raises:
-        Unavailable: the ledger could not be reached until the time was over.
+        Unavailable: the ledger could not be reached before the bound.
     """
     while True:
         try:
@@ -241,7 +241,7 @@ def _slow(back: ReceiptParts) -> str:
 
 
 def _unseen(*flips: ReceiptParts | None) -> str:
-    """What a drill that went well could not show."""
+    """Return what a successful drill could not show."""
     blind = [flip for flip in flips if flip is not None and flip.first_old_answer_ms is None]
     return "no answer was seen after a flip: there was no traffic" if blind else ""
 
@@ -249,9 +249,9 @@ def _unseen(*flips: ReceiptParts | None) -> str:
 def _counted(
     place: Workplace, state: State, *, beyond: tuple[int, int] | None = None
 ) -> tuple[int, int]:
-    """What the way back answered as production, and what failed on it, ever.
+    """Return the total answers and failures of the way back as production.
 
-    With `beyond` it waits until every worker had the time to tell what came to it.
+    With `beyond` wait until every worker had time to report newer counts.
     """
     if beyond is not None:
         place.clock.sleep(TOLD_S)
@@ -277,10 +277,10 @@ def _file(place: Workplace, endpoint: str, filed: DrillResult) -> DrillResult:
 
 
 def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> DrillResult:
-    """Everything of a drill but the flip: decide, prepare, compile what would be routed, ask it.
+    """Run a drill without its flip: decide, prepare, compile the routing, ask the release.
 
     Raises:
-        Refused: it may not begin, or a replica could not prepare.
+        Refused: it cannot begin, or a replica could not prepare.
     """
     state = may_drill(place, endpoint)
     for_s = for_s or usual_bound(state, place.clock.unix())
@@ -325,7 +325,7 @@ def speed_of(place: Workplace, endpoint: str | None) -> list[Speed]:
     """Return the speed-to-rollback of one endpoint, or of all.
 
     Raises:
-        Refused: there is no such endpoint.
+        Refused: the endpoint is not found.
     """
     states = place.ledger.read().states
     if endpoint is not None:
@@ -339,7 +339,7 @@ def speed_of(place: Workplace, endpoint: str | None) -> list[Speed]:
 
 
 def line_of(entry: Entry) -> LedgerLine:
-    """An entry of the ledger as the core reads it."""
+    """Return an entry of the ledger as the core reads it."""
     at = read_instant(entry.at)
     if isinstance(entry.event, Note):
         return LedgerLine(entry.seq, at, entry.by, note=entry.event.body, actor=entry.actor)

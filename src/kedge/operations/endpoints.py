@@ -1,4 +1,4 @@
-"""Endpoints: the first one with its kedge.toml, and further ones that are added to it."""
+"""Endpoints: the first one with its kedge.toml, and further ones added to it."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from kedge.workspace import Workplace
 
 
 class DeclaredEndpoint(Value, frozen=True, kw_only=True):
-    """An endpoint that kedge.toml declares, with what a newcomer needs next."""
+    """An endpoint that kedge.toml declares, with the next steps for a new user."""
 
     config: str
     """The path of kedge.toml."""
     state_dir: str
     created: bool
-    """Whether the ledger was made."""
+    """Whether the ledger was created."""
     audience: Literal["customer", "internal"]
     shadow: ShadowPolicy
     example: str
-    """A call to copy, as a command for a shell."""
+    """A call to copy, as a shell command."""
 
 
 def begin_endpoint(config: Path, state_dir: Path, name: str, port: int) -> bool:
-    """Write a new kedge.toml for an endpoint, and make the ledger if there is none; True when it was made.
+    """Write a kedge.toml for an endpoint; create the ledger if it is missing, and return whether.
 
     Raises:
-        BadConfig: the name, or the port.
+        BadConfig: the name or the port is invalid.
         Unavailable: `not_writable`.
     """
     owner, contact = owner_from_git()
@@ -60,14 +60,14 @@ def begin_endpoint(config: Path, state_dir: Path, name: str, port: int) -> bool:
 
 
 def add_endpoint(config: Path, settings: Settings, state_dir: Path, name: str) -> bool:
-    """Add an endpoint to the kedge.toml that is there, and bring its policy into force; no other changes.
+    """Add an endpoint to an existing kedge.toml, and bring its policy alone into force.
 
-    One that the file names already stays as it is. Where there is no ledger, as after a checkout, one is made,
-    and True is returned.
+    An endpoint that the file declares already stays unchanged. If the ledger is missing, as after a
+    checkout, it is created, and True is returned.
 
     Raises:
         Refused: `bad_name`, `endpoint_exists`, `config_closed`.
-        BadConfig: with it the file would have faults.
+        BadConfig: the file would have faults.
         Unavailable: the file or the ledger cannot be written.
     """
     check_name(name)
@@ -95,7 +95,7 @@ def add_endpoint(config: Path, settings: Settings, state_dir: Path, name: str) -
 
 
 def write_schema(state_dir: Path, text: str) -> None:
-    """Put the JSON schema where the first line of kedge.toml names it; without it editors know less, and no more.
+    """Write the JSON schema to the path that kedge.toml's first line names, for editors only.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Example of a call: what to type to ask an endpoint, with one of a version's golden rows."""
+"""Example of a call: a command that asks an endpoint with one of a version's golden rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kedge.core.values import Field
 from kedge.workspace import Workplace
 
 MOST_CHARACTERS = 1000
-"""Of an example: a wider row is not read, and a command of several screens not typed."""
+"""Limit of an example's length: users do not read or type a command of several screens."""
 
 
 def first_call(place: Workplace, url: str, endpoint: str) -> str:
-    """Return a command to copy: a call with a row of the newest version, else what the endpoint says of itself.
+    """Return a command to copy: a call with a row of the newest version, else its description.
 
-    With a transformation callers send other columns than the model takes.
+    With a transformation callers send other columns than the model's inputs.
     """
     versions = place.registry.versions(endpoint)
     if not versions or versions[-1].schema:
@@ -27,7 +27,7 @@ def first_call(place: Workplace, url: str, endpoint: str) -> str:
     newest = versions[-1]
     try:
         rows = place.artifacts.proof(newest.digest).inputs
-    except CorruptArtifact:  # kedge doctor says so
+    except CorruptArtifact:  # kedge doctor reports it
         return _about(url, endpoint)
     return example_call(url, endpoint, newest.signature.inputs, rows) or _about(url, endpoint)
 
@@ -39,12 +39,12 @@ def _about(url: str, endpoint: str) -> str:
 def example_call(
     url: str, endpoint: str, inputs: Sequence[Field], rows: Mapping[str, Sequence[Any]]
 ) -> str:
-    """Return a command that asks an endpoint, to be copied; "" where a row is too wide to be shown.
+    """Return a command to copy that asks an endpoint; "" if a row is too wide to be shown.
 
     Args:
         url: where the gateway listens.
         endpoint: its name.
-        inputs: what the version takes.
+        inputs: the inputs of the version.
         rows: its golden rows, by column; the first one without a null is shown.
     """
     names = [field.name for field in inputs if rows.get(field.name)]

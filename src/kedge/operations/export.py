@@ -1,4 +1,4 @@
-"""The prediction log as Parquet: one file an hour, with labels, for other tools."""
+"""Export of the prediction log as Parquet: one file an hour, with labels, for other tools."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from kedge.tabular.quotes import first_line, quoted
 from kedge.workspace import Workplace
 
 WRITING = "writing Parquet"
-"""What needs DuckDB here."""
+"""The operation that needs DuckDB, for messages."""
 LABELS = 20_000
-"""Labels read at once."""
+"""Number of labels read at once."""
 COLUMNS = {
     "id": "VARCHAR",
     "at": "DOUBLE",
@@ -52,7 +52,7 @@ OUTCOME = {"id": "VARCHAR", "label": "JSON", "label_version": "VARCHAR", "labell
 
 
 class ExportedLabel(Value, frozen=True):
-    """A label as the files have it."""
+    """A label in the exported files."""
 
     id: str
     label: object
@@ -61,10 +61,10 @@ class ExportedLabel(Value, frozen=True):
 
 
 class ExportedLog(Value, frozen=True):
-    """What an export of the prediction log wrote."""
+    """The result of an export of the prediction log."""
 
     predictions: int
-    """Rows: one that has labels of several versions counts once for each."""
+    """Exported rows: one with labels of several versions counts once for each."""
     files: int
     to: str
     """The endpoint's directory."""
@@ -73,14 +73,14 @@ class ExportedLog(Value, frozen=True):
 def export_of(
     place: Workplace, endpoint: str, since: str, to: Path, say: Say = lambda text: None
 ) -> ExportedLog:
-    """Write what was predicted, and what is known to be true of it, as Parquet files.
+    """Write predictions and their labels as Parquet files.
 
-    Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written beside its place and then moved there,
-    so that a reader sees it whole. Only whole hours are written: the first one may replace the file of
-    an earlier export. Where a prediction has labels of several versions, it has several rows.
+    Each hour becomes `ENDPOINT/DAY/HOUR.parquet`, written to a temporary file and then renamed,
+    so that readers see complete files. Only whole hours are written: the first may replace a file
+    of an earlier export. A prediction with labels of several versions has several rows.
 
     Returns:
-        How many predictions and files were written, and where.
+        The numbers of predictions and files written, and the directory.
 
     Raises:
         Refused: no such endpoint; `bad_time`, `in_the_future`; `needs_analytics`; `nothing_logged`.
@@ -115,13 +115,13 @@ def export_of(
 
 
 def _by_hour(rows: Iterable[JoinRow], scratch: Path) -> Iterator[tuple[int, Path, int]]:
-    """Spread predictions over a file for each hour in which they were given.
+    """Write predictions to a file for each hour in which they were answered.
 
-    They come in the order of the hours that they are kept under, which are those of their ids. An answer
-    is given up to an hour beside that, so that the rows of neighbouring hours alternate.
+    They arrive in the order of the hours in their ids. An answer may be an hour off that,
+    so that the rows of neighbouring hours alternate.
 
     Yields:
-        Each hour since 1970 once, in order, when its file is complete; and how many rows it has.
+        Each hour since 1970 once, in order, when its file is complete; and its number of rows.
     """
     counts: Counter[int] = Counter()
 
@@ -149,7 +149,7 @@ def _plain(row: JoinRow) -> dict[str, object]:
 def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[ExportedLabel]:
     before, cursor = -1, 0
     while cursor > before:
-        # What cannot be read is passed over, so that a short batch need not be the last one.
+        # Unreadable rows are skipped, so that a short batch need not be the last.
         before = cursor
         cursor, found = place.records.labels(endpoint, cursor, LABELS)
         for one in found:
@@ -163,7 +163,7 @@ def _labels(place: Workplace, endpoint: str, begin: float) -> Iterator[ExportedL
 
 
 def _lines(path: Path, items: Iterable[object]) -> int:
-    """Append JSON lines; numbers that JSON has no word for become null. Return how many."""
+    """Append JSON lines and return their number; numbers that JSON cannot express become null."""
     count = 0
     encode = msgspec.json.Encoder().encode
     with path.open("ab") as out:

@@ -1,9 +1,9 @@
-"""Removal of an entity (`kedge log forget`): what is removed of it, and what stays that kedge cannot remove.
+"""Removal of an entity's data (`kedge log forget`), with a report of what kedge cannot remove.
 
-Removed: its predictions with their inputs; its labels, also those that wait, were refused or corrected.
-What workers wrote and is not taken in yet; and hashes of its ids beside the predictions. Kept for thirty
-days: a hash of the entity, by which what is still on its way is dropped. Also a hash of each id that two
-requests used, so that no label is joined to either.
+kedge removes its predictions with their inputs, and its labels, also those that wait, were refused
+or corrected. It also removes predictions that workers still hold, and hashes of its ids. For thirty
+days it stores a hash of the entity, by which it drops predictions that arrive later. It also stores
+a hash of each id that two requests used, so that no label is joined to either.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ HASHES = (
 
 
 class Forgotten(NamedTuple):
-    """What became of it.
+    """The result of a removal.
 
     Attributes:
-        entity: as it is spelled.
-        removed: predictions and labels.
-        under_way: predictions in files that workers still write: they are dropped when they are taken in.
-        stays: what kedge cannot remove, a sentence each.
+        entity: its one spelling.
+        removed: number of predictions and labels.
+        under_way: predictions in files that workers still write: dropped when they are read.
+        stays: data that kedge cannot remove, a sentence each.
     """
 
     entity: str
@@ -44,25 +44,25 @@ class Forgotten(NamedTuple):
 
 
 class ForgottenEntity(Value, frozen=True):
-    """What was removed of an entity."""
+    """The data of an entity that were removed."""
 
     removed: int
-    """Predictions and labels."""
+    """Number of predictions and labels."""
     under_way: int | msgspec.UnsetType = msgspec.UNSET
     """Predictions in files that workers still write: they are dropped within seconds. Absent: none."""
 
 
 def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
-    """Remove everything that is kept of an entity.
+    """Remove all stored data of an entity.
 
     Args:
-        place: where.
-        text: the entity, in whatever spelling callers use.
-        endpoint: of this endpoint only. None: of all.
+        place: the state directory.
+        text: the entity, in any spelling of the callers.
+        endpoint: the endpoint. None: all endpoints.
 
     Raises:
-        Refused: `unknown_endpoint`; `nothing_forgotten`: nothing of it is kept, `details.stays` has what
-            could not be looked into.
+        Refused: `unknown_endpoint`; `nothing_forgotten`: nothing of it is stored; `details.stays`
+            names the places that could not be searched.
         BadRequest: `no_unit`, `bad_entity`, `entity_too_long`.
         Unavailable: the records cannot be reached.
     """
@@ -97,27 +97,27 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
 
 
 def _spellings(entity: str, text: str) -> list[str]:
-    """Return how records may have it: the one spelling first, then those of an earlier kedge."""
+    """Return the spellings that records may have: the current one first, then earlier versions'."""
     latin = entity.encode(errors="surrogatepass").decode("latin-1")
     return list(dict.fromkeys([entity, text, latin]))
 
 
 def _drop_waiting(place: Workplace, now: float) -> None:
-    """Take in what workers wrote, so that what is to be forgotten is dropped."""
-    with suppress(Unavailable):  # it is dropped as soon as it can be taken in
+    """Read the files of workers, so that predictions of a removed entity are dropped."""
+    with suppress(Unavailable):  # they are dropped when they can be read
         while place.records.waiting() and place.records.ingest(now) != Ingested():
             pass
 
 
 def _golden(place: Workplace, states: list[State], spellings: list[str]) -> list[str]:
-    """Return which versions' golden rows, or rows of their training sets, have it."""
+    """Return the versions whose golden rows or training set's rows contain the entity."""
     found = []
     for state in states:
         for version in place.registry.versions(state.endpoint):
             try:
                 proof = place.artifacts.proof(version.digest)
             except KedgeError:
-                continue  # without rows, or without readable ones
+                continue  # it has no readable rows
             if _holds(proof, state.policy.entity, spellings):
                 found.append(
                     f"golden rows of {version.model} v{version.number} have it: register the model"
@@ -127,7 +127,7 @@ def _golden(place: Workplace, states: list[State], spellings: list[str]) -> list
 
 
 def _holds(proof: Proof, field: str | None, spellings: list[str]) -> bool:
-    """Return whether rows have an entity: in its field in any spelling, elsewhere as a word."""
+    """Return whether rows contain an entity: in its field in any spelling, elsewhere as a word."""
     return any(
         value in spellings if isinstance(value, str) else name == field and _is(value, spellings)
         for rows in (proof.inputs, proof.raw)
@@ -144,7 +144,7 @@ def _is(value: Any, spellings: list[str]) -> bool:
 
 
 def _values(place: Workplace) -> list[str]:
-    """Return which values by key may have it: their sources do, which are not of kedge."""
+    """Return values by key that may contain it, since their sources, outside kedge, may."""
     schemas = sorted({run.schema for run in place.generations.runs()})
     if not schemas:
         return []

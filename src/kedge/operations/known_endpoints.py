@@ -1,4 +1,4 @@
-"""Endpoints by name: which there are, and which one a command means."""
+"""Known endpoints: their names, and the one that a command means."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kedge.core.names import is_name, unknown_endpoint
 from kedge.workspace import Workplace
 
 Configured = Callable[[], Collection[str]]
-"""The endpoints of kedge.toml, read only where they are needed."""
+"""Returns the endpoints of kedge.toml, which is read only if they are needed."""
 
 
 def list_endpoints(place: Workplace) -> tuple[list[str], bool]:
-    """Return the endpoints that have a row, in order, and whether the ledger could be read.
+    """Return the endpoints that have a row, sorted, and whether the ledger could be read.
 
-    Where it cannot be read, they are those that this host remembers: break-glass commands need no ledger.
+    Without the ledger they are those that this host remembers: break-glass commands need no ledger.
     """
     try:
         return sorted(place.ledger.read().states), True
@@ -26,21 +26,21 @@ def list_endpoints(place: Workplace) -> tuple[list[str], bool]:
 def find_endpoint(
     place: Workplace, given: str, configured: Configured, *, needs_row: bool = True
 ) -> str:
-    """Return the endpoint that a command names, once it is sure that there is one.
+    """Return the endpoint that a command names, after checking that it exists.
 
-    One that was removed from kedge.toml has its row still, and can be rolled back.
+    An endpoint that was removed from kedge.toml still has its row, and can be rolled back.
 
     Args:
         place: the state directory.
-        given: the name, as it was typed.
+        given: the name, as the operator typed it.
         configured: the endpoints of kedge.toml.
-        needs_row: whether one that only kedge.toml names is refused.
+        needs_row: whether an endpoint that only kedge.toml names is refused.
 
     Raises:
         Refused: `unknown_endpoint`.
     """
     if is_name(given) and place.disk.has_served(given):
-        return given  # a rollback at night reads the ledger once, for its own transaction
+        return given  # a rollback reads the ledger once, in its own transaction
     rows, whole = list_endpoints(place)
     if given in rows:
         return given
@@ -48,23 +48,23 @@ def find_endpoint(
     if given in named and not (needs_row and whole):
         return given
     if not whole and not rows and not named:
-        return given  # nothing is known of any: the command names the fault of the ledger
+        return given  # no endpoint is known: the command itself reports the ledger's fault
     raise unknown_endpoint(given, {*rows, *named} - {given}, configured=given in named)
 
 
 def only_endpoint(
     place: Workplace, configured: Configured, command: str, *, needs_row: bool = True
 ) -> str:
-    """Return the one endpoint that there is, for a command that was given none.
+    """Return the only endpoint, for a command that names none.
 
     Args:
         place: the state directory.
         configured: the endpoints of kedge.toml.
-        command: what was typed, such as "kedge rollback".
-        needs_row: whether one that only kedge.toml names is none.
+        command: the command as typed, such as "kedge rollback".
+        needs_row: whether an endpoint that only kedge.toml names is left out.
 
     Raises:
-        Usage: `endpoint_needed`: there is none, or more than one; the message names them.
+        Usage: `endpoint_needed`: none or more than one exists; the message names them.
     """
     rows, whole = list_endpoints(place)
     found = rows if needs_row and whole else sorted({*rows, *configured()})

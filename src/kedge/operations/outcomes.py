@@ -1,6 +1,6 @@
-"""Late labels from files and requests: read, checked line by line, joined in batches.
+"""Outcomes: late labels from files and requests, read, checked line by line, joined in batches.
 
-A line that cannot be read is a fault with its place, and never stops the rest.
+An unreadable line is a fault with its place, and never stops the other lines.
 """
 
 from __future__ import annotations
@@ -37,72 +37,72 @@ from kedge.tabular.rows import bounded_lines
 from kedge.workspace import Workplace
 
 BATCH = 20_000
-"""Outcomes joined in one transaction: a kill loses one batch, whole, and it can be handed in again."""
+"""Outcomes per transaction: a kill loses one whole batch, which can be sent again."""
 FAULTS = 100
-"""Faulty lines that are named; beyond it they are only counted."""
+"""Limit of faulty lines that are named; further ones are only counted."""
 SHOWN = 64
-"""Characters of a label in a message."""
+"""Limit of a label's characters in a message."""
 LONGEST = 1024
-"""Characters of an id or a word: longer ones are whole documents."""
+"""Limit of characters of an id or a word: longer ones are whole documents."""
 LINE = 64 << 10
-"""Bytes of a JSON line: three words of `LONGEST` and what else a table has."""
+"""Limit of bytes of a JSON line: three words of `LONGEST` and a table's other columns."""
 COLUMNS = 1_000
-"""Columns of a JSON line: each is compared with the known ones."""
+"""Limit of columns of a JSON line: each is compared with the known ones."""
 KNOWN = frozenset({"id", "value", "at", "label_version"})
-"""What is read. Other columns are passed over, unless they look like one of these misspelt."""
+"""The columns that are read. Others are ignored, unless they look like a misspelling of these."""
 
 
 class LineFault(str):
-    """What is wrong with a line, or with a file, where, and how to fix it."""
+    """A fault of a line or a file: its place, and how to fix it."""
 
     __slots__ = ("rows",)
 
     rows: int
-    """How many rows are not read for it."""
+    """Number of rows that are not read because of it."""
 
     def __new__(cls, text: str, rows: int = 1) -> Self:
-        """Make one."""
+        """Create a fault."""
         fault = super().__new__(cls, text)
         fault.rows = rows
         return fault
 
 
 class Placed(NamedTuple):
-    """An outcome, and where it stands in what was handed in."""
+    """An outcome and its place in the input."""
 
     place: str
     outcome: Outcome
 
 
 class JoinedOutcomes(Value, frozen=True, kw_only=True):
-    """What became of outcomes that were handed in; each is in one of the counts up to `unreadable`."""
+    """The results of sent outcomes; each is in one of the counts up to `unreadable`."""
 
     joined: int
     declined: int
     """Joined with null: no label will come."""
     duplicates: int
-    """The same value again, of a label that was joined."""
+    """Outcomes with the same value as a label that is joined already."""
     conflicts: int
-    """Another value than the label that stands: not joined."""
+    """Outcomes with another value than the current label: not joined."""
     parked: int
-    """No prediction has this id yet; it waits up to 24 h for one."""
+    """Outcomes without a prediction yet; each waits up to 24 h for one."""
     unknown: int
-    """It waited in vain, or its prediction is beyond the horizon, or too many are waiting."""
+    """Outcomes that waited in vain, are beyond the horizon, or exceed the limit of waiting ones."""
     ambiguous: int
-    """It names more than one prediction: `ambiguous_because` says why."""
+    """Outcomes whose id names more than one prediction: `ambiguous_because` names the cause."""
     unrecorded: int
-    """It names a request that was answered, by the time in its id, and whose prediction is not recorded."""
+    """Outcomes of an answered request, by the time in its id, whose prediction is not recorded."""
     corrected: int
-    """It replaced the value that stood."""
+    """Outcomes that replaced the current value."""
     early: int
-    """Refused: it is dated before its prediction."""
+    """Refused outcomes that are dated before their prediction."""
     ambiguous_because: dict[str, int]
     """By cause: `several_rows`, the request has several rows and the id names none; `id_reused`, more
     than one request used the id."""
     unreadable: int
     """Lines that cannot be read."""
     unfit: int
-    """Labels that can equal no answer: kept, and not judged while the output stays as it is."""
+    """Labels that can equal no answer: stored, but not judged while the output is unchanged."""
     faults: tuple[str, ...]
     """The first faults of lines, each with its place."""
     unfit_because: tuple[UnfitLabels, ...]
@@ -111,7 +111,7 @@ class JoinedOutcomes(Value, frozen=True, kw_only=True):
     unrecorded_predictions: UnrecordedPredictions | None
     """Null: each label found its prediction, or it cannot be read."""
     log_sample: float
-    """Per cent of entities whose predictions are recorded while nothing is compared."""
+    """Per cent of entities whose predictions are recorded while there is no comparison."""
 
 
 def hand_in(
@@ -123,18 +123,19 @@ def hand_in(
     form: str | None = None,
     say: Say = lambda text: None,
 ) -> JoinedOutcomes:
-    """Join the outcomes in a file.
+    """Join the outcomes of a file.
 
     Args:
-        place: where.
-        endpoint: whose.
+        place: the state directory.
+        endpoint: its name.
         path: JSON lines, CSV or Parquet.
-        by: who corrects labels that stand; empty: they stand.
-        form: how `at` is written where it is text, as for strptime; UTC without %z. None: ISO 8601.
-        say: told now and then how far it is.
+        by: who corrects existing labels; empty: existing labels are not corrected.
+        form: the format of a textual `at`, as for strptime; UTC without %z. None: ISO 8601.
+        say: called at intervals with the progress.
 
     Raises:
-        Refused: no such endpoint; `needs_analytics` for Parquet; `unknown_format`; `bad_time_format`.
+        Refused: the endpoint is not found; `needs_analytics` for Parquet; `unknown_format`;
+            `bad_time_format`.
         Unavailable: the records cannot be written.
     """
     target = _target(place, endpoint)
@@ -153,7 +154,7 @@ def hand_in_lines(
     form: str | None = None,
     say: Say = lambda text: None,
 ) -> JoinedOutcomes:
-    """Join outcomes that came as JSON lines; see `hand_in`."""
+    """Join outcomes that were sent as JSON lines; see `hand_in`."""
     target = _target(place, endpoint)
     if form is not None:
         check_form(form)
@@ -162,7 +163,7 @@ def hand_in_lines(
 
 
 def _target(place: Workplace, endpoint: str) -> Target:
-    """Return what labels of an endpoint are compared with.
+    """Return the output that labels of an endpoint are compared with.
 
     Raises:
         Refused: `unknown_endpoint`.
@@ -179,7 +180,7 @@ def _join(
     say: Say,
 ) -> JoinedOutcomes:
     now = place.clock.unix()
-    # What was answered a moment ago may be asked for already.
+    # Labels of very recent answers may arrive already.
     while place.records.waiting() and place.records.ingest(now) != Ingested():
         pass
     total, faults, unreadable = Joined(), list[str](), 0
@@ -221,7 +222,7 @@ def _join(
 
 
 def _unrecorded(place: Workplace, endpoint: str, total: Joined) -> UnrecordedPredictions | None:
-    """Return why predictions that labels name may not be recorded; None where each label found its own."""
+    """Return why predictions that labels name may be unrecorded; None if each label was joined."""
     if total.parked + total.unrecorded + total.unknown + total.ambiguous:
         with suppress(Unavailable):  # the labels are still joined
             return unrecorded(place.evidence, place.records, endpoint)
@@ -232,13 +233,13 @@ def _unrecorded(place: Workplace, endpoint: str, total: Joined) -> UnrecordedPre
 
 
 class OutcomeReading(NamedTuple):
-    """What the lines of outcomes are read for.
+    """The rules by which lines of outcomes are read.
 
     Attributes:
-        now: Unix seconds; an outcome that became known later cannot be true.
-        target: what labels are compared with. It says what a value is: to an output of words, 007
-            in a CSV is a word. None: nothing is known yet.
-        form: how `at` is written where it is text, as for strptime. None: ISO 8601 with a zone.
+        now: Unix seconds; an outcome dated later cannot be true.
+        target: the output that labels are compared with. It decides a value's type: to an output
+            of words, 007 in a CSV is a word. None: no output is known yet.
+        form: the format of a textual `at`, as for strptime. None: ISO 8601 with a zone.
     """
 
     now: float
@@ -247,7 +248,7 @@ class OutcomeReading(NamedTuple):
 
 
 def read(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
-    """Return the outcomes of a file, and its faults, in order.
+    """Return the outcomes and the faults of a file, in order.
 
     Raises:
         Refused: `unknown_format`, `needs_analytics`.
@@ -303,8 +304,8 @@ def _json_lines(
         except UnicodeDecodeError:
             one = LineFault(f"{place}{number}: {codec.NOT_UTF8}")
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
-            # Whatever stands in a line (data nested a thousand deep, a number of 5,000 digits):
-            # it costs this line, and never the rest.
+            # Any content of a line (data nested a thousand deep, a number of 5,000 digits)
+            # costs this line only, never the others.
             one = LineFault(f"{place}{number}: not a JSON object: {tell_fault(error)}")
         yield one
 
@@ -321,7 +322,7 @@ def _csv(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
 
 
 def _csv_rows(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
-    # Bytes that are no UTF-8 become surrogates, which no text has: they cost their line.
+    # Bytes that are not UTF-8 become surrogates, which make their line a fault.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
@@ -363,8 +364,8 @@ def _is_utf8(word: str) -> bool:
 def _typed(given: Mapping[str, str], reading: OutcomeReading) -> dict[str, float]:
     """Return the numbers of a CSV, which has only text.
 
-    What a value is, the output says. Where none is known yet, text that a number would not be
-    written as (007, 1_000, more digits than a float holds) stays a word.
+    The output decides the type of a value. While none is known, text that is not the usual spelling
+    of a number (007, 1_000, more digits than a float holds) stays a word.
     """
     typed: dict[str, float] = {}
     known = reading.target is not None and not reading.target.unread
@@ -380,7 +381,7 @@ def _typed(given: Mapping[str, str], reading: OutcomeReading) -> dict[str, float
 
 
 PADDED = re.compile(r"\s*[+-]?(0\d|\d{17})")
-"""Digits that begin with a zero, or are more than a float holds: a code, and no number."""
+"""Digits that begin with a zero or exceed a float's precision: a code, not a number."""
 
 
 def _parquet(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
@@ -400,7 +401,7 @@ COLUMN_KINDS: dict[str, tuple[ColumnKind, ...]] = {
     "at": (*_NUMBERS, ColumnKind.TEXT, *_INSTANTS, ColumnKind.NULL),
     "label_version": (ColumnKind.TEXT, ColumnKind.NULL),
 }
-"""What is read of a Parquet file, and what it may hold."""
+"""The columns of a Parquet file that are read, and the kinds that each accepts."""
 WRITTEN_AS = {
     "id": "text",
     "value": "a number, text, or true and false",
@@ -410,10 +411,10 @@ WRITTEN_AS = {
 
 
 def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
-    """The columns that are read, whole numbers exactly, and times so that they say whether they have a zone.
+    """Return an expression for each column that is read: whole numbers exactly, times with their zone if any.
 
     Raises:
-        UnreadableFile: one is missing, misspelt, or holds what is not read.
+        UnreadableFile: a column is missing, misspelt, or of a kind that is not read.
     """
     if not {"id", "value"} <= kinds.keys():
         raise UnreadableFile(f"has no column id or value; it has {', '.join(kinds)[:SHOWN]}")
@@ -454,7 +455,7 @@ def _outcome(raw: Any, place: str, reading: OutcomeReading) -> Placed | LineFaul
         value = int(value)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         large = isinstance(value, int) and EXACT_BELOW < abs(value) < 2**64
-        value = str(value) if large else _float(value)  # as a float it would be another number
+        value = str(value) if large else _float(value)  # a float would be another number
     if not (value is None or isinstance(value, bool | float | str)) or (
         isinstance(value, float) and not isfinite(value)
     ):
@@ -469,16 +470,16 @@ def _outcome(raw: Any, place: str, reading: OutcomeReading) -> Placed | LineFaul
     return Placed(place, Outcome(name, normal(reading.target, value), at, version))
 
 
-@lru_cache(4096)  # the same columns stand in every line
+@lru_cache(4096)  # every line has the same columns
 def _known_beside(key: str) -> str | None:
-    """Return the known column that a name looks like, if any."""
+    """Return the known column that a name resembles, or None."""
     if len(key) > 2 * max(map(len, KNOWN)):
         return None
     return next(iter(difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.8)), None)
 
 
 def _float(number: float | Decimal) -> float:
-    """A number of any size; one that is too large is not finite."""
+    """Return a number of any size as a float; one that is too large becomes infinite."""
     try:
         return float(number)
     except OverflowError:
@@ -486,7 +487,7 @@ def _float(number: float | Decimal) -> float:
 
 
 def _instant(when: Any, now: float, form: str | None = None) -> float | LineFault | None:
-    """Return when an outcome became known: Unix seconds, ISO 8601 with a time zone, or `form`."""
+    """Return the time of an outcome: from Unix seconds, ISO 8601 with a time zone, or `form`."""
     if when is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""The preflight of `kedge up`: what this machine must allow, checked before anything is served.
+"""Preflight of `kedge up`: checks of what this machine must allow, before anything is served.
 
-A gateway that says "serving" and then cannot write its records, or runs out of descriptors, fails at
-the worst time. What makes serving impossible is refused; what only costs a part is named, and served.
+A gateway that reports "serving" and then cannot write records, or runs out of descriptors, fails
+at the worst time. A fault that prevents serving is refused; one that costs a part is reported.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ DIRECTORIES = (
     ("logs", "nothing is logged"),
     ("proving", "readiness cannot be proven"),
 )
-"""Directories below the state directory that kedge writes, and what is missing where it cannot."""
+"""Directories below the state directory that kedge writes, and the cost if it cannot."""
 READ_ONLY = frozenset({"artifacts"})
-"""Where the files are not written again."""
+"""Directories whose files are not written again."""
 OWN_FILES = 40
-"""Open files of one process without callers or models: a worker was seen with 31, the supervisor with 37."""
+"""Open files of a process without callers or models: a worker had 31, the supervisor 37."""
 ENDPOINT_FILES = 4
-"""Open files for each endpoint: connections to both processes of what is live, logs, a file that is read."""
+"""Open files per endpoint: connections to both processes of live releases, logs, a file in use."""
 SPARE_FILES = 24
-"""Open files for what happens while all connections are in use: a load, a command."""
+"""Open files for events while all connections are in use: a load, a command."""
 
 
 class Obstacle(NamedTuple):
-    """What stands in the way of a directory or file, and what to do."""
+    """A fault of a directory or file, and its fix."""
 
     path: Path
     fault: str
@@ -54,14 +54,14 @@ class Obstacle(NamedTuple):
     cost: str
 
     def told(self) -> str:
-        """Return it as one sentence."""
+        """Return the obstacle as one sentence."""
         return f"{self.path} cannot be written: {self.fault}; {self.cost}. {self.remedy}"
 
 
 def check_machine(
     state_dir: Path, max_in_flight: int, endpoints: int, say: Callable[[str], None]
 ) -> None:
-    """Refuse what makes serving impossible, and say what only costs a part.
+    """Refuse faults that prevent serving, and report those that only cost a part.
 
     Raises:
         Unavailable: `not_writable`, `too_few_files`.
@@ -80,7 +80,7 @@ def check_machine(
 
 
 def check_state_dir(state_dir: Path) -> None:
-    """Make the state directory, and try whether a supervisor can live in it.
+    """Create the state directory, and check whether a supervisor can run in it.
 
     Raises:
         Unavailable: `not_writable`.
@@ -95,12 +95,12 @@ def check_state_dir(state_dir: Path) -> None:
 
 
 def find_obstacles(state_dir: Path) -> list[Obstacle]:
-    """Return the directories and files that kedge must write and cannot, with what that costs."""
+    """Return the directories and files that kedge must write but cannot, with the cost of each."""
     found = []
     for name, cost in DIRECTORIES:
         folder = state_dir / name
         if not os.path.lexists(folder):
-            continue  # it will be made in the state directory
+            continue  # kedge will create it in the state directory
         one = _try(folder, cost)
         if one is None and name not in READ_ONLY:
             one = next(_files(folder, cost), None)
@@ -121,9 +121,10 @@ def _temporary_obstacles() -> list[Obstacle]:
 
 
 def _try(folder: Path, cost: str) -> Obstacle | None:
-    """Write a byte into a file without a name; return why that failed.
+    """Write a byte into an unnamed file; return why that failed, or None.
 
-    A full disk is no obstacle: it keeps callers from nothing, and a rollback can be written (`kedge.system.reserve`).
+    A full disk is no obstacle: callers are still served, and the reserve (`kedge.system.reserve`)
+    allows a rollback.
     """
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
@@ -134,7 +135,7 @@ def _try(folder: Path, cost: str) -> Obstacle | None:
 
 
 def _files(folder: Path, cost: str) -> Iterator[Obstacle]:
-    """Find files there that this user may not write: of another user, after a command with sudo."""
+    """Yield files that this user cannot write: of another user, after a command with sudo."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -181,7 +182,7 @@ def _remedy(path: Path, number: int | None) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
+    except (KeyError, OSError):  # a container's user number may have no name
         return str(os.geteuid())
 
 
@@ -198,14 +199,14 @@ class OpenFiles(NamedTuple):
     """The limit of open files, and what one process of kedge needs."""
 
     limit: int
-    """The hard limit: the soft one is raised to it."""
+    """The hard limit: kedge raises the soft one to it."""
     least: int
-    """Below it nothing can be served."""
+    """Below this limit kedge cannot serve."""
     full: int
-    """From it on a worker can hold `max_in_flight` requests, each on a connection of its own."""
+    """From this limit on a worker can hold `max_in_flight` requests, each on its own connection."""
 
     def fault(self) -> str | None:
-        """Return what the limit costs, or None where it is high enough."""
+        """Return what the limit costs, or None if it is high enough."""
         if self.limit >= self.full:
             return None
         most = max(self.limit - self.least, 0)
@@ -223,10 +224,10 @@ RAISE = (
 
 
 def count_open_files(max_in_flight: int, endpoints: int, pid: int = 0) -> OpenFiles:
-    """Return the limit of a process (0: this one), and what it should be."""
+    """Return the limit of a process (0: this one), and the limits that it needs."""
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    except OSError:  # another user's, or it ended
+    except OSError:  # it ended, or is of another user
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     least = OWN_FILES + ENDPOINT_FILES * max(endpoints, 1)
     unlimited = hard == resource.RLIM_INFINITY
@@ -238,10 +239,10 @@ def count_open_files(max_in_flight: int, endpoints: int, pid: int = 0) -> OpenFi
 
 
 def check_open_files(max_in_flight: int, endpoints: int) -> str | None:
-    """Return a warning where the limit of open files costs connections.
+    """Return a warning if the limit of open files costs connections.
 
     Raises:
-        Unavailable: `too_few_files`: nothing can be served.
+        Unavailable: `too_few_files`: kedge cannot serve.
     """
     found = count_open_files(max_in_flight, endpoints)
     if found.limit < found.least:

@@ -30,7 +30,7 @@ class ProbedColumn(Value, frozen=True):
 
 
 def probe(place: Workplace) -> Probe:
-    """Asks a replica's gateway one marked golden row: which release answers now?"""
+    """Return a probe: it asks a replica's gateway one marked golden row, and names its release."""
     token = read_secret(place.state_dir)
 
     def ask(member: Member, endpoint: str, epoch: int) -> int | None:
@@ -49,7 +49,7 @@ def probe(place: Workplace) -> Probe:
 
 
 def ask_release(place: Workplace, endpoint: str, number: int) -> bool:
-    """Whether a gateway answers a marked golden row from this release, asked for by its number."""
+    """Return whether a gateway answers a marked golden row from the release of this number."""
     state = place.ledger.read().states[endpoint]
     body = _golden_row(place, state, number)
     token, asked = read_secret(place.state_dir), {"kedge-release": f"r{number}"}
@@ -60,7 +60,7 @@ def ask_release(place: Workplace, endpoint: str, number: int) -> bool:
 
 
 def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | None:
-    """The body of a request with a release's first golden row; None where it cannot be read."""
+    """Return a request body with a release's first golden row; None if it cannot be read."""
     if number is None:
         return None
     try:
@@ -72,7 +72,7 @@ def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | N
 
 
 def _first_row(state: State, inputs: Mapping[str, Sequence[object]]) -> list[ProbedColumn]:
-    """The first row that the gateway takes, as tensors; the very first where it takes none."""
+    """Return the first row that the gateway accepts as tensors; the very first if it accepts none."""
     sent = [field for field in state.fields if field.name in inputs]
     rows = range(len(inputs[sent[0].name])) if sent else range(0)
     fits = (n for n in rows if all(is_within(f, inputs[f.name][n]) for f in sent))
@@ -90,7 +90,7 @@ def _first_row(state: State, inputs: Mapping[str, Sequence[object]]) -> list[Pro
 def _post(
     address: str, endpoint: str, body: bytes, token: str, more: dict[str, str] | None = None
 ) -> tuple[int | None, int]:
-    """The release that answered, and its epoch; None without an answer."""
+    """Return the release that answered, and its epoch; None without an answer."""
     host, _, port = address.rpartition(":")
     if host in ("", "0.0.0.0", "::"):  # noqa: S104 - asked of this host, not bound
         host = "127.0.0.1"

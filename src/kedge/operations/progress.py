@@ -1,4 +1,4 @@
-"""Progress of a command that takes longer than a second: how far it is, and when it will be over."""
+"""Progress of a command that takes longer than a second: its share done, and the time left."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Callable
 from math import ceil
 
 FIRST_S = 1.0
-"""A command that is over by then says nothing of its progress."""
+"""Time without a progress message: a shorter command needs none."""
 EVERY_S = 5.0
 
 
 class Progress:
-    """Says now and then how much of something is done."""
+    """Reports at intervals how much of a task is done."""
 
     def __init__(
         self, say: Callable[[str], None], clock: Callable[[], float], what: str, total: int = 0
     ) -> None:
-        """Begin.
+        """Start at zero.
 
         Args:
-            say: told each time.
+            say: called with each message.
             clock: monotonic seconds.
-            what: is counted, with a verb: "labels read".
-            total: how many there are. 0: not known.
+            what: the counted things, with a verb: "labels read".
+            total: their number. 0: unknown.
         """
         self._say, self._clock, self._what, self._total = say, clock, what, total
         self._began = clock()
@@ -30,7 +30,7 @@ class Progress:
         self._done = 0
 
     def add(self, count: int = 1, note: str = "") -> None:
-        """Count what was done since; `note` follows what is said."""
+        """Add a count of things done since the last call; `note` follows the message."""
         self._done += count
         now = self._clock()
         if now < self._due:

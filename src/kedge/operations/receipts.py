@@ -1,4 +1,4 @@
-"""Receipts of commands on releases: what a command did, and how long each part of it took."""
+"""Receipts of commands on releases: the effect of a command, and the duration of each part."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from kedge.engine.submission import Receipt
 
 
 class CommandReceipt(Value, frozen=True, kw_only=True):
-    """What a command did to an endpoint, and how long each part took."""
+    """The effect of a command on an endpoint, and the duration of each part."""
 
     endpoint: str
     epoch: int
-    """After the command."""
+    """The epoch after the command."""
     event: str
     """The last event."""
     release: str
-    """The release that it is about, as r3; production where it is about none."""
+    """The release of the command, as r3; production if the command names none."""
     left: str | None
-    """The release that is left by it, as r3; null: it is about no release."""
+    """The release that the command left, as r3; null: it left none."""
     stage: Stage
-    """After the command."""
+    """The stage after the command."""
     weight: float
-    """Per cent of the callers that the candidate answers after it."""
+    """Per cent of the callers that the candidate answers after the command."""
     events: tuple[AnyEvent, ...]
     receipt: ReceiptParts
 
 
 def describe_receipt(receipt: Receipt) -> CommandReceipt:
-    """Return what a command did, as its document has it."""
+    """Return a command's receipt as a document."""
     moves = [event for event in receipt.events if not isinstance(event, Held)]
     last = (moves or receipt.events)[-1]
     release = getattr(last, "release", None)
