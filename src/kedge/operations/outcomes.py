@@ -411,7 +411,7 @@ WRITTEN_AS = {
 
 
 def _picked(kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return an expression for each column that is read: whole numbers exactly, times with their zone if any.
+    """Return an expression for each column: whole numbers exactly, times with any zone.
 
     Raises:
         UnreadableFile: a column is missing, misspelt, or of a kind that is not read.

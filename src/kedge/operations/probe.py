@@ -72,7 +72,7 @@ def _golden_row(place: Workplace, state: State, number: int | None) -> bytes | N
 
 
 def _first_row(state: State, inputs: Mapping[str, Sequence[object]]) -> list[ProbedColumn]:
-    """Return the first row that the gateway accepts as tensors; the very first if it accepts none."""
+    """Return the first row that the gateway accepts as tensors; the first if it accepts none."""
     sent = [field for field in state.fields if field.name in inputs]
     rows = range(len(inputs[sent[0].name])) if sent else range(0)
     fits = (n for n in rows if all(is_within(f, inputs[f.name][n]) for f in sent))

@@ -1,4 +1,4 @@
-"""Registration of a model: which loaders there are, and trying an artifact out."""
+"""Registration of a model: the installed loaders, and the trial of an artifact."""
 
 from __future__ import annotations
 
@@ -40,63 +40,63 @@ from kedge.workspace import Workplace, actor
 
 
 class LabelReading(Value, frozen=True, kw_only=True):
-    """Which output of a version labels are compared with, and what to declare where none is."""
+    """The output of a version that labels are compared with, and the settings that select one."""
 
     output: str | None
-    """The output's name; null: none is read."""
+    """The output's name; null: no output is read."""
     dtype: Dtype | None
     reads: Reads
-    """How it is read."""
+    """How the output is read."""
     declared: bool
     """Whether the policy names it."""
     code: Unread
     """Why no output is read; empty: one is."""
     tolerance: float
-    """How far a number may be from its label."""
+    """Allowed distance of a number from its label."""
     threshold: float
-    """From where on a score means yes."""
+    """The score from which on the decision is yes."""
     among: tuple[str, ...]
-    """The outputs that could be meant."""
+    """The outputs that qualify."""
     proposed: tuple[str, ...]
     """Lines for kedge.toml, the likeliest first."""
 
 
 class RegisteredVersion(Value, frozen=True, kw_only=True):
-    """A version of a model that was registered, and what is known of it."""
+    """A registered version of a model, and its properties."""
 
     endpoint: str
     version: str
     flavour: str
     digest: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     load_s: float
     golden: Literal["given", "training", "made"]
-    """Where its golden rows come from."""
+    """Origin of its golden rows."""
     signature: Signature
     schema: str | None
-    """The feature schema that it was trained on; null: it takes what callers send."""
+    """The feature schema that it was trained on; null: callers send its inputs."""
     trained_on: TrainingSet | None
-    """Its training set, where kedge made it."""
+    """Its training set, if kedge made it."""
     rows: RowsMark
-    """Whether an answer depends on the rows asked with it."""
+    """Whether an answer depends on the other rows of the request."""
     rows_tested: int
     rows_why: str
     """The first answer that differed, or why nothing was tested."""
     plain: Plainness | None
     inline: str
-    """Who lets it run inline although it is not proven plain, and why."""
+    """Who allowed it to run inline although it is not proven plain, and why."""
     labels: LabelReading
     example: str
-    """A call to copy; empty where callers send other columns than it takes, or rows too wide."""
+    """A call to copy; empty if callers send other columns than its inputs, or rows are too wide."""
     libraries: tuple[str, ...]
-    """Libraries of another version than those that wrote the model."""
+    """Libraries whose version differs from that which wrote the model."""
     assumed: tuple[str, ...]
-    """Inputs whose type nothing in the model says."""
+    """Inputs whose type the model does not state."""
     tolerant: tuple[str, ...]
     """Inputs in which null is refused, though the model would answer."""
     new: bool
-    """False: the same bytes were registered before."""
+    """False: the same bytes were registered already."""
     contract: tuple[str, ...]
     """The request contract that its training set proposes, as lines for kedge.toml."""
 
@@ -107,26 +107,26 @@ class ListedVersion(Value, frozen=True, kw_only=True):
     version: str
     flavour: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     digest: str
     registered_at: str
     schema: str | None
     """The feature schema that it was trained on."""
     trained_on: TrainingSet | None
-    """Its training set, where kedge made it."""
+    """Its training set, if kedge made it."""
     rows: RowsMark
-    """Whether an answer depends on the rows asked with it."""
+    """Whether an answer depends on the other rows of the request."""
     releases: tuple[str, ...]
-    """Releases that it is in."""
+    """The releases that contain it."""
     roles: tuple[str, ...]
     """Roles of those releases: production, candidate, back, condemned."""
 
 
 class Loaders(Mapping[str, Loader]):
-    """The installed loaders by flavour, each imported when it is first asked for.
+    """The installed loaders by flavour, each imported on first use.
 
     scikit-learn alone takes a second and 100 MB to import: a worker that serves ONNX must not
-    pay for it.
+    load it.
     """
 
     def __init__(self) -> None:
@@ -134,14 +134,14 @@ class Loaders(Mapping[str, Loader]):
         self._loaded: dict[str, Loader] = {}
 
     def __getitem__(self, flavour: str) -> Loader:
-        """Load one.
+        """Import the loader of a flavour.
 
         Raises:
-            KeyError: there is none of this flavour.
-            UnfitModel: what it needs is not installed.
+            KeyError: no loader of this flavour is installed.
+            UnfitModel: a library that it needs is not installed.
         """
         if flavour not in self._points:
-            # It was installed since; or a directory could not be listed, which passes for empty.
+            # It may be installed by now; an unreadable directory also appears empty.
             invalidate_caches()
             self._points = _find_loaders()
         if flavour not in self._loaded:
@@ -152,11 +152,11 @@ class Loaders(Mapping[str, Loader]):
         return self._loaded[flavour]
 
     def __iter__(self) -> Iterator[str]:
-        """The flavours."""
+        """Iterate over the flavours."""
         return iter(self._points)
 
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of flavours."""
         return len(self._points)
 
 
@@ -165,9 +165,9 @@ def _find_loaders() -> dict[str, EntryPoint]:
 
 
 def check_loaders() -> tuple[list[str], dict[str, str]]:
-    """Return the flavours that can be loaded here; and those that cannot, with why.
+    """Return the flavours that can be loaded here, and why the others cannot.
 
-    Nothing is imported of a flavour that announces its libraries: scikit-learn takes seconds.
+    A flavour that declares its libraries is not imported: scikit-learn takes seconds.
     """
     announced = {point.name: point for point in entry_points(group="kedge.flavours")}
     points, found, missing = Loaders(), list[str](), dict[str, str]()
@@ -206,9 +206,9 @@ def _missing_library(flavour: str, error: object) -> UnfitModel:
 
 
 def import_loader(points: Loaders, flavour: str) -> Loader:
-    """Import a loader to see whether that can be done: without pandas, unless it needs it.
+    """Import a loader to check that it can be imported, without pandas unless it needs it.
 
-    scikit-learn imports pandas wherever it is installed, and no command answers a frame.
+    scikit-learn imports pandas if it is installed, and no command returns a frame.
 
     Raises:
         KeyError, UnfitModel: as `Loaders`.
@@ -221,9 +221,9 @@ def import_loader(points: Loaders, flavour: str) -> Loader:
 
 
 def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
-    """What tells each flavour on the disk; and of those that cannot be asked, why.
+    """Return the recognition of each flavour's files, and why some flavours are unavailable.
 
-    Its announced half, which imports no library (`kedge.flavours`); else its loader, which may.
+    It comes from `kedge.flavours`, which imports no library; else from the loader, which may.
     """
     announced = {point.name: point for point in entry_points(group="kedge.flavours")}
     points, found, missing = Loaders(), dict[str, Flavour](), dict[str, str]()
@@ -250,13 +250,13 @@ def register_version(
     inline: str = "",
     learns: bool = False,
 ) -> tuple[ModelVersion, bool]:
-    """Register what stands in `path`; True when it is new.
+    """Register the artifact at `path`; return True if it is new.
 
-    With `trained_on`, what its training set says of itself, it is for that set's schema. With `inline`, a reason,
-    it may run inline although it is not proven plain. With `learns` its inputs get bounds of the training set.
+    With `trained_on`, its training set's own description, it is for that set's schema. With
+    `inline`, a reason, it may run inline unproven. With `learns` its inputs get bounds of the training set.
 
     Raises:
-        Refused: also `schema_misfit`: the model needs what its feature schema does not give.
+        Refused: also `schema_misfit`: the model needs columns that its feature schema lacks.
     """
     if trained_on is not None and schema not in (None, trained_on.schema):
         raise Refused(
@@ -312,7 +312,7 @@ def register_version(
 def _fitting(
     place: Workplace, schema: str | None, fits: Schema | None
 ) -> Callable[..., ProbeResult]:
-    """Return the probe of artifacts; it refuses a model that a schema does not give what it needs."""
+    """Return the probe of artifacts; it refuses a model whose inputs a schema does not give."""
     probe = functools.partial(
         process.probe, artifacts=place.state_dir / "artifacts", fence=place.fence
     )
@@ -332,7 +332,7 @@ def _fitting(
 
 
 def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: str) -> None:
-    """Record who lets a version run inline unproven, and let its releases do so on this host."""
+    """Record who allowed a version to run inline unproven, and allow it on this host."""
     place.ledger.note(
         endpoint,
         build_note(InlineTrusted(version=version.label, digest=version.digest)),
@@ -349,7 +349,7 @@ def _note_inline(place: Workplace, endpoint: str, version: ModelVersion, why: st
 def learned_contract(
     place: Workplace, endpoint: str, version: ModelVersion, source: Path
 ) -> list[str]:
-    """Return the request contract for kedge.toml that a version's training set proposes, as lines."""
+    """Return the request contract that a version's training set proposes, as kedge.toml's lines."""
     statistics = place.artifacts.proof(version.digest).statistics
     signature = with_bounds(version.signature, source, statistics)
     return toml_lines(endpoint, signature.inputs)
@@ -364,18 +364,18 @@ def describe_version(
     new: bool,
     contract: Sequence[str],
 ) -> RegisteredVersion:
-    """Return what is known of a version that was registered.
+    """Return the properties of a registered version.
 
     Args:
-        place: where.
+        place: the state directory.
         endpoint: its name.
         version: the version.
         gateway_url: where the gateway listens, for the example of a call.
-        new: whether these bytes were not registered before.
+        new: whether these bytes were not registered already.
         contract: lines for kedge.toml that its training set proposes.
     """
     proof = place.artifacts.proof(version.digest)
-    # With a transformation callers send other columns than the model takes.
+    # With a transformation callers send other columns than the model's inputs.
     example = (
         ""
         if version.schema
@@ -408,7 +408,7 @@ def describe_version(
 
 
 def list_versions(place: Workplace, endpoint: str) -> list[ListedVersion]:
-    """Return the registered versions of an endpoint, and the releases that each is in."""
+    """Return the registered versions of an endpoint, and the releases that contain each."""
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     found = []
     for version in place.registry.versions(endpoint):
@@ -431,14 +431,14 @@ def list_versions(place: Workplace, endpoint: str) -> list[ListedVersion]:
 
 
 def _role(state: State, number: int) -> str:
-    """Name the roles of a release; empty where it has none."""
+    """Return the roles of a release; empty if it has none."""
     roles = {"production": state.production, "candidate": state.candidate, "back": state.back}
     found = [name for name, held in roles.items() if held == number]
     return ", ".join(found + (["condemned"] if number in state.condemned else []))
 
 
 def read_labels(place: Workplace, endpoint: str, version: ModelVersion) -> LabelReading:
-    """Return which output of a version labels are compared with, and what to declare where none is."""
+    """Return the output of a version that labels are compared with, and the settings to declare."""
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     gives, spare = version.signature.outputs, spare_outputs(state)
     found = target(state.policy.output, gives, spare)
@@ -457,21 +457,21 @@ def read_labels(place: Workplace, endpoint: str, version: ModelVersion) -> Label
 
 
 def proposed_line(state_dir: Path, endpoint: str) -> str:
-    """Return the line for kedge.toml that the newest registered version leaves one choice for.
+    """Return the only line for kedge.toml that the newest registered version allows.
 
-    Empty where there is no ledger, no version, or more than one choice.
+    Empty if there is no ledger, no version, or more than one choice.
     """
     if not (state_dir / "ledger").exists():
         return ""
     try:
         versions = Workplace(state_dir).registry.versions(endpoint)
-    except KedgeError:  # init writes the configuration anyway; the next command names the fault
+    except KedgeError:  # init writes the configuration anyway; the next command reports the fault
         return ""
     lines = [line(each) for each in proposed(versions[-1].signature.outputs)] if versions else []
     return lines[0] if len(lines) == 1 else ""
 
 
 def _raw(place: Workplace, schema: str | None) -> tuple[Field, ...]:
-    """What the newest transformation of a schema takes: columns of a training set before it."""
+    """Return the inputs of a schema's newest transformation: the raw columns of a training set."""
     known = place.features.versions(schema) if schema is not None else ()
     return spec_of(place.artifacts.verify(known[-1].digest)).raw if known else ()

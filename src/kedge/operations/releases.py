@@ -1,4 +1,4 @@
-"""Releases: the one that a word of a command names, its transformation, its runs, and where it runs."""
+"""Releases: the one that a command names, its transformation, its runs, and its placement."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def release_of(
     transformation: int | None = None,
     generation: str | None = None,
 ) -> Release:
-    """The release that `v2` (with today's options and features) or `r3` names.
+    """Return the release that `v2` (with today's options and features) or `r3` names.
 
     Args:
-        place: where.
-        endpoint: whose.
+        place: the state directory.
+        endpoint: its name.
         text: a version or a release.
-        transformation: this version of its features' code. None: today's.
-        generation: the runs that it reads, or some of them, as labels joined by +; or "newest".
-            None: today's, where today's read the same schema.
+        transformation: the version of its features' code. None: today's.
+        generation: some or all of the runs that it reads, as labels joined by +; or "newest".
+            None: today's, if today's read the same schema.
 
     Raises:
-        Refused: there is no such version, release, transformation or run.
+        Refused: the version, release, transformation or run is not found.
     """
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     number = read_number(text[1:] if text[:1] in ("v", "r") else text)
@@ -81,11 +81,11 @@ def release_of(
 def read_by(
     place: Workplace, state: State, spec: Spec, asked: str | None = None
 ) -> tuple[Run, ...]:
-    """The runs that a transformation reads: those that are asked for, today's, the newest.
+    """Return the runs that a transformation reads: the named ones, else today's, else the newest.
 
     Raises:
-        Refused: `unknown_generation`: a label names nothing that it reads; `no_generation`:
-            nothing of a schema that it reads is materialised yet.
+        Refused: `unknown_generation`: a label names no run that it reads; `no_generation`:
+            a schema that it reads is not materialised yet.
     """
     ready = [run for run, standing in place.generations.runs().items() if standing == "ready"]
     live = state.releases.get(state.production) if state.production is not None else None
@@ -117,9 +117,9 @@ def read_by(
 def transform_of(
     place: Workplace, state: State, schema: str | None, number: int | None
 ) -> TransformVersion | None:
-    """The transformation that a release of this schema has: the named one, production's, the newest.
+    """Return the transformation of a release of this schema: the named, production's or newest one.
 
-    None: the model has no schema, or nothing implements it; then callers send its features.
+    None: the model has no schema, or no transformation implements it. Callers send its features then.
 
     Raises:
         Refused: `unknown_transformation`.
@@ -142,13 +142,13 @@ def transform_of(
 def placement_of(
     policy: Policy, version: ModelVersion, proof: Proof, *, transformed: bool
 ) -> Placement:
-    """Where a release runs in production.
+    """Return where a release runs in production.
 
-    Inline: what has no transformation, stalls no worker while it loads, and is proven plain or let run there by an
-    operator.
+    A release is inline if it has no transformation, stalls no worker while it loads, and is proven
+    plain or allowed by an operator.
 
     Raises:
-        Refused: `not_plain`: `runtime = "inline"`, and neither holds.
+        Refused: `not_plain`: `runtime = "inline"` is set, but it is neither plain nor allowed.
     """
     if policy.runtime == "process":
         return Placement.PROCESS
@@ -166,7 +166,7 @@ def placement_of(
 
 
 def inline_fault(proof: Proof, *, transformed: bool) -> str:
-    """Why a version may not run inline, in words; empty when it may."""
+    """Return why a version must not run inline, in words; empty if it can."""
     if transformed:
         return "a transformation runs before it"
     if proof.plain is not None and proof.plain.apart:

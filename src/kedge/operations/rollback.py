@@ -1,6 +1,6 @@
-"""Rollback: what it reads before, the pin of a host without the ledger, and the finding beside it.
+"""Rollback: the reads before it, the pin of a host without the ledger, and the finding beside it.
 
-Light: a rollback at night does not wait for NumPy.
+This module imports no NumPy, so that a rollback is fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kedge.workspace import Workplace, actor
 
 LOCAL_ACK_S = 5.0
 FINDING_S = 0.5
-"""How long a rollback that is done looks for the newest finding, when the ledger is busy."""
+"""How long a completed rollback waits for the newest finding while the ledger is busy."""
 
 
 class EndedPin(Value, frozen=True):
@@ -34,11 +34,11 @@ class EndedPin(Value, frozen=True):
 
     endpoint: str
     pinned: bool
-    """Whether the host is pinned still: false."""
+    """Whether the host is still pinned: false."""
 
 
 class PinnedHost(Value, frozen=True, kw_only=True):
-    """What became of a rollback of this host alone."""
+    """The result of a rollback of this host alone."""
 
     endpoint: str
     serves: str
@@ -48,41 +48,41 @@ class PinnedHost(Value, frozen=True, kw_only=True):
     acks: dict[str, float]
     """By replica: milliseconds until it served that release."""
     silent: tuple[str, ...]
-    """Replicas that did not say that they do."""
+    """Replicas that did not acknowledge."""
 
 
 class FindingBeside(Value, frozen=True, kw_only=True):
     """The newest diagnosis beside a rollback's receipt.
 
-    Where it cannot be read, only `fault` and `against` are present.
+    If it cannot be read, only `fault` and `against` are present.
     """
 
     fault: str
-    """Why it cannot be read; empty: it can."""
+    """Why it cannot be read; empty: it was read."""
     age_s: float | UnsetType = UNSET
     against: bool
-    """Whether it speaks against the rollback."""
+    """Whether the diagnosis advises against the rollback."""
     headline: str | UnsetType = UNSET
     causes: tuple[Cause, ...] | UnsetType = UNSET
     effect: Estimate | UnsetType | None = UNSET
-    """Of rolling back; negative is better. Null: it is not known."""
+    """Effect of the rollback; negative is better. Null: unknown."""
     action: Act | UnsetType = UNSET
     advice: str | UnsetType = UNSET
     new: str | UnsetType = UNSET
-    """The release that it is about, as r3."""
+    """The diagnosed release, as r3."""
     old: str | UnsetType | None = UNSET
-    """The release before that; null: there was none."""
+    """The release before it; null: there was none."""
 
 
 class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
-    """What a rollback did, and the newest diagnosis of the release that was left."""
+    """The effect of a rollback, and the newest diagnosis of the release that was left."""
 
     finding: FindingBeside | None
     """Null: there is none of the last day."""
 
 
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:
-    """The runs that a rollback would bring back, and that production does not read today."""
+    """Return the runs that a rollback would restore and production does not read today."""
     state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
     events = decide(state, command, place.clock.now())
     if isinstance(events, Refusal) or state.production is None:
@@ -97,7 +97,7 @@ def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[R
 
 
 def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) -> PinnedHost:
-    """Pin this host without the ledger, and wait for its gateways to say so."""
+    """Pin this host without the ledger, and wait until its gateways acknowledge."""
     place = Workplace(state_dir, patience_s=0.2)
     started = time.monotonic()
     pin = place.disk.pin(endpoint, command, by=actor(), reason=reason, at=place.clock.now())
@@ -125,15 +125,15 @@ def pin_host(state_dir: Path, endpoint: str, command: Rollback, *, reason: str) 
 
 
 def _is_unpinned(disk: HostDisk, endpoint: str) -> bool:
-    """Whether the pin was handed in already; pins that cannot be read are not taken for none."""
+    """Return whether the pin was submitted already; unreadable pins count as present."""
     pins, fault = read_pins(disk)
     return not fault and endpoint not in pins
 
 
 def finding_beside(state_dir: Path, endpoint: str, left: str | None) -> FindingBeside | None:
-    """Return the newest finding, when it is about the release that was left and a day old at most.
+    """Return the newest finding if it is about the release that was left, and at most a day old.
 
-    A fault is a word in what is returned: what it stands beside is done.
+    A fault is a field of the result, since the rollback is done.
     """
     try:
         place = Workplace(state_dir, patience_s=FINDING_S)

@@ -26,10 +26,10 @@ from kedge.workspace import Workplace, actor
 
 
 def create_workplace(state_dir: Path) -> bool:
-    """Create the ledger, if there is none and never was one; True when it was made.
+    """Create the ledger if none ever existed; return True if it was created.
 
     Raises:
-        Refused: `ledger_lost`: gateways of this host remember what a ledger told them.
+        Refused: `ledger_lost`: gateways of this host remember a ledger.
         Unavailable: `restore_unfinished`.
     """
     interrupted = find_interrupted(state_dir)
@@ -55,10 +55,10 @@ def create_workplace(state_dir: Path) -> bool:
 
 
 def ensure_ledger(state_dir: Path) -> bool:
-    """Make the ledger at the very first start; bring an older one up to date; True when it was made.
+    """Create the ledger at the first start, or migrate an older one; return True if it was created.
 
     Raises:
-        Unavailable: there was one, and it is gone. It is never silently made again.
+        Unavailable: a ledger existed and is missing. It is never silently created again.
     """
     try:
         made = create_workplace(state_dir)
@@ -78,7 +78,7 @@ class AppliedPolicies(Value, frozen=True):
     """The policies that came into force."""
 
     changed: dict[str, tuple[str, ...]]
-    """By endpoint: what differs from the policy before, a line each. Without those that differ in nothing."""
+    """By changed endpoint: the differences from the policy before, a line each."""
 
 
 def apply_policies(place: Workplace, settings: Settings) -> AppliedPolicies:
@@ -115,9 +115,9 @@ def apply_policies(place: Workplace, settings: Settings) -> AppliedPolicies:
 
 
 def _as_shown(state: State, policy: Policy) -> tuple[dict[str, object], dict[str, object]]:
-    """The policies before and after as plain values, with both contracts by the name of a field.
+    """Return the policies before and after as plain values, with contracts by field name.
 
-    A contract that is left out stays what it is, so it is no difference.
+    A contract that is left out stays unchanged, so it is no difference.
     """
     return tuple(
         msgspec.to_builtins(one)
@@ -145,7 +145,7 @@ def _described(field: Field) -> str:
 
 
 def difference(old: object, new: object, place: str = "") -> list[str]:
-    """What changed between two plain values: one line a leaf."""
+    """Return the differences of two plain values, one line a leaf."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [
@@ -159,5 +159,5 @@ def difference(old: object, new: object, place: str = "") -> list[str]:
 
 
 def _spelled(value: object) -> str:
-    """Return a value of a policy as JSON, which is close to what kedge.toml has."""
+    """Return a value of a policy as JSON, which is close to its form in kedge.toml."""
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""Readiness: whether an endpoint can be rolled back now, and the gate of a promotion."""
+"""Readiness of an endpoint for a rollback, and the gate of a promotion."""

@@ -1,6 +1,6 @@
-"""Readiness of an endpoint for a rollback, and the gate through which a release becomes production.
+"""Check of an endpoint's readiness for a rollback, and the gate of a promotion.
 
-Facts are gathered here, and what came of them is filed; `core.readiness` judges.
+This module collects the facts and records the results; `core.readiness` judges.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from kedge.operations.status.view import lacks_of, not_fenced
 from kedge.workspace import Workplace
 
 Proving = Literal["again", "missing", "never"]
-"""Whether a release is proven anew, only without a proof within a day, or not at all."""
+"""Whether a release is proven again, only without a proof of the last day, or never."""
 POLICIES = 50
-"""Changes of a policy looked through for the newest one of the people."""
+"""Limit of policy changes searched for the newest one of the alert recipients."""
 COUNTED_S = 1.5
-"""Workers count once a second: so long apart two counts differ when callers come."""
+"""Interval between two counts: workers count once a second, so that counts differ under traffic."""
 
 
 # ---------------------------------------------------------------- facts
@@ -69,14 +69,14 @@ def look(
     proving: Proving,
     promoting: bool = False,
 ) -> tuple[tuple[Check, ...], Proven | None]:
-    """Judge one endpoint; with the proof of the release that a rollback would land on.
+    """Judge one endpoint; return its checks and the proof of the landing.
 
     Args:
         place: the state directory.
         state: the row.
-        by: who asks, for a proof that is filed.
-        proving: when a release is proven. It takes seconds, minutes at most.
-        promoting: something else is about to replace production.
+        by: the actor, for a recorded proof.
+        proving: when a release is proven, which takes seconds to minutes.
+        promoting: another release is about to replace production.
 
     Raises:
         Refused: `proof_busy`.
@@ -134,7 +134,7 @@ B = TypeVar("B")
 
 
 def _newest(place: Workplace, state: State, body: type[B]) -> NewestNote[B] | None:
-    """Return the newest note of a kind; None where there is none that this version can read."""
+    """Return the newest note of a kind; None if this version can read none."""
     for entry in place.ledger.entries(state.endpoint, spell_kind(body)):
         if isinstance(entry.event, Note) and isinstance(entry.event.body, body):
             return NewestNote(read_instant(entry.at), entry.epoch, entry.event.body)
@@ -142,7 +142,7 @@ def _newest(place: Workplace, state: State, body: type[B]) -> NewestNote[B] | No
 
 
 def _grouped(owner: Contact | None) -> bool:
-    """`kedge apply` refuses a group; a policy may be older than that rule."""
+    """Return whether an owner is a group: `kedge apply` refuses it, but a policy may be older."""
     if owner is None:
         return False
     address = owner.contact.removeprefix("mailto:").partition("@")[0]
@@ -150,7 +150,7 @@ def _grouped(owner: Contact | None) -> bool:
 
 
 def _people_since(place: Workplace, state: State) -> int:
-    """The epoch at which the alert recipients last changed."""
+    """Return the epoch at which the alert recipients last changed."""
     since = 0
     for entry in place.ledger.entries(state.endpoint, "configured", limit=POLICIES):
         if not isinstance(entry.event, Configured) or _people(entry.event.policy) != _people(
@@ -166,13 +166,13 @@ def _people(policy: Policy) -> tuple[object, ...]:
 
 
 def _silence_s(place: Workplace, state: State, now: float) -> float | None:
-    """For how long nothing was counted while callers came; None when there is nothing to count.
+    """Return how long nothing was counted under traffic; None if nothing is to be counted.
 
-    A telemetry that cannot be read says nothing: the replicas say themselves what they cannot write.
+    Unreadable telemetry is ignored here: replicas report their own write errors.
     """
     if state.compared is None:
         return None
-    # A change that lies behind so many notes is an old one; the row itself knows its newest flip.
+    # A change behind so many notes is old; the row itself has its newest flip.
     changed = next(
         (
             read_instant(e.at)
@@ -194,13 +194,13 @@ def _silence_s(place: Workplace, state: State, now: float) -> float | None:
 
 
 def _runs(state: State, landing: int | None) -> tuple[Run, ...]:
-    """What production and the landing read by key, each run once."""
+    """Return the runs that production and the landing read by key, each once."""
     roles = (state.releases.get(n) for n in (state.production, landing) if n is not None)
     return tuple(dict.fromkeys(run for one in roles if one for run in runs_of(one.generation)))
 
 
 def _stale(place: Workplace, runs: tuple[Run, ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """Which runs are too old, by view, and which cannot be looked at, with what their fault hints at."""
+    """Return the stale runs by view, and the unreadable runs with the hint of their fault."""
     found: dict[str, str] = {}
     blind: dict[str, str] = {}
     for run in runs:
@@ -220,7 +220,7 @@ def _stale(place: Workplace, runs: tuple[Run, ...]) -> tuple[dict[str, str], dic
 
 
 def file_readiness(place: Workplace, state: State, checks: tuple[Check, ...], *, by: str) -> None:
-    """Keep what was found, when it is news or a day has passed."""
+    """Record the result if it changed or a day has passed."""
     found, known = _found(checks), _newest(place, state, ReadinessNote)
     same = known is not None and known.body.failed == found.failed
     if known is None or not same or place.clock.unix() - known.at >= DAY_S:
@@ -238,7 +238,7 @@ def _note(place: Workplace, state: State, body: AnyNoteBody, *, by: str, reason:
 
 
 def checker(place: Workplace, *, by: str) -> Callable[[State], tuple[str, ...]]:
-    """What control asks about each endpoint, now and then: the names of the checks that fail."""
+    """Return control's check of an endpoint, which returns the names of the failed checks."""
 
     def check(state: State) -> tuple[str, ...]:
         checks, _ = look(place, state, by=by, proving="missing")
@@ -258,24 +258,24 @@ class CheckedEndpoint(Value, frozen=True, kw_only=True):
     ready: bool
     """Whether no check fails."""
     failed: tuple[str, ...]
-    """The names of those that fail."""
+    """Names of the failed checks."""
     checks: tuple[Check, ...]
     proof: Proven | None
-    """What came of deploying the way back from nothing; null: it was not tried within a day."""
+    """Result of the way back's deployment from nothing; null: none within a day."""
     fence: tuple[str, ...]
     """Parts of the fence around models that are missing on a host."""
     libraries: tuple[str, ...]
-    """Releases that were written with other versions of their libraries: no check."""
+    """Releases that were written with other versions of their libraries; this is no check."""
 
 
 def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> CheckedEndpoint:
-    """Run every check of an endpoint; the outcome is recorded.
+    """Run every check of an endpoint, and record the result.
 
     Args:
         place: the state directory.
         endpoint: its name.
-        by: who asks.
-        again: prove the way back anew, even if the last proof is less than a day old.
+        by: the actor.
+        again: prove the way back again, even if the last proof is less than a day old.
 
     Raises:
         Refused: `unknown_endpoint`, `proof_busy`.
@@ -295,9 +295,9 @@ def check_of(place: Workplace, endpoint: str, *, by: str, again: bool) -> Checke
 
 
 def _libraries(place: Workplace, state: State) -> tuple[str, ...]:
-    """Which releases that serve, or would serve next, were written with other versions of their libraries.
+    """Return the releases, live or next, that were written with other library versions.
 
-    It is no check: their golden rows were answered here, and say more than a number.
+    This is no check: their golden rows passed here, which proves more than a version number.
     """
     live = (state.production, state.candidate, landing_of(state))
     return tuple(
@@ -311,17 +311,17 @@ def _libraries(place: Workplace, state: State) -> tuple[str, ...]:
 
 
 def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
-    """What is asked before a release becomes production.
+    """Return the gate that a release passes before it becomes production.
 
-    Where the policy sets no `readiness`, a failed check is a warning on loopback, where people try
-    things out, and for the first release. There is nothing to go back to yet, and what is not set up
-    cannot be tested before something is served. It is a refusal elsewhere. A warning never waits for
-    a proof: it could not change what happens.
+    If the policy sets no `readiness`, a failed check is only a warning in two cases: on loopback,
+    where people experiment, and for the first release. For it no rollback is possible yet, and what
+    is not set up cannot be tested before something serves. Otherwise it is a refusal. A warning never
+    waits for a proof, since the proof could not change the outcome.
 
     Args:
         place: the state directory, of the thread that promotes.
-        loopback: kedge.toml says that only this machine reaches the gateways.
-        say: told what fails when it does not refuse.
+        loopback: whether kedge.toml lets only this machine reach the gateways.
+        say: called with failed checks that are not refused.
     """
 
     def gate(state: State, release: int, override: str | None, by: str) -> None:
@@ -360,7 +360,7 @@ def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
 
 
 def _exposed(place: Workplace) -> bool:
-    """Whether a gateway listens where others reach it, whatever kedge.toml says by now."""
+    """Return whether other machines reach a gateway, whatever kedge.toml says now."""
     return any(not is_loopback(_host(member)) for member in replicas(place.roster.members()))
 
 
@@ -389,7 +389,7 @@ def _let_through(
     override: str | None,
     by: str,
 ) -> None:
-    """Keep that a release became production on an endpoint that was not ready."""
+    """Record that a release became production on an endpoint that was not ready."""
     found, promoting = _found(checks), f"r{release}"
     if override is None:
         _note(place, state, msgspec.structs.replace(found, promoting=promoting), by=by)

@@ -1,11 +1,11 @@
-"""Proof that a release is deployable: from nothing, in a process of its own, bounded in time.
+"""Proof that a release is deployable: from nothing, in its own process, with a time limit.
 
-The artifact is copied out of the store into an empty directory, verified there, loaded, and asked
-its golden rows; a transformation goes the same way. Rows that kedge made at registration say little,
-so that some out of the prediction log are asked as well. One proof at a time on a state directory.
+The proof copies the artifact to an empty directory, verifies it, loads it and asks its golden
+rows; a transformation is treated alike. Rows that kedge made at registration prove little,
+so the proof also asks some rows of the prediction log. A state directory has one proof at a time.
 
-The process that makes a proof may be killed. The model's process dies with it, and the directory is removed
-by a shell that waits for nothing but its end. If that is killed too, the next proof removes it.
+The process that makes a proof may be killed. The model's process ends with it, and a shell that
+waits for its end removes the directory. If the shell is killed too, the next proof removes it.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from kedge.system.locks import lock_file
 from kedge.workspace import Workplace
 
 FOLDER = "proving"
-"""Within the state directory: what proofs are made in, and `lock`."""
+"""Directory within the state directory for proofs and their `lock`."""
 STEP_S = 120.0
-"""For each step: as long as a forward move waits for a load, since this is one, with less priority."""
+"""Limit of each step: that of a forward move's load, since a step is a load at low priority."""
 BUSY_S = 300.0
-"""How long to wait for another proof: two of its steps hang, and somewhat more."""
+"""How long to wait for another proof: enough for two steps that hang."""
 ROWS = 8
-"""Logged rows that are asked: enough to meet a null or a rare word, and no load."""
+"""Limit of logged rows that are asked: enough to meet a null or a rare word, without load."""
 SCANNED = 20_000
-"""Predictions looked through for such rows: a tenth has its inputs by default."""
+"""Limit of predictions searched for such rows: by default a tenth has inputs."""
 ROOM = 64 << 20
-"""Bytes that a copy leaves free: a disk that is full for the ledger costs more than a proof."""
+"""Bytes that a copy leaves free: a full disk harms the ledger, which matters more than a proof."""
 _JANITOR = 'read -r _ || sleep 1; rm -rf -- "$1"'
-"""A line, and then the end: it is over. The end alone: the prover died, and what it started is
-just about to."""
+"""A line means that the proof is over. The end without a line means that the prover died, and its
+children are about to end."""
 
 
 def proven_of(place: Workplace, state: State, number: int) -> tuple[Proven, float] | None:
-    """The newest proof of a release, and its Unix time."""
+    """Return the newest proof of a release, and its Unix time."""
     for entry in place.ledger.entries(state.endpoint, "proven", limit=20):
         assert isinstance(entry.event, Note)
-        found = entry.event.body  # of another struct where another version of kedge wrote it
+        found = entry.event.body  # another version of kedge may have written another struct
         if isinstance(found, Proven) and found.release == number:
             return found, read_instant(entry.at)
     return None
@@ -67,15 +67,15 @@ def prove(
     again: bool,
     step_s: float = STEP_S,
 ) -> tuple[Proven, float]:
-    """Prove a release, and file what came of it as a note.
+    """Prove a release, and record the result as a note.
 
     Args:
         place: the state directory.
         state: the row of its endpoint.
         number: the release.
-        by: who asks.
-        again: although there is a proof of the last day.
-        step_s: for each step.
+        by: the actor.
+        again: prove even if there is a proof of the last day.
+        step_s: limit of each step.
 
     Raises:
         Refused: `proof_busy`.
@@ -84,7 +84,7 @@ def prove(
     folder = place.state_dir / FOLDER
     began = place.clock.unix()
     with _alone(folder):
-        # Another process may have made one while this one waited.
+        # Another process may have made a proof meanwhile.
         filed = proven_of(place, state, number)
         oldest = began if again else place.clock.unix() - PROOF_S
         if filed is not None and filed[1] >= oldest:
@@ -157,7 +157,7 @@ def _room(folder: Path, version: ModelVersion | None) -> None:
 
 
 def logged(place: Workplace, release: Release) -> dict[str, list[object]]:
-    """A few rows that callers asked lately and that this release can be asked; {} without any."""
+    """Return a few rows that callers sent lately and this release can answer; {} without any."""
     now = place.clock.unix()
     found: list[dict[str, object]] = []
     try:
@@ -168,14 +168,14 @@ def logged(place: Workplace, release: Release) -> dict[str, list[object]]:
             if len(found) >= ROWS:
                 break
     except KedgeError:
-        return {}  # the log may be lost, and with it this part of a proof
+        return {}  # without a log a proof lacks this part
     return (
         {f.name: [row[f.name] for row in found] for f in release.signature.inputs} if found else {}
     )
 
 
 def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, object]]:
-    """The row, if it has all that this release needs: the contract changes, and the log is redacted."""
+    """Return the row if it has all inputs of this release; contracts change, logs are redacted."""
     given = msgspec.msgpack.decode(inputs, type=dict[str, object])
     row = {field.name: given.get(field.name) for field in release.signature.inputs}
     try:
@@ -190,7 +190,7 @@ def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, object]]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of the folder, and take away what killed provers left in it.
+    """Hold the lock of the folder, and remove the remains of killed provers.
 
     Raises:
         Refused: `proof_busy`: another process has held it for too long.
@@ -211,7 +211,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """An empty directory that is removed however this process ends."""
+    """Yield an empty directory that is removed however this process ends."""
     path = folder / uuid4().hex
     with subprocess.Popen(  # noqa: S603 - a fixed command, and a path of ours
         ["/bin/sh", "-c", _JANITOR, "sh", str(path)],
@@ -230,4 +230,4 @@ def scratch(folder: Path) -> Iterator[Path]:
                 janitor.stdin.write(b"over\n")
                 janitor.stdin.close()
             janitor.wait()
-    shutil.rmtree(path, ignore_errors=True)  # should the janitor itself have been killed
+    shutil.rmtree(path, ignore_errors=True)  # in case the janitor itself was killed

@@ -1,4 +1,4 @@
-"""Status read from the state directory, with what a rollout under way still waits for."""
+"""Reading of status from the state directory, with the condition that a rollout still waits for."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from kedge.operations.status.view import EndpointStatus, LiveRelease, ReadinessS
 from kedge.workspace import Workplace
 
 OPEN_ALERTS = 200
-"""Open alerts of one endpoint that status shows at most."""
+"""Limit of open alerts of one endpoint in its status."""
 
 
 def status_of(place: Workplace, endpoint: str | None) -> list[EndpointStatus]:
-    """Return the status of one endpoint, or of all; without the ledger, as this host remembers it.
+    """Return the status of one endpoint, or of all; without the ledger, from this host's memory.
 
     Raises:
-        Refused: there is no such endpoint.
+        Refused: the endpoint is not found.
     """
     return [_with_estimate(place, item) for item in status_without_estimates(place, endpoint)]
 
 
 def _with_estimate(place: Workplace, item: EndpointStatus) -> EndpointStatus:
-    """Return a status with what its rollout waits for; without the ledger nothing is said of it."""
+    """Return a status with its rollout's estimate; without the ledger it has none."""
     if item.candidate is None or item.stage not in (Stage.CANARY, Stage.SHADOW):
         return item
     try:
@@ -47,10 +47,10 @@ def _with_estimate(place: Workplace, item: EndpointStatus) -> EndpointStatus:
 
 
 def status_without_estimates(place: Workplace, endpoint: str | None) -> list[EndpointStatus]:
-    """Return the status of one endpoint, or of all; without the ledger, as this host remembers it.
+    """Return the status of one endpoint, or of all; without the ledger, from this host's memory.
 
     Raises:
-        Refused: there is no such endpoint.
+        Refused: the endpoint is not found.
     """
     lost = ""
     try:
@@ -90,7 +90,7 @@ def _read(place: Workplace, state: State, lost: str) -> EndpointStatus:
 
 
 def _inspected(place: Workplace, state: State, live: LiveRelease | None) -> LiveRelease | None:
-    """Return a live release with what its artifacts say of it."""
+    """Return a live release with the properties of its artifacts."""
     if live is None:
         return None
     release = state.releases[int(live.release.removeprefix("r"))]
@@ -104,9 +104,9 @@ def _inspected(place: Workplace, state: State, live: LiveRelease | None) -> Live
 def _observed(
     place: Workplace, state: State
 ) -> tuple[tuple[Tally, ...], list[str], str, UnrecordedPredictions | None]:
-    """Return what was counted, what is kept aside, why that cannot be read, and what left no record.
+    """Return the tallies, the state set aside, why that cannot be read, and unrecorded predictions.
 
-    A full disk hides no state.
+    A full disk must not hide the state.
     """
     tallies: tuple[Tally, ...] = ()
     try:
@@ -118,7 +118,7 @@ def _observed(
 
 
 def _readiness(place: Workplace, endpoint: str) -> ReadinessStatus | None:
-    """Return what was stored last of an endpoint's readiness; None: no check has run yet."""
+    """Return the newest recorded readiness of an endpoint; None: no check has run yet."""
     for entry in place.ledger.entries(endpoint, "readiness"):
         if isinstance(entry.event, Note) and isinstance(entry.event.body, ReadinessNote):
             body = entry.event.body

@@ -1,4 +1,4 @@
-"""Status view: what is live, ready, counted and wrong, the same for people, JSON and pages."""
+"""View of status: live releases, readiness, counts, faults, the same for text, JSON and pages."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from kedge.engine.unrecorded import UnrecordedPredictions
 from kedge.operations.evidence.view import ReasonedVerdict
 
 WINDOW_OVER = Lack(Unready.WINDOW_OVER, "window over")
-"""Why a replica is cold that does not hold a way back any more, as the policy has it."""
+"""Why a replica is cold: by the policy it no longer keeps a way back loaded."""
 
 
 class ReleaseSummary(Value, frozen=True, kw_only=True):
-    """A release in short."""
+    """A release in short form."""
 
     release: str
-    """Its name: r3."""
+    """The name of the release: r3."""
     version: str
-    """The model's version: v2."""
+    """The version of the model: v2."""
     model: str
     flavour: str
     runtime: Placement
     features: str | None
-    """What its features are made by, such as flight/1#4; null: the model has no schema."""
+    """Its transformation, such as flight/1#4; null: the model has no schema."""
     digest: str
-    """Of the model."""
+    """Digest of the model."""
 
 
 class LiveRelease(ReleaseSummary, frozen=True, kw_only=True):
-    """A release that is asked now."""
+    """A release that can answer requests now."""
 
     rows: RowsMark = "independent"
-    """Whether the answer to a row depends on the rows beside it."""
+    """Whether an answer depends on the other rows of the request."""
     libraries: tuple[str, ...] = ()
-    """A sentence for each library that has another version than where the model was written."""
+    """A sentence for each library whose version differs from that which wrote the model."""
 
 
 class WayBack(ReleaseSummary, frozen=True, kw_only=True):
     """A release that a rollback would land on."""
 
     kept: bool
-    """Whether replicas are to hold it; false: `back_window` is over."""
+    """Whether replicas keep it loaded; false: `back_window` is over."""
     ready: tuple[str, ...]
     """Replicas on which it is ready."""
     cold: dict[str, str]
-    """By replica on which it is not ready: why."""
+    """By replica on which it is not ready: the reason."""
     load_s: float
-    """How long a load takes, in seconds."""
+    """Duration of a load, in seconds."""
 
 
 class RunningDrill(Value, frozen=True):
@@ -68,13 +68,13 @@ class RunningDrill(Value, frozen=True):
     left: str
     """The release that is restored after it."""
     until: float
-    """Unix time of its end."""
+    """Unix time at which it ends."""
     left_s: float
     """Seconds until then."""
 
 
 class HoldStatus(Value, frozen=True, kw_only=True):
-    """How a replica holds a release."""
+    """The state of a release on a replica."""
 
     release: str
     placement: Placement
@@ -82,7 +82,7 @@ class HoldStatus(Value, frozen=True, kw_only=True):
     """loading, ready or failed."""
     detail: str
     processes: int
-    """How many processes of it answer; 0 inline."""
+    """Number of its processes that answer; 0 inline."""
     unfenced: tuple[str, ...]
     """The parts of the fence that its processes lack."""
 
@@ -97,15 +97,15 @@ class ReplicaStatus(Value, frozen=True, kw_only=True):
     """The endpoint's epoch that it serves; null: none yet."""
     silent: bool
     beat_age_s: float
-    """Seconds since it was heard."""
+    """Seconds since its last heartbeat."""
     head: str | None
-    """The newest entry of the ledger that it followed, as NUMBER:HASH."""
+    """The newest ledger entry that it followed, as NUMBER:HASH."""
     ledger_age_s: float
     """Seconds since it reached the ledger."""
     lease: bool
-    """False: it has lost the ledger, and gives no candidate a share."""
+    """False: it lost the ledger, and gives no candidate a share."""
     loads: dict[str, int]
-    """By digest: how often it loaded a model inline since it began."""
+    """By digest: how often it loaded a model inline since its start."""
     pinned: str | None
     """The release that its host is pinned to; null: it follows the ledger."""
     holds: tuple[HoldStatus, ...]
@@ -124,11 +124,11 @@ class HostPin(Value, frozen=True, kw_only=True):
     reason: str
     at: str
     drift: str
-    """Why it cannot be handed in to the ledger; empty: it can."""
+    """Why it cannot be submitted to the ledger; empty: it can."""
 
 
 class OpenAlert(Value, frozen=True, kw_only=True):
-    """An open alert in short."""
+    """An open alert in short form."""
 
     number: int
     level: Literal["warn", "page"]
@@ -136,22 +136,22 @@ class OpenAlert(Value, frozen=True, kw_only=True):
     acknowledged_by: str
     """Empty: it is not acknowledged."""
     told: int
-    """Channels that delivered it."""
+    """Number of channels that delivered it."""
 
 
 class ProcessStatus(Value, frozen=True, kw_only=True):
-    """A process of kedge that survived faults, or whose bounds refused something."""
+    """A process of kedge that survived faults, or whose limits refused something."""
 
     name: str
     kind: str
     """gateway, supervisor or control."""
     faults: tuple[ProcessFault, ...]
     limited: dict[str, int]
-    """By bound: how often it refused or dropped something since the process started."""
+    """By limit: how often it refused or dropped something since the process started."""
 
 
 class ReadinessStatus(Value, frozen=True, kw_only=True):
-    """What the newest check of an endpoint's readiness came to."""
+    """The result of the newest check of an endpoint's readiness."""
 
     ready: bool
     at: str
@@ -160,7 +160,7 @@ class ReadinessStatus(Value, frozen=True, kw_only=True):
 
 
 class EndpointStatus(Value, frozen=True, kw_only=True):
-    """What is live, ready, counted and wrong on an endpoint. Shares are per cent."""
+    """The live releases, readiness, counts and faults of an endpoint. Shares are per cent."""
 
     endpoint: str
     epoch: int
@@ -169,44 +169,44 @@ class EndpointStatus(Value, frozen=True, kw_only=True):
     restored: str | None
     """When it was restored from a backup; null: it was not, or an operator confirmed it."""
     auto: bool
-    """Whether the patrol walks the canary's steps."""
+    """Whether the patrol takes the canary's steps."""
     frozen: bool
     step: int | None
-    """The canary step under way, from 1; 0: before the first. Null: no canary."""
+    """The current canary step, from 1; 0: before the first. Null: no canary."""
     steps: int | None
-    """How many canary steps there are; null: no canary."""
+    """Number of canary steps; null: no canary."""
     on_pass: Literal["ask", "promote"]
-    """What the policy does when a shadow's window, or the last canary step, is proven."""
+    """The policy's action when a shadow's window, or the last canary step, is proven."""
     production: LiveRelease | None
     previous: ReleaseSummary | None
     candidate: LiveRelease | None
     weight: float
-    """Of the callers, to the candidate."""
+    """Share of callers that the candidate answers."""
     holdback: float
-    """Of the callers, still to the release before, after a promotion."""
+    """Share of callers that the previous release still answers after a promotion."""
     next_weight: float | None
-    """The weight of the next canary step; null: production comes next, or no canary."""
+    """Weight of the next canary step; null: production comes next, or no canary."""
     sample: float
-    """Of the inputs, to the candidate in the shadow."""
+    """Share of inputs that the shadow gets."""
     audience: Literal["customer", "internal"]
     back: WayBack | None
-    """Where a rollback would land; null: nowhere."""
+    """The landing of a rollback; null: there is none."""
     back_model: WayBack | None
-    """Where one of the model alone would land."""
+    """The landing of a rollback of the model alone."""
     back_features: WayBack | None
-    """Where one of the features alone would land."""
+    """The landing of a rollback of the features alone."""
     drill: RunningDrill | None
     condemned: tuple[str, ...]
     failed: dict[str, str]
-    """By candidate that failed against today's production: why."""
+    """By candidate that failed against today's production: the reason."""
     answers: tuple[Field, ...]
-    """What callers are promised."""
+    """The contract of answers."""
     policy: str
     """The digest of the policy in force."""
     replicas: tuple[ReplicaStatus, ...]
     pin: HostPin | None
     counts: CountSummary
-    """Of the comparison of today's production and candidate."""
+    """Counts of the comparison of today's production and candidate."""
     shadow: ShadowCounts
     """`counts.shadow`."""
     canary: CanaryCounts
@@ -214,16 +214,16 @@ class EndpointStatus(Value, frozen=True, kw_only=True):
     alerts: tuple[OpenAlert, ...]
     """Newest first."""
     faults: tuple[str, ...]
-    """What an operator should look at, a sentence each."""
+    """Faults for the operator to check, a sentence each."""
     processes: tuple[ProcessStatus, ...]
     unrecorded: UnrecordedPredictions | None = None
     """Null: it cannot be read."""
     readiness: ReadinessStatus | None = None
     """Null: no check has run, or the ledger cannot be read."""
     estimate: RolloutEstimate | None = None
-    """How long the rollout waits for its next step; null: no rollout, or it waits for nothing that time brings."""
+    """How long the rollout waits for its next step; null: no rollout, or time changes nothing."""
     decision: ReasonedVerdict | None = None
-    """What the policy makes of the rollout; null: no rollout, or nothing is known of it."""
+    """The policy's decision on the rollout; null: no rollout, or no evidence."""
 
 
 def describe(
@@ -236,16 +236,16 @@ def describe(
     alerts: Sequence[Alert] = (),
     aside: Sequence[str] = (),
 ) -> EndpointStatus:
-    """Return what `kedge status` says of one endpoint, as far as it follows from these.
+    """Return the part of `kedge status` of one endpoint that follows from these.
 
     Args:
         state: the row.
         members: the roster.
-        tallies: everything counted for the endpoint; those of other comparisons are left out.
+        tallies: all tallies of the endpoint; those of other comparisons are ignored.
         pins: the pins of this host.
         now: Unix time.
-        alerts: those of the endpoint that are open, newest first.
-        aside: names under which state is kept that could not be read.
+        alerts: the open alerts of the endpoint, newest first.
+        aside: names under which unreadable state was set aside.
     """
     serving = replicas(members)
     mine = [
@@ -338,7 +338,7 @@ def _live(state: State, number: int | None) -> LiveRelease | None:
 
 
 def features_of(release: Release) -> str | None:
-    """What its features are made by, as people write it: flight/1#4."""
+    """Return the transformation of a release as users write it: flight/1#4."""
     if release.transformation is None:
         return release.schema
     return f"{release.schema}#{release.transformation}"
@@ -347,7 +347,7 @@ def features_of(release: Release) -> str | None:
 def way_back(
     state: State, number: int | None, members: tuple[Member, ...], now: float
 ) -> WayBack | None:
-    """Return a release that a rollback would land on, and where it is ready."""
+    """Return a release that a rollback would land on, and the replicas on which it is ready."""
     found = _release(state, number)
     if found is None or number is None:
         return None
@@ -364,8 +364,8 @@ def way_back(
 def lacks_of(
     state: State, number: int, members: tuple[Member, ...], now: float
 ) -> tuple[bool, dict[str, Lack]]:
-    """Return whether replicas are to hold a way back, and what each that is not ready lacks."""
-    # One process makes it warm: a rollback does not wait for the second.
+    """Return whether replicas keep a way back loaded, and what each unready replica lacks."""
+    # One process is enough: a rollback does not wait for the second.
     wish = [
         first_of(need)
         for need in needs(state, now=now)
@@ -378,7 +378,7 @@ def lacks_of(
 
 
 def _drill(state: State, now: float) -> RunningDrill | None:
-    """Return the drill under way: what is restored, and how many seconds are left."""
+    """Return the current drill: the release that is restored, and the seconds left."""
     if state.drill is None:
         return None
     left_s = max(state.drill.until - now, 0.0)
@@ -386,7 +386,7 @@ def _drill(state: State, now: float) -> RunningDrill | None:
 
 
 def not_fenced(endpoint: str, members: tuple[Member, ...]) -> list[str]:
-    """Which releases run in a process that lacks a part of the fence, in words."""
+    """Return the releases whose process lacks a part of the fence, in words."""
     found = {
         (hold.release, member.host, hold.unfenced)
         for member in members
@@ -443,7 +443,7 @@ def _pin(pin: Pin | None, state: State) -> HostPin | None:
 
 
 def _restored(state: State) -> list[str]:
-    """What an endpoint waits for that was restored from a backup; [] when a person confirmed it."""
+    """Return what an endpoint restored from a backup waits for; [] once a person confirmed it."""
     if not state.unconfirmed:
         return []
     frozen = (
@@ -469,7 +469,7 @@ def _unreadable(name: str) -> str:
 def _faults(
     state: State, members: tuple[Member, ...], pins: Mapping[str, Pin], now: float
 ) -> list[str]:
-    """Return what an operator should look at, in words."""
+    """Return the faults for the operator to check, in words."""
     found = _restored(state)
     for member in members:
         if member.astray:
