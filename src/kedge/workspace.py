@@ -164,7 +164,7 @@ class Workplace:
         return SqlGenerations(self.database)
 
     def list_aside(self, state: State) -> list[str]:
-        """Return the names under which unreadable state is stored: an endpoint's, or that of all."""
+        """Return the names under which an endpoint's (or all) unreadable state is stored."""
         files = [
             *list_aside(self.state_dir / EVIDENCE_DIR / "evidence.db"),
             *list_aside(self.state_dir / ROSTER_DIR / "roster.db"),

@@ -127,7 +127,7 @@ TOKENS = frozenset(
         "zulip",
     }
 )
-"""Channels whose URL always holds a secret. It must be a variable, since the ledger stores policies."""
+"""Channels whose URL always holds a secret. It must be a variable: the ledger stores policies."""
 TOKEN_HOSTS = (
     "hooks.slack.com",
     "discord.com",

@@ -43,7 +43,7 @@ class Tracing:
 
     def __init__(self) -> None:
         self._by: dict[str, list[str]] = {}
-        """By fault: the endpoints that have it from the defaults; empty if it is the endpoint's own."""
+        """By fault: the endpoints that have it from the defaults; empty if it is the endpoint's."""
 
     def add(
         self, faults: list[str], table: str, own: Mapping[str, Any], inherited: Collection[str]
@@ -67,5 +67,5 @@ class Tracing:
                 self._by.setdefault(line, [])
 
     def told(self) -> list[str]:
-        """Return every fault once; a fault of the defaults names the endpoints that it was found in."""
+        """Return every fault once; a fault of the defaults names the endpoints that have it."""
         return [f"{line} (in {', '.join(of)})" if of else line for line, of in self._by.items()]

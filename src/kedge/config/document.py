@@ -147,7 +147,7 @@ def owner_from_git() -> tuple[str, str]:
                 check=False,
             )
             told = asked.stdout.strip()
-            # A build machine's git user may be called "CI": that is no owner, but must not stop init.
+            # A build machine's git user may be "CI": that is no owner, but must not stop init.
             found.append(otherwise if not told or is_group(told.partition("@")[0]) else told)
         except (OSError, subprocess.TimeoutExpired):
             found.append(otherwise)

@@ -258,7 +258,7 @@ def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
 
 
 def _fields(table: Any, place: str, faults: list[str]) -> list[Field]:
-    """Return the fields of a table `{name = {dtype = ...}}` (`fields`, `answers`), in their order."""
+    """Return the fields of a table `{name = {dtype = ...}}` (`fields`, `answers`), in order."""
     if not isinstance(table, dict):
         faults.append(f"{place}: expected a table of fields, got {table!r}")
         return []

@@ -82,7 +82,7 @@ def check_here(config: Path, state_dir: Path, *, named: bool = False) -> None:
 
     Raises:
         BadConfig: `no_kedge_here`: neither kedge.toml nor a state directory exists.
-        Unavailable: `no_state`: nothing was ever served here; `state_dir_deleted`: workers still serve.
+        Unavailable: `no_state`: nothing was ever served; `state_dir_deleted`: workers still serve.
     """
     fault = find_fault(config, state_dir, named=named)
     if fault is not None:

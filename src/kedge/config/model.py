@@ -46,11 +46,11 @@ class ServerSettings(Value, frozen=True):
     fence: Literal["require", "warn"] = "warn"
     """What happens to a model if the kernel lacks a part of the fence around its process."""
     drain_s: float = 1.0
-    """How long a stopping worker answers on open connections; it then finishes accepted requests."""
+    """How long a stopping worker answers on open connections, before it finishes requests."""
     trusted_peers: tuple[str, ...] = ()
-    """The operator's proxies, as addresses or CIDR ranges: they name the caller that they forward."""
+    """The operator's proxies, as addresses or CIDR ranges: they name the caller they forward."""
     entity_from: str | tuple[str, ...] = "anyone"
-    """The addresses that may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
+    """Addresses that may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
     records_gb: float = KEEP_GB
     """Limit of stored predictions that wait for labels, in GB: thirty days at fifty a second."""
     tester_token_file: str | None = None

@@ -19,7 +19,7 @@ _PARAMETER = re.compile(
 
 
 def has_secret(text: str) -> bool:
-    """Return whether a URL in the text contains a password; a variable such as `${NAME}` is none."""
+    """Return whether a URL in the text has a password; a variable such as `${NAME}` is none."""
     return bool(_PASSWORD.search(text) or _PARAMETER.search(text))
 
 
@@ -32,7 +32,7 @@ def mask(text: str) -> str:
 def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
     """Return kedge.toml without its secrets, and their places; None if that is impossible.
 
-    A setting that an environment variable can replace becomes a comment; other passwords are masked.
+    A setting that an environment variable can replace becomes a comment. Other passwords are masked.
     Comments are masked, too. In text that is not valid TOML passwords are masked, without places.
     """
     try:

@@ -253,7 +253,8 @@ def register_version(
     """Register the artifact at `path`; return True if it is new.
 
     With `trained_on`, its training set's own description, it is for that set's schema. With
-    `inline`, a reason, it may run inline unproven. With `learns` its inputs get bounds of the training set.
+    `inline`, a reason, it may run inline unproven. With `learns` its inputs get bounds of the
+    training set.
 
     Raises:
         Refused: also `schema_misfit`: the model needs columns that its feature schema lacks.

@@ -119,7 +119,7 @@ def transform_of(
 ) -> TransformVersion | None:
     """Return the transformation of a release of this schema: the named, production's or newest one.
 
-    None: the model has no schema, or no transformation implements it. Callers send its features then.
+    None: the model has no schema, or no transformation implements it; callers send its features.
 
     Raises:
         Refused: `unknown_transformation`.

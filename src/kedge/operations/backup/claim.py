@@ -14,18 +14,18 @@ from kedge.system.locks import lock_file
 def claim(
     lock: Path, *, check: Callable[[], None], release: Callable[[], None], told: str, code: str
 ) -> Iterator[None]:
-    """Hold the lock of a file, which is made.
+    """Hold the lock of a file, which is created.
 
     Args:
         lock: the file.
-        check: raises when the directory is in use. It runs before the lock is held and again with it: another
-            process may have completed its work in between.
-        release: removes what holding the lock has made, when the second check raises.
+        check: raises if the directory is in use. It runs before and after the lock is taken:
+            another process may have finished in between.
+        release: removes the files of the lock if the second check raises.
         told: the message when another process holds the lock.
-        code: its code.
+        code: the code of that error.
 
     Raises:
-        Refused: another process holds it; what `check` raises.
+        Refused: another process holds the lock; or the error of `check`.
     """
     check()
     lock.parent.mkdir(mode=0o700, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Creation of a backup: consistent while kedge runs, verified, and complete with its last file.
+"""Making of a backup: consistent while kedge runs, verified, complete with its last file.
 
-The ledger is copied first. An artifact never changes and stands in the store before the ledger names it,
-so what is copied after the ledger holds every version that it knows. Databases are copied as of one
-instant each; what retention removes meanwhile was about to go. Nothing waits for a backup.
+The ledger is copied first. An artifact never changes and is stored before the ledger names it.
+So every version of the copied ledger is copied after it. Each database is copied as of one instant;
+data that retention removes meanwhile was due for removal. No process waits for a backup.
 """
 
 from __future__ import annotations
@@ -76,66 +76,66 @@ RECORDS_OUT = LeftOut(
     "outcomes of requests before the backup find no prediction",
 )
 LEFT_UNFINISHED = {UNFINISHED, CONFIG, STATE, f"{MANIFEST}.new"}
-"""What a backup that was interrupted leaves in its directory, at most. It is removed by the next one."""
+"""Files that an interrupted backup can leave in its directory. The next backup removes them."""
 REMATERIALISE = "kedge features materialise VIEW writes it again from the offline log"
 REMEDIES = {
     EVIDENCE_DIR: "made again: rollouts under way count anew",
     ONLINE_DIR: REMATERIALISE,
     RECORDS_DIR: "outcomes of its requests find no prediction",
 }
-"""By directory of the state: what to do where a damaged database of it was left out."""
+"""By directory of the state: the fix if a damaged database in it was left out."""
 PUT_BACK = "register the same files again, under the same names"
 
 Say = Callable[[str], None]
 
 
 class BackupContents(Value, frozen=True):
-    """What a backup is to have."""
+    """The contents that a backup must have."""
 
     records: bool = True
-    """Predictions and labels."""
+    """Whether predictions and labels are copied."""
     damaged: bool = True
-    """Everything: what is damaged is refused. False: it is left out and listed, unless it is the ledger."""
+    """Whether damage is refused. False: damaged parts but the ledger are left out and listed."""
 
 
 class BackupSummary(Value, frozen=True, kw_only=True):
-    """A backup in short."""
+    """A backup in short form."""
 
     backup: str
     """Its directory."""
     made_at: str
     made_by: str
     kedge: str
-    """The version that made it."""
+    """The version of kedge that made it."""
     head: str | None
-    """The newest entry of the ledger in it, as NUMBER:HASH; null: it has none."""
+    """The newest ledger entry in it, as NUMBER:HASH; null: the ledger is empty."""
     epochs: dict[str, int]
-    """By endpoint."""
+    """Epochs by endpoint."""
     production: dict[str, str]
-    """By endpoint: the release that it serves, as r3."""
+    """By endpoint: the production release, as r3."""
     artifacts: int
     files: int
     bytes: int
-    """Of all files."""
+    """Size of all files in bytes."""
     left_out: tuple[LeftOut, ...]
-    """What it does not have."""
+    """Parts that it does not contain."""
 
 
 def make_backup(
     place: Workplace, directory: Path, config: Path, *, wanted: BackupContents, say: Say
 ) -> Manifest:
-    """Back a state directory up into an empty or missing directory; return what was made.
+    """Back up a state directory into an empty or missing directory; return the manifest.
 
     Args:
         place: the state directory.
-        directory: where to. Left as it was when this fails.
+        directory: the target. It is unchanged if this fails.
         config: its kedge.toml.
-        wanted: what is copied, and whether damage is refused.
-        say: told what is copied.
+        wanted: the parts to copy, and whether damage is refused.
+        say: called with progress messages.
 
     Raises:
-        Refused: `backup_exists`, `backup_not_empty`, `backup_running`; `backup_source_damaged`: what would be
-            copied is not whole.
+        Refused: `backup_exists`, `backup_not_empty`, `backup_running`;
+            `backup_source_damaged`: a part to be copied is damaged.
         Unavailable: `no_room`, `not_writable`, `snapshot_failed`; the ledger cannot be read.
     """
     if directory.resolve().is_relative_to(place.state_dir.resolve()):
@@ -158,10 +158,10 @@ def make_backup(
 
 @contextmanager
 def _claimed(directory: Path) -> Iterator[None]:
-    """Hold a directory while a backup is made in it; what a killed one left there is removed.
+    """Hold a directory while a backup is made in it; remove the remains of a killed one.
 
     Raises:
-        Refused: it is in use.
+        Refused: the directory is in use.
     """
     made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -188,7 +188,7 @@ def _claimed(directory: Path) -> Iterator[None]:
 
 
 def _refuse_used(directory: Path) -> None:
-    """Refuse a directory with anything in it but what an interrupted backup leaves.
+    """Refuse a directory that contains more than an interrupted backup leaves.
 
     Raises:
         Refused: `backup_exists`, `backup_not_empty`.
@@ -222,7 +222,7 @@ def _empty(directory: Path) -> None:
 
 
 class _Making:
-    """One backup being made."""
+    """A backup in progress."""
 
     def __init__(
         self, place: Workplace, directory: Path, config: Path, wanted: BackupContents, say: Say
@@ -238,7 +238,7 @@ class _Making:
         self._damaged: list[LeftOut] = []
 
     def run(self) -> Manifest:
-        """Copy, verify, and complete it."""
+        """Copy, verify, and complete the backup."""
         made_at = self._place.clock.now()
         self._to.mkdir()
         settings = self._copy_config()
@@ -283,7 +283,7 @@ class _Making:
     # ------------------------------------------------------------ copying
 
     def _copy_config(self) -> Settings:
-        """Copy kedge.toml without secrets; return what it says, or the defaults where it is damaged."""
+        """Copy kedge.toml without secrets; return its settings, or the defaults if damaged."""
         try:
             text = self._config.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -312,12 +312,12 @@ class _Making:
             try:
                 self._place.artifacts.fetch(digest, root)
             except CorruptArtifact:
-                # A sound copy takes the place of a damaged one by two renames: look once more.
+                # Two renames replace a damaged copy by a sound one: check once more.
                 with suppress(CorruptArtifact):
                     self._place.artifacts.fetch(digest, root)
 
     def _copy_values(self, settings: Settings) -> None:
-        """Copy what was computed ahead, pins, and releases that are set apart."""
+        """Copy values that were computed ahead, pins, and releases that were set aside."""
         self._copy_tree(OFFLINE_DIR, lambda name: name.endswith(".parquet"))
         self._copy_tree("pins", _is_kept)
         self._copy_tree("apart", _is_kept)
@@ -334,9 +334,9 @@ class _Making:
             self._snapshot(Path(ONLINE_DIR) / "online.db")
 
     def _copy_lmdb(self, path: Path) -> None:
-        """Copy the directory of an LMDB store, unless there is none."""
+        """Copy the directory of an LMDB store, if it exists."""
         try:
-            lmdb = import_module("kedge.adapters.online.lmdb")  # the library is an extra
+            lmdb = import_module("kedge.adapters.online.lmdb")  # the library is optional
         except ImportError:
             self._leave("the online store", "the package lmdb is not installed here", REMATERIALISE)
             return
@@ -353,13 +353,13 @@ class _Making:
             self._damaged.append(LeftOut(str(path), told, REMATERIALISE, damaged=True))
 
     def _copy_telemetry(self) -> None:
-        """Copy counts and verdicts, and predictions with their labels, if they are wanted."""
+        """Copy counts and verdicts; also predictions and labels, if wanted."""
         self._snapshot(Path(EVIDENCE_DIR) / "evidence.db")
         self._copy_tree(EVIDENCE_DIR, lambda name: name == "BEGINNING")
         if not self._wanted.records:
             self._left_out.append(RECORDS_OUT)
             return
-        # In the order in which predictions wander, and labels last: none is missed on its way.
+        # In the order in which predictions move, labels last, so that none is missed.
         records = self._from / RECORDS_DIR
         self._copy_tree(f"{RECORDS_DIR}/spool", lambda _: True)
         for path in sorted(records.glob("hours/*.db")):
@@ -370,14 +370,14 @@ class _Making:
             self._leave("what could not be read and was set aside", f"{len(kept)} files", "")
 
     def _snapshot(self, path: Path) -> None:
-        """Copy a database, unless there is none."""
+        """Copy a database, if it exists."""
         self._check_room()
         (self._to / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             told = snapshot(self._from / path, self._to / path)
         except FileNotFoundError:
             if path.parent == Path(LEDGER_DIR):
-                self._place.ledger.read()  # raises, in the words for a lost ledger
+                self._place.ledger.read()  # raises the error of a lost ledger
             with suppress(OSError):
                 (self._to / path).unlink(missing_ok=True)
                 (self._to / path).parent.rmdir()
@@ -392,7 +392,7 @@ class _Making:
         self._damaged.append(LeftOut(str(path), why, REMEDIES[path.parts[0]], damaged=True))
 
     def _copy_tree(self, name: str, is_wanted: Callable[[str], bool]) -> None:
-        """Copy regular files below a directory; one that goes meanwhile was not needed."""
+        """Copy regular files below a directory; a file removed meanwhile was not needed."""
         source = self._from / name
         if not source.is_dir():
             return
@@ -424,7 +424,7 @@ class _Making:
         """Check every page and every entry of the copy.
 
         Raises:
-            Refused: one is damaged. Without its ledger nothing of the rest could be restored.
+            Refused: one is damaged. Without the ledger no other part can be restored.
         """
         path = Path(LEDGER_DIR) / "ledger.db"
         told = find_damage(self._to / path)
@@ -439,14 +439,14 @@ class _Making:
             raise _refuse(list(faults), skippable=False)
 
     def _check_databases(self) -> None:
-        """Take the damaged ones out of the copy."""
+        """Remove damaged databases from the copy."""
         for path in sorted(self._to.rglob("*.db")):
             name = path.relative_to(self._to)
             if name.parts[0] != LEDGER_DIR and (told := find_damage(path)):
                 self._skip_database(name, told)
 
     def _check_artifacts(self, names: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-        """Take the damaged ones out of the copy; return the digests of the others."""
+        """Remove damaged artifacts from the copy; return the digests of the others."""
         root, left = self._to / "artifacts", []
         for digest, of in names.items():
             faults = find_artifact_faults(root, (digest,))
@@ -460,7 +460,7 @@ class _Making:
         return tuple(left)
 
     def _seen(self) -> tuple[Head, ...]:
-        """Return the heads that others know of this ledger: a restored copy has to go beyond them."""
+        """Return the heads that others know of this ledger: a restored copy must exceed them."""
         found = set(self._place.disk.heads().values())
         with suppress(KedgeError):
             found |= {m.head for m in self._place.roster.members() if m.head is not None}
@@ -468,7 +468,7 @@ class _Making:
 
 
 def find_artifact_faults(root: Path, digests: tuple[str, ...]) -> list[str]:
-    """Return what is wrong with artifacts: every byte is hashed."""
+    """Return the faults of artifacts; every byte is hashed."""
     store, found = DirectoryArtifacts(root), []
     for digest in digests:
         try:
@@ -506,7 +506,7 @@ def _is_kept(name: str) -> bool:
 
 
 def summary(manifest: Manifest, directory: Path) -> BackupSummary:
-    """Return a backup in short."""
+    """Return a backup in short form."""
     return BackupSummary(
         backup=str(directory),
         made_at=manifest.made_at,

@@ -1,7 +1,7 @@
-"""The manifest of a backup: what is in it, what was left out, and the digest of every file.
+"""Manifest of a backup: its contents, the parts left out, and the digest of every file.
 
 DIR/manifest.json    written last: a backup without one was interrupted
-   /unfinished       held and there while a backup is being made
+   /unfinished       exists and is locked while a backup is being made
    /kedge.toml       without secrets
    /state/...        as in the state directory
 """
@@ -26,12 +26,12 @@ MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
 STATE = "state"
 OF_THE_DISK = "lost+found"
-"""What stands in a file system of its own that is empty."""
+"""Directory that an empty file system contains."""
 CONFIG = "kedge.toml"
 FORMAT = 1
-"""Of the manifest and the layout. One that is not known is not restored."""
+"""Version of the manifest and the layout. A backup of an unknown version is not restored."""
 SHOWN = 5
-"""Faults of a damaged backup that are told in one message; all of them are in its details."""
+"""Limit of faults of a damaged backup in one message; its details have all."""
 _SYNCERS = 16
 
 
@@ -44,48 +44,48 @@ class Copied(Value, frozen=True):
 
 
 class LeftOut(Value, frozen=True):
-    """Something that a backup does not have: why, and what to do about it where it is restored."""
+    """A part that a backup lacks: the reason, and the fix after a restore."""
 
     what: str
     why: str
     remedy: str = ""
     damaged: bool = False
-    """Whether it is missing because it was damaged, and not by design."""
+    """Whether it was left out because it was damaged, and not by design."""
 
 
 class Manifest(Value, kw_only=True, frozen=True):
-    """Everything that is known of a backup."""
+    """The description of a backup."""
 
     format: int = FORMAT
     kedge: str
-    """The version that made it."""
+    """The version of kedge that made it."""
     revision: str
-    """Of the ledger's tables."""
+    """The revision of the ledger's tables."""
     made_at: str
     made_by: str
     host: str
     state_dir: str
     head: Head | None
-    """The newest entry of the ledger in it. None: it has none."""
+    """The newest ledger entry in it. None: the ledger is empty."""
     epochs: dict[str, int]
-    """Of each endpoint."""
+    """The epoch of each endpoint."""
     production: dict[str, str]
-    """What each endpoint serves: r3."""
+    """The production release of each endpoint: r3."""
     seen: tuple[Head, ...] = ()
-    """Heads that replicas of the host had seen, as far as they are not the ledger's own."""
+    """Heads that replicas of the host had seen, if they are not in the ledger."""
     artifacts: tuple[str, ...]
-    """Digests."""
+    """Digests of the artifacts."""
     files: tuple[Copied, ...]
     left_out: tuple[LeftOut, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum(file.size for file in self.files)
 
 
 class Sealed(Value, frozen=True):
-    """As it is written: a manifest and its digest."""
+    """The manifest file: a manifest and its digest."""
 
     digest: str
     manifest: Manifest
@@ -100,7 +100,7 @@ class _Outline(msgspec.Struct):
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Complete a backup: with this file it is one.
+    """Write the manifest, which completes a backup.
 
     Raises:
         OSError: it cannot be written.
@@ -157,7 +157,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     """Compare every file of a backup with its manifest.
 
     Raises:
-        Refused: `backup_damaged`: one is missing, was added, cut short or changed.
+        Refused: `backup_damaged`: a file is missing, added, truncated or changed.
     """
     wanted = {file.path: file for file in manifest.files}
     try:
@@ -187,17 +187,17 @@ def _damaged(faults: list[str]) -> Refused:
 
 
 def measure(directory: Path) -> Iterator[Copied]:
-    """Yield every file of a backup with its size and digest, but for the manifest itself.
+    """Yield every file of a backup, except the manifest, with its size and digest.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     found = walk(directory, skip=lambda name: name == OF_THE_DISK)
     for name, entry in sorted(found, key=lambda each: each[0]):
         if entry.is_dir(follow_symlinks=False) or name in (MANIFEST, f"{MANIFEST}.new", UNFINISHED):
             continue
         if not entry.is_file(follow_symlinks=False):
-            yield Copied(name, -1, "")  # a link or a device: no backup has one
+            yield Copied(name, -1, "")  # a link or a device: no backup contains one
             continue
         with Path(entry.path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -205,7 +205,7 @@ def measure(directory: Path) -> Iterator[Copied]:
 
 
 def finish(directory: Path) -> None:
-    """Close everything below a directory to other users, and make it durable. Many wait for the disk at once.
+    """Restrict everything below a directory to its owner and sync it to disk, many files at once.
 
     Raises:
         OSError: it cannot be written.

@@ -1,10 +1,10 @@
-"""Restoration of a backup: into an empty place, verified, and complete with its last rename.
+"""Restoring of a backup: into an empty place, verified, complete with its last rename.
 
-Everything is put together in `STATE_DIR/restoring/` and moved out of it, the ledger last. What has no
-ledger is no state directory, and a restore that was killed is begun anew.
+The parts are assembled in `STATE_DIR/restoring/` and moved out of it, the ledger last. A directory
+without a ledger is no state directory, so that a killed restore can be started again.
 
-What others saw of the history that is lost is unknown here. So entries and epochs go on above the
-number of milliseconds since 2026, which grows faster than any ledger does, and above everything that is known.
+The lost history that others saw is unknown here. So entries and epochs continue above the number of
+milliseconds since 2026, which grows faster than any ledger, and above every known one.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from kedge.workspace import Workplace, actor
 
 LOCK = "lock"
 BEGAN = read_instant("2026-01-01T00:00:00Z")
-"""From when the milliseconds are counted that epochs of restored ledgers go on above."""
+"""Start of the milliseconds above which the epochs of restored ledgers continue."""
 
 
 class RestoredBackup(BackupSummary, frozen=True, kw_only=True):
-    """A backup that was restored. Epochs are those after it."""
+    """A restored backup. Epochs are those after the restore."""
 
     state_dir: str
     config: str
     """The path of kedge.toml."""
     config_written: bool
-    """Whether it is the backup's; one that was there stays."""
+    """Whether it came from the backup; an existing one stays."""
 
 
 def find_state_dir(source: Path, config: Path) -> Path:
-    """Return the state directory that a backup goes to: that of the kedge.toml here, or else of the backup's.
+    """Return the state directory of a restore: that of the local kedge.toml, else of the backup's.
 
     Raises:
-        BadConfig: the kedge.toml here has faults.
+        BadConfig: the local kedge.toml has faults.
     """
     if config.exists():
         where = read(config.read_text(encoding="utf-8-sig"), where=config.name).server.state_dir
@@ -74,19 +74,19 @@ def find_state_dir(source: Path, config: Path) -> Path:
 def restore_backup(
     source: Path, config: Path, *, heads: Sequence[Head] = (), reason: str = ""
 ) -> RestoredBackup:
-    """Restore a backup; nothing acts by itself there until a person confirms it.
+    """Restore a backup; nothing acts automatically there until an operator confirms it.
 
     Args:
-        source: the backup's directory.
-        config: where its kedge.toml goes, unless there is one.
-        heads: of the ledger's chain, as others know them, such as an alert.
-        reason: why, for the ledger.
+        source: the directory of the backup.
+        config: the path of its kedge.toml; an existing file stays.
+        heads: heads of the ledger's chain that others know, such as in an alert.
+        reason: the reason, for the ledger.
 
     Raises:
-        Refused: `restore_not_empty`, `restore_running`, `still_running`, `other_history`, what `read_manifest` and
-            `check_files` raise.
+        Refused: `restore_not_empty`, `restore_running`, `still_running`, `other_history`,
+            and the refusals of `read_manifest` and `check_files`.
         Unavailable: `no_room`, `not_writable`, `ledger_revision`.
-        BadConfig: the kedge.toml here has faults.
+        BadConfig: the local kedge.toml has faults.
     """
     manifest = read_manifest(source)
     if manifest.revision > REVISION:
@@ -134,7 +134,7 @@ def _refuse_running(state_dir: Path) -> None:
 
 @contextmanager
 def _claimed(state_dir: Path) -> Iterator[Path]:
-    """Hold the state directory, and a directory in it to put everything together in.
+    """Hold the state directory, and a directory in it to assemble the parts.
 
     Raises:
         Refused: `restore_not_empty`, `restore_running`.
@@ -161,7 +161,7 @@ def _claimed(state_dir: Path) -> Iterator[Path]:
 
 
 def _refuse_used(state_dir: Path) -> None:
-    """Refuse a directory with anything in it, unless a restore was interrupted there.
+    """Refuse a directory that is not empty, unless a restore was interrupted there.
 
     Raises:
         Refused: `restore_not_empty`.
@@ -179,7 +179,7 @@ def _refuse_used(state_dir: Path) -> None:
 
 
 def _sweep(state_dir: Path) -> None:
-    """Remove what a killed restore left: the directory was empty before it."""
+    """Remove the remains of a killed restore: the directory was empty before it."""
     for path in (*state_dir.iterdir(), *(state_dir / RESTORING).iterdir()):
         if path.name in (RESTORING, LOCK, OF_THE_DISK):
             continue
@@ -200,7 +200,7 @@ def _check_room(state_dir: Path, manifest: Manifest) -> None:
 
 
 def _copy(source: str, target: str) -> str:
-    """Copy a file; those of artifacts stay read-only."""
+    """Copy a file; files of artifacts stay read-only."""
     shutil.copyfile(source, target, follow_symlinks=False)
     read_only = not os.stat(source).st_mode & 0o200  # noqa: PTH116 - of thousands
     os.chmod(target, 0o400 if read_only else 0o600)  # noqa: PTH101 - as above
@@ -208,7 +208,7 @@ def _copy(source: str, target: str) -> str:
 
 
 def _prepare(state: Path, manifest: Manifest, heads: Sequence[Head], reason: str) -> dict[str, int]:
-    """Verify what was copied, and write into its ledger that it was restored."""
+    """Verify the copy, and record the restore in its ledger."""
     faults = [
         f"{path.relative_to(state)}: {told}"
         for path in sorted(state.rglob("*.db"))
@@ -240,12 +240,12 @@ def _prepare(state: Path, manifest: Manifest, heads: Sequence[Head], reason: str
 
 
 def find_floor(manifest: Manifest, heads: Sequence[Head], now: float) -> int:
-    """Return the number that no lost entry and no lost epoch is above; each epoch takes an entry of its own.
+    """Return a number above every lost entry and epoch; each epoch takes an entry of its own.
 
     Args:
-        manifest: of the backup.
-        heads: that are known of the lost history.
-        now: Unix time. A clock that stands before the backup's is not believed.
+        manifest: the manifest of the backup.
+        heads: known heads of the lost history.
+        now: Unix time. A clock before the backup's time is ignored.
     """
     known = [*heads, *manifest.seen, *([manifest.head] if manifest.head else [])]
     since = max(now, read_instant(manifest.made_at)) - BEGAN
@@ -253,7 +253,7 @@ def find_floor(manifest: Manifest, heads: Sequence[Head], now: float) -> int:
 
 
 def _check_history(place: Workplace, heads: Sequence[Head], newest: Head | None) -> None:
-    """Refuse a backup whose history is not the one that others saw: of another ledger, or rewritten."""
+    """Refuse a backup whose history differs from the known heads: another or rewritten ledger."""
     last = newest.seq if newest is not None else 0
     other = place.ledger.missing([head for head in heads if head.seq <= last])
     if other:
@@ -275,7 +275,7 @@ def _damaged(faults: list[str]) -> Refused:
 
 
 def _write_config(source: Path, config: Path) -> bool:
-    """Put the backup's kedge.toml in its place, unless there is one."""
+    """Write the backup's kedge.toml, unless one exists."""
     if config.exists() or not (source / CONFIG).exists():
         return False
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +285,7 @@ def _write_config(source: Path, config: Path) -> bool:
 
 
 def _move_out(making: Path, state_dir: Path) -> None:
-    """Put everything in its place, the ledger last: with it, it is a state directory."""
+    """Move every part to its place, the ledger last: it makes a state directory."""
     ready = making / STATE
     for path in sorted(ready.iterdir()):
         if path.name != LEDGER_DIR:

@@ -1,6 +1,6 @@
-"""Reading of the evidence: fold what was kept, ask the policy, hand outcomes in.
+"""Reading of a rollout's evidence: fold the stored windows, ask the policy, plan the steps.
 
-Apart from `verbs`, because it needs NumPy, and a rollback must not wait for that.
+It needs NumPy, which a rollback must not wait for, so that it is a module of its own.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from kedge.workspace import Workplace
 
 BATCH = 5_000
 CORRECTIONS = 20
-"""Corrections of labels that are shown, the newest first."""
+"""Limit of corrections of labels that are shown, the newest first."""
 DAY_S = 86_400
 LOGGED = 200_000
-"""Predictions of the log in which callers are counted: some seconds of reading."""
+"""Limit of logged predictions in which callers are counted: some seconds of reading."""
 MEASURED_S = 5.0
-"""How long `plan` watches the traffic: five beats of every worker."""
+"""How long `plan` measures the traffic: five heartbeats of every worker."""
 OWN_S = 5.0
-"""How long a look waits for the child in which a function of the policy's judges labels."""
+"""How long a command waits for the child process in which the policy's function judges labels."""
 COUNTED = 100
-"""Requests from which the share of failures is known well enough to plan with."""
+"""Requests from which on the rate of failures is precise enough for a plan."""
 
 
 class CorrectedLabels(Value, frozen=True):
-    """Labels of an endpoint that were corrected."""
+    """Corrected labels of an endpoint."""
 
     count: int
     newest: tuple[Correction, ...]
-    """The newest of them, newest first."""
+    """The newest corrections, newest first."""
 
 
 class RolloutEvidence(ComparisonView, frozen=True, kw_only=True):
-    """What is known of a rollout, and of the endpoint's records. Pairs are as in ComparisonView."""
+    """The evidence of a rollout, and the endpoint's records. Pairs are as in ComparisonView."""
 
     unrecorded: UnrecordedPredictions | None
     """Null: it cannot be read."""
@@ -66,22 +66,22 @@ class RolloutEvidence(ComparisonView, frozen=True, kw_only=True):
 
 
 class RolloutOutlook(Value, frozen=True):
-    """What a rollout waits for, by what the patrol kept last."""
+    """The condition that a rollout waits for, by the state that the patrol stored last."""
 
     decision: ReasonedVerdict
     estimate: RolloutEstimate | None
-    """Null: it waits for nothing that time brings."""
+    """Null: time alone changes nothing."""
 
 
 class PlannedStep(ForecastStep, frozen=True, kw_only=True):
-    """One canary step as it is expected."""
+    """The forecast of one canary step."""
 
     proven_s: float | None
-    """Seconds until a candidate that fails as often as production may go on; null: not within a month."""
+    """Seconds until a candidate that fails as often as production can pass; null: over a month."""
 
 
 class RolloutPlan(Value, frozen=True, kw_only=True):
-    """How soon a worse candidate would be found at each canary step."""
+    """The time to find a worse candidate at each canary step."""
 
     endpoint: str
     rate: float
@@ -89,23 +89,23 @@ class RolloutPlan(Value, frozen=True, kw_only=True):
     errors: float
     """Share of requests that production fails, 0 to 1."""
     counted: int
-    """Requests from which it is known, where it was not stated."""
+    """Requests that it was measured on, unless it was stated."""
     times: float
-    """How many times as often the worse candidate fails."""
+    """The factor by which the worse candidate fails more often."""
     alpha: float
-    """The chance that a healthy candidate is rolled back."""
+    """The probability that a healthy candidate is rolled back."""
     callers: int | None
-    """How many different callers there are; null: requests have no entity, for the most part."""
+    """Number of different callers; null: most requests have no entity."""
     provable: int
-    """Callers of the candidate from which one without failures can be proven."""
+    """Number of the candidate's callers from which on a candidate without failures can pass."""
     steps: tuple[PlannedStep, ...]
 
 
 def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> RolloutEvidence:
-    """Return what is known of the rollout: what the patrol kept, and every window since.
+    """Return a rollout's evidence: the patrol's stored state, and every window since.
 
     Raises:
-        Refused: there is no such endpoint, no rollout, or `unknown_segment`.
+        Refused: the endpoint is not found, it has no rollout, or `unknown_segment`.
     """
     state = state_of(place, endpoint)
     if segment is not None:
@@ -140,9 +140,9 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
 
 
 def estimate_of(place: Workplace, state: State) -> RolloutOutlook | None:
-    """Return what a rollout waits for and how long, by what the patrol kept last; None where nothing can be said.
+    """Return what a rollout waits for and how long, by the patrol's last state; None if unknown.
 
-    It reads no newer window: `kedge status` is looked at each second.
+    It reads no newer window, since `kedge status` runs every second.
     """
     if state.candidate is None or state.stage not in (Stage.CANARY, Stage.SHADOW):
         return None
@@ -151,7 +151,7 @@ def estimate_of(place: Workplace, state: State) -> RolloutOutlook | None:
         facts = watch.facts(place.clock.unix())
         past = _past(place, state.endpoint)
     except Unavailable:
-        return None  # status names the fault itself
+        return None  # status reports the fault itself
     found = decide(state, facts)
     return RolloutOutlook(
         ReasonedVerdict(found.verdict, found.code, found.reason),
@@ -169,10 +169,10 @@ def _past(place: Workplace, endpoint: str) -> tuple[int, int]:
 
 
 def course_of(place: Workplace, endpoint: str, since: str) -> list[CoursePoint]:
-    """Return the course of an endpoint's evidence: windows that became minutes and hours, oldest first.
+    """Return the course of an endpoint's evidence: minutes and hours of windows, oldest first.
 
     Raises:
-        Refused: there is no such endpoint; `bad_time`, `in_the_future`.
+        Refused: the endpoint is not found; `bad_time`, `in_the_future`.
     """
     state_of(place, endpoint)
     begin = read_when(since, place.clock.unix())
@@ -193,10 +193,10 @@ def _fold_all(place: Workplace, state: State, watch: Watch) -> None:
 
 
 def state_of(place: Workplace, endpoint: str) -> State:
-    """The endpoint's row.
+    """Return the endpoint's row.
 
     Raises:
-        Refused: there is none.
+        Refused: the endpoint is not found.
     """
     return get_known(place.ledger.read().states, endpoint)
 
@@ -213,10 +213,10 @@ def plan_of(
 ) -> RolloutPlan:
     """Return how soon a worse candidate would be found at each canary step.
 
-    `callers`: how many different callers there are; None: counted in the prediction log of the last day.
+    `callers`: the number of different callers; None: counted in the last day of the prediction log.
 
     Raises:
-        Refused: there is no traffic to plan from, and none was given.
+        Refused: there is no traffic to plan from, and no rate was given.
     """
     state = state_of(place, endpoint)
     before = _answered(place, endpoint)
@@ -239,7 +239,7 @@ def plan_of(
             code="no_traffic",
             hint=f"state it in per cent: kedge plan {endpoint} --rate {rate:g} --errors 0.1",
         )
-    # Half a failure is added: what has not been seen in n requests may still happen once in 2n.
+    # Half a failure is added: an event not seen in n requests may still occur once in 2n.
     share = errors / 100 if errors is not None else (failed + 0.5) / (requests + 1)
     asked = rules(state.policy, paired=False)
     if callers is None:
@@ -265,7 +265,7 @@ def plan_of(
 
 
 def _callers(place: Workplace, state: State) -> int | None:
-    """Return how many callers asked within a day, by the sampled log; None: most have no entity."""
+    """Return the number of callers of a day, by the sampled log; None: most have no entity."""
     share = state.policy.log.sample / 100
     if share <= 0:
         return None
@@ -274,7 +274,7 @@ def _callers(place: Workplace, state: State) -> int | None:
     rows = keyless = 0
     for row in islice(place.records.rows(state.endpoint, now - DAY_S, now), LOGGED):
         if not row.inputs:
-            continue  # not of the sample
+            continue  # it is not in the sample
         rows += 1
         keyless += not row.unit
         units.add(row.unit)
@@ -284,7 +284,7 @@ def _callers(place: Workplace, state: State) -> int | None:
 
 
 def _answered(place: Workplace, endpoint: str) -> tuple[int, int]:
-    """Requests that were answered, and those that production failed."""
+    """Return the answered requests, and those that production failed."""
     counts = summary(place.evidence.tallies(endpoint))
     failed = sum(counts.errors.values())
     return sum(counts.requests.values()) + failed, failed

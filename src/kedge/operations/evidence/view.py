@@ -1,4 +1,4 @@
-"""View of a rollout: what is known of it, the same for people, JSON and pages."""
+"""View of a rollout's evidence, the same for text, JSON and pages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from kedge.engine.recording.agreement import BIN_RATIO
 from kedge.engine.watch import Watch, judged
 
 WORST = 10
-"""Segments that are shown, the worst first."""
+"""Limit of segments that are shown, the worst first."""
 LEAST_PAIRS = 20
-"""Pairs from which a segment's disagreement is ranked: below, one pair is five per cent."""
+"""Pairs from which on a segment's disagreement is ranked: below, one pair is five per cent."""
 
 
 class ComparedRelease(Value, frozen=True):
     """One of the two releases that are compared."""
 
     release: str
-    """Such as r2."""
+    """The release, such as r2."""
     version: str
-    """Such as v2; empty where the release is not known any more."""
+    """Its version, such as v2; empty if the release is no longer known."""
     role: Literal["production", "candidate", "previous"]
-    """What it is now: `previous` was left by a promotion."""
+    """Its current role: `previous` is the release that a promotion left."""
 
 
 class ReasonedVerdict(Value, frozen=True):
-    """What the policy makes of the evidence."""
+    """The policy's verdict on the evidence."""
 
     verdict: Word
     code: str
@@ -44,14 +44,14 @@ class ReasonedVerdict(Value, frozen=True):
 
 
 class MetricVerdict(Verdict, frozen=True, kw_only=True):
-    """What is known of one metric, as it is shown."""
+    """The verdict of one metric, as it is shown."""
 
     e: float
-    """Evidence that it is worse, as an e-value: `log_e` without the logarithm."""
+    """Evidence that the release is worse, as an e-value: the exponential of `log_e`."""
 
 
 class SegmentDisagreement(Value, frozen=True):
-    """How often answers differ in one segment."""
+    """The rate of different answers in one segment."""
 
     segment: str
     pairs: int
@@ -60,20 +60,20 @@ class SegmentDisagreement(Value, frozen=True):
 
 
 class OwnDisagreement(Value, frozen=True):
-    """How often production disagrees with itself when it is asked twice."""
+    """The rate at which production disagrees with itself when it answers twice."""
 
     pairs: int
     disagreement: float
     """Share of the pairs."""
     beyond: float | None
-    """How much more often the candidate disagrees; null: there are no pairs."""
+    """The candidate's disagreement above that rate; null: there are no pairs."""
 
 
 class ScoreDecile(Value, frozen=True):
-    """How scores differ in a tenth of production's own scores."""
+    """The difference of scores in a tenth of production's own scores."""
 
     up_to: float
-    """The largest score in it, about."""
+    """The largest score of the tenth, about."""
     pairs: int
     within: float
     """Share of the pairs that agree."""
@@ -84,7 +84,7 @@ class ScoreDecile(Value, frozen=True):
 
 
 class DifferingOutput(Value, frozen=True):
-    """An output in which both answers differ, as text."""
+    """An output in which the answers differ, as text."""
 
     output: str
     production: str
@@ -99,31 +99,31 @@ class DisagreementExample(Value, frozen=True):
     production: str
     candidate: str
     differs: tuple[DifferingOutput, ...]
-    """The outputs that differ, the one that is compared first."""
+    """The outputs that differ, the compared one first."""
 
 
 class AgreementRates(Value, frozen=True, kw_only=True):
-    """How often both releases say the same."""
+    """The rates at which both releases agree."""
 
     pairs: int
     agreeing: int
     missing: int
-    """Pairs without an answer of the candidate: they disagree."""
+    """Pairs without an answer of the candidate: they count as disagreement."""
     raw: float | None
     """Share of the pairs that agree; null: there are none."""
     kappa: float | None
     """Cohen's kappa; null: no decision is yes or no, or chance alone explains all."""
     positive: float | None
-    """Agreement on yes; null: nothing was yes."""
+    """Agreement on yes; null: no answer was yes."""
     flips: int
     """Decisions that are yes in one release only."""
 
 
 class AgreementView(AgreementRates, frozen=True, kw_only=True):
-    """How often both releases say the same, and where they do not."""
+    """The rates at which both releases agree, and the segments in which they disagree."""
 
     noise: OwnDisagreement | None
-    """Null: production is not asked twice."""
+    """Null: production does not answer twice."""
     segments: tuple[SegmentDisagreement, ...]
     """Segments in which they disagree most."""
     deciles: tuple[ScoreDecile, ...]
@@ -131,73 +131,73 @@ class AgreementView(AgreementRates, frozen=True, kw_only=True):
 
 
 class CandidateCoverage(Value, frozen=True, kw_only=True):
-    """What reached the candidate and what did not."""
+    """The requests that reached the candidate, and those that did not."""
 
     mirrored: int
-    """Requests of which the candidate was to get a copy."""
+    """Requests that were to be copied to the candidate."""
     copied: int
-    """Copies that it answered."""
+    """Copies that the candidate answered."""
     share: float | None
-    """Answered copies of all; null: nothing is mirrored."""
+    """Share of the copies that were answered; null: nothing is mirrored."""
     routed: int
     """Requests of the candidate's share at this step."""
     unasked: dict[str, int]
-    """Those of them that never reached it, by cause."""
+    """Those requests that never reached it, by cause."""
     late: int
-    """Answers that came after the deadline: production answered these callers."""
+    """Answers after the deadline: production answered these callers."""
     lost: int
     """Requests that could not be counted."""
     other: int
-    """Requests whose segment was beyond the bound of a window."""
+    """Requests whose segment exceeded the limit of a window."""
     cut: int
-    """Callers that were beyond the bound of a window."""
+    """Callers that exceeded the limit of a window."""
 
 
 class InferenceCost(Value, frozen=True, kw_only=True):
-    """What an inference costs. Pairs are the measure, then the release that it judges."""
+    """The cost of an inference. Pairs are the measure, then the release that it judges."""
 
     currency: str
     per_inference: tuple[float | None, float | None]
     """Mean cost; null: no cost was reported."""
     cap: float | None = None
-    """What the judge clips a cost at; null: not known yet, or cost is not guarded, as below."""
+    """The cost at which the judge clips; null: not known yet, or cost is not guarded, as below."""
     clipped: tuple[int, int] | None = None
     """Requests that were clipped at the declared `cost.max`."""
     at_cap: tuple[int, int] | None = None
-    """Units whose mean cost is the cap, or more."""
+    """Units whose mean cost is at least the cap."""
     units: tuple[int, int] | None = None
     """Units that are judged."""
     left_out: int | None = None
-    """Costs that a window had no room for."""
+    """Costs that exceeded a window's room."""
 
 
 class ComparisonView(Value, frozen=True, kw_only=True):
-    """What is known of two releases. Pairs are the measure, then the release that it judges."""
+    """The comparison of two releases. Pairs are the measure, then the release that it judges."""
 
     endpoint: str
     stage: Stage
     production: str
     """The release that is the measure."""
     candidate: str
-    """The release that is judged by it: production itself, after a promotion."""
+    """The release that is judged by it: after a promotion, production itself."""
     weight: float
     """Per cent of callers that the candidate answers."""
     holdback: float
-    """Per cent of callers that the release before still answers."""
+    """Per cent of callers that the previous release still answers."""
     arms: tuple[ComparedRelease, ...]
     by_arm: dict[str, str]
-    """Which release each arm of the prediction log is."""
+    """The release of each arm of the prediction log."""
     paused: bool
     step: int | None
-    """The canary step, from 1; 0: before the first; null: no canary."""
+    """The current canary step, from 1; 0: before the first; null: no canary."""
     steps: int | None
-    """How many steps there are; null: no canary."""
+    """Number of steps; null: no canary."""
     next_weight: float | None
-    """Per cent at the next step; null: there is none."""
+    """Per cent at the next step; null: there is no next step."""
     on_pass: str
-    """What follows when the last step, or the shadow's window, is proven."""
+    """The action after the last step, or the shadow's window, is proven."""
     estimate: RolloutEstimate | None
-    """How long the rollout still waits; null: it waits for nothing that time brings."""
+    """How long the rollout still waits; null: time alone changes nothing."""
     paired: bool
     """Whether both releases answer the same requests: a shadow."""
     frozen: bool
@@ -206,25 +206,25 @@ class ComparisonView(Value, frozen=True, kw_only=True):
     decision: ReasonedVerdict
     overall: Overall
     metrics: tuple[MetricVerdict, ...]
-    """Of all requests."""
+    """Metrics of all requests."""
     segments: tuple[MetricVerdict, ...]
-    """The worst first."""
+    """Metrics by segment, the worst first."""
     units: tuple[int, int]
-    """Requests of the whole comparison; in a shadow, pairs."""
+    """Requests of the whole comparison; in a shadow its pairs."""
     requests: tuple[int, int]
     """Requests at this step."""
     callers: tuple[int, int]
     """Callers at this step."""
     restarted: str
-    """Why evidence began anew; empty: it did not."""
+    """Why the evidence was restarted; empty: it was not."""
     healthy_s: float
-    """Seconds of a shadow's window that were watched."""
+    """Observed seconds of a shadow's window."""
     step_s: float
     """Seconds since this step began."""
     stale_s: float
     """Seconds since the newest request."""
     agreement: AgreementView | None
-    """Null: both releases do not answer the same requests."""
+    """Null: the releases do not answer the same requests."""
     coverage: CandidateCoverage
     labels: LabelSummary
     cost: InferenceCost | None
@@ -232,11 +232,11 @@ class ComparisonView(Value, frozen=True, kw_only=True):
 
 
 class CoursePart(Value, frozen=True):
-    """What was counted in one segment. Pairs are (production, candidate)."""
+    """The counts of one segment. Pairs are (production, candidate)."""
 
     units: tuple[int, int]
     bad: dict[str, tuple[int, int]]
-    """Units that went bad, by metric."""
+    """Bad units, by metric."""
 
 
 class CoursePoint(Value, frozen=True, kw_only=True):
@@ -253,7 +253,7 @@ class CoursePoint(Value, frozen=True, kw_only=True):
     paired: bool
     units: tuple[int, int]
     bad: dict[str, tuple[int, int]]
-    """Units that went bad, by metric."""
+    """Bad units, by metric."""
     agreement: float | None
     """Share of the pairs that agree; null: there are none."""
     coverage: float | None
@@ -272,15 +272,15 @@ def describe(
     segment: str | None = None,
     past: tuple[int, int] = (0, 0),
 ) -> ComparisonView:
-    """Return what is known of one rollout.
+    """Return the view of one rollout.
 
     Args:
         state: the row.
-        watch: what was folded.
-        decision: what the policy makes of it.
-        facts: what the policy was told.
-        segment: show this one only, beside the whole.
-        past: production's failures and requests before, as `kedge plan` counts them.
+        watch: the folded windows.
+        decision: the policy's decision.
+        facts: the facts that the policy got.
+        segment: the only segment to show beside the whole.
+        past: production's earlier failures and requests, as `kedge plan` counts them.
     """
     number, steps = step_number(state)
     step = next_step(state) if state.stage is Stage.CANARY else None
@@ -339,7 +339,7 @@ def _coverage(watch: Watch, facts: PatrolFacts) -> CandidateCoverage:
 
 
 def _arms(state: State) -> tuple[ComparedRelease, ...]:
-    """Return the measure and the release that is judged by it, with the roles that they have now."""
+    """Return the measure and the release that it judges, with their current roles."""
     return tuple(
         ComparedRelease(
             f"r{number}",
@@ -356,7 +356,7 @@ def _arms(state: State) -> tuple[ComparedRelease, ...]:
 
 
 def _by_arm(state: State) -> dict[str, str]:
-    """Return which release each arm of the prediction log is."""
+    """Return the release of each arm of the prediction log."""
     return {Arm.PRODUCTION.value: f"r{state.production}", Arm.CANDIDATE.value: f"r{state.compared}"}
 
 
@@ -368,7 +368,7 @@ def _verdict(verdict: Verdict) -> MetricVerdict:
 
 
 def _cost(state: State, watch: Watch) -> InferenceCost | None:
-    """Return the cost per inference by arm, production first, in the policy's currency."""
+    """Return the cost of an inference by arm, production first, in the policy's currency."""
     spent = watch.costs.get("")
     if spent is None or state.policy.cost is None:
         return None
@@ -409,7 +409,7 @@ def _part(roll: Roll, segment: str) -> CoursePart:
 
 
 def _noise(watch: Watch) -> OwnDisagreement | None:
-    """Return what production disagrees with itself (A/A), and the candidate beyond that."""
+    """Return production's disagreement with itself (A/A), and the candidate's beyond that."""
     asked, alike = watch.noise
     whole = watch.agreement.get("", Agreement())
     if not asked:
@@ -420,7 +420,7 @@ def _noise(watch: Watch) -> OwnDisagreement | None:
 
 
 def _agreement(watch: Watch, segment: str | None) -> AgreementView:
-    """Return the agreement of the pairs, and where they disagree most."""
+    """Return the agreement of the pairs, and the segments that disagree most."""
     ranked = sorted(
         (
             (name, cell)
@@ -442,7 +442,7 @@ def _agreement(watch: Watch, segment: str | None) -> AgreementView:
 
 
 def _example(one: DisagreeingPair) -> DisagreementExample:
-    """Return a pair that disagrees, with the outputs in which it does."""
+    """Return a pair that disagrees, with the outputs that differ."""
     return DisagreementExample(
         one.id,
         one.segments,

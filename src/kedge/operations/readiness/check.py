@@ -315,8 +315,8 @@ def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
 
     If the policy sets no `readiness`, a failed check is only a warning in two cases: on loopback,
     where people experiment, and for the first release. For it no rollback is possible yet, and what
-    is not set up cannot be tested before something serves. Otherwise it is a refusal. A warning never
-    waits for a proof, since the proof could not change the outcome.
+    is not set up cannot be tested before something serves. Otherwise it is a refusal. A warning
+    never waits for a proof, since the proof could not change the outcome.
 
     Args:
         place: the state directory, of the thread that promotes.
