@@ -1,1 +1,1 @@
-"""Diagnosis of production: the window, the cells, the run, and what was accepted."""
+"""Diagnosis of production: its window, cells and run, and the accepted reference."""

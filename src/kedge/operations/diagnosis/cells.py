@@ -1,9 +1,9 @@
-"""What each model says with each transformation, on requests that were logged: the cells of a diagnosis.
+"""Cells of a diagnosis: the answers of each model with each transformation to logged requests.
 
-Answers that callers or a shadow got are taken from the log. What is missing is asked again, of as many
-requests as a bound allows. A release that cannot be asked leaves a hole and a reason, never a guess.
-So does a value by key that cannot be read now: the server takes a default then, but what was
-answered at the time was not made from one.
+Answers that callers or a shadow got are taken from the log. Missing answers are asked again, up to
+a limit of requests. A release that cannot be asked leaves a gap and a reason, never a guess.
+The same holds for an unreadable value by key: a server would use a default, but the answer at the
+time was not made from one.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from kedge.transforms.lookup import EXCUSED, Lookup, lookups_of
 from kedge.workspace import Workplace
 
 REPLAYED = 20_000
-"""Requests with an outcome that are asked again, the newest: 20,000 pairs find a fiftieth of a loss."""
+"""Limit of requests with an outcome that are asked again, the newest: they detect 1/50 of a loss."""
 UNLABELLED = 2_000
-"""Those asked again when there are hardly any outcomes: enough to see what moved."""
+"""Limit of requests asked again when few have outcomes: enough to see which columns moved."""
 SWAPPED = 2_000
-"""Requests on which single features are exchanged."""
+"""Limit of requests on which single features are exchanged."""
 SWAPS = 30
-"""Features exchanged, those first that differ in most requests."""
+"""Limit of exchanged features, those that differ in most requests first."""
 BATCH = 2_048
-"""Rows asked at once."""
+"""Number of rows asked at once."""
 BROKEN = 1_000
-"""Requests that a transformation may fail before its features are given up."""
+"""Failed requests after which a transformation's features are given up."""
 UNREAD = frozenset({"features_expired", "features_outage", EXCUSED, INCOMPLETE})
-"""Failures that say nothing of the release: it would have answered at the time."""
+"""Failures that do not count against the release: it would have answered at the time."""
 
 Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass
 class Cells:
-    """What was found; `faults` says why something is not there."""
+    """The cells that were obtained; `faults` names why others are missing."""
 
     answers: dict[Cell, Floats] = field(default_factory=dict)
     swaps: dict[str, Swap] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Cells:
 
 
 class Contrasting:
-    """The cells of one diagnosis in the making."""
+    """The cells of one diagnosis while they are collected."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class Contrasting:
         reading: AnswerReading,
         say: Say,
     ) -> None:
-        """Remember what it works with.
+        """Store the parts of the diagnosis.
 
         Args:
             place: the state directory.
             state: the row.
             today: the requests.
             reading: how an answer is read.
-            say: told what is under way.
+            say: called with progress messages.
         """
         self._place = place
         self._state = state
@@ -104,11 +104,11 @@ class Contrasting:
         self._step = BATCH
         self._request_of: dict[int, list[int]] | None = None
         self._computed: tuple[Transform, list[int], Mapping[str, NDArray[Any]]] | None = None
-        """The request whose features were computed last, with them."""
+        """The request whose features were computed last, and those features."""
         self.found = Cells()
 
     def gather(self, new: Release, old: Release | None) -> Cells:
-        """Everything that can be known of one release, or of two.
+        """Return all that can be known of one release, or of two.
 
         Args:
             new: the release that answers now.
@@ -135,7 +135,7 @@ class Contrasting:
     # ------------------------------------------------------------ what was logged
 
     def _logged(self, release: Release) -> Floats:
-        """The answers that it gave, silently or not; NaN where it was not asked."""
+        """Return the answers that it gave, as production or shadow; NaN where it was not asked."""
         read, number = self._reading.answer, release.number
         found = np.full(len(self._today.rows), np.nan)
         for n, row in enumerate(self._today.rows):
@@ -148,7 +148,7 @@ class Contrasting:
         return found
 
     def _trained(self, which: str, release: Release) -> None:
-        """What its model was trained on, and what it is given today."""
+        """Record the training set of its model, and the inputs that it gets today."""
         try:
             known = self._place.artifacts.proof(release.model_digest).statistics
             if not known:
@@ -157,7 +157,7 @@ class Contrasting:
                 every = np.arange(len(self._today.rows))
                 made, spoilt = self._features(release, every)
                 unread = int(np.isnan(spoilt).sum())
-                if unread > SHARE * len(spoilt):  # their nulls are ours, and would be blamed
+                if unread > SHARE * len(spoilt):  # kedge's own nulls would be blamed
                     raise Unavailable(
                         f"the values by key of {unread:,} requests cannot be read",
                         code="online_unavailable",
@@ -173,7 +173,7 @@ class Contrasting:
     # ------------------------------------------------------------ asking again
 
     def _again(self, which: str, release: Release, into: Floats) -> None:
-        """Ask what it was not asked: of the requests with an outcome, or of some without."""
+        """Ask for missing answers: of the requests with an outcome, or of some without."""
         rows = self._today.rows
         open_ = [n for n in np.flatnonzero(np.isnan(into)).tolist() if rows[n].inputs]
         known = [n for n in open_ if self._today.outcomes[n] is not None][:REPLAYED]
@@ -190,14 +190,14 @@ class Contrasting:
             self.found.replayed[which] = int((~np.isnan(into[some])).sum())
 
     async def _replay(self, release: Release, some: list[int]) -> Floats:
-        """The answers of a release to these requests; NaN where what it reads cannot be read now.
+        """Return a release's answers to these requests; NaN if a value by key is unreadable now.
 
         Raises:
-            KedgeError: it did not come up, or can read nothing.
+            KedgeError: it did not start, or can read nothing.
         """
         online = None
         if release.code is not None and release.generation is not None:
-            # Asked here for its refusal: of the model's process only its end would be heard.
+            # Called here for its refusal: the model's process would only report its end.
             self._lookups(spec_of(self._place.artifacts.verify(release.code)), release)
             online = self._strict()
         found = dict.fromkeys(some, np.nan)
@@ -231,7 +231,7 @@ class Contrasting:
         return np.array([found[n] for n in some])
 
     def _parts(self, some: Sequence[int], *, as_sent: bool) -> Iterator[list[int]]:
-        """Requests to ask at once; `as_sent` with all rows that came with them, in whole requests."""
+        """Yield requests to ask at once; `as_sent`: whole requests with all their rows."""
         if not as_sent:
             yield from (list(some[start : start + BATCH]) for start in range(0, len(some), BATCH))
             return
@@ -246,7 +246,7 @@ class Contrasting:
             yield part
 
     def _requests(self) -> list[list[int]]:
-        """The rows of each request that the log has whole; looked for once."""
+        """Return the rows of each request that the log has completely; cached."""
         if self._sent is None:
             self._sent = requests(self._today.rows)
         return self._sent
@@ -260,22 +260,22 @@ class Contrasting:
     # ------------------------------------------------------------ values by key
 
     def _strict(self) -> Online:
-        """The store, where what cannot be read is said and not made up."""
+        """Return the store that raises on an unreadable value instead of using a default."""
         online = self._place.online
         return replace(online, rules=replace(online.rules, expired="refuse", outage="refuse"))
 
     def _lookups(self, spec: Spec, release: Release) -> tuple[Lookup, ...]:
-        """What a release reads by key, as it is now.
+        """Return the lookups of a release, as they are now.
 
         Raises:
-            KedgeError: the store has nothing of it, or cannot be opened.
+            KedgeError: the store has none of its values, or cannot be opened.
         """
         if not spec.read:
             return ()
         return lookups_of(spec, release.generation, self._strict(), alone=True)
 
     def _as_today(self, release: Release) -> None:
-        """Say that what it was asked again is not quite what it was asked then."""
+        """Record that the replay reads other values by key than at the time."""
         told = (
             f"the values of then: {release.label} reads {release.generation} by key, as it is now"
         )
@@ -285,14 +285,14 @@ class Contrasting:
     # ------------------------------------------------------------ model x features
 
     def _one_model(self) -> None:
-        """Only the features differ: the mixed cells are those of the two releases."""
+        """Copy the mixed cells if only the features differ: they equal those of the two releases."""
         cells = self.found.answers
         if len(cells) == 2:
             cells["new", "old"] = cells["old", "old"]
             cells["old", "new"] = cells["new", "new"]
 
     def _divide(self, new: Release, old: Release) -> None:
-        """The cells that were never served, and single features exchanged, where both releases answered."""
+        """Fill the cells that were never served, and exchange single features, if both answered."""
         cells = self.found.answers
         if len(cells) < 2:
             return
@@ -316,7 +316,7 @@ class Contrasting:
             self._fault(f"{new.label} and {old.label} could not be divided", error)
 
     def _lone(self, some: list[int], new: Release, old: Release) -> list[int]:
-        """Those that came alone in their request: others would be asked with a part of their rows."""
+        """Return the requests of a single row: others would be asked with a part of their rows."""
         lone = {part[0] for part in self._requests() if len(part) == 1}
         found = [n for n in some if n in lone]
         if len(found) < len(some):
@@ -334,7 +334,7 @@ class Contrasting:
         picked: NDArray[Any],
         features: Mapping[str, tuple[dict[str, NDArray[Any]], Floats]],
     ) -> None:
-        """Ask both models, without their transformations, features made by either."""
+        """Ask both models, without their transformations, with features of either."""
         given = {which: columns for which, (columns, _) in features.items()}
         self._step = BATCH if merges(self._place, new) and merges(self._place, old) else 1
         fine = features["new"][1] + features["old"][1] == 0
@@ -368,7 +368,7 @@ class Contrasting:
         name: str,
         rows: NDArray[Any],
     ) -> Swap:
-        """The old model with this feature new, and the new model with this feature old."""
+        """Ask the old model with this feature new, and the new model with this feature old."""
         found = []
         for which, other in (("old", "new"), ("new", "old")):
             mixed = {**given[which], name: given[other][name]}
@@ -386,7 +386,7 @@ class Contrasting:
         return np.array(found)
 
     def _differing(self, given: Mapping[str, Mapping[str, NDArray[Any]]]) -> list[str]:
-        """Features that the two transformations give differently, the most first."""
+        """Return the features in which the transformations differ, the most frequent first."""
         shares = []
         for name, column in given["new"].items():
             other = given["old"][name]
@@ -407,7 +407,7 @@ class Contrasting:
         return [name for _, name in sorted(shares)[:SWAPS]]
 
     def _bare(self, release: Release) -> Signature:
-        """What its model itself takes and gives."""
+        """Return the signature of the model itself."""
         version = next(
             v for v in self._place.registry.versions(release.model) if v.number == release.version
         )
@@ -416,10 +416,10 @@ class Contrasting:
     def _features(
         self, release: Release, rows: NDArray[Any]
     ) -> tuple[dict[str, NDArray[Any]], Floats]:
-        """What its transformation makes of these requests, and where it makes nothing.
+        """Return the features that its transformation makes of these requests, and where it fails.
 
-        The second is to be added to an answer: 0, infinite where it fails, and NaN where a value by
-        key cannot be read now.
+        The second part is added to an answer: 0, infinite where it fails, and NaN where a value by
+        key is unreadable now.
 
         Raises:
             KedgeError: it cannot be loaded, or fails too often.
@@ -436,7 +436,7 @@ class Contrasting:
     def _features_by(
         self, transform: Transform, release: Release, rows: NDArray[Any]
     ) -> tuple[dict[str, NDArray[Any]], Floats]:
-        """As `_features`, with the transformation at work."""
+        """Return the same as `_features`, with a loaded transformation."""
         spoilt = np.zeros(len(rows))
         parts: list[Mapping[str, NDArray[Any]]] = []
         for start in range(0, len(rows), BATCH):
@@ -458,9 +458,9 @@ class Contrasting:
         start: int,
         spoilt: Floats,
     ) -> Mapping[str, NDArray[Any]]:
-        """One batch of features; row by row where it fails as a whole, and null where a row does.
+        """Return one batch of features: row by row if the batch fails, and null where a row fails.
 
-        Where a feature may depend on the rows beside it, they are made request by request.
+        If a feature may depend on the other rows of a request, each request is computed separately.
 
         Raises:
             ModelFailure: the store cannot be asked, or no row has features.
@@ -484,7 +484,7 @@ class Contrasting:
                 )
             except (ModelFailure, BadRequest) as fault:
                 if fault.code == "features_outage":
-                    raise  # so it would be for every row
+                    raise  # every row would fail alike
                 spoilt[start + n] = np.nan if fault.code in UNREAD else np.inf
                 single.append(None)
         known = next((one for one in single if one is not None), None)
@@ -503,7 +503,7 @@ class Contrasting:
     def _as_sent(
         self, transform: Transform, release: Release, n: int
     ) -> Mapping[str, NDArray[Any]]:
-        """The features of one row, made with the rows that came with it.
+        """Return the features of one row, made with the other rows of its request.
 
         Raises:
             ModelFailure: `request_incomplete`, or it fails.
@@ -513,7 +513,7 @@ class Contrasting:
         part = self._request_of.get(n)
         if part is None:
             raise ModelFailure("some rows of its request were not logged", code=INCOMPLETE)
-        # Rows of a request come one after another: each request is computed once, not once a row.
+        # Rows of a request are adjacent, so that each request is computed once, not once a row.
         last = self._computed
         if last is None or last[0] is not transform or last[1] is not part:
             rows = [self._today.rows[m] for m in part]
@@ -530,7 +530,7 @@ class Contrasting:
 
 
 def changed(new: Release, old: Release) -> set[str]:
-    """Which parts differ between two releases."""
+    """Return the parts that differ between two releases."""
     found = {"model"} if new.model_digest != old.model_digest else set()
     if (new.code, new.generation) != (old.code, old.generation):
         found.add("features")
@@ -538,7 +538,7 @@ def changed(new: Release, old: Release) -> set[str]:
 
 
 def _null(column: NDArray[Any]) -> NDArray[Any]:
-    """One row that holds nothing, like the rows of a column."""
+    """Return one row without a value, like the rows of a column."""
     if column.dtype == object:
         return np.array([None], dtype=object)
     return np.full((1, *column.shape[1:]), np.nan if column.dtype.kind == "f" else 0, column.dtype)

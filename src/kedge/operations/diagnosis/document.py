@@ -7,10 +7,10 @@ from kedge.core.values import Value
 
 
 class LogWindow(Value, frozen=True, kw_only=True):
-    """What was read of one window of the prediction log."""
+    """One window of the prediction log, as it was read."""
 
     since: float
-    """Its begin, Unix seconds; of a reference that of its oldest request."""
+    """Its begin, Unix seconds; of a reference the time of its oldest request."""
     until: float
     """Its end, Unix seconds; of a reference the time of its newest request."""
     requests: int
@@ -20,13 +20,13 @@ class LogWindow(Value, frozen=True, kw_only=True):
     lost: float
     """Share of the log that was torn or dropped, 0 to 1."""
     unread: int
-    """Older requests that a bound left out."""
+    """Older requests that exceeded the limit."""
     beyond: int
-    """Those of them with an outcome, as far as known."""
+    """Those with an outcome, if known."""
     torn_hours: int
-    """Hours of the log that are torn."""
+    """Damaged hours of the log."""
     without_inputs: int
-    """Requests that were left out since their inputs are not logged."""
+    """Requests left out because their inputs are not logged."""
     left_out: tuple[str, ...]
     """Columns that are not compared: ids or times."""
 
@@ -48,21 +48,21 @@ class ReferenceWindow(LogWindow, frozen=True, kw_only=True):
 
 
 class DiagnosisReport(Value, frozen=True, kw_only=True):
-    """A diagnosis, what it was made from, and where it was recorded."""
+    """A diagnosis, its basis, and the place where it was recorded."""
 
     endpoint: str
     diagnosis: Diagnosis
     window: TodayWindow
     reference: ReferenceWindow | None
-    """null where no earlier window has enough labels."""
+    """Null: no earlier window has enough labels."""
     replayed: dict[str, int]
     """Requests that a release was asked again, by "new" or "old"."""
     faults: tuple[str, ...]
-    """Why an answer is missing, such as a release that could not be replayed."""
+    """Reasons for missing answers, such as a release that could not be replayed."""
     filed: int | None
-    """Number of the ledger entry that has it in short; null where it could not be written."""
+    """Number of the ledger entry with its summary; null: it could not be written."""
     not_filed: str
-    """Why it could not be written to the ledger; empty where it was."""
+    """Why it could not be written to the ledger; empty: it was."""
 
 
 class AcceptedReference(Value, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Runs of `kedge diagnose` and `kedge accept`: fill the facts out of the log, ask the core, file the finding."""
+"""Run of `kedge diagnose` and `kedge accept`: read the log, ask the core, record the finding."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from kedge.operations.features.staleness import lag_of
 from kedge.workspace import Workplace, actor
 
 REFERENCE = 50_000
-"""Requests of a reference that are kept, the newest: half as many as of today, which need pairs too."""
+"""Limit of requests of a reference, newest first: half as many as of today, which needs pairs."""
 WEEK_S = 7 * 24 * 3600.0
 BACK_S = WEEK_S
-"""How far before a change of production, or before today's window, a reference is looked for."""
+"""How far before a change of production, or before today's window, a reference is searched."""
 
 
 class DiagnoseOptions(NamedTuple):
-    """What was asked: the options of the verb."""
+    """The options of the command."""
 
     since: str = "24h"
     until: str | None = None
@@ -56,7 +56,7 @@ class DiagnoseOptions(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A window that today is compared with, whose answers it has, and by which rule it was chosen."""
+    """A window that today is compared with, its release, and the rule of its choice."""
 
     logged: Logged
     of: Literal["new", "old"]
@@ -70,19 +70,20 @@ def diagnosis_of(
     *,
     say: Say,
 ) -> DiagnosisReport:
-    """Say why an endpoint answers worse than it did, and file what was found.
+    """Diagnose why an endpoint answers worse than before, and record the finding.
 
     Args:
         place: the state directory.
-        endpoint: whose.
-        options: which windows.
-        say: told what is under way.
+        endpoint: its name.
+        options: the options, such as the windows.
+        say: called with progress messages.
 
     Returns:
-        The diagnosis, the windows it was made from, what was counted, and the note's number.
+        The diagnosis, its windows, the counts, and the number of its note.
 
     Raises:
-        Refused: no such endpoint, nothing in production, `bad_time`, `metric_unfit`, `unknown_segment`.
+        Refused: the endpoint is not found, it has no production, `bad_time`, `metric_unfit`,
+            `unknown_segment`.
         Unavailable: the ledger or the log cannot be read.
     """
     began = place.clock.monotonic()
@@ -102,7 +103,7 @@ def diagnosis_of(
     read_columns(state, today, *((reference.logged,) if reference is not None else ()))
     reading = AnswerReading(get_target(state), _metric(state))
     known = [*today.outcomes, *(reference.logged.outcomes if reference is not None else ())]
-    reading.outcomes(known)  # words or numbers: the same for both windows
+    reading.outcomes(known)  # decides between words and numbers for both windows
     cells = Contrasting(place, state, today, reading, say).gather(new, old)
     facts = _facts(place, state, (new, old), today, reference, reading, cells)
     found = diagnose(replace(facts, sources=_sources(place, new)))
@@ -145,7 +146,7 @@ def _todays(
 def _reference_window(
     reference: Reference | None, new: Release, old: Release | None
 ) -> ReferenceWindow | None:
-    """Return what the reference was, and of which release; None where there was none."""
+    """Return the reference's window and release; None if there was none."""
     if reference is None:
         return None
     of = new if reference.of == "new" or old is None else old
@@ -154,9 +155,9 @@ def _reference_window(
 
 
 def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> tuple[int | None, str]:
-    """Put it into the ledger, and return the number of its entry, or the fault.
+    """Record the summary in the ledger; return the entry's number, or the fault.
 
-    A ledger that cannot be written costs the note, not the diagnosis.
+    If the ledger cannot be written, only the note is lost, not the diagnosis.
     """
     note = build_note(short)
     try:
@@ -167,9 +168,9 @@ def _file(place: Workplace, endpoint: str, short: DiagnosisSummary) -> tuple[int
 
 
 def _releases(state: State, *, production: bool = False) -> tuple[Release, Release | None]:
-    """The release that is diagnosed, and the one that a rollback would land on.
+    """Return the diagnosed release and the landing of a rollback.
 
-    With `production` it is production, also while a candidate is under way.
+    With `production` it is production, even during a rollout.
     """
     if state.production is None:
         raise Refused(
@@ -240,19 +241,19 @@ def _facts(
 
 
 def _sources(place: Workplace, new: Release) -> tuple[Source, ...]:
-    """How old the values are that a release reads by key; what cannot be asked is left out."""
+    """Return the age of values that a release reads by key; unreadable ones are left out."""
     found = []
     for run in runs_of(new.generation):
         try:
             lag, limit = lag_of(place, run)
         except KedgeError:
-            continue  # the replay of the cells meets the same fault, and prints it
+            continue  # the replay of the cells meets and reports the same fault
         found.append(Source(run.label, lag, limit))
     return tuple(found)
 
 
 def _sample(reference: Reference | None, reading: AnswerReading) -> Sample | None:
-    """The reference, with the answers that its requests got."""
+    """Return the reference with the answers to its requests."""
     if reference is None:
         return None
     logged = reference.logged
@@ -268,7 +269,7 @@ def _sample(reference: Reference | None, reading: AnswerReading) -> Sample | Non
 
 
 def _instruments(place: Workplace, state: State, today: Logged) -> Instruments:
-    """What is known of the log itself."""
+    """Return the state of the log itself."""
     coverage: dict[str, tuple[int, int]] = {}
     for arm in (Arm.PRODUCTION, Arm.CANDIDATE):
         mine = [n for n, row in enumerate(today.rows) if row.arm == arm]
@@ -283,21 +284,21 @@ def _instruments(place: Workplace, state: State, today: Logged) -> Instruments:
 
 
 def _split_fault(place: Workplace, state: State) -> str:
-    """Why the split between the arms is not what was set, as the patrol knows it."""
+    """Return why the split between the arms is not as declared, from the patrol's evidence."""
     if not state.divided:
         return ""
     try:
         kept = place.windows.kept(state.endpoint, comparison_of(state))
         return Watch(state, kept).facts(place.clock.unix()).mismatch
     except KedgeError:
-        return ""  # without evidence there is no fault to name
+        return ""  # without evidence no fault is known
 
 
 # ---------------------------------------------------------------- the reference
 
 
 class _Referring:
-    """Looks for the window that today is compared with."""
+    """The search for the window that today is compared with."""
 
     def __init__(
         self,
@@ -319,7 +320,7 @@ class _Referring:
         self._now = now
 
     def found(self, accepted: tuple[float, float] | None) -> Reference | None:
-        """The first that has labels enough: as asked, accepted, a week ago, before the change, before."""
+        """Return the first with enough labels: named, accepted, a week ago, before the change."""
         asked_for = self._options.reference_since or self._options.reference_until
         if asked_for:
             until = self._options.reference_until
@@ -336,7 +337,7 @@ class _Referring:
         found = self._read(since - WEEK_S, until - WEEK_S, "the same hours a week before")
         flipped = read_instant(self._state.flipped_at) if self._state.flipped_at else None
         if found is None and flipped is not None and "old" in self._releases:
-            # Answers of what production was before: its last labelled requests.
+            # The last labelled requests of the previous production.
             rule = "the last requests before the newest change of production"
             found = self._read(flipped - BACK_S, min(flipped, since), rule)
         return found or self._read(since - BACK_S, since, "the requests before the window")
@@ -344,12 +345,12 @@ class _Referring:
     def _read(
         self, since: float, until: float, rule: str, *, least: int = LEAST
     ) -> Reference | None:
-        """A window that one of the two releases answered, and that has so many labels."""
+        """Return a window that one of the two releases answered, if it has enough labels."""
         until = min(until, self._today.since)
         if until <= since:
             return None
         if len(self._place.records.labelled(self._state.endpoint, since, until, least)) < least:
-            return None  # nothing is read for nothing
+            return None  # too few labels: the window is not read
         mine = set(self._releases.values())
 
         def wanted(row: JoinRow) -> bool:
@@ -379,7 +380,7 @@ class _Referring:
 
 
 def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
-    """The newest window that an operator accepted as the reference."""
+    """Return the newest window that an operator accepted as the reference."""
     entries = place.ledger.entries(state.endpoint, "accepted")
     if not entries or not isinstance(entries[0].event, Note):
         return None
@@ -390,11 +391,11 @@ def _accepted(place: Workplace, state: State) -> tuple[float, float] | None:
 def accept(
     place: Workplace, endpoint: str, *, reason: str, since: str, until: str | None
 ) -> AcceptedReference:
-    """Make a window the reference from now on: what it was like is what is expected.
+    """Make a window the reference from now on: today is expected to be like it.
 
     Raises:
-        Refused: no such endpoint, nothing in production; `bad_time`; `nothing_logged`: the window
-            has no request.
+        Refused: the endpoint is not found or has no production; `bad_time`; `nothing_logged`:
+            the window has no request.
     """
     if not reason.strip():
         raise Refused(

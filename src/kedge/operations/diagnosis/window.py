@@ -1,7 +1,7 @@
-"""Window of the prediction log as a diagnosis needs it: columns, answers, outcomes, losses of log.
+"""Window of the prediction log for a diagnosis: columns, answers, outcomes, loss of the log.
 
-Everything is bounded. The newest requests of a window are read first, and what a bound leaves out
-is counted. What is torn is passed over, and its share is told.
+All reads are bounded. The newest requests of a window are read first, and those beyond a limit
+are counted. Damaged parts are skipped, and their share is reported.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from kedge.operations.replay.model import decoded
 from kedge.workspace import Workplace
 
 REQUESTS = 100_000
-"""Requests of a window that are kept: the newest. They hold 2,000 labels at a fiftieth labelled, and
-take some 150 MB."""
+"""Limit of requests of a window, newest first. They hold 2,000 labels if a fiftieth is labelled,
+and take some 150 MB."""
 READ = 1_000_000
-"""Predictions that are read for them; the rest of a window is counted only."""
+"""Limit of predictions that are read for them; the rest of a window is only counted."""
 LABELS = 200_000
-"""Labels of a window that are read, those of the newest hours."""
+"""Limit of labels of a window that are read, newest hours first."""
 IDS = 0.5
-"""Of a column's words that differ, from which it is an id."""
+"""Share of different words from which on a column is an id."""
 TIMES = 0.95
 """Rank correlation with the time of the request from which a column of numbers is a time."""
 ABSENT = 0.99
-"""Of the requests of one window that do not have a field at all, for it not to be compared."""
+"""Share of requests without a field in one window, from which on it is not compared."""
 
 Floats = NDArray[np.float64]
 
 
 class AnswerReading:
-    """How answers and outcomes are read as numbers; classes are numbered, in both the same way."""
+    """The reading of answers and outcomes as numbers; both number classes alike."""
 
     def __init__(self, output: Output, metric: str = "error_rate") -> None:
         self.output = output
@@ -51,10 +51,10 @@ class AnswerReading:
         self._in_words = isinstance(output, Target) and output.reads in ("class", "place")
         self._in_words = self._in_words and not self._measured
         self._apart = 1.0 + 2.0 * output.tolerance
-        """Between the numbers of two classes: no tolerance makes two classes one."""
+        """Distance between the numbers of two classes: more than the tolerance."""
 
     def outcomes(self, values: Sequence[Known]) -> Floats:
-        """Outcomes, NaN where there is none or it does not fit."""
+        """Return the outcomes as numbers; NaN if there is none or it does not fit."""
         if self.output.kind not in ("binary", "score") and not self._in_words:
             self._in_words = not self._measured and any(
                 isinstance(v, str) and number(v) is None for v in values
@@ -72,12 +72,12 @@ class AnswerReading:
         return nan if found is None else found
 
     def _spelled(self, value: str | float | bool) -> str:
-        """Return an outcome as the answers spell it: whole numbers in one way, words as they are."""
+        """Return an outcome as answers spell it: whole numbers in one form, words unchanged."""
         known = normal(self.output if isinstance(self.output, Target) else None, value)
         return spelled(value if known is None else known)
 
     def answer(self, score: float | None, decision: str | None) -> float:
-        """An answer; infinite where it says nothing that can be read."""
+        """Return an answer as a number; infinite if it cannot be read."""
         if self._in_words:
             return self._word(decision) if decision is not None else np.inf
         if score is not None:
@@ -91,7 +91,7 @@ class AnswerReading:
 
 @dataclass
 class Logged:
-    """The requests of one window, newest first; n of them."""
+    """The n requests of one window, newest first."""
 
     since: float
     until: float
@@ -100,24 +100,24 @@ class Logged:
     fields: tuple[Field, ...] = ()
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-    """Columns that are no inputs but ids or times."""
+    """Columns that are ids or times, not inputs."""
     lost: float = 0.0
-    """Share of the log that was torn, 0 to 1."""
+    """Share of the log that is damaged, 0 to 1."""
     unread: int = 0
-    """Requests beyond a bound."""
+    """Requests that exceeded the limit."""
     beyond: int = 0
-    """Labelled ones among them, as far as known."""
+    """Those with a label, if known."""
     torn_hours: int = 0
     without_inputs: int = 0
-    """Requests that were dropped since their inputs were not kept."""
+    """Requests that were dropped because their inputs are not stored."""
 
     @property
     def labelled(self) -> int:
-        """How many have an outcome."""
+        """The number of requests with an outcome."""
         return sum(value is not None for value in self.outcomes)
 
     def summary(self) -> LogWindow:
-        """Return what was read, without the rows."""
+        """Return the window's description, without the rows."""
         return LogWindow(
             since=self.since,
             until=self.until,
@@ -132,23 +132,23 @@ class Logged:
         )
 
     def only(self, keep: Sequence[int]) -> None:
-        """Keep these rows, before any column is made."""
+        """Keep only these rows; called before any column is made."""
         self.rows = [self.rows[n] for n in keep]
         self.outcomes = [self.outcomes[n] for n in keep]
 
     def units(self) -> NDArray[Any]:
-        """Whose each request was."""
+        """Return the caller of each request."""
         found = np.empty(len(self.rows), dtype=object)
         found[:] = [row.unit for row in self.rows]
         return found
 
     def times(self) -> NDArray[np.float64]:
-        """When each was asked, Unix seconds."""
+        """Return the time of each request, Unix seconds."""
         return np.array([row.at for row in self.rows], np.float64)
 
 
 def asked(row: JoinRow) -> int | None:
-    """The release that answered the caller."""
+    """Return the release that answered the caller."""
     return row.production if row.arm == Arm.PRODUCTION else row.candidate
 
 
@@ -162,16 +162,16 @@ def window(
     segment: str | None = None,
     requests: int = REQUESTS,
 ) -> Logged:
-    """The newest requests of [since, until) that are wanted, with their outcomes.
+    """Return the newest wanted requests of [since, until), with their outcomes.
 
     Args:
         place: the state directory.
         state: the row.
         since: Unix time.
         until: Unix time.
-        wanted: which predictions.
-        segment: only of this one, such as origin=JFK.
-        requests: at most so many.
+        wanted: whether a prediction is wanted.
+        segment: the only segment to read, such as origin=JFK.
+        requests: limit of requests.
     """
     known, seen = _labels(place, state.endpoint, since, until, segment), 0
     rows: list[JoinRow] = []
@@ -183,7 +183,7 @@ def window(
         met += row.id in known
         if wanted(row) and (segment is None or segment in row.segments):
             rows.append(row)
-    # Counted by whole hours, so only where a bound ended the reading.
+    # Whole hours are counted, so only if a limit ended the reading.
     bounded = len(rows) >= requests or seen >= READ
     whole = place.records.counted(state.endpoint, since, until) if bounded else seen
     within = sum(at >= oldest for _, at in known.values()) if bounded else len(known)
@@ -205,7 +205,7 @@ def window(
 def _labels(
     place: Workplace, endpoint: str, since: float, until: float, segment: str | None
 ) -> dict[str, tuple[Known, float]]:
-    """Outcomes by id, of the label version that most have, with when they were asked."""
+    """Return outcomes by id, of the most frequent label version, with their requests' times."""
     labels = place.records.labelled(endpoint, since, until, LABELS)
     versions = Counter(one.outcome.label_version for one in labels)
     version = live_version(versions)
@@ -219,9 +219,9 @@ def _labels(
 
 
 def _lost(within: int, met: int, torn: Sequence[int], since: float, until: float) -> float:
-    """Share of the log that is gone: of the labels, those whose prediction is; else by the hour.
+    """Return the lost share of the log: of labels whose prediction is lost; else by the hour.
 
-    A label keeps what it needs of its prediction, in another file.
+    A label stores the needed part of its prediction in another file.
     """
     if within >= LEAST:
         return max(within - met, 0) / within
@@ -231,7 +231,7 @@ def _lost(within: int, met: int, torn: Sequence[int], since: float, until: float
 
 
 def _with_inputs(found: Logged) -> None:
-    """Keep those whose inputs were logged, if that leaves labels enough; else all, without columns."""
+    """Drop requests without inputs, if enough labels remain; else keep all, without columns."""
     full = [n for n, row in enumerate(found.rows) if row.inputs]
     labelled = sum(found.outcomes[n] is not None for n in full)
     if len(full) == len(found.rows):
@@ -245,7 +245,7 @@ def _with_inputs(found: Logged) -> None:
 
 
 def read_columns(state: State, *windows: Logged) -> None:
-    """Make the raw columns of windows that are compared: the same in each; none where one lacks inputs."""
+    """Make the same raw columns in each of the compared windows; none if one lacks inputs."""
     if not all(row.inputs for each in windows for row in each.rows):
         return
     redacted = {*state.policy.log.redact, state.policy.entity}
@@ -264,7 +264,7 @@ def read_columns(state: State, *windows: Logged) -> None:
 def _columns(
     fields: Sequence[Field], rows: Sequence[JoinRow]
 ) -> tuple[dict[str, NDArray[Any]], set[str]]:
-    """Scalar fields as columns; and those that hardly any request has."""
+    """Return scalar fields as columns, and the fields that almost no request has."""
     parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields}
     lacking = dict.fromkeys(parts, 0)
     for start in range(0, len(rows), 4_096):
@@ -287,7 +287,7 @@ def _column(of: Field, values: Sequence[Any]) -> NDArray[Any]:
 
 
 def _identifies(each: Logged, name: str) -> bool:
-    """Whether a column is an id or a time: alike on no two days, it would say that nothing overlaps."""
+    """Return whether a column is an id or a time: it would make windows seem not to overlap."""
     column = each.columns[name]
     if len(column) < LEAST:
         return False

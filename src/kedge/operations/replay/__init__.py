@@ -1,1 +1,1 @@
-"""Replay: the prediction log through another release."""
+"""Replay of the prediction log through another release."""

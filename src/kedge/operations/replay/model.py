@@ -1,6 +1,6 @@
-"""Model of a replay, asked again what was logged: in a process of its own that ends with us.
+"""Model of a replay: a release in its own process that answers logged rows again.
 
-Nothing is written, and no gateway takes part.
+It ends with this process. Nothing is written, and no gateway is involved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 BATCH = 256
-"""Rows asked at once: large enough that the socket costs nothing, small enough for any model."""
+"""Rows per batch: enough to make the socket's cost negligible, and small enough for any model."""
 LOAD_S = 120.0
 ANSWER_S = 60.0
 
@@ -47,17 +47,17 @@ async def loaded(
     *,
     bare: Signature | None = None,
 ) -> AsyncIterator[process.ProcessModel]:
-    """A release in a process of its own, ended with us.
+    """Yield a release in its own process, which ends with this process.
 
     Args:
         place: the state directory.
         state: the row, for its limits.
-        release: which.
-        online: where its transformation looks values up.
-        bare: the model's own signature: it is asked without its transformation.
+        release: the release.
+        online: the store of its transformation's lookups.
+        bare: the model's own signature, to ask it without its transformation.
 
     Raises:
-        Unavailable: `model_down`: it did not come up.
+        Unavailable: `model_down`: it did not start.
     """
     with tempfile.TemporaryDirectory(prefix="kedge-") as directory:
         path = Path(directory) / "m.sock"
@@ -99,9 +99,9 @@ def _started(door: ModelDoor, words: bytes, command: Sequence[str]) -> subproces
 
 
 async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes], socket: Path) -> str:
-    """Why it did not come up; empty when it did. One that ended is not waited for.
+    """Return why the process did not start; empty if it did. An ended process is not waited for.
 
-    A process that cannot load says why in the file beside its socket.
+    A process that cannot load writes the reason to the file beside its socket.
     """
     for _ in range(int(LOAD_S * 4)):
         if await model.wait_ready(0.25):
@@ -112,16 +112,16 @@ async def _fault(model: process.ProcessModel, child: subprocess.Popen[bytes], so
 
 
 INCOMPLETE = "request_incomplete"
-"""The code of a failure that says nothing of the release: some rows of the request are not in the log."""
+"""Code of a failure that is not the release's: some rows of the request are not in the log."""
 
 
 async def answered(
     model: process.ProcessModel, release: Release, rows: Sequence[JoinRow], *, as_sent: bool = False
 ) -> list[tuple[Columns, int] | KedgeError]:
-    """The release's answer to each logged row, as (columns, which row); why not, where it failed.
+    """Return the answer to each logged row as (columns, row number), or the failure.
 
-    A batch that fails is asked again row by row, so that one poisoned row costs only itself. What is
-    asked `as_sent` goes request by request, and one that fails does so as a whole, as for its caller.
+    A failed batch is asked again row by row, so that one bad row costs only itself. With `as_sent`
+    whole requests are asked, and each fails as a whole, as for its caller.
     """
     if not as_sent:
         return await _answered(model, release, rows, whole=False)
@@ -148,7 +148,7 @@ async def _answered(
 
 
 def requests(rows: Sequence[JoinRow]) -> list[list[int]]:
-    """Which rows came in one request, each request's in their order; those that are whole in the log."""
+    """Return the rows of each request in order, for requests that the log has completely."""
     found: dict[str, list[tuple[int, int]]] = {}
     for n, row in enumerate(rows):
         name, _, number = row.id.rpartition("/")
@@ -160,7 +160,7 @@ def requests(rows: Sequence[JoinRow]) -> list[list[int]]:
 
 
 def batches(rows: Iterable[JoinRow], size: int) -> Iterator[list[JoinRow]]:
-    """Rows in batches of about `size`, none of which ends within a request."""
+    """Yield batches of about `size` rows; none ends within a request."""
     batch: list[JoinRow] = []
     for row in rows:
         if len(batch) >= size and row.id.rpartition("/")[0] != batch[-1].id.rpartition("/")[0]:
@@ -172,14 +172,14 @@ def batches(rows: Iterable[JoinRow], size: int) -> Iterator[list[JoinRow]]:
 
 
 def merges(place: Workplace, release: Release) -> bool:
-    """Whether a release may be asked rows of several requests together: its proofs say so."""
+    """Return whether a release's proofs allow rows of several requests in one batch."""
     return release_mark(place.artifacts, release) == "independent"
 
 
 async def answers(
     model: process.ProcessModel, columns: Mapping[str, NDArray[Any]], rows: int
 ) -> list[tuple[Columns, int] | KedgeError]:
-    """The same for rows that are columns already."""
+    """Return the same for rows that are columns already."""
     try:
         answer, *_ = await model.predict(columns, ANSWER_S)
     except (ModelFailure, BadRequest) as fault:
@@ -191,10 +191,10 @@ async def answers(
 
 
 def logged_columns(release: Release, rows: Sequence[JoinRow]) -> Columns:
-    """What was logged of these rows, as the columns that a release takes.
+    """Return the logged inputs of these rows as the columns that a release takes.
 
     Raises:
-        BadRequest: a value does not fit its field, or was not logged (`log.redact`).
+        BadRequest: a value does not fit its field, or is not logged (`log.redact`).
     """
     inputs = [decoded(row.inputs) for row in rows]
     lists = {

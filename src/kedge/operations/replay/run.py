@@ -1,7 +1,7 @@
-"""The prediction log through another release: a week of shadow in minutes.
+"""Run of a replay: the prediction log through another release, a week of shadow in minutes.
 
-The release is loaded in a process of its own, asked what production was asked, and its answers
-are folded and judged as a shadow's are. Nothing is written, and no gateway takes part.
+The release is loaded in its own process and asked production's requests. Its answers are folded
+and judged like a shadow's. Nothing is written, and no gateway is involved.
 """
 
 from __future__ import annotations
@@ -49,34 +49,34 @@ LABELS = 20_000
 
 
 class ReplayedComparison(ComparisonView, frozen=True, kw_only=True):
-    """What the log says of a release that was asked again. Pairs are as in ComparisonView."""
+    """The comparison of a replayed release with the log. Pairs are as in ComparisonView."""
 
     replayed: int
-    """Predictions that were asked again, and answered."""
+    """Predictions that were asked again and answered."""
     incomplete: int
-    """Predictions left out: some rows of their request are not in the log."""
+    """Predictions left out because the log lacks rows of their request."""
 
 
 def replay_of(
     place: Workplace, endpoint: str, text: str, since: str, *, say: Say
 ) -> ReplayedComparison:
-    """Ask a release what was logged, and judge its answers against those that were given.
+    """Ask a release the logged requests, and judge its answers against the logged ones.
 
-    What it reads by key has the values of today.
+    Values by key are those of today.
 
     Args:
         place: the state directory.
-        endpoint: whose log.
+        endpoint: its name.
         text: the release, as v2 or r2.
-        since: from when: a duration back such as 7d, a date or a time.
-        say: told now and then how far it is.
+        since: the start: a duration back such as 7d, a date or a time.
+        say: called at intervals with the progress.
 
     Returns:
-        What `kedge evidence` says of a shadow, and how many rows were asked.
+        The evidence of a shadow, as in `kedge evidence`, and the number of asked rows.
 
     Raises:
-        Refused: no such endpoint or release, nothing in production, or nothing logged.
-        Unavailable: the model did not come up.
+        Refused: the endpoint or release is not found, there is no production, or the log is empty.
+        Unavailable: the model did not start.
     """
     now = place.clock.unix()
     begin = read_when(since, now)
@@ -149,7 +149,7 @@ async def _ask(
             theirs = await answered(model, release, batch, as_sent=as_sent)
             pairs = _complete(batch, theirs)
             incomplete += len(batch) - len(pairs)
-            # A second is what the judge takes for one event when much fails in it: so its own
+            # The judge takes many failures in one second for one event, so each second gets its own
             # window.
             for _, second in groupby(pairs, key=lambda pair: int(pair[0].at)):
                 number += 1
@@ -162,7 +162,7 @@ async def _ask(
 def _complete(
     rows: Sequence[JoinRow], theirs: Sequence[tuple[Columns, int] | KedgeError]
 ) -> list[tuple[JoinRow, tuple[Columns, int] | KedgeError]]:
-    """Leave out what could not be asked as it was sent: that is no failure of the release."""
+    """Drop rows that could not be asked as sent: they are no failure of the release."""
     return [
         (row, one)
         for row, one in zip(rows, theirs, strict=True)
@@ -176,7 +176,7 @@ def _window(
     number: int,
     answers: dict[str, RowAnswer],
 ) -> Window:
-    """One second of the log as a shadow's window. Every row is a pair of its own."""
+    """Return one second of the log as a shadow's window. Every row is its own pair."""
     output, key = get_target(state), key_of(state.salt)
     exposed: dict[str, list[int]] = {}
     named: dict[str, list[int]] = {}
@@ -255,7 +255,7 @@ def _compare_scores(
 
 
 def _example(row: JoinRow, old: RowAnswer, new: RowAnswer, output: str | None) -> DisagreeingPair:
-    """Return a pair that differs, as `kedge evidence` shows it."""
+    """Return a pair that differs, in the form of `kedge evidence`."""
     texts = old.text(), new.text()
     differs = (Differing(output, *texts),) if output is not None else ()
     return DisagreeingPair(row.id, row.segments, *texts, differs)
@@ -264,7 +264,7 @@ def _example(row: JoinRow, old: RowAnswer, new: RowAnswer, output: str | None) -
 def _fold_labels(
     place: Workplace, state: State, watch: Watch, answers: dict[str, RowAnswer], now: float
 ) -> None:
-    """Judge by the outcomes that are known, as pairs of old and new answers."""
+    """Judge by the known outcomes, as pairs of old and new answers."""
     cursor = 0
     while True:
         cursor, found = place.records.labels(state.endpoint, cursor, LABELS)
