@@ -32,7 +32,7 @@ def mask(text: str) -> str:
 def scrub(text: str) -> tuple[str, tuple[str, ...]] | None:
     """Return kedge.toml without its secrets, and their places; None if that is impossible.
 
-    A setting that an environment variable can replace becomes a comment. Other passwords are masked.
+    A setting that an environment variable can replace becomes a comment; others are masked.
     Comments are masked, too. In text that is not valid TOML passwords are masked, without places.
     """
     try:

@@ -1,4 +1,4 @@
-"""Application of features files: apply a file, compare two versions, say who would move."""
+"""Application of features files: register a file's transformations and roll them out."""
 
 from __future__ import annotations
 
@@ -49,45 +49,45 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FREE = frozenset({"numpy", "kedge"})
-"""What every transformation may import beyond the standard library and its own files."""
+"""Packages that every transformation can import beside the standard library and its own files."""
 
 
 # ---------------------------------------------------------------- results
 
 
 class SchemaUser(Value, frozen=True):
-    """An endpoint that is on a feature schema, or declared to be."""
+    """An endpoint whose production uses a feature schema, or that declares it."""
 
     endpoint: str
     production: str | None
-    """The transformation version that its production uses; null: none of this schema yet."""
+    """The transformation version of its production; null: none of this schema yet."""
     follows: bool
-    """Whether it moves with the head of the schema."""
+    """Whether it follows the head of the schema."""
     stage: Stage
 
 
 class AppliedTransformation(Value, frozen=True, kw_only=True):
-    """A transformation version that a features file makes, and how it differs from the one before."""
+    """A transformation version of a features file, and its differences from the one before."""
 
     version: str
     new: bool
-    """False: the same content is this version already."""
+    """False: this version already has the same content."""
     digest: str
-    """Of its bundle."""
+    """Digest of its bundle."""
     raw: tuple[str, ...]
-    """Columns that it takes out of a request."""
+    """Columns of a request that it takes."""
     reads: tuple[str, ...]
     """Schemas whose values it reads by key."""
     materialised: bool
     """Whether its values are computed ahead of requests."""
     against: str | None = None
-    """The version that it is compared with; null: it was not compared."""
+    """The version that it is compared with; null: there was no comparison."""
     outcome: Outcome | None = None
     columns: tuple[Difference, ...] = ()
     rows: RowsMark | None = None
-    """Whether an answer depends on the rows asked with it; null where values are computed ahead."""
+    """Whether an answer depends on the other rows of the request; null if computed ahead."""
     compared_on: dict[Origin, int] = {}
-    """Rows that it was compared on, by where they come from."""
+    """Rows of the comparison, by origin."""
     made: tuple[str, ...] = ()
     """Columns read by key, which the comparison filled with made numbers."""
     endpoints: tuple[SchemaUser, ...]
@@ -97,7 +97,7 @@ class AppliedFeatures(Value, frozen=True):
     """The transformations of a features file that was applied."""
 
     transformations: tuple[AppliedTransformation, ...]
-    """Those whose values are computed ahead come first."""
+    """The transformations; those whose values are computed ahead come first."""
 
 
 class ListedTransformation(Value, frozen=True):
@@ -105,7 +105,7 @@ class ListedTransformation(Value, frozen=True):
 
     version: str
     digest: str
-    """Of its bundle."""
+    """Digest of its bundle."""
     head: bool
     """Whether it is the head of its schema."""
     production_of: tuple[str, ...]
@@ -118,18 +118,18 @@ class ListedTransformation(Value, frozen=True):
 def apply_file(
     place: Workplace, path: Path, *, golden: Path | None, root: Path, training: Path | None = None
 ) -> AppliedFeatures:
-    """Make versions of every transformation in a file; the same content is the same version.
+    """Register every transformation of a file; the same content is the same version.
 
     Args:
-        place: where.
+        place: the state directory.
         path: the file.
-        golden: raw rows that request-time transformations are tried on.
-        root: what the sources of materialised ones are relative to.
-        training: a training set with raw columns, of which rows are taken instead.
+        golden: raw rows on which request-time transformations are tried.
+        root: the directory that the sources of materialised ones are relative to.
+        training: a training set with raw columns, whose rows are taken instead.
 
     Raises:
-        Refused: `bad_features`: it cannot be run, or declares nothing; `schema_changed`;
-            `missing_requirement`; `golden_mismatch`: an answer is not what the schema promises.
+        Refused: `bad_features`: the file cannot be run, or declares nothing; `schema_changed`;
+            `missing_requirement`; `golden_mismatch`: an answer breaks the schema.
     """
     found = _declared(place, path, _sources(path))
     if not found:
@@ -139,7 +139,7 @@ def apply_file(
             hint="decorate a function with @kedge.transform(schema)",
         )
     given = given_rows(golden)
-    # What is materialised comes first: what reads it names it.
+    # Materialised ones come first, since their readers name them.
     order = sorted(found.items(), key=lambda item: (item[1].view is None, item[0]))
     return AppliedFeatures(
         tuple(
@@ -158,7 +158,7 @@ def _apply_one(
     given: dict[str, list[Any]] | None,
     training: Path | None,
 ) -> AppliedTransformation:
-    """Make a version of one function: its bundle is its own file's and what that imports."""
+    """Register one function; its bundle is its own file and the file's local imports."""
     schema = declared.schema
     module, _, name = entry.partition(":")
     sources = _sources(folder / f"{module}.py")
@@ -174,7 +174,7 @@ def _apply_one(
     with tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
         for file, source in sources.items():
             (Path(scratch) / file).write_bytes(source)
-        # In the order in which it was declared: a row by key is packed in that order.
+        # In the order of their declaration, in which a row by key is packed.
         (Path(scratch) / SPEC).write_bytes(codec.encode(spec))
         digest, _ = place.artifacts.put(Path(scratch))
     known = next((one for one in before if one.digest == digest), None)
@@ -217,10 +217,10 @@ def _prove(
     *,
     known: bool,
 ) -> bool:
-    """Try a bundle on golden rows and keep what it answered; whether the rows are other ones now.
+    """Try a bundle on golden rows and store its answers; return whether the rows changed.
 
-    One that is known keeps its golden rows, unless others are given. It is tried again when nothing is
-    known of how its answers depend on the rows beside it.
+    A known bundle keeps its golden rows, unless others are given. It is tried again if its
+    batch mark is unknown.
     """
     kept = kept_proof(place, digest) if known else None
     named = given is not None or training is not None
@@ -235,7 +235,7 @@ def _prove(
 
 
 def _sources(path: Path) -> dict[str, bytes]:
-    """The file and every local module that it imports, by file name.
+    """Return the file and every local module that it imports, by file name.
 
     Raises:
         Refused: `bad_features`: a file cannot be read or parsed, or is a package.
@@ -265,7 +265,7 @@ def _sources(path: Path) -> dict[str, bytes]:
 
 
 def _imported(tree: ast.AST) -> set[str]:
-    """The top names of what a module imports, also inside its functions."""
+    """Return the top-level names that a module imports, also inside its functions."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -279,10 +279,10 @@ def _imported(tree: ast.AST) -> set[str]:
 
 
 def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
-    """What else is imported, by distribution and version: it is part of the content.
+    """Return the other imports, by distribution and version: they are part of the content.
 
     Raises:
-        Refused: `missing_requirement`: it is not installed where models run.
+        Refused: `missing_requirement`: one is not installed where models run.
     """
     local = {Path(name).stem for name in sources}
     names = {name for source in sources.values() for name in _imported(ast.parse(source))}
@@ -300,10 +300,11 @@ def _requirements(sources: dict[str, bytes]) -> dict[str, str]:
 
 
 def _declared(place: Workplace, path: Path, sources: dict[str, bytes]) -> dict[str, Declared]:
-    """The decorated functions of a file and of what it imports, by MODULE:NAME.
+    """Return the decorated functions of a file and its local imports, by MODULE:NAME.
 
     Raises:
-        Refused: `bad_features`: running it raises, or two implement one schema; or what its process ended of.
+        Refused: `bad_features`: the file raises, or two functions implement one schema; or the
+            error that ended its process.
     """
     with _at_work(place, sources) as work:
         try:
@@ -324,7 +325,7 @@ def _declared(place: Workplace, path: Path, sources: dict[str, bytes]) -> dict[s
 
 @contextmanager
 def _at_work(place: Workplace, sources: dict[str, bytes]) -> Iterator[FeaturesProcess]:
-    """A process that runs these sources, while it lasts."""
+    """Yield a process that runs these sources."""
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         for file, source in sources.items():
             (Path(folder) / file).write_bytes(source)
@@ -337,11 +338,11 @@ def _at_work(place: Workplace, sources: dict[str, bytes]) -> Iterator[FeaturesPr
 def _raw(
     place: Workplace, module: str, sources: dict[str, bytes], name: str, declared: Declared
 ) -> tuple[Field, ...]:
-    """What the function takes: as declared, else what it reads of an endpoint's contract.
+    """Return the function's inputs: as declared, else those that it reads of a contract.
 
     Raises:
-        Refused: `raw_unknown`: nothing is declared, and no endpoint on the schema says; or it
-            lacks a key of what is read.
+        Refused: `raw_unknown`: nothing is declared, and no endpoint on the schema has them; or
+            the inputs lack a key of a schema that is read.
     """
     keys = {key for read in declared.reads for key in read.keys}
     if declared.raw is not None:
@@ -373,16 +374,16 @@ def _raw(
 
 
 def _blank(schema: Schema) -> dict[str, NDArray[Any]]:
-    """Columns of a materialised schema where no entity has a value, as many rows as are made up."""
+    """Return columns of a materialised schema without any value, for as many rows as are made."""
     fields = schema.columns()
     return dict(columns_of(blank_rows(fields), Signature(fields, ())))
 
 
 def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
-    """The request contract of an endpoint on a schema of this view.
+    """Return the request contract of an endpoint on a schema of this view.
 
     Raises:
-        Refused: `raw_unknown`: there is none.
+        Refused: `raw_unknown`: no such endpoint is found.
     """
     view = schema.partition("/")[0]
     states = [
@@ -430,7 +431,7 @@ def list_transformations(place: Workplace, schema: str | None) -> list[ListedTra
 
 
 def on_schema(place: Workplace, schema: str) -> tuple[SchemaUser, ...]:
-    """Return every endpoint whose production is on a schema, or that is declared to be."""
+    """Return every endpoint whose production uses a schema, or that declares it."""
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
@@ -442,7 +443,7 @@ def on_schema(place: Workplace, schema: str) -> tuple[SchemaUser, ...]:
 
 
 def version_of(place: Workplace, text: str) -> TransformVersion:
-    """The version that `flight/1#5` names.
+    """Return the version that `flight/1#5` names.
 
     Raises:
         Refused: `unknown_transformation`.
@@ -462,10 +463,10 @@ def version_of(place: Workplace, text: str) -> TransformVersion:
 def target_of(
     place: Workplace, endpoint: str, number: int, generation: str | None = None
 ) -> tuple[State, Release, TransformVersion | None]:
-    """The release that keeps production's model and takes other features; and today's version.
+    """Return the row, the release with production's model and other features, and today's version.
 
     Raises:
-        Refused: `no_features`: nothing is in production, or it has no schema.
+        Refused: `no_features`: there is no production, or it has no schema.
     """
     state = state_of(place, endpoint)
     live = state.releases.get(state.production) if state.production is not None else None
@@ -492,13 +493,13 @@ def may_roll(
     override: str | None,
     generation: str | None = None,
 ) -> tuple[Release, str | None]:
-    """Whether a transformation may reach production at once, and by which evidence.
+    """Return the release with a transformation, and its evidence to reach production at once.
 
-    With an `override` there is none.
+    With an `override` there is no evidence.
 
     Raises:
         Refused: `transformation_changed`: its answers differ from today's, and no reason was given;
-            `transformation_untested`: there are no real rows to compare them on.
+            `transformation_untested`: no real rows are available for a comparison.
     """
     state, release, today = target_of(place, endpoint, number, generation)
     if override is not None:
@@ -549,7 +550,7 @@ def may_roll(
 
 
 def note_applied(place: Workplace, told: AppliedTransformation) -> None:
-    """Leave a note on every endpoint that could move."""
+    """Record a note on every endpoint that could move."""
     for user in told.endpoints:
         body = FeaturesApplied(version=told.version, outcome=told.outcome, digest=told.digest)
         place.ledger.note(

@@ -1,4 +1,4 @@
-"""Comparisons of two transformations: on real rows, or said to be untested."""
+"""Comparison of two transformations on real rows; without any the outcome is untested."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ from kedge.workspace import Workplace
 
 
 class TransformationDiff(Value, frozen=True):
-    """How a transformation answers the same rows as another."""
+    """The difference of two transformations' answers to the same rows."""
 
     old: str
     new: str
     outcome: Outcome
-    """The worst of the columns."""
+    """The worst outcome of the columns."""
     columns: tuple[Difference, ...]
     compared_on: dict[Origin, int]
-    """Rows that they were compared on, by where they come from."""
+    """Rows of the comparison, by origin."""
     made: tuple[str, ...]
     """Columns read by key, which were filled with made numbers."""
 
 
 class Comparison(NamedTuple):
-    """How two transformations answer the same rows."""
+    """The difference of two transformations' answers to the same rows."""
 
     outcome: Outcome
     columns: tuple[Difference, ...]
     on: dict[Origin, int]
-    """Rows that it was made on, by where they come from."""
+    """Rows of the comparison, by origin."""
     made: tuple[str, ...]
-    """Columns that were filled with made numbers: what is read by key."""
+    """Columns read by key, which were filled with made numbers."""
     why: str
-    """Why it is untested; empty when it is not."""
+    """Why it is untested; empty if it was tested."""
 
     def between(self, old: str, new: str) -> TransformationDiff:
-        """Return it with the names that the two versions were called by."""
+        """Return the difference with the names of the two versions."""
         return TransformationDiff(old, new, self.outcome, self.columns, self.on, self.made)
 
 
 def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion) -> Comparison:
     """Compare two versions on the golden rows of both, on logged rows and on rows of a training set.
 
-    Without any of these, or when all rows are the same, the outcome is `untested`.
+    Without any of these, or if all rows are identical, the outcome is `untested`.
 
     Raises:
-        Refused: `raw_differs`: one takes a column as something else than the other.
+        Refused: `raw_differs`: the versions take a column as different types.
     """
     specs = [spec_of(place.artifacts.verify(one.digest)) for one in (old, new)]
     fields = {field.name: field for spec in specs for field in spec.bare.inputs}
@@ -88,7 +88,7 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
         spare = [one for one in kept if one.origin in ("made", "unknown")]
         spare = spare or [GoldenRows(whole(made_rows(both.inputs, {})), "made")]
         rows, real = joined([rows, *(one.rows for one in spare)]), [*real, *spare]
-    # Where an answer depends on the rows beside it, most callers ask one row by itself.
+    # If an answer depends on the other rows, rows are also asked alone, as most callers do.
     groupings = (False,) if all(one.rows == "independent" for one in proofs) else (False, True)
     names = list(specs[0].schema.fields)
     columns: tuple[Difference, ...] = ()
@@ -109,7 +109,7 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
     except KedgeError:
         if tested:
             raise
-        # Rows that are made for want of others may be senseless to either.
+        # Rows that kedge made may be senseless to either version.
         columns = tuple(Difference(name, "untested", 0, None, None) for name in names)
     on: dict[Origin, int] = {}
     for one in real:
@@ -118,7 +118,7 @@ def comparison_of(place: Workplace, old: TransformVersion, new: TransformVersion
 
 
 def _each_once(parts: list[GoldenRows]) -> tuple[dict[str, list[Any]], list[GoldenRows]]:
-    """Join real rows, each once: what is in the log today may be a golden row already."""
+    """Join real rows, each once: a logged row may be a golden row already."""
     rows: dict[str, list[Any]] = {}
     found = []
     for one in parts:

@@ -1,4 +1,4 @@
-"""Golden rows of transformations: where they come from, and what a transformation answers to them."""
+"""Golden rows of transformations: their origins, and a transformation's answers to them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from kedge.tabular.statistics import read_training
 from kedge.workspace import Workplace
 
 LOGGED = 200
-"""Golden rows taken from the prediction log: enough for every category that is not rare."""
+"""Limit of golden rows from the prediction log: enough for every category that is not rare."""
 DAY_S = 86_400.0
 
 
 class GoldenRows(NamedTuple):
-    """Rows that a transformation is asked."""
+    """Rows that a transformation is asked, and their origin."""
 
     rows: dict[str, list[Any]]
-    """{}: there are none of this origin."""
+    """The rows; {} if there are none of this origin."""
     origin: Origin
 
 
@@ -52,7 +52,7 @@ def given_rows(golden: Path | None) -> dict[str, list[Any]] | None:
 def golden_rows(
     place: Workplace, spec: Spec, *, given: dict[str, list[Any]] | None, training: Path | None
 ) -> GoldenRows:
-    """Return the rows that a transformation is tried on: given, of a training set, logged, else none.
+    """Return the rows for a trial: given ones, else of a training set, else logged, else none.
 
     Raises:
         Refused: `bad_training`: the file cannot be read, or lacks a raw column.
@@ -75,7 +75,7 @@ def golden_rows(
 def real_rows(place: Workplace, schema: str, signature: Signature) -> list[GoldenRows]:
     """Return the rows of the prediction log, then of training sets, that fit a signature.
 
-    What is read by key stands in neither: such columns are filled with made numbers.
+    Neither has values by key: such columns are filled with made numbers.
     """
     found = [
         GoldenRows(_logged(place, schema, signature), "log"),
@@ -105,7 +105,7 @@ def _logged(place: Workplace, schema: str, signature: Signature) -> dict[str, li
                 if len(rows) >= LOGGED:
                     break
         except KedgeError:
-            continue  # the log may be lost, and with it its rows
+            continue  # the log may be lost, and its rows with it
         columns = {name: [row[name] for row in rows] for name in names}
         found = _fitting(_with_values(columns, signature), signature)
         if count(found):
@@ -128,7 +128,7 @@ def _trained_on(place: Workplace, schema: str, signature: Signature) -> dict[str
 
 
 def _on(place: Workplace, schema: str) -> list[str]:
-    """Return the endpoints whose production, or any of whose versions, is on a schema."""
+    """Return the endpoints whose production, or any version, uses a schema."""
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None
@@ -151,7 +151,7 @@ def _with_values(rows: Lists, signature: Signature) -> dict[str, list[Any]]:
 
 
 def _fitting(rows: dict[str, list[Any]], signature: Signature) -> dict[str, list[Any]]:
-    """Return those of the rows that fit: the contract changes, and the log has what was sent then."""
+    """Return the rows that fit: contracts change, and the log has the columns of its time."""
     kept = []
     for row in range(count(rows)):
         try:
@@ -163,7 +163,7 @@ def _fitting(rows: dict[str, list[Any]], signature: Signature) -> dict[str, list
 
 
 def kept_proof(place: Workplace, digest: str) -> Proof | None:
-    """Return the golden rows of an artifact; None where they cannot be read."""
+    """Return the golden rows of an artifact; None if they cannot be read."""
     try:
         return place.artifacts.proof(digest)
     except CorruptArtifact:
@@ -174,10 +174,10 @@ def kept_proof(place: Workplace, digest: str) -> Proof | None:
 
 
 def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proof:
-    """Ask a transformation the rows twice and in groupings, in a process that may die of it.
+    """Ask a transformation the rows twice and in groupings, in a process of its own.
 
     Raises:
-        Refused: `golden_mismatch`, `not_deterministic`, or what the process died of.
+        Refused: `golden_mismatch`, `not_deterministic`, or the error that ended the process.
     """
     fields = spec.bare.inputs
     made = made_rows(fields, {**seen(golden.rows), **_promised_by_key(spec)}, golden.rows)
@@ -224,10 +224,10 @@ def _promised_by_key(spec: Spec) -> dict[str, Known]:
 def answers(
     place: Workplace, digest: str, label: str, rows: dict[str, list[Any]], *, single: bool
 ) -> dict[str, list[Any]]:
-    """Return what a version makes of the rows: of all at once, or of each by itself.
+    """Return a version's answers to the rows: to all at once, or to each alone.
 
     Raises:
-        Refused: `golden_mismatch`, or what its process died of.
+        Refused: `golden_mismatch`, or the error that ended its process.
     """
     found = process.probe(
         artifacts=place.state_dir / "artifacts",

@@ -1,4 +1,4 @@
-"""The head of a feature schema: its followers move with it, all at once or not at all."""
+"""Head of a feature schema: its followers move with it, either all or none."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from kedge.workspace import Workplace, actor
 
 
 class Follower(Value, frozen=True, rename={"today": "from"}):
-    """A follower of a schema, as its head moves."""
+    """A follower of a schema, and its part in a move of the head."""
 
     endpoint: str
     today: str | None
-    """The transformation version that its production uses."""
+    """The transformation version of its production."""
     moves: bool
-    """False: it is on the head already."""
+    """False: it uses the head already."""
     outcome: Outcome
-    """How the head answers, against what the follower is on."""
+    """The difference of the head's answers from the follower's current ones."""
     obstacle: str | None
     """Why it cannot move; null: it can."""
 
 
 class FollowerReceipt(Value, frozen=True, kw_only=True):
-    """What the move of one follower did, and how long each part took in milliseconds."""
+    """The result of one follower's move, with the duration of each part in milliseconds."""
 
     endpoint: str
     epoch: int
     release: str
-    """What is in production now."""
+    """The production release after the move."""
     decide_ms: float
     prepare_ms: float
     write_ms: float
@@ -48,52 +48,52 @@ class FollowerReceipt(Value, frozen=True, kw_only=True):
     first_old_answer_ms: float | None
     total_ms: float
     acks: dict[str, float]
-    """When each replica acknowledged, by its name."""
+    """By replica: the time of its acknowledgement."""
     silent: tuple[str, ...]
     """Replicas that did not acknowledge in time."""
     ended: tuple[str, ...]
     """Replicas whose processes ended before they acknowledged."""
     cold: dict[str, str]
-    """Replicas that do not hold a way back in memory, and why."""
+    """By replica that does not keep a way back loaded: the reason."""
 
 
 class HeadMove(Value, frozen=True, kw_only=True):
-    """A head of a feature schema, and who moves with it."""
+    """A head of a feature schema, and the endpoints that move with it."""
 
     head: str
     was: int | None
-    """The number of the head before it; null: there was none."""
+    """Number of the previous head; null: there was none."""
     moved: bool
     """False: this was a dry run."""
     followers: tuple[Follower, ...]
     holding: tuple[str, ...]
-    """Endpoints on the schema that stay where they are."""
+    """Endpoints on the schema that hold."""
     receipts: tuple[FollowerReceipt, ...] = ()
-    """Of the endpoints that moved."""
+    """Receipts of the endpoints that moved."""
 
 
 class Move(NamedTuple):
-    """What a follower would do."""
+    """The planned move of a follower."""
 
     state: State
     release: Release | None
-    """None: it is there already."""
+    """The release to move to. None: production uses the head already."""
     today: TransformVersion | None
     outcome: Outcome
-    """How the head answers on golden rows, against what the follower is on."""
+    """The difference of the head's answers to golden rows from the follower's current ones."""
     obstacle: str | None
-    """Why it cannot."""
+    """Why it cannot move; None: it can."""
 
 
 def moves_of(place: Workplace, head: TransformVersion, override: str | None) -> list[Move]:
-    """What every follower of the schema would do, were this its head.
+    """Return the move of every follower of the schema if this were its head.
 
-    No row is touched; a release that one would need gets its number.
+    No row is changed; a release that a move needs gets its number.
 
     Args:
-        place: where.
+        place: the state directory.
         head: the transformation version.
-        override: why it may move although its answers changed, or a rollback left them behind.
+        override: why followers move although answers changed, or a rollback left them behind.
     """
     versions = {one.number: one for one in place.features.versions(head.schema)}
     compared: dict[int, Outcome] = {}
@@ -107,7 +107,7 @@ def moves_of(place: Workplace, head: TransformVersion, override: str | None) -> 
             found.append(Move(state, None, today, "bit-equal", None))
             continue
         outcome: Outcome = "changed"
-        if today is not None:  # most followers are on the same version: compared once
+        if today is not None:  # most followers use one version, which is compared once
             if today.number not in compared:
                 compared[today.number] = comparison_of(place, today, head).outcome
             outcome = compared[today.number]
@@ -123,10 +123,10 @@ def moves_of(place: Workplace, head: TransformVersion, override: str | None) -> 
 def _obstacle(
     place: Workplace, state: State, release: Release, outcome: Outcome, override: str | None
 ) -> str | None:
-    """Why a follower cannot move; None when it can."""
+    """Return why a follower cannot move; None if it can."""
     if state.candidate is not None:
         return f"{state.endpoint} has a candidate, r{state.candidate}: promote or abort it first"
-    # The release may just have been made, and the row was read before.
+    # The release may be newer than the row that was read before.
     known = msgspec.structs.replace(state, releases={**state.releases, release.number: release})
     left = condemned_as(known, release.number)
     if left is not None and override is None:
@@ -152,13 +152,13 @@ def move_head(
     """Make a transformation version the head of its schema, and move its followers.
 
     Returns:
-        Who moves and who holds; with receipts when it was done.
+        The followers that move and that hold; with receipts after a move.
 
     Raises:
-        Refused: `unknown_transformation`; `head_refused`: names everybody that cannot move, and why;
-            `not_prepared`: a replica could not load what it needs. No follower has moved then.
+        Refused: `unknown_transformation`; `head_refused`: names the followers that cannot move, and
+            why; `not_prepared`: a replica could not load a release. No follower has moved then.
             `not_ready`: a follower is not ready for a rollback, and no `override` was given.
-        Stale: a follower's row moved meanwhile; no follower has moved then.
+        Stale: a follower's row changed meanwhile; no follower has moved then.
     """
     head = version_of(place, text)
     moves = moves_of(place, head, override)
@@ -209,7 +209,7 @@ def move_head(
 
 
 def _holding(place: Workplace, schema: str) -> tuple[str, ...]:
-    """Return the endpoints on the schema that stay where they are."""
+    """Return the endpoints on the schema that hold."""
     found = []
     for state in place.ledger.read().states.values():
         live = state.releases.get(state.production) if state.production is not None else None

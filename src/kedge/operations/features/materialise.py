@@ -1,8 +1,8 @@
-"""Materialisation of values ahead of time: slices of a source into the offline log and the online store.
+"""Materialisation of values: slices of a source, into the offline log and the online store.
 
 A slice is computed, written to the offline log, and then to the online store together with the
-run's mark. Killed anywhere, the next run goes on where the mark is: a slice that is in the log is
-not computed again, and writing a slice again changes nothing.
+run's mark. After a kill the next call continues from the mark: a slice in the log is not computed
+again, and writing a slice again changes nothing.
 """
 
 from __future__ import annotations
@@ -59,61 +59,61 @@ class FedRun(Value, frozen=True, kw_only=True):
 
     run: str
     slices: int
-    """Slices with rows that are in now and were not before."""
+    """Slices with rows that this call added."""
     empty: int
-    """Slices that are over and have no rows."""
+    """Slices that ended and have no rows."""
     computed: int
     """Of `slices`, those that were not in the offline log."""
     rows: int
-    """Rows written since the run began."""
+    """Rows written since the call began."""
     watermark: float | None
-    """The end of the newest slice that is in, Unix time; null: no slice is over."""
+    """End of the newest slice in the store, Unix time; null: no slice has ended."""
     standing: Standing
     violations: dict[str, int]
-    """Values out of the range that the schema declares, by field."""
+    """Values outside the range that the schema declares, by field."""
     ahead_s: float
-    """How far the run is beyond what was asked for; a clock may be wrong where it is not 0."""
+    """How far the run is beyond the requested time; above 0 a clock may be wrong."""
 
 
 class RunStatus(Value, frozen=True, kw_only=True):
-    """How far a run is, and who reads it."""
+    """The watermark and lag of a run, and its readers."""
 
     run: str
     standing: Standing
     watermark: float | None
-    """The end of the newest slice that is in, Unix time; null: nothing is in the store."""
+    """End of the newest slice in the store, Unix time; null: the store has none."""
     lag_s: float | None
-    """How far it is behind now; below 0: ahead. Null: nothing is in the store."""
+    """Its current lag; below 0: ahead. Null: the store has none."""
     stale: bool
-    """Whether it is further behind than its values may be old."""
+    """Whether its lag exceeds the age that its values are allowed."""
     ahead: bool
     keys: int
-    """Keys that have a value."""
+    """Number of keys with a value."""
     every: str
     """The length of a slice."""
     ttl: str | None
-    """How old a value may be when it is read."""
+    """Allowed age of a value that is read."""
     read_by: tuple[str, ...]
-    """Endpoints and releases that are live or a way back: `flights r3`."""
+    """Its readers, as endpoint and release, that are live or a way back: `flights r3`."""
 
 
 class Materialised(NamedTuple):
-    """A version of what is computed ahead: its code, and how it is declared."""
+    """A version that is computed ahead: its code and its declaration."""
 
     version: TransformVersion
     spec: Spec
     view: View
     function: Callable[[Columns, float], Mapping[str, Any]]
-    """Called in a process of its own."""
+    """The function, called in a process of its own."""
 
 
 class Feeder:
-    """Feeds the runs of one state directory; one at a time, whichever process starts it."""
+    """The feeder of the runs of one state directory; one process at a time feeds them."""
 
     def __init__(
         self, place: Workplace, store: OnlineStore, root: Path, say: Callable[[str], None]
     ) -> None:
-        """Say where the ledger, the values, and the sources (`root`) are, and whom to tell."""
+        """Store the state directory, the online store, and the sources' directory (`root`)."""
         self._place = place
         self._store = store
         self._root = root
@@ -121,7 +121,7 @@ class Feeder:
         self.log = OfflineLog(place.state_dir / OFFLINE_DIR)
 
     def materialise(self, name: str, at: float | None) -> list[FedRun]:
-        """Bring every run of a view up to date, beginning one where the newest version has none.
+        """Update every run of a view; begin a run if the newest version has none.
 
         Args:
             name: VIEW, VIEW/VERSION or VIEW/VERSION#TRANSFORMATION.
@@ -129,7 +129,7 @@ class Feeder:
 
         Raises:
             Refused: `unknown_view`; `in_the_future`; `materialise_busy`; `bad_source`; `bad_view`:
-                the function gave what its schema does not promise.
+                the function broke its schema.
             Unavailable: the online store or the source cannot be reached.
         """
         until = self._until(at)
@@ -164,9 +164,9 @@ class Feeder:
         return told
 
     def backfill(self, name: str, since: float | None, at: float | None) -> FedRun:
-        """Compute a version's values anew, from the source as it is now, into a run of its own.
+        """Compute a version's values again from the current source, into a new run.
 
-        A run that was begun and is not finished is gone on with.
+        An unfinished run is continued.
 
         Raises:
             Refused: as `materialise`.
@@ -196,7 +196,7 @@ class Feeder:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two at once could write an older slice over a newer one."""
+        """Hold the feeder's lock: two processes could write an older slice over a newer one."""
         folder = self._place.state_dir / OFFLINE_DIR
         folder.mkdir(parents=True, exist_ok=True)
         with lock_file(folder / "lock") as taken:
@@ -211,7 +211,7 @@ class Feeder:
     def _feed(
         self, run: Run, made: Materialised, until: float, since: float | None = None
     ) -> FedRun:
-        """Every slice of a run that is over and not in yet."""
+        """Write every ended slice of a run that is missing."""
         view, fresh = made.view, mark_in(self._store, run)
         every_s, ttl_s = seconds(view.every), seconds(view.ttl) if view.ttl else None
         logged = self.log.ends(run)
@@ -278,7 +278,7 @@ class Feeder:
     def _due(
         self, source: Path, view: View, known: AbstractSet[float], after: float, until: float
     ) -> list[range]:
-        """The slices that are over, are not in yet, and have rows or are in the log; as numbers."""
+        """Return the missing slices that ended and have rows or are in the log, as numbers."""
         every_s = seconds(view.every)
         times = source_slices(source, view.time, every_s, view.form)
         back_s = seconds(view.lookback) if view.lookback else inf
@@ -287,7 +287,7 @@ class Feeder:
     def _slice(
         self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
     ) -> Columns:
-        """A slice's columns: from the log, or computed and then logged; {} when no row is new."""
+        """Return a slice's columns: logged ones, or computed and then logged; {} if no row is new."""
         if logged:
             found = self.log.read(run, end)
             return {
@@ -299,7 +299,7 @@ class Feeder:
         return columns
 
     def _drop(self) -> None:
-        """Drop the values of runs that nothing refers to. Their offline log stays: training sets name it."""
+        """Drop the values of unreferenced runs. Their offline log stays: training sets name it."""
         for run in unneeded(self._place.generations.runs(), held(self._place)):
             self._place.generations.stand(run, "dropped")
             self._store.drop(run.namespace)
@@ -307,7 +307,7 @@ class Feeder:
 
 
 class SliceProgress:
-    """Says how far long work is: each slice while they are few, else now and then."""
+    """Reports the progress of slices: each while they are few, else at intervals."""
 
     FEW = 100
 
@@ -321,15 +321,15 @@ class SliceProgress:
         *,
         over: int,
     ) -> None:
-        """Say what lies ahead: how many slices, and from when to when.
+        """Report the planned work: the number of slices, and their time range.
 
         Args:
-            say: told.
-            label: of the run.
+            say: called with each message.
+            label: the label of the run.
             every: the length of a slice.
-            full: the slices that are to be computed, as their numbers.
+            full: the slices to compute, as their numbers.
             clock: monotonic seconds.
-            over: how many are over and not in yet, with those that have no rows.
+            over: number of missing slices that ended, also those without rows.
         """
         self._say, self._label = say, label
         count = sum(map(len, full))
@@ -343,7 +343,7 @@ class SliceProgress:
             say(f"{label}: {over - count:,} further slices of {every} have no rows")
 
     def done(self, keys: int, end: float) -> None:
-        """Say that a slice is in, and when the rest will be."""
+        """Report a written slice, and when the others will be written."""
         if self._few:
             self._say(f"{self._label}: {keys:,} rows as of {iso(end)}")
         else:
@@ -354,10 +354,10 @@ class SliceProgress:
 
 
 def times_of(source: Path, view: View, now: float) -> Times:
-    """When the rows of a source became known.
+    """Return when the rows of a source became known.
 
     Raises:
-        Refused: `bad_source`: also when it has no row with a time; `untrue_time`.
+        Refused: `bad_source`: also if no row has a time; `untrue_time`.
     """
     found = source_times(source, view.time, now, view.form)
     if found is None:
@@ -366,11 +366,11 @@ def times_of(source: Path, view: View, now: float) -> Times:
 
 
 def computed(made: Materialised, source: Path, end: float) -> Columns:
-    """What the function makes of the rows that are known at a slice's end; {} when there is none.
+    """Return the function's answer to the rows known at a slice's end; {} without rows.
 
     Raises:
-        Refused: `bad_view`: it raised, or gave what its schema does not promise; `bad_source`; or what its process
-            ended of.
+        Refused: `bad_view`: it raised or broke its schema; `bad_source`; or the error that
+            ended its process.
     """
     back_s = seconds(made.view.lookback) if made.view.lookback else float("inf")
     rows = source_rows(
@@ -403,7 +403,7 @@ def computed(made: Materialised, source: Path, end: float) -> Columns:
 
 
 def misfit(found: Any, spec: Spec) -> str | None:
-    """What is wrong with the answer of a materialised function; None when nothing is."""
+    """Return the fault of a materialised function's answer; None if there is none."""
     schema = spec.schema
     if not isinstance(found, Mapping):
         return f"it gave a {type(found).__name__}, not columns by name"
@@ -430,10 +430,10 @@ def misfit(found: Any, spec: Spec) -> str | None:
 
 
 def keyed(columns: Columns, schema: Schema) -> tuple[Columns, list[str], int]:
-    """Leave out the rows that have no key.
+    """Drop the rows without a key.
 
     Returns:
-        The others, their key columns as whole numbers or text; their keys; how many were left out.
+        The others, their key columns as whole numbers or text; their keys; how many were dropped.
     """
     if not columns:
         return columns, [], 0
@@ -449,7 +449,7 @@ def keyed(columns: Columns, schema: Schema) -> tuple[Columns, list[str], int]:
 
 
 def _as_keys(column: NDArray[Any]) -> NDArray[Any]:
-    """A key column without a missing value: int64 where all are whole numbers that it holds, else text."""
+    """Return a key column without missing values: int64 if all are such numbers, else text."""
     if column.dtype.kind in "iuf" and column.dtype != np.uint64:
         return column.astype(np.int64)
     words = np.empty(len(column), object)
@@ -458,7 +458,7 @@ def _as_keys(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def outside(columns: Columns, spec: Spec) -> dict[str, int]:
-    """How many values of each field are out of its range; counted, as at serving."""
+    """Return how many values of each field are out of range, counted as at serving."""
     found = {}
     for name, feature in spec.schema.fields.items():
         if feature.range is not None and columns:
@@ -472,12 +472,12 @@ def outside(columns: Columns, spec: Spec) -> dict[str, int]:
 
 
 def code_of(one: Run | TransformVersion) -> tuple[str, int]:
-    """The version of the code: its schema and number."""
+    """Return the version of the code: its schema and number."""
     return one.schema, one.transformation if isinstance(one, Run) else one.number
 
 
 def versions_of(place: Workplace, name: str) -> list[TransformVersion]:
-    """The versions of what is computed ahead that a name means, in order.
+    """Return the computed-ahead versions that a name means, in order.
 
     Raises:
         Refused: `unknown_view`.
@@ -500,10 +500,10 @@ def versions_of(place: Workplace, name: str) -> list[TransformVersion]:
 
 @contextmanager
 def loaded(place: Workplace, version: TransformVersion) -> Iterator[Materialised]:
-    """A version's code, out of its verified bundle, in a process of its own while it lasts.
+    """Yield a version's code, from its verified bundle, in a process of its own.
 
     Raises:
-        Refused: `bad_view`: it cannot be run; or what its process ended of.
+        Refused: `bad_view`: it cannot be run; or the error that ended its process.
     """
     root = place.artifacts.verify(version.digest)
     spec = spec_of(root)
@@ -517,7 +517,7 @@ def loaded(place: Workplace, version: TransformVersion) -> Iterator[Materialised
 
 
 def try_view(place: Workplace, root: Path, version: TransformVersion) -> None:
-    """Compute the newest slice twice, to see that it is what the schema promises.
+    """Compute the newest slice twice, to check it against the schema.
 
     Raises:
         Refused: `bad_view`; `bad_source`; `not_deterministic`.
@@ -545,7 +545,7 @@ def _try(made: Materialised, source: Path, now: float) -> None:
 
 
 def held(place: Workplace) -> set[Run]:
-    """The runs that a release reads which is live, a way back, wanted, or loaded anywhere."""
+    """Return the runs of releases that are live, a way back, wanted, or loaded anywhere."""
     book = place.ledger.read()
     states, now = book.states, place.clock.unix()
     live = (
@@ -575,7 +575,7 @@ def held(place: Workplace) -> set[Run]:
 
 
 def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[RunStatus]:
-    """Return every run that was not dropped: how far it is, how far behind, and who reads it.
+    """Return every run that was not dropped: its watermark, lag and readers.
 
     Raises:
         Refused: `unknown_view`.
@@ -608,7 +608,7 @@ def status_of(place: Workplace, store: OnlineStore, name: str | None) -> list[Ru
 
 
 def _readers(states: Iterable[State], run: Run) -> Iterator[str]:
-    """Name each release that reads a run and is live or a way back."""
+    """Yield each release that reads a run and is live or a way back."""
     for state in states:
         for number, release in state.releases.items():
             known = number in (state.production, state.candidate, state.back)

@@ -1,6 +1,6 @@
-"""Staleness of values computed ahead: how far a run lags, and the refusal of one that lags too far.
+"""Staleness of values computed ahead: a run's lag, and the refusal of a lag above the limit.
 
-It imports no NumPy: a rollback asks here.
+This module imports no NumPy, since a rollback uses it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kedge.workspace import Workplace
 
 
 def mark_in(store: OnlineStore, run: Run) -> Mark | None:
-    """How far a run is; None when the store has nothing of it.
+    """Return the mark of a run; None if the store has no value of it.
 
     Raises:
         Unavailable: the store cannot be read.
@@ -30,7 +30,7 @@ def mark_in(store: OnlineStore, run: Run) -> Mark | None:
 
 
 def view_of(place: Workplace, run: Run) -> View:
-    """How the version of a run is declared."""
+    """Return the declaration of a run's version."""
     versions = {v.number: v for v in place.features.versions(run.schema)}
     view = spec_of(place.artifacts.verify(versions[run.transformation].digest)).view
     assert view
@@ -38,15 +38,15 @@ def view_of(place: Workplace, run: Run) -> View:
 
 
 def patience_of(view: View) -> float:
-    """How far a run of a view may lag, in seconds."""
+    """Return the lag that a run of a view is allowed, in seconds."""
     return patience_s(seconds(view.every), seconds(view.ttl) if view.ttl else None)
 
 
 def lag_of(place: Workplace, run: Run) -> tuple[float, float]:
-    """How far a run is behind now, and how far it may be: seconds. Infinite: nothing of it is there.
+    """Return a run's lag and its limit in seconds. Infinite: the store has no value of it.
 
     Raises:
-        KedgeError: it cannot be looked at.
+        KedgeError: the lag cannot be determined.
     """
     mark = mark_in(open_store(place.online), run)
     lag = place.clock.unix() - mark.watermark if mark is not None else inf
@@ -54,18 +54,18 @@ def lag_of(place: Workplace, run: Run) -> tuple[float, float]:
 
 
 def behind(run: Run, lag: float, patience: float) -> str:
-    """How far it is, and may be, for people."""
+    """Return a run's lag and its limit in words."""
     far = f"{ceil(lag / 60)} minutes behind" if lag < inf else "gone"
     return f"{run.label} is {far}, and may be {patience / 60:g}"
 
 
 def refuse_stale(place: Workplace, runs: Sequence[Run], accept: str | None) -> None:
-    """Refuse to go back to values that are too old to be read.
+    """Refuse a return to values that are too old to be read.
 
-    A run that cannot be looked at says nothing: a rollback does not wait for a store.
+    A run whose lag is unknown passes: a rollback does not wait for a store.
 
     Raises:
-        Refused: `stale_generation`: names each such run and its lag; `bad_duration`.
+        Refused: `stale_generation`: names each stale run and its lag; `bad_duration`.
     """
     try:
         accepted_s = seconds(accept) if accept is not None else 0.0
@@ -78,12 +78,12 @@ def refuse_stale(place: Workplace, runs: Sequence[Run], accept: str | None) -> N
         except KedgeError:
             continue
         if lag == inf and accept is not None:
-            continue  # an operator knows, and still wants the release
+            continue  # an operator who knows still wants the release
         if lag > max(patience, accepted_s):
             stale.append((lag, run, behind(run, lag, patience)))
     if stale:
         lag, run, _ = max(stale)
-        # The age of values that are gone is unknown: any duration says that they are not missed.
+        # The age of lost values is unknown: any duration accepts them as missing.
         minutes = ceil(lag / 60) + 1 if lag < inf else 1
         raise Refused(
             f"what it would read is stale: {'; '.join(told for *_, told in stale)}",

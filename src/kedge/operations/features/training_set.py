@@ -1,7 +1,8 @@
-"""Training sets: what a release would have been given for rows of the past, by the very same code.
+"""Training sets: the features that a release would have got for past rows, by the same code.
 
-Each row of a spine has raw columns, a time and whatever else: labels. What the transformation reads
-by key is joined as of that time, the verified bundle that serves makes the features. The file says of itself what made it, so that a model can be registered with it.
+Each row of a spine has raw columns, a time and other columns, such as labels. Values by key are
+joined as of that time, and the verified bundle that serves makes the features. The file
+describes how it was made, so that a model can be registered with it.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 BATCH = 50_000
-"""Rows that the transformation is given at once."""
+"""Rows that the transformation gets at once."""
 NUMBERS = 20_000_000
-"""Values that are looked up at once: 80 MB, and a log is read once for as many."""
+"""Limit of values looked up at once: 80 MB, and each such number reads a log once."""
 INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas calls the column of a row index that has no name: no column of the user's."""
+"""The name that pandas gives to an unnamed index: it is not a column of the user."""
 KEY = "kedge"
-"""Under which a Parquet file says of itself what it is."""
+"""The key of a Parquet file's description."""
 SQL = {
     "bool": "BOOLEAN",
     "uint8": "UTINYINT",
@@ -71,22 +72,22 @@ LISTS = frozenset(f"{kind}[]" for kind in SQL.values() if kind != "VARCHAR")
 
 
 class WrittenTrainingSet(TrainingSet, frozen=True, kw_only=True):
-    """A training set that was written: what the file says of itself, and what making it found."""
+    """A training set that was written: its description, and the counts of its making."""
 
     out: str
-    """The file."""
+    """The path of the file."""
     by_row: bool
-    """Whether each row was transformed by itself, since answers depend on the rows beside them."""
+    """Whether each row was transformed alone, because answers depend on the other rows."""
     missing: dict[str, int]
     """Rows without a value, by run."""
     violations: dict[str, int]
     """Values that break the schema, by field and rule."""
     left_out: tuple[str, ...]
-    """Columns of the spine that are named as a feature."""
+    """Columns of the spine that are left out because a feature has their name."""
 
 
 class Read(NamedTuple):
-    """A materialised schema that a transformation reads, and where its values are."""
+    """A materialised schema that a transformation reads, and the place of its values."""
 
     schema: Schema
     run: Run
@@ -94,7 +95,7 @@ class Read(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What making the features found."""
+    """The counts of making the features."""
 
     missing: dict[str, int]
     """Rows without a value, by run."""
@@ -117,22 +118,22 @@ def make(
     """Write a training set; see the module.
 
     Args:
-        place: where.
-        endpoint: whose production says what is not given.
-        spine: Parquet or CSV with the raw columns, and others, which are kept.
-        time: its column that says when a row was asked: a timestamp, a date or Unix seconds.
+        place: the state directory.
+        endpoint: its production gives the defaults.
+        spine: Parquet or CSV with the raw columns, and others, which are retained.
+        time: its column with the time of each row's request: a timestamp, a date or Unix seconds.
         out: the Parquet file to write; it appears whole, or not at all.
-        schema: which features. None: production's, else the endpoint's declared schema.
+        schema: the schema of the features. None: production's, else the endpoint's declared schema.
         transformation: the version of their code. None: production's, else the newest.
         generation: runs, such as `a/1#2@1+b/1#1@3`. None: production's, else the newest.
-        form: how `time` is written where it is text, as for strptime. None: ISO 8601.
-        say: told now and then how far it is.
+        form: the format of a textual `time`, as for strptime. None: ISO 8601.
+        say: called at intervals with the progress.
 
     Raises:
         Refused: `bad_source`, `untrue_time`: of the spine; `no_features`, `unknown_schema`,
             `unknown_transformation`, `no_generation`; `transform_raised`; `export_failed`: `out`
-            cannot be written; `needs_analytics`; or what the process of the transformation ended of.
-        ModelFailure: `transform_nonsense`: the features break what their schema promises.
+            cannot be written; `needs_analytics`; or the error that ended the transformation's process.
+        ModelFailure: `transform_nonsense`: the features break their schema.
     """
     live, code = _code(place, endpoint, schema, transformation)
     bundle = place.artifacts.verify(code.digest)
@@ -148,7 +149,7 @@ def make(
         _reading(spine),
     ):
         function = work.transformation()
-        # Another one than makes the features: what it counts is not of the training set.
+        # A separate one, since its counts are not those of the training set.
         apart = Bare(Transform(bundle, function=function))
         together = merges(apart, place.artifacts.proof(code.digest), place.clock.monotonic)
         names, rows = _load(db, spine, time, form, spec, place.clock.unix())
@@ -174,7 +175,7 @@ def make(
 def _described(
     code: TransformVersion, reads: Sequence[Read], spine: Spine, made_at: str
 ) -> TrainingSet:
-    """Return what a training set says of itself, before its own digest is known."""
+    """Return the description of a training set, without its digest."""
     return TrainingSet(
         schema=code.schema,
         transformation=code.number,
@@ -189,7 +190,7 @@ def _described(
 
 
 class Spine(NamedTuple):
-    """Which rows of the past."""
+    """The past rows of a training set."""
 
     path: Path
     time: str
@@ -203,7 +204,7 @@ class Spine(NamedTuple):
 def _code(
     place: Workplace, endpoint: str, schema: str | None, number: int | None
 ) -> tuple[Release | None, TransformVersion]:
-    """Production, where it is on the schema; and the transformation."""
+    """Return production, if it uses the schema, and the transformation."""
     state = state_of(place, endpoint)
     live = state.releases.get(state.production) if state.production is not None else None
     schema = schema or (live.schema if live else None) or state.policy.features.schema
@@ -227,10 +228,10 @@ def _code(
 def _reads(
     place: Workplace, log: OfflineLog, spec: Spec, generation: str | None, live: Release | None
 ) -> list[Read]:
-    """The runs that the transformation's values are taken from.
+    """Return the runs from which the transformation's values are taken.
 
     Raises:
-        Refused: `no_generation`: there is nothing of one, or it is no run of what is read.
+        Refused: `no_generation`: a schema has no run, or a named run is not read.
     """
     asked = generation.split("+") if generation else []
     known = {schema.name for schema in spec.read}
@@ -268,7 +269,7 @@ def _reads(
 
 
 def _ttl_s(place: Workplace, run: Run) -> float | None:
-    """How old its values may be, as the version that made them says."""
+    """Return the allowed age of a run's values, as the version that made them declares."""
     code = next(
         (one for one in place.features.versions(run.schema) if one.number == run.transformation),
         None,
@@ -288,7 +289,7 @@ def _ttl_s(place: Workplace, run: Run) -> float | None:
 
 @contextmanager
 def _reading(spine: Path) -> Iterator[None]:
-    """Faults of DuckDB become a refusal of the spine."""
+    """Turn faults of DuckDB into a refusal of the spine."""
     try:
         yield
     except load_duckdb().Error as error:
@@ -301,7 +302,7 @@ def _load(
     """Load the spine into the table `spine` with columns c0, c1, ..., in the file's order.
 
     Returns:
-        The columns of `spine` by name; and how many rows it has.
+        The columns of `spine` by name, and its number of rows.
     """
     there = kinds_of(db, reader_of(spine, [time]))
     missing = [field.name for field in spec.raw if field.name not in there]
@@ -331,7 +332,7 @@ def _load(
 def _taken(
     db: Any, fields: list[Field], names: Mapping[str, str], spine: Spine, start: int, end: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
-    """Raw columns of some rows as a gateway would give them, and the rows' times."""
+    """Return raw columns of some rows in a gateway's form, and the rows' times."""
     kinds = kinds_of(db, "spine")
     picked = [column_as(names[field.name], kinds[names[field.name]]) for field in fields]
     when = instant_of(names[spine.time], kinds, spine.path, spine.form)
@@ -353,7 +354,7 @@ def _taken(
 
 
 def _column(field: Field, column: Any, path: Path, start: int) -> NDArray[Any]:
-    """A column of the spine as the field's dtype.
+    """Return a column of the spine in the field's dtype.
 
     Raises:
         Refused: `bad_source`: a value is missing or does not fit; names the row.
@@ -392,7 +393,7 @@ def _column(field: Field, column: Any, path: Path, start: int) -> NDArray[Any]:
 
 
 def _stacked(field: Field, rows: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Lists as an array with the field's shape."""
+    """Return lists as an array with the field's shape."""
     try:
         found = np.stack(
             [np.ma.filled(np.ma.asarray(row, dtype=np.float64), np.nan) for row in rows]
@@ -420,9 +421,9 @@ def _features(
     *,
     together: bool,
 ) -> Made:
-    """Fill the table `features` with columns f0, f1, ..., a row for each of the spine.
+    """Fill the table `features` with columns f0, f1, ..., a row for each row of the spine.
 
-    Not `together`: an answer depends on the rows that are asked with it, so that each is asked alone.
+    Without `together` each row is asked alone, because an answer depends on the other rows.
     """
     spec = transform.spec
     answer = _answer if together else _by_row
@@ -459,7 +460,7 @@ def _features(
 
 
 def _defaulted(schema: Schema, values: Columns, gone: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """What stands in for values that are not there: the field's default, else NaN."""
+    """Return the substitutes of missing values: the field's default, else NaN."""
     found: dict[str, NDArray[Any]] = dict(values)
     for name, feature in schema.fields.items():
         if feature.default is not msgspec.UNSET:
@@ -468,7 +469,7 @@ def _defaulted(schema: Schema, values: Columns, gone: NDArray[np.bool_]) -> dict
 
 
 def _by_row(transform: Transform, raw: Columns, looked: Sequence[Columns], first: int) -> Columns:
-    """The features of some rows, each made by itself: as a caller gets them who asks one row."""
+    """Return the features of some rows, each made alone, as for a caller who sends one row."""
     rows = len(next(iter(raw.values()), ()))
     if not rows:
         return _answer(transform, raw, looked, first)
@@ -484,7 +485,7 @@ def _row(columns: Columns, n: int) -> Columns:
 
 
 def _answer(transform: Transform, raw: Columns, looked: Sequence[Columns], first: int) -> Columns:
-    """The features of some rows.
+    """Return the features of some rows.
 
     Raises:
         Refused: `transform_raised`.
@@ -523,7 +524,7 @@ def _insert(db: Any, schema: Schema, found: Columns) -> None:
 
 
 def _kept(features: list[str], others: list[str]) -> list[str]:
-    """The columns of the spine beside the features: a name stands once, whatever its case."""
+    """Return the spine's columns beside the features: names are unique regardless of case."""
     taken = {name.lower() for name in features}
     return [name for name in others if name.lower() not in taken]
 
@@ -537,11 +538,11 @@ def _picked(schema: Schema, names: Mapping[str, str], kept: list[str]) -> str:
 
 
 def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
-    """Write the file, whole; what it says of itself has the digest of what it holds."""
+    """Write the whole file; its description has the digest of its content."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as partial, tempfile.TemporaryDirectory(prefix="kedge-") as scratch:
-            # Written twice: the digest is of what a reader will find, and stands in the file.
+            # Written twice: the digest is of the content that readers get, and is part of the file.
             first = Path(scratch) / "data.parquet"
             db.execute(
                 # Every name and value in it is quoted.
@@ -565,10 +566,10 @@ def _write(db: Any, out: Path, told: TrainingSet, picked: str) -> TrainingSet:
 
 
 def read_training_set(path: Path) -> TrainingSet:
-    """What a training set says of itself, after its content was held to it.
+    """Return the description of a training set, after checking it against the content.
 
     Raises:
-        Refused: `bad_training_set`: kedge did not make it, or its content is another;
+        Refused: `bad_training_set`: kedge did not make it, or its content changed;
             `needs_analytics`.
     """
     with database() as db:
@@ -597,10 +598,10 @@ def read_training_set(path: Path) -> TrainingSet:
 
 
 def _digest(db: Any, path: Path) -> str:
-    """The digest of a Parquet file's content: names, types and values in their order.
+    """Return the digest of a Parquet file's content: names, types and values in order.
 
-    Each column has hashes of its own, fed in the order of the rows. So neither row groups nor
-    compression nor who reads how much at once have a part in it.
+    Each column has its own hash, fed in the order of the rows. So the digest does not depend on row
+    groups, compression or the sizes of reads.
     """
     source = f"read_parquet({one_file(path)}, hive_partitioning = false)"
     kinds = kinds_of(db, source)
@@ -637,7 +638,7 @@ def _digest(db: Any, path: Path) -> str:
 
 
 def _spelt(name: str, kind: str) -> str:
-    """A column as something with one spelling: a number, or text."""
+    """Return a column in a form with one spelling: a number, or text."""
     column = identifier(name)
     if (
         kind.startswith("TIMESTAMP")
@@ -660,5 +661,5 @@ def _bytes(column: Any) -> bytes:
         return b"".join(len(word).to_bytes(8, "little") + word for word in words)
     plain = np.where(missing, np.zeros((), data.dtype), data)
     if plain.dtype.kind == "f":
-        plain[np.isnan(plain)] = np.nan  # of its payload nothing is promised
+        plain[np.isnan(plain)] = np.nan  # the payload of NaN is not defined
     return plain.astype(plain.dtype.newbyteorder("<")).tobytes()
