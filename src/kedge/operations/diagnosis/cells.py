@@ -2,8 +2,8 @@
 
 Answers that callers or a shadow got are taken from the log. Missing answers are asked again, up to
 a limit of requests. A release that cannot be asked leaves a gap and a reason, never a guess.
-The same holds for an unreadable value by key: a server would use a default, but the answer at the
-time was not made from one.
+An unreadable value by key is treated alike: a server would use a default, but the logged answer
+was not made from one.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class Contrasting:
     # ------------------------------------------------------------ model x features
 
     def _one_model(self) -> None:
-        """Copy the mixed cells if only the features differ: they equal those of the two releases."""
+        """Copy the mixed cells if only the features differ: they equal the releases' own."""
         cells = self.found.answers
         if len(cells) == 2:
             cells["new", "old"] = cells["old", "old"]

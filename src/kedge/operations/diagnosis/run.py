@@ -194,7 +194,7 @@ def _metric(state: State) -> str:
     metric = guardrails(state.policy)["quality"].metric or "error_rate"
     return (
         "error_rate" if is_own(metric) else metric
-    )  # its losses are not known of answers that are asked anew
+    )  # a function's losses are unknown for answers that are asked again
 
 
 def _label(release: Release) -> str:

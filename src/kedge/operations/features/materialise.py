@@ -1,7 +1,7 @@
 """Materialisation of values: slices of a source, into the offline log and the online store.
 
 A slice is computed, written to the offline log, and then to the online store together with the
-run's mark. After a kill the next call continues from the mark: a slice in the log is not computed
+run's mark. After a kill the next call continues from the mark. A slice in the log is not computed
 again, and writing a slice again changes nothing.
 """
 
@@ -287,7 +287,7 @@ class Feeder:
     def _slice(
         self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
     ) -> Columns:
-        """Return a slice's columns: logged ones, or computed and then logged; {} if no row is new."""
+        """Return a slice's columns, logged or computed and then logged; {} if no row is new."""
         if logged:
             found = self.log.read(run, end)
             return {

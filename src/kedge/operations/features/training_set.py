@@ -132,7 +132,7 @@ def make(
     Raises:
         Refused: `bad_source`, `untrue_time`: of the spine; `no_features`, `unknown_schema`,
             `unknown_transformation`, `no_generation`; `transform_raised`; `export_failed`: `out`
-            cannot be written; `needs_analytics`; or the error that ended the transformation's process.
+            cannot be written; `needs_analytics`; or the error that ended its process.
         ModelFailure: `transform_nonsense`: the features break their schema.
     """
     live, code = _code(place, endpoint, schema, transformation)

@@ -313,8 +313,8 @@ def _libraries(place: Workplace, state: State) -> tuple[str, ...]:
 def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
     """Return the gate that a release passes before it becomes production.
 
-    If the policy sets no `readiness`, a failed check is only a warning in two cases: on loopback,
-    where people experiment, and for the first release. For it no rollback is possible yet, and what
+    If the policy sets no `readiness`, a failed check is only a warning on loopback, where people
+    experiment, and for the first release. For the latter no rollback is possible yet, and what
     is not set up cannot be tested before something serves. Otherwise it is a refusal. A warning
     never waits for a proof, since the proof could not change the outcome.
 
