@@ -1,1 +1,1 @@
-"""The parts of kedge.toml: where its settings stand, defaults, and its JSON schema."""
+"""Configuration (kedge.toml): its location, settings, defaults, secrets and JSON schema."""

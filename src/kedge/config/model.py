@@ -46,9 +46,11 @@ class ServerSettings(Value, frozen=True):
     fence: Literal["require", "warn"] = "warn"
     """What happens to a model if the kernel lacks a part of the fence around its process."""
     drain_s: float = 1.0
-    """How long a stopping worker answers on open connections, before it finishes requests."""
+    """How long a stopping worker still answers on open connections. Accepted requests are answered
+    after that."""
     trusted_peers: tuple[str, ...] = ()
-    """The operator's proxies, as addresses or CIDR ranges: they name the caller they forward."""
+    """The operator's proxies, as addresses or CIDR ranges. The address that they forward counts as
+    the caller."""
     entity_from: str | tuple[str, ...] = "anyone"
     """Addresses that may send `kedge-entity`; a list of addresses or CIDR ranges restricts it."""
     records_gb: float = KEEP_GB

@@ -9,7 +9,7 @@ from typing import Any
 from kedge.config.places import find_places
 
 VARIABLES = {"online.url": "KEDGE_ONLINE_URL", "alerts.smtp": "KEDGE_SMTP_URL"}
-"""Settings that may hold a password, and the environment variable that may hold it instead."""
+"""Settings that can hold a password, and the environment variable that can replace each."""
 MASK = "***"
 _PASSWORD = re.compile(r"([A-Za-z][\w+.-]*://[^\s\"'/@:]*:)(?!\$\{|\*\*\*@)[^\s\"'/]+@")
 _PARAMETER = re.compile(

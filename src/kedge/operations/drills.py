@@ -61,7 +61,7 @@ def bound_of(text: str) -> float:
     return found
 
 
-# ---------------------------------------------------------------- may it
+# ---------------------------------------------------------------- preconditions
 
 
 def usual_bound(state: State, now: float) -> float:

@@ -83,7 +83,8 @@ def export_of(
         The numbers of predictions and files written, and the directory.
 
     Raises:
-        Refused: no such endpoint; `bad_time`, `in_the_future`; `needs_analytics`; `nothing_logged`.
+        Refused: the endpoint is not found; `bad_time`, `in_the_future`; `needs_analytics`;
+            `nothing_logged`.
         Unavailable: `export_failed`: the directory cannot be written.
     """
     duckdb = load_duckdb(WRITING)

@@ -211,7 +211,7 @@ def import_loader(points: Loaders, flavour: str) -> Loader:
     scikit-learn imports pandas if it is installed, and no command returns a frame.
 
     Raises:
-        KeyError, UnfitModel: as `Loaders`.
+        KeyError, UnfitModel: as in `Loaders`.
     """
     try:
         with HiddenModules("pandas"):

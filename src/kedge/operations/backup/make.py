@@ -418,7 +418,7 @@ class _Making:
     def _leave(self, what: str, why: str, remedy: str) -> None:
         self._left_out.append(LeftOut(what, why, remedy))
 
-    # ------------------------------------------------------------ looking
+    # ------------------------------------------------------------ checking
 
     def _check_ledger(self) -> None:
         """Check every page and every entry of the copy.

@@ -90,7 +90,7 @@ class Contrasting:
         Args:
             place: the state directory.
             state: the row.
-            today: the requests.
+            today: the requests of today's window.
             reading: how an answer is read.
             say: called with progress messages.
         """
@@ -132,7 +132,7 @@ class Contrasting:
             self._divide(new, old)
         return found
 
-    # ------------------------------------------------------------ what was logged
+    # ------------------------------------------------------------ logged answers
 
     def _logged(self, release: Release) -> Floats:
         """Return the answers that it gave, as production or shadow; NaN where it was not asked."""

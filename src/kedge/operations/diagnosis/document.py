@@ -18,7 +18,7 @@ class LogWindow(Value, frozen=True, kw_only=True):
     labelled: int
     """Those of them with an outcome."""
     lost: float
-    """Share of the log that was torn or dropped, 0 to 1."""
+    """Share of the log that was damaged or dropped, 0 to 1."""
     unread: int
     """Older requests that exceeded the limit."""
     beyond: int
@@ -44,7 +44,7 @@ class ReferenceWindow(LogWindow, frozen=True, kw_only=True):
     of: str
     """The release that answered it, such as r2 (v2)."""
     rule: str
-    """By which rule it was chosen."""
+    """The rule by which it was chosen."""
 
 
 class DiagnosisReport(Value, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Evidence of a rollout: read, judged and shown."""
+"""Evidence of a rollout: its reading, its verdict and its view."""

@@ -1,1 +1,1 @@
-"""Operations on features: golden rows of transformations, and comparisons on them."""
+"""Features: transformations, their golden rows and comparisons, values, and training sets."""

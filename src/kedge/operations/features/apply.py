@@ -404,7 +404,7 @@ def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
     return fields
 
 
-# ---------------------------------------------------------------- who is on what
+# ---------------------------------------------------------------- versions in use
 
 
 def list_transformations(place: Workplace, schema: str | None) -> list[ListedTransformation]:

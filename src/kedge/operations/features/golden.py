@@ -170,7 +170,7 @@ def kept_proof(place: Workplace, digest: str) -> Proof | None:
         return None
 
 
-# ---------------------------------------------------------------- asking them
+# ---------------------------------------------------------------- answers
 
 
 def tried(place: Workplace, digest: str, spec: Spec, golden: GoldenRows) -> Proof:

@@ -169,7 +169,7 @@ class Feeder:
         An unfinished run is continued.
 
         Raises:
-            Refused: as `materialise`.
+            Refused: as in `materialise`.
         """
         until = self._until(at)
         with self._alone():

@@ -122,7 +122,7 @@ def make(
         endpoint: its production gives the defaults.
         spine: Parquet or CSV with the raw columns, and others, which are retained.
         time: its column with the time of each row's request: a timestamp, a date or Unix seconds.
-        out: the Parquet file to write; it appears whole, or not at all.
+        out: the Parquet file to write; it is written completely or not at all.
         schema: the schema of the features. None: production's, else the endpoint's declared schema.
         transformation: the version of their code. None: production's, else the newest.
         generation: runs, such as `a/1#2@1+b/1#1@3`. None: production's, else the newest.
@@ -198,7 +198,7 @@ class Spine(NamedTuple):
     form: str | None = None
 
 
-# ---------------------------------------------------------------- which code, which values
+# ---------------------------------------------------------------- code and values
 
 
 def _code(

@@ -216,7 +216,7 @@ def _stale(place: Workplace, runs: tuple[Run, ...]) -> tuple[dict[str, str], dic
     return found, blind
 
 
-# ---------------------------------------------------------------- filing
+# ---------------------------------------------------------------- recording
 
 
 def file_readiness(place: Workplace, state: State, checks: tuple[Check, ...], *, by: str) -> None:

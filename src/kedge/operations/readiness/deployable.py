@@ -185,7 +185,7 @@ def _fitting(release: Release, inputs: bytes) -> Sequence[dict[str, object]]:
     return (row,)
 
 
-# ---------------------------------------------------------------- a directory that goes
+# ---------------------------------------------------------------- temporary directory
 
 
 @contextmanager

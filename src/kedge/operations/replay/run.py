@@ -135,7 +135,7 @@ async def _ask(
     answers: dict[str, RowAnswer],
     say: Say,
 ) -> int:
-    """Ask and fold; return how many predictions could not be asked as they were sent."""
+    """Ask and fold; return the number of predictions that could not be asked as they were sent."""
     source = batches(logged, BATCH)
     batch = next(source, None)
     incomplete = 0

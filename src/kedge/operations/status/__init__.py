@@ -1,1 +1,1 @@
-"""Status of endpoints: read from the state directory, and described."""
+"""Status of endpoints: its reading from the state directory, and its view."""
