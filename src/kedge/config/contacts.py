@@ -1,8 +1,8 @@
 """Contacts: the owner of an endpoint and the ways to reach them, as kedge.toml declares them.
 
 An owner must be a person, who can be called. A name is refused if it contains a word for a group
-(team, squad, on-call, ...). It is also refused if it consists only of words for a group's work (SRE, ML
-platform, data science). The same rule applies to the part of an address before its @.
+(team, squad, on-call, ...). It is also refused if it consists only of words for a group's work
+(SRE, ML platform, data science). The same rule applies to the part of an address before its @.
 """
 
 from __future__ import annotations
