@@ -2,8 +2,8 @@
 
 kedge removes its predictions with their inputs, and its labels, also those that wait, were refused
 or corrected. It also removes predictions that workers wrote lately, and hashes of its ids. For
-thirty days it stores a hash of the entity, by which it drops predictions that arrive later. It also stores
-a hash of each id that two requests used, so that no label is joined to either.
+thirty days it stores a hash of the entity, by which it drops predictions that arrive later. It also
+stores a hash of each id that two requests used, so that no label is joined to either.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ from kedge.transforms.lookup import EXCUSED, Lookup, lookups_of
 from kedge.workspace import Workplace
 
 REPLAYED = 20_000
-"""Limit of requests with an outcome that are asked again, newest first. 20,000 pairs find a fiftieth
-of a loss."""
+"""Limit of requests with an outcome that are asked again, newest first. 20,000 pairs find a
+fiftieth of a loss."""
 UNLABELLED = 2_000
 """Limit of requests asked again when few have outcomes: enough to see which columns moved."""
 SWAPPED = 2_000
