@@ -28,7 +28,7 @@ LEAST_S = 1.0
 USUAL_S = 10.0
 """Usual bound of a drill: callers get the previous release for a few seconds, enough to see it."""
 LOADS = 4
-"""Loads that the bound allows: half is for preparing, and a busy machine takes twice as long."""
+"""Loads that the bound allows: half is for preparing, and a busy machine doubles the load time."""
 RESERVE_S = 2.0
 """Time before the bound at which the drill returns: a write may take this long under load."""
 LOOK_S = 0.2

@@ -320,7 +320,7 @@ class _Referring:
         self._now = now
 
     def found(self, accepted: tuple[float, float] | None) -> Reference | None:
-        """Return the first with enough labels: named, accepted, a week ago, before change or window."""
+        """Return the first with enough labels: named, accepted, a week ago, before change, window."""
         asked_for = self._options.reference_since or self._options.reference_until
         if asked_for:
             until = self._options.reference_until

@@ -1,4 +1,4 @@
-"""Head of a feature schema: its followers move with it, either all or none."""
+"""Head of a feature schema: its followers move with it, all at once or not at all."""
 
 from __future__ import annotations
 
