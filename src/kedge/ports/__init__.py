@@ -1,7 +1,7 @@
-"""What the engine needs from the outside, as small protocols that adapters implement.
+"""Ports: the small protocols that the engine needs and adapters implement.
 
-Everything here that touches a disk is synchronous: the serving loop never calls it. The
-replica's own thread and the commands do. Only a model in another process is asynchronous.
+Every port that touches a disk is synchronous. The serving loop never calls one; the replica's own
+thread and the commands do. Only a model in another process is asynchronous.
 """
 
 from kedge.ports.alerts import AlertStore, Channels

@@ -10,13 +10,13 @@ from kedge.core.stored.ledger import Entry
 
 
 class AlertStore(Protocol):
-    """Alerts, in the ledger's database: they survive whatever the ledger survives.
+    """The alerts, in the ledger's database: they survive whatever the ledger survives.
 
-    Raises `Unavailable` from every method as the ledger does.
+    Every method raises `Unavailable`, as the ledger does.
     """
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
-        """The ledger's entries after this one that raised no alert yet, oldest first."""
+        """Return the ledger's entries after this one that raised no alert yet, oldest first."""
 
     def raise_all(
         self,
@@ -27,45 +27,45 @@ class AlertStore(Protocol):
         now: float,
         seen: int | None = None,
     ) -> tuple[Alert, ...]:
-        """Open an alert for each (endpoint, thing) that has none open; those that are new.
+        """Open an alert for each (endpoint, subject) that has none open, and return the new ones.
 
-        `seen`: up to this entry the news have been looked at, in the same transaction; nothing is
-        raised when another process has looked at them.
+        `seen`: the patrol has read the entries up to this one, in the same transaction. Nothing is
+        raised if another process has read them.
         """
 
     def adopt(self, alert: Alert, *, by: str) -> Alert:
-        """Number and keep an alert that began without a ledger; or the like one that is open."""
+        """Number and store an alert that began without a ledger, unless a like one is open."""
 
     def change(
         self, number: int, edit: Callable[[Alert], Alert], *, by: str, at: str
     ) -> Alert | None:
-        """Let `edit` change an alert while no other process writes; what it is then. None: there is none.
+        """Let `edit` change an alert while no other process writes; None: not found.
 
-        An acknowledgement or an end becomes a note in the history too.
+        An acknowledgement or an end is also recorded as a note in the history.
         """
 
     def finish(self, number: int) -> None:
-        """Say that nothing is left to do about an alert."""
+        """Record that nothing is left to do about an alert."""
 
     def live(self) -> tuple[Alert, ...]:
-        """Every alert about which something may be left to do, in order of number."""
+        """Return every alert that may still need an action, in order of number."""
 
     def listed(self, endpoint: str | None, *, over: bool, limit: int) -> tuple[Alert, ...]:
-        """Alerts, newest first: the open ones, or with `over` all of them."""
+        """Return alerts, newest first: the open ones, or all of them with `over`."""
 
     def find(self, number: int) -> Alert | None:
-        """The alert of this number."""
+        """Return the alert with this number, or None."""
 
 
 class Channels(Protocol):
     """The channels to the alert recipients."""
 
     timeout_s: float
-    """Seconds of one attempt as a whole."""
+    """Timeout of one whole attempt, in seconds."""
 
     def send(self, url: str, message: Message) -> None:
-        """Say something, and return when the other end has taken it.
+        """Send a message, and return when the channel has accepted it.
 
         Raises:
-            KedgeError: it has not; without any secret in its words.
+            KedgeError: the channel did not accept it; the message contains no secret.
         """

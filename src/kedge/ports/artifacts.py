@@ -1,4 +1,4 @@
-"""Artifacts: bytes by digest."""
+"""Artifacts: files stored by digest."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from kedge.core.values import FileEntry, Proof
 
 
 class Artifacts(Protocol):
-    """Bytes by digest."""
+    """The store of artifacts: files by digest."""
 
     def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
-        """Copy a file or a directory in, with files beside it; returns its digest and its per-file manifest."""
+        """Store a file or a directory, with files beside it; return its digest and entries."""
 
     def path(self, digest: str) -> Path:
-        """Where the files are, unverified.
+        """Return where the files are, unverified.
 
         Raises:
-            CorruptArtifact: it is not there.
+            CorruptArtifact: the artifact is missing.
         """
 
     def verify(self, digest: str) -> Path:
-        """Hash every byte again, then say where the files are.
+        """Hash every byte again, then return where the files are.
 
         Raises:
-            CorruptArtifact: a file is missing, was added, or differs; names it.
+            CorruptArtifact: a file is missing, was added, or differs; names the file.
         """
 
     def fetch(self, digest: str, into: Path) -> None:
         """Copy an artifact, unverified, into the root of another store.
 
         Raises:
-            CorruptArtifact: it is not there.
+            CorruptArtifact: the artifact is missing.
             Unavailable: it cannot be copied.
         """
 
     def write_proof(self, digest: str, proof: Proof) -> None:
-        """Keep the golden rows beside the files; replaces those that are there, whole."""
+        """Store the golden rows beside the files, replacing earlier ones as a whole."""
 
     def proof(self, digest: str) -> Proof:
-        """The golden rows.
+        """Return the golden rows.
 
         Raises:
-            CorruptArtifact: there are none, or they cannot be read.
+            CorruptArtifact: they are missing, or cannot be read.
         """

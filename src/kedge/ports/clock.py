@@ -1,4 +1,4 @@
-"""Clock: where time comes from."""
+"""Clock: the source of time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """The source of time."""
 
     def now(self) -> str:
-        """The instant, RFC 3339 in UTC with microseconds."""
+        """Return the present time, RFC 3339 in UTC with microseconds."""
 
     def unix(self) -> float:
-        """Seconds since 1970, for comparing instants written by different processes."""
+        """Return seconds since 1970, to compare times that different processes wrote."""
 
     def monotonic(self) -> float:
-        """Seconds since some start; for durations and deadlines."""
+        """Return seconds since an arbitrary start, for durations and deadlines."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for this many seconds."""

@@ -1,4 +1,4 @@
-"""The contract of an endpoint's callers, as a snapshot carries it; the gateway compiles it."""
+"""The contract of callers, as a snapshot carries it; the gateway compiles it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
 
 
 class CallerContract(Protocol):
-    """Reads requests by the fields that callers were promised."""
+    """Reads requests by the fields that callers promise to send."""
 
     @property
     def encoded(self) -> bytes:
-        """What it is made of, for another process."""
+        """The encoded contract, for another process."""
 
     def columns(self, request: Any, binary: memoryview | None) -> tuple[Columns, int]:
-        """Check a request, as the gateway parsed it, and turn it into columns; return their rows.
+        """Check a parsed request and convert it to columns; return them and the number of rows.
 
         Raises:
-            BadRequest: it does not fit.
+            BadRequest: it breaks the contract.
         """
 
     def entity(self, columns: Columns, rows: int) -> str | None:
         """Return the entity of a request that names none in its header.
 
         Raises:
-            BadRequest: it is none.
+            BadRequest: the field holds no valid entity.
         """

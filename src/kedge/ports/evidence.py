@@ -1,4 +1,4 @@
-"""Evidence: tallies, windows and rolls; telemetry, which may be lost."""
+"""Evidence: tallies, windows and rolls. It is telemetry, which may be lost."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from kedge.core.values import Beginning
 
 
 class EvidenceStore(Protocol):
-    """Telemetry. It may be lost; it never holds up a flip."""
+    """The store of tallies. It may be lost, and never delays a flip."""
 
     def publish(self, tallies: Sequence[Tally]) -> None:
         """Write the tallies over those with the same key."""
 
     def tallies(self, endpoint: str) -> tuple[Tally, ...]:
-        """Everything counted for an endpoint."""
+        """Return every tally of an endpoint."""
 
 
 class WindowStore(Protocol):
-    """What workers counted by the second, and what the judge made of it. It may be lost."""
+    """The store of the workers' windows and of the judge's state. It may be lost."""
 
     def write(self, windows: Sequence[Window]) -> None:
-        """Write the windows; one that is there already stays as it is."""
+        """Write the windows; an existing one stays unchanged."""
 
     def read(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Window, ...]]:
-        """The windows of an endpoint that were written after a position, oldest first.
+        """Return the windows that were written after a position, oldest first.
 
-        Returns the position of the last one, and the windows.
+        The first value is the position of the last one.
         """
 
     def keep(self, endpoint: str, comparison: str, body: bytes) -> None:
-        """Keep what the judge knows of a comparison, over what was kept before."""
+        """Store the judge's state of a comparison, over the earlier one."""
 
     def kept(self, endpoint: str, comparison: str) -> bytes | None:
-        """What was kept, if anything."""
+        """Return the judge's stored state, or None."""
 
     def set_aside(self, endpoint: str, comparison: str, body: bytes) -> str:
-        """Rename what was kept and cannot be read, and keep `body` in its place; its new name."""
+        """Rename an unreadable stored state, store `body` in its place; return the new name."""
 
     def beginning(self) -> Beginning | None:
-        """When the store was made; None where that is not known."""
+        """Return when the store was made; None if that is not known."""
 
     def skipped(self, endpoint: str) -> int:
-        """Windows that this reader passed over, because they cannot be read."""
+        """Return how many windows this reader skipped because they cannot be read."""
 
 
 class RollStore(Protocol):
-    """Old windows as minutes and hours: the course of an endpoint's evidence. It may be lost."""
+    """The store of rolls: old windows added up to minutes and hours. It may be lost."""
 
     def age(self, now: float) -> int:
-        """Make minutes of old windows and hours of old minutes, drop old hours; how many it took."""
+        """Roll old windows into minutes and these into hours; drop old hours; return the count."""
 
     def read(self, endpoint: str, since: float) -> Sequence[Roll]:
-        """The rolls of an endpoint that began at `since` (Unix seconds) or later, oldest first."""
+        """Return the rolls that began at `since` (Unix seconds) or later, oldest first."""

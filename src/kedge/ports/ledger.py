@@ -1,4 +1,4 @@
-"""Ledger: the history, the rows, and the signal that wakes those who follow it."""
+"""Ledger: the history, the rows, and the signal that wakes its followers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kedge.core.values import ActorKind
 
 
 class Ledger(Protocol):
-    """The append-only truth.
+    """The append-only log of changes, and the rows.
 
-    Raises `Unavailable` from every method when the ledger is gone, locked for longer than
-    its patience, read-only, or full.
+    Every method raises `Unavailable` if the ledger is missing, read-only, full, or locked for
+    longer than its timeout.
     """
 
     def read(self, known: Head | None = None) -> Book:
-        """Read every endpoint's row, and whether the history still has the entry that is known."""
+        """Return every endpoint's row, and whether the history still has the entry `known`."""
 
     def append(
         self,
@@ -34,10 +34,11 @@ class Ledger(Protocol):
     ) -> tuple[Entry, ...]:
         """Append the events and move the row, in one durable transaction.
 
-        `actor` is what `by` is; None: the component that this ledger was opened for.
+        `actor` is the kind of `by`; None: the component for which this ledger was opened.
 
         Raises:
-            Stale: the row is not at `expect` any more; says at which epoch, by whom and why.
+            Stale: the row is no longer at `expect`; names the epoch, actor and reason of the
+            change.
         """
 
     def append_all(
@@ -49,38 +50,38 @@ class Ledger(Protocol):
         at: str,
         head: tuple[str, int] | None = None,
     ) -> tuple[tuple[Entry, ...], ...]:
-        """Append to several endpoints and move their rows, and the head of a schema: all or nothing.
+        """Append to several endpoints and move their rows and a schema's head, all or nothing.
 
         Raises:
-            Stale: one of the rows is not where it was expected; says at which epoch, by whom and why.
+            Stale: a row is not at the expected epoch; names the epoch, actor and reason.
         """
 
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
         """Append an entry that changes no row."""
 
     def want(self, wanted: Wanted) -> None:
-        """Write (or renew) a wish; drops wishes that ran out."""
+        """Write or renew a wish, and drop expired ones."""
 
     def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
-        """The newest entries of an endpoint, newest first."""
+        """Return the newest entries of an endpoint, newest first."""
 
     def entries(
         self, endpoint: str, what: str, limit: int = 1, *, within: int = 1_000_000
     ) -> tuple[Entry, ...]:
-        """The newest entries of one event, or of one kind of note, newest first.
+        """Return the newest entries of one event, or of one kind of note, newest first.
 
-        Looked for among the newest `within` entries of the endpoint.
+        Only the newest `within` entries of the endpoint are searched.
         """
 
 
 class Signal(Protocol):
-    """A wake-up. It may come for nothing; the ledger is the truth."""
+    """A wake-up. It may be spurious; only the ledger is authoritative."""
 
     def wait(self, timeout_s: float) -> bool:
         """Return True when something may have changed, False after `timeout_s`."""
 
     def wake(self) -> None:
-        """Make the present `wait`, or the next, return at once; from any thread or handler."""
+        """Make the present or next `wait` return at once, from any thread or signal handler."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the signal."""

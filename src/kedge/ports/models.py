@@ -18,30 +18,30 @@ class Model(Protocol):
     signature: Signature
 
     def predict(self, columns: Columns) -> Columns:
-        """Answer the rows. May raise anything: the caller counts it against the release."""
+        """Answer the rows. May raise any exception, which the caller counts against the release."""
 
 
 class Flavour(Protocol):
-    """Tells one flavour on the disk."""
+    """Recognises one flavour on disk."""
 
     flavour: str
     stalls: bool
     """Whether loading holds the interpreter lock for long."""
     looks_for: str
-    """What `claims` looks for, in words, for the refusal."""
+    """The names that `claims` searches for, in words, for the refusal."""
 
     def claims(self, path: Path) -> bool:
-        """Whether this directory holds this flavour."""
+        """Return whether this directory holds this flavour."""
 
 
 class Loader(Flavour, Protocol):
     """Loads one flavour."""
 
     def load(self, path: Path, trusted: Sequence[str] = ()) -> Model:
-        """Load it.
+        """Load the model.
 
         Raises:
-            UnfitModel: it is not what it claims to be, or needs something that is missing.
+            UnfitModel: the files are not of this flavour, or a requirement is missing.
         """
 
 
@@ -50,9 +50,9 @@ class Predicted(NamedTuple):
 
     columns: Columns
     micros: int
-    """Spent inside the model."""
+    """Microseconds spent inside the model."""
     violated: bool = False
-    """Whether a feature of it was not as its schema promises."""
+    """Whether one of its features broke its schema."""
 
 
 OnDone = Callable[["Columns | None", int, "str | None", bool], None]
@@ -62,7 +62,7 @@ class RemoteModel(Protocol):
     """A model in another process, reached over a socket."""
 
     violations: dict[str, int]
-    """What its transformation gave out of range or unseen, cumulative."""
+    """Features out of range or unseen that its transformation gave, by name; cumulative."""
 
     @property
     def ready(self) -> bool:
@@ -70,11 +70,11 @@ class RemoteModel(Protocol):
 
     @property
     def throttled(self) -> bool:
-        """Whether no copy is asked now, because answers to copies used up their bytes."""
+        """Whether no copies are sent now, because answers to copies used up their bytes."""
 
     @property
     def stalled(self) -> bool:
-        """Whether it is asked, and has said nothing for a while."""
+        """Whether it has requests and has not responded for a while."""
 
     async def predict(
         self,
@@ -85,15 +85,15 @@ class RemoteModel(Protocol):
         patience_s: float = 0.0,
         on_late: OnDone | None = None,
     ) -> Predicted:
-        """Answer the rows; with the microseconds spent inside the model.
+        """Answer the rows; the result has the microseconds spent inside the model.
 
         Args:
             columns: the rows.
-            deadline_s: how long the caller waits. What the process has not begun with by then, it drops.
-            alone: no other process can answer: what is looked up by key has to make do, NaN is an answer.
-            patience_s: how long, from the question on, its outcome is of interest to `on_late`.
-            on_late: called once after the deadline, with what came within the patience: the
-                answer and its microseconds, or the code of the failure (`model_late`: nothing came).
+            deadline_s: how long the caller waits. The process drops requests not begun by then.
+            alone: no other process can answer, so missing values by key are answered with NaN.
+            patience_s: how long after the request `on_late` still needs the outcome.
+            on_late: called once after the deadline, with the answer and its microseconds, or the
+                code of the failure (`model_late`: no answer within the patience).
 
         Raises:
             ModelFailure: it raised, died, was late, was never asked, or no process runs.
@@ -110,10 +110,11 @@ class RemoteModel(Protocol):
     ) -> bool:
         """Ask without waiting: `on_done(answer, microseconds, error code, violated)` is called once.
 
-        Callers' questions go first in the process. With `apart` it is merged with no other one. What
-        is not begun with by the deadline is dropped; an answer is waited for as long as `patience_s`.
-        Returns False, and never calls back, when the bound on questions under way is reached.
+        The process answers callers' requests first. With `apart` the request is merged with no
+        other. The process drops requests not begun by the deadline; the client waits for an answer
+        for `patience_s`. Returns False, and never calls back, when the limit on requests under way
+        is reached.
         """
 
     def hang_up(self) -> None:
-        """Close the connection; may be called from any thread."""
+        """Close the connection; callable from any thread."""

@@ -10,20 +10,20 @@ class OnlineStore(Protocol):
     """Values by key, one packed row each, in namespaces that are generations of a view."""
 
     def write(self, namespace: str, rows: Iterable[tuple[str, bytes]]) -> int:
-        """Upsert rows; how many. Writing them again changes nothing."""
+        """Upsert rows and return their number. Writing them again changes nothing."""
 
     def read(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The rows of these keys, in their order; None where there is none.
+        """Return the rows of these keys, in their order; None for a missing one.
 
         Raises:
             Unavailable: `online_unavailable`.
         """
 
     def drop(self, namespace: str) -> None:
-        """Remove a namespace; nothing when it is not there."""
+        """Remove a namespace, if it exists."""
 
     def namespaces(self) -> tuple[str, ...]:
-        """Those that are there."""
+        """Return the existing namespaces."""
 
     def count(self, namespace: str) -> int:
-        """How many keys a namespace has; 0 when it is not there. May take time: for people."""
+        """Return the number of keys in a namespace; 0 if missing. May be slow: for display."""

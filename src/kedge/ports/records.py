@@ -8,37 +8,37 @@ from kedge.core.evidence.records import Coverage, Ingested, Labelled, Reused
 
 
 class RecordStore(Protocol):
-    """Predictions that wait for their outcome, and the labels that came."""
+    """The store of predictions that wait for their outcome, and of their labels."""
 
     def waiting(self) -> int:
-        """How many spool files may be taken now."""
+        """Return how many spool files can be ingested now."""
 
     def ingest(self, now: float) -> Ingested:
-        """Store some of what workers wrote, then adopt outcomes that had come before."""
+        """Store some of the workers' records, then join outcomes that had arrived before them."""
 
     def labels(self, endpoint: str, after: int, limit: int) -> tuple[int, tuple[Labelled, ...]]:
-        """Labels in the order in which they were joined, after a cursor; and the next cursor.
+        """Return the next cursor, and the labels after this one in the order of their joins.
 
-        The next one is 0 where the labels were made anew since.
+        The next cursor is 0 if the labels were rebuilt since.
         """
 
     def coverage(self, endpoint: str) -> tuple[Coverage, ...]:
-        """How many predictions of each arm have a label, comparison by comparison."""
+        """Return how many predictions of each arm have a label, by comparison."""
 
     def unrecorded(self, endpoint: str) -> dict[str, int]:
-        """How many predictions came in and are not among the records, by cause."""
+        """Return how many predictions are missing from the records, by cause."""
 
     def corrected(self, endpoint: str, after: int) -> tuple[int, int | None]:
-        """The newest correction's number, and the first label that was corrected after one."""
+        """Return the newest correction's number, and the first label corrected after `after`."""
 
     def reused(self, endpoint: str) -> Reused:
-        """How many ids more than one request used, and the labels that are not joined for it."""
+        """Return how many ids several requests used, and how many labels it left unjoined."""
 
     def newest_label(self, endpoint: str) -> int:
-        """The cursor after the newest label; 0 when there is none."""
+        """Return the cursor after the newest label; 0 if there is none."""
 
     def prune(self, now: float) -> int:
-        """Drop what is beyond the horizon."""
+        """Drop records that are beyond the horizon; return their number."""
 
     def strip(self, now: float, retention_s: float, endpoint: str) -> int:
-        """Remove the raw inputs of predictions older than this; how many had them."""
+        """Remove the raw inputs of predictions older than this; return how many had them."""

@@ -1,4 +1,4 @@
-"""Registry: numbers for versions and releases."""
+"""Registry: the numbers of versions and releases."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from kedge.core.values import Bundle, Field, ModelVersion, Release
 
 
 class Registry(Protocol):
-    """Numbers for immutable things. The same digest is the same version."""
+    """Numbers of immutable versions and releases. The same digest is the same version."""
 
     def add(self, version: ModelVersion) -> ModelVersion:
-        """Register a version; returns the one that exists when its digest is known."""
+        """Register a version; return the existing one if its digest is known."""
 
     def versions(self, model: str) -> tuple[ModelVersion, ...]:
-        """Every version of a model, in order of number."""
+        """Return every version of a model, in order of number."""
 
     def release(
         self, bundle: Bundle, *, raw: tuple[Field, ...] = (), code: str | None = None
     ) -> Release:
-        """The release with exactly this bundle, made when there was none.
+        """Return the release with exactly this bundle; create it if there is none.
 
-        `raw` and `code` are what its transformation takes, and the digest of its source.
+        `raw` is the input of its transformation, `code` the digest of its source.
         """
 
     def remove(self, model: str, number: int, *, now: float) -> None:
-        """Forget a version.
+        """Remove a version.
 
         Raises:
-            Refused: it is live, in some `back*`, or was production inside the window.
+            Refused: it is live, is a way back, or was production within the window.
         """

@@ -1,4 +1,4 @@
-"""Roster: the replicas that are known."""
+"""Roster: the known replicas."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from kedge.core.values import Beginning
 
 
 class Roster(Protocol):
-    """The replicas that are known. One stays known until it leaves or is declared gone."""
+    """The known replicas. A replica is known until it leaves or is declared gone."""
 
     def publish(self, member: Member) -> None:
-        """Write what a replica says of itself."""
+        """Write what a replica reports."""
 
     def leave(self, name: str) -> None:
-        """Forget a replica: it stopped in order, or its supervisor saw it die."""
+        """Remove a replica that stopped in order, or whose supervisor saw it die."""
 
     def members(self) -> tuple[Member, ...]:
-        """Everyone known, by name."""
+        """Return every known replica, by name."""
 
     def beginning(self) -> Beginning | None:
-        """When the roster was made; None where that is not known."""
+        """Return when the roster was made; None if that is not known."""
