@@ -90,7 +90,7 @@ class RemoteModel(Protocol):
         Args:
             columns: the rows.
             deadline_s: how long the caller waits. The process drops requests not begun by then.
-            alone: no other process can answer, so missing values by key are answered with NaN.
+            alone: no other process can answer: look-ups by key use what they get, NaN is valid.
             patience_s: how long after the request `on_late` still needs the outcome.
             on_late: called once after the deadline, with the answer and its microseconds, or the
                 code of the failure (`model_late`: no answer within the patience).

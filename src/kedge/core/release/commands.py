@@ -1,7 +1,7 @@
-"""What may be asked of an endpoint, and what may happen to it: the words of the ledger.
+"""Commands and events of an endpoint, as the ledger stores them.
 
-A command is an imperative; an event is a past participle and is what is stored. Both may carry
-`evidence`: the figures that an automatic decision saw, so that it can be explained afterwards.
+A command is an imperative. An event is a past participle, and is what the ledger stores. Both may
+carry `evidence`: the figures behind an automatic decision, which explain it afterwards.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kedge.core.values import BUCKETS, Field, Policy, Value
 
 
 class Command(Value, tag_field="command", tag=str.lower, frozen=True, kw_only=True):
-    """An imperative. What it may do depends on the stage: see `core.release.machine.TABLE`."""
+    """An imperative. Its effect depends on the stage: see `core.release.machine.TABLE`."""
 
     evidence: Mapping[str, object] | None = None
-    """What the asker saw, as plain values. It goes into every event that the command causes."""
+    """The figures that the sender saw, as plain values. They go into every event of the command."""
 
 
 class Configure(Command, frozen=True):
-    """Bring a policy into force. `diff` is for people: one line a change."""
+    """Bring a policy into force. `diff` is for display: one line per change."""
 
     policy: Policy
     digest: str
@@ -36,7 +36,7 @@ class Promote(Command, frozen=True):
     full: bool = False
     override: str | None = None
     equivalence: str | None = None
-    """Why it needs no rollout: the evidence that it answers as production does. Not an override."""
+    """Why it needs no rollout: the evidence that it answers like production. Not an override."""
 
 
 class Shadow(Command, frozen=True):
@@ -54,7 +54,7 @@ class Canary(Command, frozen=True):
     weight: int
     override: str | None = None
     auto: bool = False
-    """Whether the patrol walks the steps."""
+    """Whether the patrol takes the steps."""
 
 
 class SetWeight(Command, frozen=True):
@@ -65,14 +65,14 @@ class SetWeight(Command, frozen=True):
 
 
 class Pause(Command, frozen=True):
-    """Hold the rollout where it is."""
+    """Hold the rollout at its present stage and weight."""
 
     failure: str | None = None
-    """Why the candidate failed, where the patrol holds the rollout for that."""
+    """Why the candidate failed, if the patrol holds the rollout for it."""
 
 
 class Resume(Command, frozen=True):
-    """Let a held rollout go on."""
+    """Continue a held rollout."""
 
     override: str | None = None
 
@@ -82,36 +82,36 @@ class Abort(Command, frozen=True):
 
 
 class Certify(Command, frozen=True):
-    """Say that the candidate passed its shadow window. The patrol's word, with its evidence."""
+    """Record that the candidate passed its shadow window. Sent by the patrol, with its evidence."""
 
     release: int
 
 
 class Fail(Command, frozen=True):
-    """Record the verdict `fail` on the candidate, so that it binds. The patrol's word."""
+    """Record the verdict `fail` on the candidate, so that it binds. Sent by the patrol."""
 
     release: int
     reason: str
 
 
 class Freeze(Command, frozen=True):
-    """Stop automation on this endpoint. No human's command is touched by it."""
+    """Stop automation on this endpoint. Operators' commands still work."""
 
 
 class Thaw(Command, frozen=True):
-    """Let automation act again."""
+    """Allow automation again."""
 
 
 class Follow(Command, frozen=True):
-    """Move with the head of the feature schema from now on."""
+    """Follow the head of the feature schema from now on."""
 
 
 class Hold(Command, frozen=True):
-    """Stay on these features, wherever the head of the schema goes."""
+    """Stay on these features when the head of the schema moves."""
 
 
 class Rollback(Command, frozen=True):
-    """Undo the newest change that callers were served."""
+    """Undo the newest change that callers see."""
 
     production: bool = False
     to: int | None = None
@@ -122,14 +122,14 @@ class Drill(Command, frozen=True):
     """Practise a rollback: production goes to its way back, and is restored. Condemns nothing."""
 
     until: float
-    """Unix time at which it has to be over."""
+    """Unix time at which it must be over."""
 
 
 class Return(Command, frozen=True):
-    """End the drill: what was production before is production again."""
+    """End the drill: the production release from before it is restored."""
 
     until: float | None = None
-    """Of the drill that has to be over then, and of no other. None: of whichever runs."""
+    """End only the drill with this deadline. None: end whichever drill runs."""
 
 
 AnyCommand = (
@@ -156,7 +156,7 @@ AnyCommand = (
 
 
 class Event(Value, tag_field="event", frozen=True, kw_only=True, omit_defaults=True):
-    """A past participle: something that changed the row."""
+    """A past participle: a change of the row."""
 
     evidence: Mapping[str, object] | None = None
     """The figures that the decision saw."""
@@ -171,7 +171,7 @@ class Configured(Event, tag="configured", frozen=True):
 
 
 class ContractAdopted(Event, tag="contract_adopted", frozen=True):
-    """The endpoint had declared no fields; it took those of its first production release."""
+    """The endpoint, which declared no fields, took those of its first production release."""
 
     fields: tuple[Field, ...]
 
@@ -184,13 +184,13 @@ class Promoted(Event, tag="promoted", frozen=True):
     at: str
     override: str | None = None
     equivalence: str | None = None
-    """The evidence that it answers as production did, where it came without a rollout."""
+    """The evidence that it answers like the production before it, if it needed no rollout."""
     answers: tuple[Field, ...] | None = None
-    """The contract of answers, where the endpoint had none yet and took it with this promotion."""
+    """The contract of answers, if the endpoint took it with this promotion."""
 
 
 class ShadowStarted(Event, tag="shadow_started", frozen=True):
-    """A candidate gets a silent copy of the inputs."""
+    """A candidate began to get a silent copy of the inputs."""
 
     release: int
     sample: int
@@ -206,7 +206,7 @@ class SampleSet(Event, tag="sample_set", frozen=True):
 
 
 class CanaryStarted(Event, tag="canary_started", frozen=True):
-    """A candidate answers a share of the callers."""
+    """A candidate began to answer a share of the callers."""
 
     release: int
     weight: int
@@ -226,11 +226,11 @@ class WeightSet(Event, tag="weight_set", frozen=True):
 
 
 class Paused(Event, tag="paused", frozen=True):
-    """The rollout is held where it is."""
+    """The rollout was held at its stage and weight."""
 
 
 class Resumed(Event, tag="resumed", frozen=True):
-    """The rollout goes on."""
+    """The held rollout continued."""
 
     override: str | None = None
     release: int | None = None
@@ -238,7 +238,7 @@ class Resumed(Event, tag="resumed", frozen=True):
 
 
 class Aborted(Event, tag="aborted", frozen=True):
-    """A candidate ended, not condemned."""
+    """A rollout ended without condemning its candidate."""
 
     release: int
 
@@ -259,30 +259,30 @@ class ComparisonFailed(Event, tag="comparison_failed", frozen=True):
 
 
 class Frozen(Event, tag="frozen", frozen=True):
-    """Automation stopped."""
+    """Automation was stopped."""
 
 
 class Thawed(Event, tag="thawed", frozen=True):
-    """Automation acts again."""
+    """Automation was allowed again."""
 
 
 class Followed(Event, tag="followed", frozen=True):
-    """The endpoint moves with the head of its feature schema."""
+    """The endpoint began to follow the head of its feature schema."""
 
 
 class Held(Event, tag="held", frozen=True):
-    """The endpoint stays on its features."""
+    """The endpoint began to stay on its features."""
 
 
 class CandidateRolledBack(Event, tag="candidate_rolled_back", frozen=True):
-    """The candidate's share went to zero; it is condemned. Production stayed."""
+    """The candidate's share became zero and the candidate condemned. Production stayed."""
 
     release: int
     weight: int
 
 
 class RolledBack(Event, tag="rolled_back", frozen=True):
-    """Production went back; what it left behind is condemned."""
+    """Production was rolled back, and the release that it left is condemned."""
 
     release: int
     left: int
@@ -291,7 +291,7 @@ class RolledBack(Event, tag="rolled_back", frozen=True):
 
 
 class DrillStarted(Event, tag="drill_started", frozen=True):
-    """The way back answers, for practice; `left` is restored by `until` (Unix time)."""
+    """The way back answers for practice; `left` is restored by `until` (Unix time)."""
 
     release: int
     left: int
@@ -299,22 +299,22 @@ class DrillStarted(Event, tag="drill_started", frozen=True):
 
 
 class DrillEnded(Event, tag="drill_ended", frozen=True):
-    """What the drill had left is production again."""
+    """The release that the drill left is production again."""
 
     release: int
 
 
 class Restored(Event, tag="restored", frozen=True):
-    """The ledger was restored from a backup. Entries and epochs begin anew above all that were lost."""
+    """The ledger was restored from a backup. Entries and epochs restart above all lost ones."""
 
     seq: int
-    """The number of the newest entry that the backup has."""
+    """The number of the newest entry in the backup."""
     hash: str
-    """Its hash."""
+    """The hash of that entry."""
     epoch: int
-    """The endpoint's epoch from here on: above every one that a replica may have seen."""
+    """The endpoint's new epoch, above every epoch that a replica may have seen."""
     backup: str
-    """When the backup was made."""
+    """The time at which the backup was made."""
     at: str
 
 

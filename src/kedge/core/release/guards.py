@@ -1,7 +1,7 @@
-"""Guards of the release machine: questions with a name that the transition table asks of a row.
+"""Guards of the release machine: named conditions on a row that the transition table checks.
 
-A guard gets the row and the command and says yes or no. The helpers beside them also give the
-names that a refusal quotes. `core.release.machine` puts guards, refusals and events together.
+A guard gets the row and the command, and returns a boolean. The helpers beside them also return the
+names that a refusal quotes. `core.release.machine` combines guards, refusals and events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kedge.core.values import BUCKETS, Failure, Field, Stage, State
 
 
 def subject(state: State, command: AnyCommand) -> int | None:
-    """Return the release a command is about: the one it names or lands on, else the candidate."""
+    """Return the release of a command: the named one, the landing, or else the candidate."""
     if isinstance(command, Rollback):
         return target(state, command)
     number = _release(command)
@@ -50,25 +50,25 @@ def _release(command: AnyCommand) -> int | None:
 
 
 def unmet(state: State, command: AnyCommand) -> tuple[str, ...]:
-    """Return what the release needs and the request contract does not promise."""
+    """Return the fields that the release needs and the request contract does not promise."""
     return starved(state, subject(state, command), state.fields)
 
 
 def broken(state: State, command: Configure) -> tuple[int, tuple[str, ...]] | None:
-    """Return the first live release that a new request contract would starve, and of what."""
+    """Return the first live release that a new request contract would starve, and what it lacks."""
     return first_starved(state, command.policy.fields)
 
 
 def condemned(state: State, command: AnyCommand) -> int | None:
-    """Return the condemned release that the command's release is."""
+    """Return the condemned release that the command's release equals, if any."""
     return condemned_as(state, subject(state, command))
 
 
 def promised(state: State) -> tuple[Field, ...]:
     """Return the outputs that callers are promised.
 
-    An endpoint that was promoted before there was such a contract promises what its production
-    release gives, until its next promotion or `kedge apply` writes a contract down.
+    An endpoint that was promoted before such contracts existed promises the outputs of its
+    production release. This ends when its next promotion or `kedge apply` records a contract.
     """
     if state.answers is not None:
         return state.answers
@@ -77,7 +77,7 @@ def promised(state: State) -> tuple[Field, ...]:
 
 
 def ungiven(state: State, command: AnyCommand) -> tuple[str, ...]:
-    """Return what callers are promised and the release does not give."""
+    """Return the outputs that callers are promised and the release does not give."""
     return _ungiven(state, subject(state, command), promised(state))
 
 
@@ -87,9 +87,9 @@ def _ungiven(state: State, number: int | None, answers: tuple[Field, ...]) -> tu
 
 
 def overpromised(state: State, command: Configure) -> tuple[int, tuple[str, ...]] | None:
-    """Return the first live release that does not give what a new contract newly promises.
+    """Return the first live release that does not give a newly promised output.
 
-    Only new promises count: a release that an override let in is no reason to refuse the rest.
+    Only new promises count: an override for one release must not block every other policy change.
     """
     known = promised(state)
     new = tuple(field for field in command.policy.answers or () if field not in known)
@@ -110,8 +110,8 @@ def overpromised(state: State, command: Configure) -> tuple[int, tuple[str, ...]
 def failure(state: State, command: AnyCommand) -> Failure | None:
     """Return the failed verdict that binds the command's release, if any.
 
-    A canary was begun in spite of any earlier failure, so in it only its own failure binds. The
-    same holds for a rollout that goes on after a pause.
+    A canary was started despite any earlier failure, so only its own failure binds in it. The same
+    holds for a rollout that continues after a pause.
     """
     if state.stage is Stage.CANARY or isinstance(command, Resume):
         return failed_here(state)
@@ -119,7 +119,7 @@ def failure(state: State, command: AnyCommand) -> Failure | None:
 
 
 def failed_here(state: State) -> Failure | None:
-    """Return the failed verdict of the rollout and stage under way, if any."""
+    """Return the failed verdict of the present rollout and stage, if any."""
     here = (state.candidate, state.production, state.salt, state.stage)
     return next(
         (
@@ -132,17 +132,17 @@ def failed_here(state: State) -> Failure | None:
 
 
 def latched(state: State) -> Failure | None:
-    """Return the failed verdict of the very comparison under way, if any.
+    """Return the failed verdict of the present comparison, if any.
 
-    Another policy asks other questions: then the comparison begins anew, and the failure of
-    before binds on but is not its verdict.
+    Another policy starts another comparison. The earlier failure still binds, but is not the
+    verdict of the new comparison.
     """
     known = failed_here(state)
     return known if known is not None and known.policy == state.policy_digest else None
 
 
 def _further(state: State, command: AnyCommand) -> bool:
-    """Whether a command takes the candidate further; a smaller share never does."""
+    """Return whether a command advances the candidate; a smaller share never does."""
     if isinstance(command, SetWeight) or (
         isinstance(command, Canary) and state.stage is Stage.CANARY
     ):
@@ -152,7 +152,7 @@ def _further(state: State, command: AnyCommand) -> bool:
 
 
 def _shares(command: AnyCommand) -> tuple[float, ...]:
-    """Return the shares of callers that a command speaks of, in per cent."""
+    """Return the shares of callers in a command, in per cent."""
     match command:
         case Configure():
             steps = command.policy.canary
@@ -166,30 +166,30 @@ def _shares(command: AnyCommand) -> tuple[float, ...]:
 
 
 def bad_shares(command: AnyCommand) -> tuple[float, ...]:
-    """Return the shares of a command that are not within 0 to 100 per cent."""
+    """Return the shares of a command that are outside 0 to 100 per cent."""
     return tuple(share for share in _shares(command) if not 0 <= share <= 100)
 
 
 def next_step(state: State) -> int | None:
-    """The next canary weight in buckets, or None after the last step."""
+    """Return the next canary weight in buckets, or None after the last step."""
     steps = sorted(buckets(step) for step in state.policy.canary.steps)
     return next((step for step in steps if step > state.weight), None)
 
 
 def on_pass(state: State) -> Literal["ask", "promote"]:
-    """What the policy does when a shadow's window, or the last canary step, is proven."""
+    """Return the policy's action once a shadow's window, or the last canary step, is proven."""
     policy = state.policy.shadow if state.stage is Stage.SHADOW else state.policy.canary
     return policy.on_pass
 
 
 def step_number(state: State) -> tuple[int, int]:
-    """The canary step under way, counted from 1, and how many there are; 0: before the first one."""
+    """Return the present canary step (from 1; 0 before the first) and the number of steps."""
     steps = [buckets(step) for step in state.policy.canary.steps]
     return sum(step <= state.weight for step in steps), len(steps)
 
 
 def _proven(state: State, command: AnyCommand) -> bool:
-    """Whether the release passed a shadow window against what is in production now."""
+    """Return whether the release passed a shadow window against the present production."""
     return (subject(state, command), state.production) == state.automation.proven
 
 
@@ -202,7 +202,7 @@ def _equivalent(command: AnyCommand) -> bool:
 
 
 def _changes_features(state: State, command: AnyCommand) -> bool:
-    """Whether this rollback lands on another transformation than production's."""
+    """Return whether this rollback lands on another transformation than production's."""
     ends = (target(state, command), returned(state).production)
     found = {
         (release.schema, release.transformation)
@@ -265,10 +265,10 @@ GUARDS: dict[str, Guard] = {
 
 
 def buckets(per_cent: float) -> int:
-    """Per cent, as people write a weight, in buckets; what is no number is no share either."""
+    """Convert per cent, as people write a weight, to buckets; -1 if not finite."""
     return round(per_cent * BUCKETS / 100) if isfinite(per_cent) else -1
 
 
 def per_cent(weight: int) -> float:
-    """Buckets, in per cent as people read them."""
+    """Convert buckets to per cent, as people read them."""
     return weight * 100 / BUCKETS

@@ -1,23 +1,23 @@
-"""The release state machine: what a command may do to an endpoint, and what it then is.
+"""The release state machine: which events a command causes, and the row after them.
 
 Theory of operation
 -------------------
-* Every transition stands in `TABLE`. A command is looked up by (stage, command); the first
-  rule whose guard holds says what happens: events and the next stage, or a refusal's code.
-  A pair that is not in the table is refused as `no_rollout`. The docs' diagram is drawn
-  from the same table, so it cannot lag behind.
-* `decide` never changes anything and never looks anywhere: it gets the row (with its policy
-  and the endpoint's releases in it), the command, and the instant. `apply` folds one event
-  into the row. `back*` are computed in `apply`, so every flip names its own ways back.
-* A *rollback undoes the newest change that callers were served*. In a canary that is the
-  candidate's share; otherwise it is production itself. A release that a rollback left behind
-  is condemned, and no later rollback lands on it unless it is named with `--to`. So two
-  rollbacks in a row go two steps back; they never bounce.
-* `served` is the order in which releases became production. The way back is the newest of it
-  that is neither production nor condemned nor starved by the contract. No arithmetic on
-  version numbers anywhere.
-* Deliberately absent: time (only `at`, copied into events), who may do what (the edge), how
-  replicas get there (the engine), and any notion of "healthy" (policy and evidence).
+* `TABLE` holds every transition. `decide` looks a command up by (stage, command). The first rule
+  whose guard holds gives events and the next stage, or a refusal's code. A pair that is missing in
+  the table is refused as `no_rollout`. The docs draw their diagram from the table, so it is never
+  outdated.
+* `decide` changes nothing and reads nothing else: it gets the row (with policy and releases), the
+  command and the instant. `apply` folds one event into the row. It also computes `back*`, so every
+  flip names its own ways back.
+* A *rollback undoes the newest change that callers see*. In a canary that is the candidate's share;
+  otherwise it is production. A rollback condemns the release that it leaves, and no later rollback
+  lands on it unless `--to` names it. So two rollbacks in a row go two steps back; they never
+  alternate between two releases.
+* `served` is the order in which releases became production. The way back is the newest one that is
+  neither production nor condemned nor starved by the contract. The machine does no arithmetic on
+  version numbers.
+* Deliberately absent: time (only `at`, copied into events), permissions (the edge), how replicas
+  follow (the engine), and any notion of "healthy" (policy and evidence).
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ from kedge.core.release.ways_back import drilled, returned, ways_back
 from kedge.core.values import Drilling, Failure, Field, Refusal, Stage, State, Value
 
 FAILURES = 100
-"""Failed pairs that are remembered: a year of two failed rollouts a week. The oldest is dropped."""
+"""Limit of stored failed pairs: a year of two failed rollouts a week. The oldest is dropped."""
 REASON = 300
-"""Characters of a failure's reason in the row, which each process reads twice a second. The event
-has all of it."""
+"""Limit of a failure's reason in the row, in characters: each process reads it twice a second. The
+event has the full text."""
 
 # ---------------------------------------------------------------- the table
 
 
 class Rule(Value, frozen=True):
-    """If `when` holds: refuse with `refuse`, or emit `then` and stand in `to` (None: stay)."""
+    """If `when` holds: refuse with `refuse`, or emit `then` and enter `to` (None: stay)."""
 
     when: str
     then: tuple[str, ...] = ()
@@ -108,12 +108,12 @@ class Rule(Value, frozen=True):
 
 
 def no(when: str, code: str) -> Rule:
-    """A rule that refuses."""
+    """Return a rule that refuses."""
     return Rule(when=when, refuse=code)
 
 
 def yes(when: str, *then: str, to: Stage | None = None) -> Rule:
-    """A rule that emits events."""
+    """Return a rule that emits events."""
     return Rule(when=when, then=then, to=to)
 
 
@@ -294,11 +294,11 @@ for _stage in Stage:
 
 
 def decide(state: State, command: AnyCommand, at: str) -> tuple[AnyEvent, ...] | Refusal:
-    """Say what the command does to the endpoint, or why not.
+    """Return the events of a command at this endpoint, or the refusal.
 
     Args:
         state: the row, with policy and releases.
-        command: what is asked.
+        command: the command to decide on.
         at: the instant, RFC 3339 in UTC; copied into events, never compared.
     """
     for rule in TABLE.get((state.stage, type(command)), (no("always", "no_rollout"),)):
@@ -342,9 +342,9 @@ def _refusal(code: str, state: State, command: AnyCommand) -> Refusal:
 
 
 def _salt(state: State, command: AnyCommand) -> str:
-    """Fixed for a rollout: a canary that follows a shadow keeps its callers.
+    """Return the salt of the rollout: a canary that follows a shadow keeps its callers.
 
-    A new rollout draws other callers, so that the same ones are not every canary's victims.
+    A new rollout gets other callers, so that the same ones are not affected by every canary.
     """
     return state.salt if state.candidate is not None else f"{state.endpoint}/{state.epoch + 1}"
 
@@ -363,9 +363,9 @@ def _promoted(state: State, command: AnyCommand, at: str) -> AnyEvent:
 
 
 def _taken(state: State, number: int) -> tuple[Field, ...] | None:
-    """The contract of answers that a promotion takes: what the first production release gives.
+    """Return the contract of answers that the first promotion takes: the outputs of its release.
 
-    An endpoint that was promoted before there was such a contract takes what production gives.
+    An endpoint promoted before such contracts existed takes the outputs of production.
     """
     if state.answers is not None:
         return None
@@ -390,7 +390,7 @@ def _resumed(state: State, command: AnyCommand, at: str) -> AnyEvent:
 
 
 def _overridden(state: State, command: AnyCommand) -> tuple[str | None, int | None]:
-    """The override of a command that names no release, and of whose rules; nothing without one."""
+    """Return the override of a command that names no release, and its candidate; else nothing."""
     why = getattr(command, "override", None)
     return (None, None) if why is None else (why, state.candidate)
 
@@ -460,14 +460,14 @@ EVENTS: dict[str, Callable[[Any, Any, str], AnyEvent]] = {
     ),
     "drill_ended": lambda s, c, at: DrillEnded(release=s.drill.left),
 }
-"""How each event is made of the row, the command and the time. `Any`: the table asks for an event only
-where a guard has made sure of the command and of what the row has."""
+"""How each event is built from the row, the command and the time. `Any`: the table emits an event
+only where a guard has checked the command and the row."""
 
 # ---------------------------------------------------------------- apply
 
 
 def apply(state: State, event: AnyEvent) -> State:
-    """Fold one event into the row. Total: an event that was written can always be applied."""
+    """Fold one event into the row. Total: every stored event can be applied."""
     epoch = event.epoch if isinstance(event, Restored) else state.epoch + 1
     after = msgspec.structs.replace(_apply(state, event), epoch=epoch)
     return msgspec.structs.replace(after, **ways_back(after))
@@ -538,7 +538,7 @@ def _apply(state: State, event: AnyEvent) -> State:
         case DrillEnded():
             return returned(state)
         case Restored():
-            # No process is there that would end a drill.
+            # The process that would end the drill is gone.
             state = returned(state)
             return change(state, automation=change(state.automation, restored=event.at))
         case RolledBack():
@@ -570,9 +570,9 @@ def _roll_back(state: State, event: RolledBack) -> State:
 def _configured(state: State, event: Configured) -> State:
     policy = event.policy
     answers = state.answers if policy.answers is None else policy.answers
-    # A running holdback can be made smaller and ended, and never begins by a new policy.
+    # A running holdback can shrink or end; a new policy never starts one.
     held = min(state.holdback, buckets(policy.canary.holdback))
-    # Only a changed word counts: a hold set after a rollback stays.
+    # Only a changed value counts: a hold set after a rollback stays.
     follow = policy.features.follow
     if follow == state.policy.features.follow:
         follow = state.follow
@@ -588,7 +588,7 @@ def _configured(state: State, event: Configured) -> State:
 
 
 def _failed(state: State, event: ComparisonFailed) -> State:
-    """Remember the failed pair; what it may have passed before no longer counts."""
+    """Store the failed pair, and discard a shadow window that it passed before."""
     pair = (event.release, event.production)
     failure = Failure(
         candidate=event.release,

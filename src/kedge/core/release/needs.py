@@ -1,13 +1,12 @@
-"""What must be loaded where: derived from the row, never stored.
+"""Needs: the releases that a replica must load, derived from the row and never stored.
 
-A replica holds what is live, what a command has asked for, and every way back. The ways back
-stay for the policy's window after the last flip; after it a rollback has to load first, and
-says so. A candidate always runs in a process of its own, whatever its release says: it has
-not earned a place inside the gateway. A production release that runs in a process has a
-second process beside it, so that the death of one is not an outage (ADR 0007). What a single
-command makes production, every way back, is held the same way, so that the second process is
-loaded before the flip. A drill adds to what is held and takes nothing away: it returns to what
-was loaded all along.
+A replica holds the live releases, those that a command wishes for, and every way back. Ways back
+stay loaded for the policy's window after the last flip. Later a rollback must load first, and
+reports that. A candidate always runs in a process of its own, whatever its release says, because it
+is not yet trusted inside the gateway. A production release that runs in a process has a second
+process beside it, so that the death of one is no outage (ADR 0007). Releases that one command makes
+production, and every way back, are held the same way. Their second process is thus loaded before
+the flip. A drill adds to the held releases and removes none: it restores one that stayed loaded.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from kedge.core.time.instants import read_instant
 from kedge.core.values import Placement, State, Value
 
 PRODUCTION_COPIES = 2
-"""Processes of one host for a release that answers callers, or would after one command."""
+"""Processes per host of a release that answers callers, or would after one command."""
 
 
 class Need(Value, frozen=True):
-    """A release to hold, and how."""
+    """A release to hold, and how to hold it."""
 
     release: int
     placement: Placement
     essential: bool = False
-    """Without it the row cannot be served."""
+    """Whether the row cannot be served without it."""
     beside: bool = False
-    """Only to be compared with: no command waits for it."""
+    """Whether it is held only for comparison, so that no command waits for it."""
     copies: int = 1
-    """How many processes one host runs for it; 1 inline."""
+    """Processes per host; 1 inline."""
 
 
 def needs(
     state: State, wanted: tuple[tuple[int, Placement, int], ...] = (), *, now: float
 ) -> tuple[Need, ...]:
-    """What a replica must hold for this row, most important first.
+    """Return the releases that a replica must hold for this row, most important first.
 
     Args:
         state: the row.
-        wanted: (release, placement, copies) of commands that are under way and not yet out of time.
+        wanted: (release, placement, copies) of the commands' unexpired wishes.
         now: Unix time.
     """
     found: dict[tuple[int, Placement], Need] = {}
@@ -76,13 +75,13 @@ def needs(
         for back in (state.back, state.back_model, state.back_features):
             add(back, copies=PRODUCTION_COPIES)
         if state.candidate is None and state.mirrored is not None:
-            # A copy of the inputs goes to a process only: it may hang without a caller waiting.
+            # Only a process gets copies of the inputs: it can hang without delaying a caller.
             add(state.back, Placement.PROCESS, beside=True)
     return tuple(found.values())
 
 
 def within_window(state: State, now: float) -> bool:
-    """Whether what `back*` names is still to be kept loaded."""
+    """Return whether the releases in `back*` must still be loaded."""
     if not state.flipped_at:
         return True
     flipped = read_instant(state.flipped_at)

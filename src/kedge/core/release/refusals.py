@@ -1,7 +1,7 @@
-"""Every "no" of the release machine, in words: code -> (message, hint).
+"""Refusals of the release machine: code -> (message, hint).
 
 The codes are stable and documented in `docs/reference/state-machine.md`; the words may change.
-A message says what is the case, a hint what to do instead. `core.release.machine` fills in the names.
+A message states the fact, a hint what to do instead. `core.release.machine` fills in the names.
 """
 
 from __future__ import annotations

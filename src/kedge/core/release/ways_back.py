@@ -1,7 +1,7 @@
-"""The ways back, and what may stand in one: asked by every flip and by every rollback.
+"""The ways back, and which releases qualify: every flip and every rollback uses these rules.
 
-A release is a way back when it served, no rollback left it behind, and callers still promise
-every field it needs. A drill goes to a way back, restores production, and changes nothing else.
+A release is a way back if it served, no rollback condemned it, and callers still promise every
+field that it needs. A drill lands on a way back, restores production, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kedge.core.values import Drilling, Failure, Field, Release, Stage, State
 
 
 def returned(state: State) -> State:
-    """The row as it is without the drill: what was production is production. Else as it stands."""
+    """Return the row without its drill: the earlier production is restored. Else the row itself."""
     if state.drill is None:
         return state
     return replace(
@@ -25,7 +25,7 @@ def returned(state: State) -> State:
 
 
 def drilled(state: State, release: int, drill: Drilling) -> State:
-    """The row in a drill: another release answers for a while, and that is all that is changed."""
+    """Return the row in a drill: another release answers for a while; nothing else changes."""
     return replace(
         state,
         stage=Stage.DRILL,
@@ -35,11 +35,11 @@ def drilled(state: State, release: int, drill: Drilling) -> State:
 
 
 def ways_back(state: State) -> dict[str, int | None]:
-    """Name the release that each kind of rollback would land on now.
+    """Return the release on which each kind of rollback would land now.
 
     `back` undoes the newest change of production. `back_model` is the newest good release
     with another model and today's features, `back_features` the reverse. A drill changes none of
-    them: a rollback within it lands where one before it would have.
+    them: a rollback within it lands where it would have landed before the drill.
     """
     state = returned(state)
     good = [
@@ -72,13 +72,13 @@ def ways_back(state: State) -> dict[str, int | None]:
 
 
 def starved(state: State, number: int | None, fields: tuple[Field, ...]) -> tuple[str, ...]:
-    """What a release needs beyond these fields. No fields: there is no contract to break yet."""
+    """Return what a release needs beyond these fields; () if there are no fields yet."""
     release = state.releases.get(number) if number is not None else None
     return unmet(release.signature, fields) if release and fields else ()
 
 
 def first_starved(state: State, fields: tuple[Field, ...]) -> tuple[int, tuple[str, ...]] | None:
-    """The first release, live or a way back, that a new contract would starve, and of what."""
+    """Return the first live release or way back that a contract would starve, and what it lacks."""
     live = (
         state.production,
         returned(state).production,
@@ -94,10 +94,10 @@ def first_starved(state: State, fields: tuple[Field, ...]) -> tuple[int, tuple[s
 
 
 def condemned_as(state: State, number: int | None) -> int | None:
-    """The condemned release that this one is: itself, or the same bundle placed elsewhere.
+    """Return the condemned release that this one equals: itself, or its bundle elsewhere.
 
-    The same model and features in another runtime are another release, under a number that no
-    rollback left behind. Unless that one served and stayed good, it is as condemned.
+    The same model and features in another runtime are another release, with another number. That
+    release counts as condemned too, unless it served and was never condemned itself.
     """
     if number is None or number in state.condemned or number in state.served:
         return number if number in state.condemned else None
@@ -107,7 +107,7 @@ def condemned_as(state: State, number: int | None) -> int | None:
 def failed_as(state: State, number: int | None) -> Failure | None:
     """Return the failed verdict on this release against today's production, if any.
 
-    A verdict on the same bundle placed elsewhere is one on this release, until this one has passed.
+    A verdict on the same bundle placed elsewhere also counts, until this release has passed.
     """
     if number is None:
         return None
@@ -128,7 +128,7 @@ def failed_as(state: State, number: int | None) -> Failure | None:
 
 
 def _same_bundle(state: State, one: int, other: int) -> bool:
-    """Whether two releases have the same model and features."""
+    """Return whether two releases have the same model and features."""
     a, b = state.releases.get(one), state.releases.get(other)
     return (
         a is not None and b is not None and _model(a) == _model(b) and _features(a) == _features(b)

@@ -1,1 +1,1 @@
-"""Values as they are stored, and how earlier spellings are read."""
+"""Values as the ledger and the databases store them, and the reading of earlier formats."""

@@ -1,4 +1,4 @@
-"""The head of the ledger's chain: what is kept of it outside of the ledger."""
+"""The head of the ledger's chain, as processes and alerts store it outside of the ledger."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from kedge.core.names import read_number
 from kedge.core.values import Value
 
 SHORT = 12
-"""Digits of a hash that are shown: an entry that is made to begin with them takes 2**48 attempts."""
+"""Digits of a hash that are shown: forging an entry with the same ones takes 2**48 attempts."""
 
 
 class Head(Value, frozen=True):
-    """The newest entry of the ledger as a process knew it: its hash stands for all before it."""
+    """The newest entry of the ledger as a process saw it. Its hash covers all earlier entries."""
 
     seq: int
     hash: str
 
     @property
     def short(self) -> str:
-        """As alerts and people have it."""
+        """The head as alerts and people write it."""
         return f"{self.seq}:{self.hash[:SHORT]}"
 
 
 def read_head(text: str) -> Head:
-    """Read a head as alerts have it.
+    """Read a head as alerts write it.
 
     Raises:
         Refused: `bad_head`.

@@ -1,4 +1,4 @@
-"""Entries of the ledger as values: events, notes, and what a command wished for."""
+"""Entries of the ledger as values: events, notes, and the wishes of commands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Note(Value, tag_field="event", tag="noted", frozen=True):
 
     kind: str
     body: object
-    """The struct of this kind (`core.stored.notes`); a dict where this version knows none that fits."""
+    """The struct of this kind (`core.stored.notes`), or a dict if this version knows none that
+    fits."""
 
 
 class Entry(Value, frozen=True):
-    """One line of the ledger. `epoch` is the endpoint's after it."""
+    """One entry of the ledger. `epoch` is the endpoint's epoch after it."""
 
     seq: int
     endpoint: str
@@ -33,13 +34,13 @@ class Entry(Value, frozen=True):
     previous_hash: str
     hash: str
     actor: ActorKind = ActorKind.PERSON
-    """What `by` is. Derived from `by` in entries that were written before this was stored."""
+    """The kind of `by`. For entries older than this field it is derived from `by`."""
 
 
 class Wanted(Value, frozen=True):
-    """A release that replicas should hold ready, because a command is about to need it.
+    """A wish: a release that replicas should hold ready, because a command is about to need it.
 
-    `until` is Unix time: when the command died, the wish dies with it.
+    `until` is Unix time. A wish expires with it even if its command died.
     """
 
     endpoint: str
@@ -48,7 +49,7 @@ class Wanted(Value, frozen=True):
     until: float
     by: str
     copies: int = 1
-    """How many processes of it a host should run, where it runs in one."""
+    """Processes per host that should run it, if it runs in a process."""
 
 
 class Book(Value, frozen=True):
@@ -57,13 +58,14 @@ class Book(Value, frozen=True):
     states: dict[str, State]
     wanted: tuple[Wanted, ...] = ()
     head: Head | None = None
-    """The newest entry; None: there is none."""
+    """The newest entry; None if there is none."""
     follows: bool = True
-    """Whether the history has the head that the reader knew, or an operator accepted that it has not."""
+    """Whether the history contains the head that the reader knew, or an operator accepted its
+    absence."""
 
 
 class Change(Value, frozen=True):
-    """What happens to one endpoint, decided on at an epoch."""
+    """The change of one endpoint that was decided on at an epoch."""
 
     endpoint: str
     events: tuple[AnyEvent, ...]

@@ -1,8 +1,8 @@
-"""Notes: what an entry of the ledger that moves no row says, a struct for each kind.
+"""Notes: entries of the ledger that change no row, with one struct for each kind.
 
-A note is stored as `{"event": "noted", "kind": ..., "body": {...}}`. The kind is that of the body's
-struct, so no caller spells one. What another version stored is read with the fields of today
-(`upcast.read_body`); a kind that this version does not know stays a plain object.
+A note is stored as `{"event": "noted", "kind": ..., "body": {...}}`. The struct of the body defines
+the kind, so no caller spells one. `upcast.read_body` reads notes of other versions with today's
+fields. A kind that this version does not know stays a plain object.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from kedge.core.stored.ledger import Note
 
 
 class NoteBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The parent of bodies. Fields of a later version are left out when one is read."""
+    """The parent of bodies. Reading ignores fields of a later version."""
 
 
 class ReceiptParts(NoteBody, frozen=True, kw_only=True):
-    """How long each part of a command took, in milliseconds since it was submitted."""
+    """Duration of each part of a command, in milliseconds since it was submitted."""
 
     decide_ms: float
     prepare_ms: float
@@ -29,20 +29,21 @@ class ReceiptParts(NoteBody, frozen=True, kw_only=True):
     last_ack_ms: float | None
     """None: a replica did not acknowledge."""
     first_old_answer_ms: float | None
-    """When a caller first got an answer of the release that is production now; None: none was seen."""
+    """When a caller first got an answer of the release that is production now; None: not
+    observed."""
     total_ms: float
     acks: dict[str, float] = {}
     """By replica: when it acknowledged."""
     silent: tuple[str, ...] = ()
     """Replicas that did not acknowledge."""
     ended: tuple[str, ...] = ()
-    """Replicas whose processes ended before they acknowledged: they answer no caller."""
+    """Replicas whose processes ended before they acknowledged, so that they answer no caller."""
     cold: dict[str, str] = {}
-    """By replica: why it was not ready for the release before the write."""
+    """By replica: why it was not ready for the release before the row changed."""
 
 
 class ReceiptNote(NoteBody, frozen=True, kw_only=True):
-    """The receipt of a command that came to its end; the parts are those of `ReceiptParts`."""
+    """The receipt of a completed command; its parts are those of `ReceiptParts`."""
 
     of: int
     """The number of the command's first entry."""
@@ -56,58 +57,59 @@ class ReceiptNote(NoteBody, frozen=True, kw_only=True):
     acks: dict[str, float] = {}
     silent: tuple[str, ...] = ()
     ended: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Absent in what an older version stored."""
+    """Missing in notes of older versions."""
     cold: dict[str, str] = {}
 
     @property
     def parts(self) -> ReceiptParts:
-        """How long each part of the command took."""
+        """Return the duration of each part of the command."""
         found = {name: getattr(self, name) for name in ReceiptParts.__struct_fields__}
         return ReceiptParts(**found | {"ended": self.ended or ()})
 
 
 class DrillResult(NoteBody, frozen=True, kw_only=True):
-    """What a drill came to."""
+    """The result of a drill."""
 
     ok: bool
-    """Both flips were acknowledged by every replica, and going back took ten minutes at most."""
+    """Whether every replica acknowledged both flips, and the rollback took at most ten minutes."""
     total_s: float = 0.0
-    """Going back, from the command to its end. Where no receipt tells: until it was undone."""
+    """Duration of the rollback, from the command to its end. Without a receipt: until its
+    reversal."""
     release: int
     """The way back."""
     left: int | None = None
-    """The release that was production before and after. None: an older version did not store it."""
+    """The production release before and after. None: an older version did not store it."""
     why: str = ""
-    """Why it failed, or what it could not show."""
+    """Why the drill failed, or what it could not show."""
     dry: bool = False
-    """Nothing was flipped: it proves less than a drill."""
+    """Whether nothing was flipped, which proves less than a drill."""
     for_s: float = 0.0
-    """For how long the way back was to answer."""
+    """How long the way back was to answer, in seconds."""
     lasted_s: float = 0.0
-    """From the first flip to the second, callers got the way back."""
+    """Seconds from the first flip to the second, in which the way back answered callers."""
     back: ReceiptParts | None = None
-    """The receipt of going back."""
+    """The receipt of the rollback."""
     forward: ReceiptParts | None = None
     """The receipt of the return."""
     answered: int | None = None
-    """Requests that the way back answered meanwhile."""
+    """Requests that the way back answered in the drill."""
     failed: int | None = None
-    """Requests that failed on the way back meanwhile."""
+    """Requests that failed on the way back in the drill."""
 
 
 class VerdictNote(NoteBody, frozen=True, kw_only=True):
-    """What the patrol saw when it judged and did not act. Nothing reads the figures back."""
+    """A verdict on which the patrol did not act, with its figures. kedge never reads them back."""
 
     verdict: str
     code: str = ""
     candidate: str = ""
     """The release that was judged, as r2."""
     subject: int | None = None
-    """Its number."""
+    """The number of that release."""
     production: str = ""
     stage: str = ""
     weight: float | None = None
-    """The candidate's share in per cent; None: it has none."""
+    """The candidate's share in per cent; None: it has no share."""
     overall: object = None
     verdicts: tuple[object, ...] = ()
     units: tuple[int, ...] = ()
@@ -128,19 +130,19 @@ class VerdictNote(NoteBody, frozen=True, kw_only=True):
 
 
 class EvidenceLost(NoteBody, frozen=True, kw_only=True):
-    """What was known of a rollout was lost, and began anew."""
+    """The evidence of a rollout was lost, and collection restarted."""
 
     subject: int | None
     """The release that was judged."""
     detail: str
-    """Where what could not be read is kept; empty when there is nothing to keep."""
+    """Where the unreadable evidence is stored; empty if there is none."""
 
 
 class RunbookNote(NoteBody, frozen=True, kw_only=True):
-    """The runbook, written again."""
+    """The runbook was generated again."""
 
     digest: str
-    """Of what it was made from."""
+    """The digest of the state that it was generated from."""
     markdown: str = ""
 
 
@@ -153,59 +155,59 @@ class VersionRegistered(NoteBody, frozen=True, kw_only=True):
 
 
 class InlineTrusted(NoteBody, frozen=True, kw_only=True):
-    """An operator lets a version run inline although it is not proven plain."""
+    """An operator allowed a version to run inline although it is not proven plain."""
 
     version: str
     digest: str
 
 
 class FeaturesApplied(NoteBody, frozen=True, kw_only=True):
-    """A transformation of this endpoint's schema got a new version; nothing moved."""
+    """A transformation of this endpoint's schema got a new version. No endpoint moved."""
 
     version: str
     outcome: str | None
-    """How it compares with the version before; None: there was none."""
+    """Its comparison with the version before; None: there was none."""
     digest: str
 
 
 class LedgerAccepted(NoteBody, frozen=True, kw_only=True):
-    """An operator had a ledger followed whose history lacks heads."""
+    """An operator accepted a ledger whose history lacks heads that processes knew."""
 
     heads: tuple[tuple[int, str], ...]
-    """Number and hash of each."""
+    """Number and hash of each missing head."""
 
 
 class ReferenceAccepted(NoteBody, frozen=True, kw_only=True):
-    """A window is the reference of diagnoses from now on."""
+    """A window became the reference of diagnoses."""
 
     since: float
     """Unix time."""
     until: float
     release: int | None
-    """What was production in it."""
+    """The production release in that window."""
     requests: int
     labelled: int
 
 
 class PinDrifts(NoteBody, frozen=True, kw_only=True):
-    """A pinned host could not hand its command in."""
+    """A pinned host could not submit its command."""
 
     host: str
     why: str
 
 
 class Proven(NoteBody, frozen=True, kw_only=True):
-    """What came of deploying a release from nothing, in a process of its own. Times in seconds."""
+    """The result of deploying a release from nothing, in a process of its own. Times in seconds."""
 
     release: int
     ok: bool
     why: str = ""
-    """The step that failed, and its fault."""
+    """The step that failed, and its error."""
     golden: Literal["given", "training", "made"] = "made"
     rows: int = 0
-    """Golden rows that were answered, the transformation's among them."""
+    """Golden rows that the release answered, including those of the transformation."""
     sampled: int = 0
-    """Rows out of the prediction log that were answered beyond those."""
+    """Further rows, from the prediction log, that the release answered."""
     fetch_s: float | None = None
     verify_s: float | None = None
     load_s: float | None = None
@@ -213,19 +215,19 @@ class Proven(NoteBody, frozen=True, kw_only=True):
 
     @property
     def took_s(self) -> float:
-        """All of its steps."""
+        """The total of all steps."""
         return sum(t or 0.0 for t in (self.fetch_s, self.verify_s, self.load_s, self.answer_s))
 
 
 class ReadinessNote(NoteBody, frozen=True, kw_only=True, omit_defaults=True):
-    """Which checks of readiness fail."""
+    """The failing checks of readiness."""
 
     ready: bool
     failed: tuple[str, ...]
     why: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    """By check that fails: why."""
+    """By failing check: why it fails."""
     promoting: str = ""
-    """The release that became production anyway, as r2; empty when none did."""
+    """The release that still became production, as r2; empty if none did."""
 
 
 class OverrideNote(ReadinessNote, frozen=True, kw_only=True, omit_defaults=True):
@@ -233,29 +235,29 @@ class OverrideNote(ReadinessNote, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ChannelTest(NoteBody, frozen=True, kw_only=True):
-    """What came of a test message through one channel."""
+    """The result of a test message through one channel."""
 
     channel: str
-    """The channel as it is shown: without secrets."""
+    """The channel as kedge shows it, without secrets."""
     who: str
-    """The person on duty, where the channel is "rota"; else empty."""
+    """The person on duty if the channel is "rota"; else empty."""
     delivered: bool
     fault: str = ""
-    """Why it was not delivered; empty where it was."""
+    """Why it was not delivered; empty if it was."""
 
 
 class LevelTest(NoteBody, frozen=True, kw_only=True):
-    """What came of a test of one level of an escalation."""
+    """The result of a test of one level of an escalation."""
 
     level: int
-    """From 0."""
+    """The level, from 0."""
     works: bool
     """Whether at least one channel delivered."""
     channels: tuple[ChannelTest, ...] = ()
 
 
 class AlertTested(NoteBody, frozen=True, kw_only=True):
-    """A test was sent through every channel."""
+    """kedge sent a test through every channel."""
 
     delivered: bool
     """Whether every level has a channel that delivered."""
@@ -263,7 +265,7 @@ class AlertTested(NoteBody, frozen=True, kw_only=True):
 
 
 class AlertOpened(NoteBody, frozen=True, kw_only=True):
-    """An alert recipient should know."""
+    """An alert was opened."""
 
     alert: int
     """The number of the alert."""
@@ -272,7 +274,7 @@ class AlertOpened(NoteBody, frozen=True, kw_only=True):
     summary: str = ""
     topic: Topic = Topic.OTHER
     subject: int | None = None
-    """The release that it is about."""
+    """The release of the alert."""
 
 
 class AlertAcknowledged(NoteBody, frozen=True, kw_only=True):
@@ -283,14 +285,14 @@ class AlertAcknowledged(NoteBody, frozen=True, kw_only=True):
 
 
 class AlertResolved(NoteBody, frozen=True, kw_only=True):
-    """What an alert was about is over."""
+    """The condition of an alert ended."""
 
     alert: int
     key: str
 
 
 class AlertContinued(NoteBody, frozen=True, kw_only=True):
-    """An operator went on in spite of an alert."""
+    """An operator continued despite an alert."""
 
     alert: int
     key: str
@@ -320,15 +322,15 @@ KINDS: dict[str, type[AnyNoteBody]] = {
     "runbook": RunbookNote,
     "verdict": VerdictNote,
 }
-"""The struct of each kind's body. The spelling of a kind is stored, and never changes."""
+"""The struct of each kind's body. The spelling of a kind is stored, and must never change."""
 _SPELLED: dict[type, str] = {body: kind for kind, body in KINDS.items()}
 
 
 def spell_kind(body: type) -> str:
-    """Return the kind of a note that has this struct."""
+    """Return the kind of the notes that have this struct."""
     return _SPELLED[body]
 
 
 def build_note(body: AnyNoteBody) -> Note:
-    """Return the note that says this."""
+    """Return the note with this body."""
     return Note(_SPELLED[type(body)], body)

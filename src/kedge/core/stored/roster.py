@@ -1,4 +1,4 @@
-"""The roster as values: replicas, holds, faults of processes, counts."""
+"""The roster as values: replicas, holds, faults of processes, tallies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kedge.core.values import (
 
 
 class ReplicaHold(Value, frozen=True):
-    """How one replica holds one release."""
+    """The state of one release on one replica."""
 
     endpoint: str
     release: int
@@ -20,29 +20,29 @@ class ReplicaHold(Value, frozen=True):
     load_s: float = 0.0
     detail: str = ""
     attempt: int = 0
-    """Grows with each try, so that an old failure can be told from a new one."""
+    """Number of the attempt, which tells an old failure from a new one."""
     copies: int = 0
-    """How many processes of it answer; 0 inline, and from a replica that does not tell."""
+    """Processes of it that answer; 0 inline, and from a replica that does not report them."""
     unfenced: tuple[str, ...] = ()
-    """The parts of the fence that its processes lack."""
+    """The parts of the fence that are missing on its processes."""
 
 
 class ProcessFault(Value, frozen=True):
     """A fault that one part of a process survived, counted since the process started."""
 
     place: str
-    """What failed, as a dotted name: `replica.step`, `supervisor.start.w0`."""
+    """The part that failed, as a dotted name: `replica.step`, `supervisor.start.w0`."""
     text: str
     """The newest error: its class and its message."""
     count: int
     at: str
-    """When it last happened."""
+    """When it last occurred."""
     standing: bool = True
-    """Whether it still stands: its step has not succeeded since."""
+    """Whether it still stands, so that its step has not succeeded since."""
 
 
 class Member(Value, frozen=True):
-    """What a replica says of itself. Written whole, so that it can never be half true."""
+    """The report of one replica. It is written as a whole, so that it is never inconsistent."""
 
     name: str
     host: str
@@ -52,35 +52,35 @@ class Member(Value, frozen=True):
     address: str
     started_at: str
     beat_at: float
-    """When it was written, by the wall clock of who reads it (`boot`)."""
+    """When it was written, by the reader's wall clock (see `boot`)."""
     ledger_at: float
     """Unix time of the last contact with the ledger."""
     epochs: dict[str, int] = {}
-    """The epoch it serves, per endpoint: its ack."""
+    """The epoch that it serves, by endpoint: its ack."""
     answered: dict[str, int] = {}
-    """The newest epoch at which it gave an answer, per endpoint."""
+    """The newest epoch at which it answered a request, by endpoint."""
     pinned: dict[str, int] = {}
-    """Releases a host was pinned to by hand, per endpoint."""
+    """Releases to which an operator pinned the host by hand, by endpoint."""
     holds: tuple[ReplicaHold, ...] = ()
     lease: bool = True
     loads: dict[str, int] = {}
-    """How often it loaded each model inline since it began, by digest: a transformation is rolled
-    without a load."""
+    """How often it loaded each model inline since its start, by digest. A flip of a transformation
+    needs no load."""
     unwritten: str = ""
-    """Why what it counted cannot be written; empty when it can."""
+    """Why its counts cannot be written; empty when they can."""
     head: Head | None = None
     """The newest entry of the ledger that it followed."""
     astray: str = ""
-    """Why it does not follow the ledger that is there: its history lacks `head`. Empty when it does."""
+    """Why it does not follow the present ledger, whose history lacks `head`. Empty when it does."""
     faults: tuple[ProcessFault, ...] = ()
     """Faults that its loops survived."""
     limited: dict[str, int] = {}
-    """How often each bound refused or dropped something since it started, by the bound's name."""
+    """How often each limit refused or dropped something since its start, by the limit's name."""
     boot: str = ""
-    """Whose monotonic clock `beat` is of; empty in a row of an earlier kedge."""
+    """The boot whose monotonic clock `beat` uses; empty in a row of an earlier kedge."""
     beat: float = 0.0
-    """`beat_at` by that clock, which never jumps: the roster's adapter writes it, and makes `beat_at`
-    of it when the row is read."""
+    """`beat_at` by that clock, which never jumps. The roster's adapter writes it, and derives
+    `beat_at` from it when it reads the row."""
 
 
 class Tally(Value, frozen=True):
@@ -93,4 +93,4 @@ class Tally(Value, frozen=True):
     salt: str
     counts: dict[str, int]
     latency: dict[str, dict[int, int]] = {}
-    """Per arm: count by log-bin of microseconds (see engine.observe)."""
+    """Per arm: count by logarithmic bin of microseconds (see engine.observe)."""

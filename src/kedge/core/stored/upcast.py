@@ -1,7 +1,7 @@
-"""Upcasters: read what an earlier kedge stored as if this one had written it.
+"""Upcasters: earlier kedges' stored values, read in today's format.
 
-Stored bytes are never rewritten, and the ledger's hashes cover them. So a field that was added later
-is derived here, once, from the text that was there before. Everything else reads the field.
+Stored bytes are never rewritten, and the ledger's hashes cover them. So this module alone derives
+fields that were added later, from the older text. All other code reads the field.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WRITERS = {
     "alerting": ActorKind.CONTROL,
     "readiness": ActorKind.CONTROL,
 }
-"""What stood before the @ and the host in the names that control's loops gave themselves."""
+"""The part before the @ and the host in the names that control's loops once used."""
 
 _TOPICS = {topic.value: topic for topic in Topic}
 _alert = msgspec.json.Decoder(Alert)
@@ -34,9 +34,9 @@ def derive_actor(by: str) -> ActorKind:
 
 
 def read_body(kind: str, body: object) -> object:
-    """Return a stored note's body as the struct of its kind, with the fields of today.
+    """Return a stored note's body as the struct of its kind, with today's fields.
 
-    A body that fits no struct stays as it is: a later version wrote it, or its kind is unknown.
+    A body that fits no struct stays unchanged: a later version wrote it, or its kind is unknown.
     """
     if kind not in KINDS or not isinstance(body, dict):
         return body
@@ -56,10 +56,10 @@ def _upcast(kind: str, body: dict[str, object]) -> dict[str, Any]:
 
 
 def decode_alert(raw: bytes) -> Alert:
-    """Read a stored alert back.
+    """Decode a stored alert.
 
     Raises:
-        msgspec.ValidationError: it is not one.
+        msgspec.ValidationError: the bytes are not an alert.
     """
     try:
         return _alert.decode(raw)
@@ -72,7 +72,7 @@ def decode_alert(raw: bytes) -> Alert:
 
 
 def _fields_of_key(key: str) -> dict[str, object]:
-    """Take an alert's key apart: `failing:r3`, `waiting:r3@25 %`, `channel:mailto:a@b`, `blind`."""
+    """Parse an alert's key: `failing:r3`, `waiting:r3@25 %`, `channel:mailto:a@b`, `blind`."""
     word, _, rest = key.partition(":")
     topic = _TOPICS.get(word, Topic.OTHER)
     told: dict[str, object] = {"topic": topic.value}
