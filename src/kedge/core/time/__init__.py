@@ -1,1 +1,1 @@
-"""Durations and instants as people write them."""
+"""Time: durations and instants as people write them."""

@@ -6,15 +6,15 @@ import re
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_S = 36_500 * 86_400.0
-"""A hundred years: beyond it, no instant that is so long ago can be written as a date."""
+"""A hundred years, the longest duration: an instant further back cannot be written as a date."""
 WRITTEN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 
 
 def seconds(text: str) -> float:
-    """Read a duration: a number, not negative, and one of ms, s, m, h, d; a hundred years at most.
+    """Parse a duration: a number >= 0 and one of ms, s, m, h, d; a hundred years at most.
 
     Raises:
-        ValueError: it is anything else; says what a duration looks like.
+        ValueError: the text is not a duration; names the format.
     """
     found = WRITTEN.fullmatch(text)
     if found is None:

@@ -1,9 +1,8 @@
-"""Instants as people and files write them: how one is read, and which cannot be true.
+"""Instants as people and files write them: parsing, and times that cannot be true.
 
-A time is a number of Unix seconds or ISO 8601 text. What cannot be true is told from what is only
-old: a clock that was never set, milliseconds taken for seconds and a date written without hyphens
-all fall before 1971 or into a far future. There no record of a prediction, an outcome or a source
-lies.
+A time is a number of Unix seconds or ISO 8601 text. Impossible times differ from old ones: a clock
+that was never set, milliseconds read as seconds and a date without hyphens all fall before 1971 or
+far into the future. No record of a prediction, an outcome or a source has such a time.
 """
 
 from __future__ import annotations
@@ -18,42 +17,45 @@ from kedge.core.phrases import tell_value
 from kedge.core.time.durations import seconds
 
 EARLIEST_S = 31_536_000.0
-"""1971-01-01. The year before it holds what other things look like when they are read as Unix
-seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided twice)."""
+"""1971-01-01, the earliest valid time. Other values fall into the year before it if they are read
+as Unix seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided
+twice)."""
 AHEAD_S = 86_400.0
-"""How far ahead of this host another's clock, or a date that stands for its whole day, may be."""
+"""Limit of how far another host's clock, or a date for its whole day, is ahead of this host."""
 SKEW_S = 300.0
-"""How far the clocks of two hosts may differ: a label may be dated so long before its prediction."""
+"""Limit of the difference of two hosts' clocks: a label can be this much earlier than its
+prediction."""
 ROUNDED_S = 86_400.0
-"""How long before its prediction a label may be dated whose time was rounded down to a day or an hour."""
+"""The same limit for a label whose time was rounded down to a day or an hour."""
 QUARTER_S = 900.0
-"""Every time zone is a whole number of quarters of an hour from UTC, so each date begins on one: a time
-on a full quarter counts as rounded."""
+"""Every time zone is a whole number of quarters of an hour from UTC, so each date begins on one. A
+time on a full quarter counts as rounded."""
 FORMS = "Unix seconds, or ISO 8601 such as 2026-11-26 or 2026-11-26T09:30:00Z"
 WRITE = "write 2h, 7d, 2026-11-24 or 2026-11-24T10:00:00Z"
 _UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"), (1e11, "milliseconds"))
-"""From which size on a number of seconds counts something else; 1e11 s are the year 5138."""
+"""Sizes from which a number is in another unit than seconds; 1e11 s are the year 5138."""
 _LONGEST = 64
-"""Characters that may be a time; longer text is not shown whole either."""
+"""Limit of characters of a time; an error shows longer text cut."""
 _HOUR, _SIXTY, _PART = "([01][0-9]|2[0-3])", "[0-5][0-9]", "([.,][0-9]{1,9})?"
 _ZONE = rf"(\s*([Zz]|[+-]{_HOUR}(:?{_SIXTY})?))?"
 ISO = (
     rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ Tt]{_HOUR}:{_SIXTY}(:{_SIXTY}{_PART})?{_ZONE})?"
     rf"|[0-9]{{8}}[Tt]{_HOUR}{_SIXTY}{_SIXTY}{_PART}{_ZONE})"
 )
-"""What of ISO 8601 is read, as a regular expression of Python's and of DuckDB's (RE2): calendar dates, and
-times of a day with minutes. A date without hyphens is read with its time only: alone it is a number."""
+"""The part of ISO 8601 that kedge reads, as a regular expression of Python and of DuckDB (RE2):
+calendar dates, and times of day with minutes. A date without hyphens needs a time: alone it is a
+number."""
 SPELLINGS = (
     (r"\s+([Zz+-])", r"\1"),
     (r"^([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})([0-9]{2})", r"\1-\2-\3T\4:\5:"),
     (r"[.,]([0-9]{1,6})[0-9]*", r".\1"),
 )
-"""What turns such text into the spelling that everything reads: each pattern is replaced once. What is
-finer than a microsecond is cut off."""
+"""Replacements that convert such text to the spelling that Python and DuckDB read; each is done
+once. Digits beyond microseconds are cut off."""
 
 
 def check_form(form: str) -> None:
-    """Raise if times cannot be read by a form.
+    """Raise if a time format is invalid.
 
     Raises:
         Refused: `bad_time_format`: it has no directives of `strptime`, or unknown ones.
@@ -72,10 +74,10 @@ def check_form(form: str) -> None:
 
 
 def read_formed(text: str, form: str) -> float:
-    """Read a time that is written in a declared form; without `%z` it is UTC.
+    """Parse a time in a declared format; without `%z` it is UTC.
 
     Raises:
-        ValueError: it is written otherwise.
+        ValueError: the text has another format.
     """
     try:
         found = datetime.strptime(text.strip()[: 2 * _LONGEST], form)  # noqa: DTZ007 - below
@@ -85,17 +87,17 @@ def read_formed(text: str, form: str) -> float:
 
 
 def read_instant(given: object, *, zone_needed: bool = False) -> float:
-    """Read a time as people write it.
+    """Parse a time as people write it.
 
     Args:
         given: Unix seconds as a number, or ISO 8601 as text.
-        zone_needed: refuse text without a time zone; else it is UTC.
+        zone_needed: raise for text without a time zone; else it is UTC.
 
     Returns:
-        Unix seconds. Whether they can be true is another question: `untrue`.
+        Unix seconds. They can still be impossible: see `untrue`.
 
     Raises:
-        ValueError: it is neither; says what a time looks like.
+        ValueError: it is neither; names the format of a time.
     """
     if isinstance(given, int | float) and not isinstance(given, bool):
         try:
@@ -118,10 +120,10 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
 
 
 def _spelt(text: str) -> str:
-    """Return text of `ISO` in one spelling.
+    """Return text that matches `ISO` in one spelling.
 
     Raises:
-        ValueError: it is another text.
+        ValueError: the text does not match.
     """
     if _READ.fullmatch(text) is None:
         raise ValueError(text)
@@ -134,10 +136,10 @@ _READ = re.compile(ISO)
 
 
 def read_when(text: str, now: float) -> float:
-    """Read a time of a command: as `read_instant`, or a duration back from now such as 2h.
+    """Parse a time of a command: as `read_instant`, or a duration back from now such as 2h.
 
     Raises:
-        Refused: `bad_time`: it is neither, or cannot be true; `in_the_future`.
+        Refused: `bad_time`: it is neither, or is impossible; `in_the_future`.
     """
     try:
         at = now - seconds(text)
@@ -163,12 +165,12 @@ def read_when(text: str, now: float) -> float:
 
 
 def bounds(now: float) -> tuple[float, float]:
-    """Return the earliest and the latest Unix seconds that a record may bear."""
+    """Return the earliest and the latest valid Unix seconds of a record."""
     return EARLIEST_S, now + AHEAD_S
 
 
 def untrue(at: float, now: float) -> str | None:
-    """Say why Unix seconds cannot be when something was recorded; None when they can."""
+    """Return why a record cannot have this time (Unix seconds); None if it can."""
     low, high = bounds(now)
     if low <= at <= high:
         return None
@@ -176,9 +178,9 @@ def untrue(at: float, now: float) -> str | None:
 
 
 def early(at: float, given: float) -> str | None:
-    """Say why an outcome of this time cannot belong to a prediction given then; None when it can.
+    """Return why an outcome of this time cannot belong to a prediction of time `given`, or None.
 
-    Clocks of hosts differ by `SKEW_S` at most, and a rounded time may stand for its whole day.
+    Clocks of hosts differ by `SKEW_S` at most, and a rounded time can stand for its whole day.
     """
     slack = SKEW_S if at % QUARTER_S else ROUNDED_S
     if at >= given - slack:
@@ -204,14 +206,14 @@ def _reasons(at: float) -> Iterator[str]:
 
 def _is_date(digits: str) -> bool:
     try:
-        # A date has 8 digits, and no zone.
+        # A date has 8 digits and no zone.
         return len(digits) == 8 and datetime.strptime(digits, "%Y%m%d").year >= 1971  # noqa: DTZ007
     except ValueError:
         return False
 
 
 def iso(at: float) -> str:
-    """Write Unix seconds as RFC 3339 in UTC, to the second; what a calendar lacks as a number."""
+    """Format Unix seconds as RFC 3339 in UTC, to the second; outside the calendar as a number."""
     try:
         return _zulu(at, "seconds")
     except (OverflowError, ValueError, OSError):
@@ -219,7 +221,7 @@ def iso(at: float) -> str:
 
 
 def stamp(at: float) -> str:
-    """Write Unix seconds as the ledger has them: RFC 3339 in UTC, to the microsecond."""
+    """Format Unix seconds as in the ledger: RFC 3339 in UTC, to the microsecond."""
     return _zulu(at, "microseconds")
 
 
@@ -228,5 +230,5 @@ def _zulu(at: float, to: str) -> str:
 
 
 def to_minute(at: float) -> str:
-    """Write Unix seconds for people, in UTC: 2026-03-01 09:00."""
+    """Format Unix seconds for display, in UTC: 2026-03-01 09:00."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}"

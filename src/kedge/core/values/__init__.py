@@ -1,4 +1,4 @@
-"""Nouns as frozen values; `docs/glossary.md` owns the words."""
+"""Values: the glossary's nouns as frozen structs; `docs/glossary.md` defines the words."""
 
 from kedge.core.values.policy import (
     UNNAMED_OWNER,

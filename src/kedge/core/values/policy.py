@@ -1,4 +1,4 @@
-"""Policies: what kedge.toml says of one endpoint."""
+"""Policies: the declarations of one endpoint in kedge.toml."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from kedge.core.values.structs import Value
 
 
 class Contact(Value, frozen=True):
-    """A named human and how to reach them."""
+    """A named person and their address."""
 
     name: str
     contact: str
 
 
 UNNAMED_OWNER = Contact("Nobody Yet", "nobody@localhost")
-"""Stands where an owner should, when `kedge init` found none in git's configuration."""
+"""The owner where `kedge init` finds none in git's configuration."""
 
 
 class Escalation(Value, frozen=True):
-    """Whom to tell when an alert has been open for `after`."""
+    """The recipients of an alert that has been open for `after`."""
 
     after: str
     to: tuple[str, ...]
@@ -28,7 +28,7 @@ class Escalation(Value, frozen=True):
 
 
 class Rota(Value, frozen=True):
-    """Who is on duty: each of the people in turn, from `start` on, for `each`."""
+    """The people on duty: each in turn, from `start` on, for `each`."""
 
     start: str
     people: tuple[Contact, ...]
@@ -44,50 +44,50 @@ class ShadowPolicy(Value, frozen=True):
     min_pairs_per_segment: int = 200
     on_pass: Literal["ask", "promote"] = "ask"
     noise: float = 0.0
-    """Per cent of the mirrored requests that production is asked twice: what a stochastic model
-    disagrees with itself. 0, since most models give one answer, and it costs production's time."""
+    """Per cent of the mirrored requests that production answers twice, which measures the noise of
+    a stochastic model. 0, since most models are deterministic and it costs production's time."""
 
 
 class Prices(Value, frozen=True):
-    """What inferences cost, in the policy's currency."""
+    """Prices of inferences, in the policy's currency."""
 
     per_call: float = 0.0
-    """Of each inference (row)."""
+    """Price of each inference (row)."""
     per_second: float = 0.0
-    """Of the time inside the model."""
+    """Price of each second inside the model."""
     per_token: float = 0.0
-    """Of each token that the model says it used."""
+    """Price of each token that the model reports."""
 
 
 class CostPolicy(Prices, frozen=True):
-    """How the cost of an inference is known. All parts are added up."""
+    """How the cost of an inference is computed. All parts are added up."""
 
     tokens: str | None = None
-    """The output that holds the tokens of a row."""
+    """The output with the tokens of a row."""
     reported: str | None = None
-    """The output that holds what a row cost, as the model itself knows it."""
+    """The output with the cost of a row, as the model reports it."""
     currency: str = "USD"
     max: float | None = None
     """The largest cost of an inference that counts; larger ones are clipped. None: learned."""
     versions: dict[str, Prices] = {}
-    """Prices of one model version (v3), instead of the endpoint's."""
+    """Prices of one model version (v3), which replace those of the endpoint."""
 
 
 class AfterPolicy(Value, frozen=True):
-    """What is watched after a promotion: the release that was left silently gets a copy."""
+    """The watch after a promotion: the release that was left silently gets a copy of the inputs."""
 
     sample: float = 10.0
-    """Per cent of the units; 0: nothing. A tenth finds a late regression within hours and costs
-    a tenth of a model process."""
+    """Per cent of the units; 0: none. A tenth finds a late regression within hours and costs a
+    tenth of a model process."""
     on_fail: Literal["tell", "rollback"] = "tell"
-    """Going back after days is a person's decision, unless the policy says otherwise."""
+    """A rollback after days is a person's decision, unless the policy says otherwise."""
 
 
 class DrillPolicy(Value, frozen=True):
-    """Whether drills are started by themselves."""
+    """Whether kedge starts drills by itself."""
 
     every: str | None = None
-    """So long after the last one. None: only a person drills."""
+    """Time since the last drill. None: only a person starts drills."""
 
 
 class CanaryPolicy(Value, frozen=True):
@@ -95,30 +95,30 @@ class CanaryPolicy(Value, frozen=True):
 
     steps: tuple[float, ...] = (1.0, 5.0, 25.0, 50.0)
     dwell: str = "10m"
-    """Least time at a step: one restart of the judge's bets, so that none is left unplaced."""
+    """Least time at a step: one restart of the judge's bets, so that no bet is left unplaced."""
     on_fail: Literal["rollback", "pause"] = "rollback"
     on_pass: Literal["ask", "promote"] = "ask"
     holdback: float = 0.0
-    """Per cent of the callers that stay on the previous release after the promotion. None: half
-    the world's teams would not expect that a promotion is not one."""
+    """Per cent of the callers that stay on the previous release after the promotion. 0, since most
+    teams expect a promotion to reach all callers."""
 
 
 class Guardrail(Value, frozen=True):
-    """A threshold whose failure acts. `worse_by` is relative: 0.5 is half as much again."""
+    """A limit whose failure acts. `worse_by` is relative: 0.5 is half as much again."""
 
     worse_by: float
     metric: str | None = None
 
 
 class FeaturePolicy(Value, frozen=True):
-    """Which feature schema the endpoint is on, and whether it follows the schema's head."""
+    """The endpoint's feature schema, and whether the endpoint follows the schema's head."""
 
     schema: str | None = None
     follow: bool = False
 
 
 class LogPolicy(Value, frozen=True):
-    """What the prediction log keeps. `sample` is per cent of the units."""
+    """What the prediction log stores. `sample` is per cent of the units."""
 
     sample: float = 10.0
     retention: str = "30d"
@@ -126,22 +126,22 @@ class LogPolicy(Value, frozen=True):
 
 
 class Limits(Value, frozen=True):
-    """Bounds of one gateway worker for one endpoint; what they refuse is counted."""
+    """Limits of one gateway worker for one endpoint. The worker counts what they refuse."""
 
     rows: int = 1024
-    """Rows in one request. Above it a batch job is using an online endpoint."""
+    """Rows in one request. A larger request is a batch job on an online endpoint."""
     timeout_ms: int = 30_000
     """Longest time for one production answer (MLServer's and Triton's clients wait as long)."""
     shadow_in_flight: int = 64
-    """Mirrored requests under way per worker; the bounded mirror that cost production nothing."""
+    """Mirrored requests under way per worker; a mirror with this limit cost production nothing."""
     candidate_deadline_ms: int | None = None
-    """Deadline for a candidate's answer. None: twice production's p99, between 50 ms and 2 s:
-    a candidate's answer crosses a socket and two event loops. So a shorter one would measure
-    the machine and not the model."""
+    """Deadline for a candidate's answer. None: twice production's p99, between 50 ms and 2 s. A
+    candidate's answer crosses a socket and two event loops, so a shorter one would measure the
+    machine and not the model."""
 
 
 class Policy(Value, frozen=True):
-    """Everything declared about one endpoint. In force only once `apply` wrote it."""
+    """The declarations of one endpoint. They are in force only once `apply` wrote them."""
 
     audience: Literal["customer", "internal"] = "customer"
     owner: Contact | None = None
@@ -151,7 +151,7 @@ class Policy(Value, frozen=True):
     segments: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
     answers: tuple[Field, ...] | None = None
-    """What callers are promised to get. None: what the first production release gives."""
+    """The outputs that callers are promised. None: those of the first production release."""
     output: Output = Output()
     guardrails: dict[str, Guardrail] = {}
     shadow: ShadowPolicy = ShadowPolicy()

@@ -1,4 +1,4 @@
-"""Proofs: golden rows, and what the training set looked like."""
+"""Proofs: golden rows with their expected answers, and the statistics of the training set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from kedge.core.values.structs import Value
 from kedge.core.values.version import Plainness
 
 Origin = Literal["given", "training", "log", "made", "unknown"]
-"""`given`: by a person. `training`: rows of the training set. `log`: of the prediction log. `made`: by
-kedge. `unknown`: kept by a version of kedge that did not note it."""
+"""`given`: by a person. `training`: rows of the training set. `log`: of the prediction log. `made`:
+by kedge. `unknown`: stored by a version of kedge that did not record it."""
 RowsMark = Literal["independent", "dependent", "unknown"]
-"""Whether an answer to a row is the same whatever rows are asked with it. `unknown`: not tested."""
+"""Whether the answer to a row is the same in every batch. `unknown`: not tested."""
 
 
 class ColumnStatistics(Value, frozen=True):
-    """What one column of the training set looked like.
+    """Statistics of one column of the training set.
 
     Null and NaN are counted in `nulls` and in nothing else. `values` holds up to the 50 most
     frequent strings or booleans with their counts; the rest is `count - nulls` less their sum.
@@ -35,7 +35,7 @@ class ColumnStatistics(Value, frozen=True):
 
 
 class Proof(Value, frozen=True):
-    """Golden rows: what every replica must hear from the model before the model may serve."""
+    """Golden rows: inputs with the answers that every replica checks before the model may serve."""
 
     inputs: dict[str, list[Any]]
     outputs: dict[str, list[Any]]
@@ -43,23 +43,26 @@ class Proof(Value, frozen=True):
     atol: float = 1e-6
     statistics: dict[str, ColumnStatistics] = {}
     origin: Origin = "unknown"
-    """Where the rows come from."""
+    """The origin of the rows."""
     rows: RowsMark = "unknown"
-    """The batch mark: whether answers depend on the rows asked together. Only `independent` is ever merged across requests."""
+    """The batch mark: whether answers depend on the batch. Requests are merged only if
+    `independent`."""
     tested: int = 0
-    """Rows that were asked alone, in pairs and all together for it."""
+    """Rows that were asked alone, in pairs and all together to test this."""
     why: str = ""
-    """The first answer that differed, or why nothing was tested; in words, for people."""
+    """The first answer that differed, or why nothing was tested; for display."""
     raw: dict[str, list[Any]] = {}
-    """Rows of a model's training set before their transformation: what a newer one of the same schema is compared on."""
+    """Rows of a model's training set before their transformation, on which newer versions of the
+    same schema are compared."""
     plain: Plainness | None = None
-    """What the walk over the loaded model found. None: not walked yet."""
+    """The result of inspecting the loaded model. None: not inspected yet."""
     inline: str = ""
-    """Who let it run inline although it was not proven plain, and why."""
+    """Who allowed it to run inline although it was not proven plain, and why."""
     written_with: dict[str, str] = {}
-    """Version of each library that wrote the model, by the name of its distribution."""
+    """Version of each library that wrote the model, by its distribution name."""
     needs: tuple[str, ...] = ()
-    """Modules that it needs where it is served, beside those of its loader."""
+    """Modules that it needs where it is served, beyond those of its loader."""
     assumed: tuple[str, ...] = ()
     tolerant: tuple[str, ...] = ()
-    """As `Described` has them: inputs whose type nothing said, and those in which null would be answered."""
+    """As in `Described`: inputs of unknown type, and inputs in which the model would answer
+    null."""

@@ -1,4 +1,4 @@
-"""Signatures: the fields that a model takes and gives, and how an endpoint's answer is read."""
+"""Signatures: the inputs and outputs of a model, and how an endpoint's answer is read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Field(Value, frozen=True):
     """One named input or output. `shape` is that of one row: () is a scalar, -1 any length.
 
     `range`, `max_length` and `categories` bound an input: a gateway refuses other values before it
-    asks a model. They are left out of what is stored when they are not given, so that digests stay.
+    calls a model. Unset bounds are omitted from what is stored, so that digests stay equal.
     """
 
     name: str
@@ -39,31 +39,31 @@ class Field(Value, frozen=True):
     range: tuple[float, float] | msgspec.UnsetType = msgspec.UNSET
     """Least and largest value, both allowed; for numbers."""
     max_length: int | msgspec.UnsetType = msgspec.UNSET
-    """Most values along a length of -1; of a text without one, most characters."""
+    """Limit of values along a length of -1; of a text without one, limit of characters."""
     categories: tuple[str | int, ...] | msgspec.UnsetType = msgspec.UNSET
-    """The values that are allowed; for texts and whole numbers."""
+    """The allowed values, for texts and whole numbers."""
 
     @property
     def is_bounded(self) -> bool:
-        """Whether values are refused that fit its type."""
+        """Return whether its bounds refuse values that fit its type."""
         return (self.range, self.max_length, self.categories) != (msgspec.UNSET,) * 3
 
 
 class Signature(Value, frozen=True):
-    """What a model takes and gives, in order."""
+    """The inputs and outputs of a model, in order."""
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
 
 
 class Output(Value, frozen=True):
-    """How an endpoint's answer is read when two releases are compared, and what a label is about.
+    """How an endpoint's answer is read for comparisons of releases and for labels.
 
     `binary` decides at `threshold` of the output `score`. `score` compares one number, the output
-    `value` or `score`. `class` compares the class in the output `label`. `ranking`
-    compares the order of the items in the output `label`, a vector with the best first. `exact` compares every
-    output for equality. `custom` asks `function`, "module:name". In `exact` and `custom`, `label`
-    or `value` says which output a label is compared with.
+    `value` or `score`. `class` compares the class in the output `label`. `ranking` compares the
+    order of the items in the output `label`, a vector with the best first. `exact` compares every
+    output for equality. `custom` calls `function`, "module:name". In `exact` and `custom`, `label`
+    or `value` names the output that labels are compared with.
     """
 
     kind: Literal["binary", "score", "class", "ranking", "exact", "custom"] = "exact"
@@ -72,8 +72,9 @@ class Output(Value, frozen=True):
     tolerance: float = 0.0
     function: str | None = None
     label: str | None = None
-    """The output that holds the class: words, whole numbers, or a vector whose largest place it is."""
+    """The output with the class: words, whole numbers, or a vector whose largest place is the
+    class."""
     value: str | None = None
-    """The output that holds the number."""
+    """The output with the number."""
     classes: tuple[str | int, ...] = ()
     """The classes in the order of a vector of probabilities. In `binary`: no, then yes."""

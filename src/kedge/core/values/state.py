@@ -1,4 +1,4 @@
-"""State: one endpoint's row."""
+"""State: the row of one endpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kedge.core.values.version import Release
 
 
 class Drilling(Value, frozen=True):
-    """A drill under way: production is the way back, and what was production is restored after it."""
+    """A drill under way: the way back is production, and the production before it is restored."""
 
     left: int
     until: float
-    """Unix time. The command that started it returns before; after it the patrol does."""
+    """Unix time. The command that started the drill ends it before then; later the patrol does."""
 
 
 class Failure(Value, frozen=True):
@@ -23,32 +23,33 @@ class Failure(Value, frozen=True):
     production: int
     reason: str
     salt: str
-    """Of the rollout in which it failed; with stage and policy, of the comparison."""
+    """The salt of the rollout in which it failed; with stage and policy it identifies the
+    comparison."""
     stage: Stage
     policy: str
     """The digest of the policy that it was judged by."""
 
 
 class Automation(Value, frozen=True, omit_defaults=True):
-    """What the patrol may do on an endpoint, what it has proven, and what it has to end."""
+    """The patrol's permissions on an endpoint, its proofs, and the drill that it has to end."""
 
     frozen: bool = False
-    """An operator stopped automation; humans' commands work as ever."""
+    """Whether an operator stopped automation; operators' commands still work."""
     auto: bool = False
-    """The canary under way is walked by the patrol."""
+    """Whether the patrol takes the steps of the canary under way."""
     proven: tuple[int, int] | None = None
     """(candidate, production): the pair whose shadow window passed last."""
     drill: Drilling | None = None
-    """The drill under way, which ends however the process that started it does."""
+    """The drill under way. It ends even if the process that started it died."""
     failures: tuple[Failure, ...] = ()
     """Verdicts `fail` that bind: at most one for each pair of releases, oldest first."""
     restored: str = ""
-    """When the ledger was restored from a backup, while no person has confirmed it: kedge then acts not
-    by itself. Empty: it was not, or it is confirmed."""
+    """When the ledger was restored from a backup that no operator has confirmed yet. Until then
+    kedge does not act by itself. Empty: not restored, or confirmed."""
 
 
 class State(Value, frozen=True):
-    """One endpoint's row: what is live, and what is needed to change it."""
+    """The row of one endpoint: the live releases, and what is needed to change them."""
 
     endpoint: str
     epoch: int = 0
@@ -65,11 +66,11 @@ class State(Value, frozen=True):
     policy: Policy = Policy()
     policy_digest: str = ""
     fields: tuple[Field, ...] = ()
-    """The request contract: what callers promise to send."""
+    """The request contract: the fields that callers promise to send."""
     answers: tuple[Field, ...] | None = None
     """The contract of answers: the outputs that callers are promised. None: not taken yet."""
     served: tuple[int, ...] = ()
-    """Every release that was production, in the order in which it last became so."""
+    """Every release that was production, ordered by when it last became production."""
     condemned: tuple[int, ...] = ()
     back: int | None = None
     back_model: int | None = None
@@ -86,15 +87,15 @@ class State(Value, frozen=True):
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether it was restored from a backup, and no person has confirmed that yet."""
+        """Whether the ledger was restored from a backup that no operator has confirmed yet."""
         return bool(self.automation.restored)
 
     @property
     def mirrored(self) -> tuple[int, int] | None:
-        """Which release silently gets a copy of the inputs, and of how many buckets.
+        """The release that silently gets a copy of the inputs, and its number of buckets.
 
-        The candidate in a shadow; after a promotion the release that was left, unless a share
-        of the callers is held back on it. A drill pauses it.
+        In a shadow it is the candidate. After a promotion it is the release that was left, unless
+        some callers are held back on it. A drill pauses it.
         """
         if self.stage is Stage.SHADOW and self.candidate is not None:
             return self.candidate, self.sample
@@ -108,7 +109,7 @@ class State(Value, frozen=True):
 
     @property
     def held(self) -> int | None:
-        """The release that a share of the callers is held back on after a promotion."""
+        """The release on which some callers are held back after a promotion."""
         if self.stage is Stage.SETTLED and self.holdback and self.back != self.production:
             return self.back
         return None
@@ -125,7 +126,7 @@ class State(Value, frozen=True):
 
     @property
     def compared(self) -> int | None:
-        """What production is compared with: a candidate, or the release that was left."""
+        """The release compared with production: a candidate, or the release that was left."""
         if self.candidate is not None:
             return self.candidate
         return self.mirrored[0] if self.mirrored is not None else self.held

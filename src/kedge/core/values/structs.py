@@ -1,4 +1,4 @@
-"""Nouns that every value is made of: the parent of all values, stages, arms, actors and placements."""
+"""Structs that every value uses: the parent of all values, stages, arms, actors and placements."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from enum import StrEnum
 import msgspec
 
 BUCKETS = 10_000
-"""A weight inside the house is a number of buckets; at every edge it is per cent."""
+"""Number of buckets. Inside kedge a weight is a number of buckets; users see per cent."""
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parent of every value that is stored or sent: immutable and closed."""
+    """The parent of every value that is stored or sent: immutable, without unknown fields."""
 
 
 class Stage(StrEnum):
-    """Where an endpoint stands in a rollout."""
+    """The state of an endpoint's rollout."""
 
     EMPTY = "empty"
     SETTLED = "settled"
@@ -25,7 +25,7 @@ class Stage(StrEnum):
 
 
 class Arm(StrEnum):
-    """Which role a release had when it answered or watched a request."""
+    """The role of a release when it answered or shadowed a request."""
 
     PRODUCTION = "production"
     CANDIDATE = "candidate"
@@ -33,13 +33,13 @@ class Arm(StrEnum):
 
 
 class ActorKind(StrEnum):
-    """What wrote a ledger entry, stated by the component that wrote it.
+    """The kind of actor that wrote a ledger entry, stated by the component that wrote it.
 
-    The name beside it is free text: KEDGE_ACTOR may be anything.
+    The name beside it is free text, because KEDGE_ACTOR can be anything.
     """
 
     PERSON = "person"
-    """A command of the operator, or of a script: whatever kedge did not start by itself."""
+    """A command of the operator or of a script: everything that kedge did not start by itself."""
     PATROL = "patrol"
     CONTROL = "control"
     """Another loop of the control process, or a command that it started."""
@@ -59,7 +59,7 @@ class Placement(StrEnum):
 
 
 class FileEntry(Value, frozen=True):
-    """One file of an artifact: its path inside it, its size in bytes and its sha256."""
+    """One file of an artifact: its path in the artifact, its size in bytes and its sha256."""
 
     path: str
     size: int
@@ -67,7 +67,7 @@ class FileEntry(Value, frozen=True):
 
 
 class Refusal(Value, frozen=True):
-    """A "no": why, and what to do instead."""
+    """A "no" of a rule, with its reason and a hint."""
 
     code: str
     message: str
@@ -80,6 +80,6 @@ class Beginning(Value, frozen=True):
     at: float
     """Unix time."""
     why: str = ""
-    """What was wrong with the one before it; empty when there was none."""
+    """What was wrong with the earlier one; empty if there was none."""
     kept: str = ""
-    """The name under which that one is kept; empty when there is nothing to keep."""
+    """The name under which the earlier one is stored; empty if there is none."""

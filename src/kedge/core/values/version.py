@@ -1,4 +1,4 @@
-"""Versions of a model, and the releases that are made of them."""
+"""Versions of a model, and the releases that use them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from kedge.core.values.structs import FileEntry, Placement, Value
 
 
 class TrainingSet(Value, kw_only=True, frozen=True):
-    """What a training set says of itself: which code made its features, of which values."""
+    """The record of a training set: the code of its features, and the values that they used."""
 
     schema: str
     transformation: int
     code: str
     """The digest of the transformation's bundle."""
     generations: tuple[str, ...] = ()
-    """The runs that were looked up, such as carrier_delays/1#2@1."""
+    """The runs that its features looked up, such as carrier_delays/1#2@1."""
     data: str
-    """The digest of its content, whatever the layout of the file."""
+    """The digest of its content, independent of the file's layout."""
     rows: int
     spine: str = ""
-    """The file whose rows they are."""
+    """The file with the rows of the spine."""
     time: str = ""
-    """The column that says when each row was asked."""
+    """The column with the time of each row."""
     made_at: str = ""
 
     @property
@@ -33,21 +33,22 @@ class TrainingSet(Value, kw_only=True, frozen=True):
 
 
 class Plainness(Value, kw_only=True, frozen=True):
-    """What the walk over a loaded model found: whether it holds only what is known to be harmless inline."""
+    """The result of inspecting a loaded model: whether all its parts are known and harmless."""
 
     proven: bool
     rule: int
-    """The number of the tables that it was walked by."""
+    """The number of the inspection's tables."""
     why: str = ""
-    """The first thing that is not known, in words, for people."""
+    """The first unknown part, in words, for display."""
     found: tuple[str, ...] = ()
-    """The estimators or operators that it is made of."""
+    """The estimators or operators that it consists of."""
     apart: bool = False
-    """Whether it runs in a process, also where an operator lets it run inline: it needs what no worker imports."""
+    """Whether it must run in a process even if an operator allows inline: no worker imports what it
+    needs."""
 
 
 class ModelVersion(Value, kw_only=True, frozen=True):
-    """An immutable artifact and what is known of it."""
+    """An immutable artifact with the facts that are known about it."""
 
     model: str
     number: int
@@ -61,16 +62,17 @@ class ModelVersion(Value, kw_only=True, frozen=True):
     trusted: tuple[str, ...] = ()
     load_s: float = 0.0
     stalls: bool = False
-    """Loading it holds the interpreter lock, so loading it inline would stall a worker."""
+    """Whether loading it holds the interpreter lock, so that loading it inline would stall a
+    worker."""
     golden: Literal["given", "training", "made"] = "made"
     registered_at: str = ""
     registered_by: str = ""
     trained_on: TrainingSet | None = None
-    """Its training set, where kedge made it."""
+    """Its training set, if kedge made it."""
 
     @property
     def label(self) -> str:
-        """The name people use: v3."""
+        """The displayed name: v3."""
         return f"v{self.number}"
 
 
@@ -96,12 +98,12 @@ class Release(Value, kw_only=True, frozen=True):
 
     @property
     def label(self) -> str:
-        """The name people use: r3."""
+        """The displayed name: r3."""
         return f"r{self.number}"
 
 
 class Bundle(Value, frozen=True):
-    """What a release is made of; its content address is the digest of this."""
+    """The parts of a release, whose digest is its content address."""
 
     endpoint: str
     model: str
