@@ -1,26 +1,28 @@
-"""Automation on what is known: guardrails, hard kills, gates. Values in, one decision out.
+"""Automation of rollouts: guardrails, hard kills, gates. Values in, one decision out.
 
 Theory of operation
 -------------------
-* Guardrails that a policy does not declare have defaults; every one has its reason below.
-* A candidate is left at once when it fails by itself (`hard_kill`: no statistics, and only about
-  the candidate) or when the judge's alarm sounds. This holds also while the rollout is paused: a gate holds
-  the way forward, never the way back.
-* Forward needs proof. In a canary: the certificate at the present step, the least units and the
-  dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
-* Broken input (no windows, a ratio of arms that cannot be chance, labels none of which equals an
-  answer) stops a pass. A failure that is proven stays one: callers may choose their entity, and with it
-  the ratio.
-* An alarm needs bad units of several callers, or of several seconds where they have no name. In a canary
-  an error counts for that only when production answered the very request. What a candidate does by
-  itself (it crashes, does not respond, or answers nonsense) needs no number of callers.
-* A fresh diagnosis that blames the world or the data, and neither release, holds an automatic rollback
-  for a soft guardrail: a person is told the way forward instead. Nothing waits for a diagnosis.
-* Evidence that was lost in a rollout pauses it: what began anew promotes nothing before a person resumes.
-* Frozen: nothing is done, and it says what would have been.
-* A verdict `fail` on a candidate stands until the comparison begins anew, and binds (`binding`):
-  the patrol writes it into the row, where the release machine sees it.
-* A forward step that the rules refuse waits for a person: the patrol overrides nothing.
+* Guardrails that a policy does not declare have defaults; every default has its reason below.
+* The patrol rolls a candidate back at once when the candidate fails by itself (`hard_kill`: no
+  statistics, and only about the candidate) or when the judge's alarm sounds. This also holds while
+  the rollout is paused: a gate blocks the way forward, never the way back.
+* A step forward needs proof. In a canary: the certificate at the present step, the least units and
+  the dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
+* Broken input (no windows, a ratio of arms that chance does not explain, labels none of which
+  equals an answer) stops a pass. A proven failure stands: callers can choose their entity, and with
+  it the ratio.
+* An alarm needs bad units of several callers, or of several seconds if they have no name. In a
+  canary an error counts for that only if production answered the same request. What a candidate
+  does by itself (it crashes, does not respond, or answers nonsense) needs no number of callers.
+* A fresh diagnosis that blames the world or the data, and neither release, holds an automatic
+  rollback for a soft guardrail: an operator is shown the way forward instead. Nothing waits for a
+  diagnosis.
+* Evidence that was lost in a rollout pauses it: restarted evidence promotes nothing before an
+  operator resumes.
+* Frozen: the patrol does nothing, and reports what it would have done.
+* A verdict `fail` on a candidate stands until the comparison restarts, and binds (`binding`): the
+  patrol writes it into the row, where the release machine sees it.
+* A forward step that the rules refuse waits for an operator: the patrol overrides nothing.
 """
 
 from __future__ import annotations
@@ -46,61 +48,63 @@ DEFAULTS = {
     "latency": Guardrail(worse_by=1.0),
     "quality": Guardrail(worse_by=0.05),
 }
-"""errors: half as many again is proven in minutes at 25 % and more of ordinary traffic. latency:
-twice production's own quantiles, since a fresh process with cold caches is slower for a while.
-quality: a twentieth, because models differ by that much between two honest trainings."""
+"""Default guardrails. errors: half as many again is proven in minutes at 25 % and more of ordinary
+traffic. latency: twice production's own quantiles, since a fresh process with cold caches is slower
+for a while. quality: a twentieth, because two honest trainings differ by that much."""
 WEIGHTS = {"errors": 0.7, "latency.p50": 0.05, "latency.p99": 0.1, "quality": 0.15}
-"""How the alarm's error budget is shared. Errors get most: their delay is what callers feel, and a
-share w costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
+"""Shares of the alarm's error budget. Errors get most: callers feel their delay, and a share w
+costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
 COST = "cost"
-"""A guardrail only where it is declared: most endpoints have no price."""
+"""A guardrail only if declared: most endpoints have no price."""
 VIOLATIONS = "violations"
-"""The same: features out of range, unseen, or without a value by key. Most endpoints have no schema."""
+"""Also only if declared: features out of range, unseen, or without a value by key. Most endpoints
+have no schema."""
 VIOLATIONS_WEIGHT = 0.1
-"""Of the alarm's error budget, where it is declared; the others share the rest as they did."""
+"""Share of the alarm's error budget if declared; the other guardrails keep their proportions."""
 EARLY = "errors.doubled"
-"""The same errors against twice the rate: what small steps can prove within their size."""
+"""The errors guardrail at twice the rate, which small steps can prove within their size."""
 EARLY_STEP = 0.05 * BUCKETS
-"""Up to this share a step is left on that proof; above it, on the guardrail's own margin."""
+"""Largest share at which a step is left on that proof; above it the guardrail's own margin
+counts."""
 EARLY_FLOOR = 0.01
-"""A small step is also left when fewer than one in a hundred is proven to fail, which takes 620 to 730
-units: at 5 % of the callers that is one caller in 2,000, and production answers for it."""
+"""A small step is also left when fewer than one in a hundred is proven to fail, which takes 620 to
+730 units. At 5 % of the callers that is one caller in 2,000, and production answers for it."""
 SILENT_S = 3_600.0
-"""A small step whose callers are too few to prove anything is left after an hour without an alarm: six
-restarts of the bets. What no step can show of ten callers is left to the next one, which has more."""
+"""Seconds without an alarm, after which a small step with too few callers for a proof is left: six
+restarts of the bets. The next step has more callers, and proves what ten callers cannot."""
 ALPHA = 0.01
-"""Wrong rollbacks of a healthy release, in total and for ever."""
+"""Probability of a wrong rollback of a healthy release, in total and for ever."""
 KILL_STREAK = 20
-"""Failures in a row, each of which was sent, and production answered. In a release that fails as often as
-production, a third of its requests at random, it is 1e-13 a request."""
+"""Failures in a row of requests that were sent and that production answered. A release that fails
+as often as production, in a third of its requests at random, reaches it at 1e-13 a request."""
 KILL_BROKEN = 3
-"""Answers that do not fit the signature: one might be a strange input, three are the model."""
+"""Answers that do not fit the signature: one can be a strange input, three are the model."""
 KILL_CRASHES = 3
-"""Crashes of its process under questions: one may be the machine's, three are the model's."""
+"""Crashes of its process under requests: one can be the machine's fault, three are the model's."""
 HELD = frozenset({"guardrail", "late_regression"})
-"""Failures that a diagnosis may hold; a hard kill is the candidate's own."""
+"""Failures that a diagnosis can hold; a hard kill is the candidate's own fault."""
 MIN_COVERAGE = 0.95
-"""Of the mirrored requests, those the copy answered. A silent shadow proves nothing."""
+"""Least share of the mirrored requests that the copy answered. A silent shadow proves nothing."""
 MAX_UNASKED = 0.05
-"""Of the candidate's share at a step, what it may not have been asked: the rest of a shadow's coverage."""
+"""Limit of the unasked part of the candidate's share at a step: the rest of a shadow's coverage."""
 MIN_REQUESTS = 100
-"""Requests of each arm before a step is left."""
+"""Least requests of each arm before a step is left."""
 RARE = 0.01
-"""A segment with less of the traffic than this is named as unproven and does not hold up a pass."""
+"""Share of traffic below which a segment is named as unproven and does not block a pass."""
 
 
 class PatrolFacts(Value, frozen=True, kw_only=True):
-    """What the patrol gathered about one comparison."""
+    """The facts that the patrol gathered about one comparison."""
 
     overall: Overall
     verdicts: tuple[Verdict, ...] = ()
-    """Of everything (segment ""), and those of segments that fail."""
+    """Verdicts on all requests (segment ""), and on failing segments."""
     units: tuple[int, int] = (0, 0)
-    """Requests of the whole comparison, by arm; in pairs, pairs twice."""
+    """Requests of the whole comparison, by arm; pairs count in both arms."""
     requests: tuple[int, int] = (0, 0)
     """Requests at the present step, by arm."""
     callers: tuple[int, int] = (0, 0)
-    """Callers whose arm the present step decides, by arm: those that asked."""
+    """Callers whose arm the present step decides and who sent requests, by arm."""
     pairs: int = 0
     mirrored: int = 0
     copied: int = 0
@@ -109,45 +113,45 @@ class PatrolFacts(Value, frozen=True, kw_only=True):
     healthy_s: float = 0.0
     step_s: float = 0.0
     streak: int = 0
-    """Failures in a row, of several callers or seconds, that production answered."""
+    """Failures in a row, of several callers or seconds, of requests that production answered."""
     broken: int = 0
     crashes: int = 0
     silent_s: float = 0.0
-    """How long the candidate did not respond to any worker; 0 while that is usual."""
+    """How long the candidate has responded to no worker; 0 while that is usual."""
     routed: int = 0
     """Requests of the candidate's share at this step."""
     unasked: dict[str, int] = {}
-    """Those of them that it was never asked, by cause."""
+    """Requests of that share that the candidate was never asked, by cause."""
     spread: dict[str, FaultSpread] = {}
-    """By metric: over how many callers and seconds its bad units are spread, where that is known."""
+    """By metric: the number of callers and seconds with bad units, if known."""
     mismatch: str = ""
-    """Why the ratio of the arms cannot be chance; empty when it can."""
+    """Why chance does not explain the ratio of the arms; empty if it does."""
     unfit_labels: str = ""
-    """Why no label equals any answer of either release; empty when one does, or there is none. Then
-    quality proves nothing."""
+    """Why no label equals any answer of either release; empty if one does, or there is none.
+    Quality then proves nothing."""
     labels_broken: bool = False
-    """There are labels enough to call that broken input."""
+    """Whether there are labels enough to call that broken input."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
     uneven: str = ""
-    """Why the arms' labels cannot be compared; empty when they can."""
+    """Why the arms' labels cannot be compared; empty if they can."""
     restarted: str = ""
-    """Why the evidence was begun anew; empty when it was not."""
+    """Why the evidence was restarted; empty if it was not."""
     begun_anew: str = ""
-    """Why evidence was lost, as long as the rollout is not paused for it."""
+    """Why evidence was lost, until the rollout is paused for it."""
     unread: str = ""
-    """Why the evidence cannot be read; empty when it can."""
+    """Why the evidence cannot be read; empty if it can."""
     unwritten: str = ""
-    """Why some replica cannot write what it counts; empty when all can. What the others write may
+    """Why some replica cannot write its counts; empty if all can. The other replicas' counts can
     still fail a candidate, and never pass one."""
     finding: DiagnosisSummary | None = None
-    """The newest diagnosis, of whatever release; looked up when something is to be taken back."""
+    """The newest diagnosis, of any release; loaded when a rollback is due."""
     now: float = 0.0
-    """Unix time, for how old that is."""
+    """Unix time, for the age of the diagnosis."""
 
 
 class Decision(Value, frozen=True):
-    """What to do, and why. `command` None: nothing."""
+    """The command to submit, and why. `command` None: do nothing."""
 
     verdict: Literal["pass", "fail", "inconclusive", "broken input"]
     code: str
@@ -156,12 +160,12 @@ class Decision(Value, frozen=True):
 
 
 def guardrails(policy: Policy) -> dict[str, Guardrail]:
-    """The guardrails in force: declared, and the defaults for the rest."""
+    """Return the guardrails in force: the declared ones, and defaults for the rest."""
     return {**DEFAULTS, **policy.guardrails}
 
 
 def tolerated_latency(policy: Policy) -> float:
-    """How many times production's own quantile a request may take before it is slow."""
+    """Return the multiple of production's own quantile above which a request is slow."""
     return 1.0 + guardrails(policy)["latency"].worse_by
 
 
@@ -171,7 +175,7 @@ def canary_steps(policy: Policy) -> tuple[int, ...]:
 
 
 def rules(policy: Policy, *, paired: bool, held: int = 0) -> JudgeRules:
-    """Return what the judge is asked to prove.
+    """Return the rules that the judge must prove.
 
     Args:
         policy: of the endpoint.
@@ -212,7 +216,7 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> JudgeRules:
 
 
 def hard_kill(facts: PatrolFacts) -> str:
-    """Why the candidate is left without statistics; empty when it is not."""
+    """Return why the candidate is left without statistics; empty if it is not."""
     if facts.streak >= KILL_STREAK:
         return f"{facts.streak} requests in a row failed on the candidate, and production answered"
     if facts.broken >= KILL_BROKEN:
@@ -225,11 +229,11 @@ def hard_kill(facts: PatrolFacts) -> str:
 
 
 def decide(state: State, facts: PatrolFacts) -> Decision:
-    """Say what to do about a rollout.
+    """Return the decision on a rollout.
 
     Args:
-        state: the row, in shadow or canary, or settled with a release that was left to compare with.
-        facts: what is known of the comparison, all of it at this epoch's strata.
+        state: the row, in shadow or canary, or settled with the previous release to compare with.
+        facts: of the comparison, all of them at this epoch's strata.
     """
     if facts.unread:
         return Decision("broken input", "unread", facts.unread)
@@ -257,15 +261,15 @@ def decide(state: State, facts: PatrolFacts) -> Decision:
 
 
 def _paused(state: State) -> Pause | None:
-    """Pause a rollout that is not; what was promoted has nowhere to go forward to."""
+    """Return the command that pauses a rollout; None if it is paused, or was promoted already."""
     return None if state.paused or state.stage is Stage.SETTLED else Pause()
 
 
 def binding(state: State, decision: Decision) -> Fail | None:
-    """Return the command that writes a failed verdict into the row; None where none is needed.
+    """Return the command that writes a failed verdict into the row; None if none is needed.
 
-    A candidate that is taken back is condemned, which binds too. A frozen endpoint gets it as
-    well: a verdict moves nothing.
+    A rollback condemns the candidate, which binds too. A frozen endpoint also gets the verdict,
+    because it moves nothing.
     """
     failed = decision.verdict == "fail" and decision.command is None
     if not failed or state.candidate is None or latched(state) is not None:
@@ -274,7 +278,7 @@ def binding(state: State, decision: Decision) -> Fail | None:
 
 
 def _latched(state: State, found: Decision) -> Decision:
-    """Keep a failure of this very comparison: more data of the same comparison does not undo it."""
+    """Keep a failure of this comparison: more data of the same comparison does not undo it."""
     known = latched(state)
     if known is None or found.verdict == "fail":
         return found
@@ -282,11 +286,11 @@ def _latched(state: State, found: Decision) -> Decision:
 
 
 PERSONS = frozenset({"condemned", "verdict_fail", "answers_missing", "undeclared_field"})
-"""Refusals that only a person can deal with, by an override or a change of the contract."""
+"""Refusals that only an operator can resolve, by an override or a change of the contract."""
 
 
 def _permitted(state: State, found: Decision, command: Promote) -> Decision:
-    """Leave to a person what the rules refuse to the patrol."""
+    """Return a decision that waits for an operator if the rules refuse the command."""
     said = allowed(state, command, "")
     if not isinstance(said, Refusal) or said.code not in PERSONS:
         return found
@@ -294,7 +298,7 @@ def _permitted(state: State, found: Decision, command: Promote) -> Decision:
 
 
 def _held(state: State, facts: PatrolFacts, found: Decision) -> Decision:
-    """What becomes of a failure that a diagnosis says is not the release's."""
+    """Return the decision on a failure that a diagnosis does not blame on the release."""
     old = state.production if state.candidate is not None else state.back
     new = state.candidate if state.candidate is not None else state.production
     failing = {verdict.metric for verdict in facts.verdicts if verdict.verdict == "fail"}
@@ -311,9 +315,9 @@ def _word(command: AnyCommand) -> str:
 
 
 def _left(state: State, code: str, reason: str) -> Decision:
-    """The candidate failed while callers saw it."""
+    """Return the decision on a candidate that failed while callers saw it."""
     if state.policy.canary.on_fail == "pause":
-        # Once: an operator who continues against the verdict is not held again for the same one.
+        # Once: an operator who continues despite the verdict is not held again for it.
         known = state.paused or latched(state) is not None
         held = None if known else Pause()
         return Decision("fail", code, reason, held)
@@ -321,7 +325,7 @@ def _left(state: State, code: str, reason: str) -> Decision:
 
 
 def _few(facts: PatrolFacts) -> str:
-    """Why an alarm is not acted on: its bad units are those of too few; empty when they are not."""
+    """Return why an alarm with bad units of too few callers is ignored; empty if it is not."""
     overall = facts.overall
     spread = facts.spread.get(overall.metric)
     if overall.verdict != "fail" or spread is None or spread.enough:
@@ -333,7 +337,7 @@ def _few(facts: PatrolFacts) -> str:
 
 
 def _failed(policy: Policy, facts: PatrolFacts) -> str:
-    """Which guardrail failed, and how; empty when none did."""
+    """Return which guardrail failed, and how; empty if none did."""
     if facts.overall.verdict == "fail" and not _few(facts):
         spread = facts.spread.get(facts.overall.metric)
         whose = f"; bad units of {spread.text}" if spread is not None else ""
@@ -352,7 +356,7 @@ def _failed(policy: Policy, facts: PatrolFacts) -> str:
 
 
 def _after(state: State, facts: PatrolFacts) -> Decision:
-    """Production against the release that was left: late regressions."""
+    """Return the decision after a promotion: late regressions against the previous release."""
     failed = _failed(state.policy, facts)
     if not failed and facts.mismatch:
         return Decision("broken input", "sample_ratio", facts.mismatch)
@@ -400,7 +404,7 @@ def _canary(state: State, facts: PatrolFacts) -> Decision:
 
 
 def _unasked(facts: PatrolFacts) -> str:
-    """Why the step proves nothing of what the candidate was not asked; empty when that is little."""
+    """Return why too many unasked requests keep the step unproven; empty if they are few."""
     number = sum(facts.unasked.values())
     if facts.routed < MIN_REQUESTS or number <= MAX_UNASKED * facts.routed:
         return ""
@@ -414,7 +418,7 @@ def _unasked(facts: PatrolFacts) -> str:
 
 
 def _unproven_step(state: State, facts: PatrolFacts) -> str:
-    """What this step still lacks; empty when it is proven."""
+    """Return what this step still lacks; empty if it is proven."""
     dwell = seconds(state.policy.canary.dwell)
     if facts.step_s < dwell:
         return f"{facts.step_s:.0f} of {dwell:.0f} s at this step"
@@ -427,19 +431,19 @@ def _unproven_step(state: State, facts: PatrolFacts) -> str:
 
 
 def too_small(facts: PatrolFacts) -> bool:
-    """Whether a small step showed what it can: no alarm, and too few callers to prove anything."""
+    """Return whether a small step showed all it can: no alarm, and too few callers for a proof."""
     by_callers = any(verdict.callers for verdict in facts.verdicts if not verdict.segment)
     return by_callers and 0 < facts.callers[1] < PROVABLE and facts.step_s >= SILENT_S
 
 
 def proofs(state: State) -> tuple[str, ...]:
-    """Return the guardrails that are to be proven before a rollout goes on, by their metric."""
+    """Return the metrics of the guardrails that must be proven before a rollout continues."""
     early = state.stage is Stage.CANARY and state.weight <= EARLY_STEP
     return (EARLY if early else "errors", *_declared(state.policy))
 
 
 def _declared(policy: Policy) -> tuple[str, ...]:
-    """Guardrails beyond errors that the policy sets: those need data to pass."""
+    """Return the guardrails beyond errors that the policy sets: those need data to pass."""
     return tuple(
         metric
         for name, metrics in (
@@ -494,7 +498,7 @@ def _shadow(state: State, facts: PatrolFacts) -> Decision:
 
 
 def _unproven_window(state: State, facts: PatrolFacts) -> str:
-    """What the shadow window still lacks; empty when it is passed."""
+    """Return what the shadow window still lacks; empty if it is passed."""
     policy = state.policy.shadow
     window = seconds(policy.window)
     covered = facts.copied / facts.mirrored if facts.mirrored else 0.0

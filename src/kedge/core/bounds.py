@@ -1,7 +1,7 @@
-"""Bounds of a field: what a contract may say of its values beyond their type, and what training data says of them.
+"""Bounds of a field: limits of its values beyond their type, from a contract or training data.
 
-A gateway refuses other values before it asks a model (`gateway/bounds.py`). To a model, and to what is
-stored of a field without bounds, they are nothing.
+A gateway refuses other values before it calls a model (`gateway/bounds.py`). Models, and what is
+stored of a field without bounds, do not contain them.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from kedge.core.values import Field, Signature
 BOUNDS = ("range", "max_length", "categories")
 FLOATS = ("float16", "float32", "float64")
 MOST_CATEGORIES = 50
-"""Words that are learned as categories: as many as column statistics keep."""
+"""Limit of words that are learned as categories: as many as column statistics store."""
 ROWS_A_CATEGORY = 10
-"""Rows for each word, on average, from which on words are taken for categories and not for names."""
+"""Average rows per word from which words are categories and not names."""
 SMALLEST = 1e-300
-"""Below it a limit is left as it is: its last digit would be no float."""
+"""Magnitude below which a limit is not rounded: its last digit would not be a float."""
 DIGITS = 3
-"""Digits of a learned limit, which is rounded outwards: limits are to be read and edited."""
+"""Digits of a learned limit, which is rounded outwards: people read and edit limits."""
 
 
 class TrainingColumn(msgspec.Struct, frozen=True):
-    """What a training set says of one column."""
+    """The content of one column of a training set."""
 
     rows: int
     """Rows with a value."""
     least: float | None = None
     largest: float | None = None
     words: tuple[str, ...] = ()
-    """Every word that it has; () when there are too many to be told."""
+    """Every word of the column; () if there are too many."""
     longest: int = 0
     """Values of the longest list where the length is open, else characters of the longest text."""
 
 
 def misdeclared(field: Field) -> dict[str, str]:
-    """Return what is wrong with the bounds of a field, by their names; {} when nothing is."""
+    """Return the faults of a field's bounds, by their names; {} if there are none."""
     found = {}
     is_text, is_number = field.dtype == "string", field.dtype not in ("string", "bool")
     if field.range is not msgspec.UNSET:
@@ -69,9 +69,9 @@ def is_within(field: Field, value: Any, depth: int = 0) -> bool:
     """Return whether a value of one row, as JSON has it, is within the bounds of a field.
 
     Args:
-        field: with its bounds.
-        value: the value; lists are nested as the field's shape is.
-        depth: in how many lists of the row the value stands.
+        field: the field with its bounds.
+        value: the value; its lists are nested like the field's shape.
+        depth: the number of lists of the row around the value.
     """
     if isinstance(value, list | tuple):
         if field.shape[depth : depth + 1] == (-1,) and _is_long(field, value):
@@ -99,7 +99,7 @@ def _is_long(field: Field, value: str | Sequence[Any]) -> bool:
 
 
 def unbounded(signature: Signature) -> Signature:
-    """Return a signature without bounds, which say nothing of what a model computes."""
+    """Return the signature without bounds, which do not affect what a model computes."""
     if not any(field.is_bounded for field in signature.inputs):
         return signature
     plain = dict.fromkeys(BOUNDS, msgspec.UNSET)
@@ -108,7 +108,7 @@ def unbounded(signature: Signature) -> Signature:
 
 
 def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field, ...]:
-    """Return fields with the bounds that are stated of those that have none."""
+    """Return fields in which those without bounds get the stated ones."""
     found = []
     for field in fields:
         other = stated.get(field.name)
@@ -124,12 +124,13 @@ def bounded(fields: Sequence[Field], stated: Mapping[str, Field]) -> tuple[Field
 
 
 def learn(field: Field, seen: TrainingColumn) -> Field:
-    """Return a field with the bounds that a training set proposes; one with bounds stays as it is.
+    """Return a field with the bounds that a training set proposes; an existing bound stays.
 
-    Whole numbers may be codes that a model looks up, and the places of a list positions: their range
-    and the length are those that were seen. A float may lie beyond: its range is widened by its own
-    width on both sides, but not across zero, so that it refuses other units and no ordinary row.
-    Words are categories where each came often, and else may be twice as long as the longest.
+    Whole numbers can be codes that a model looks up, and the places of a list positions. Their
+    range and the length are those of the training set. A float can lie beyond: its range is widened
+    by its own width on both sides, but not across zero. So the range refuses other units and no
+    ordinary row. Words are categories if each occurred often. Else they can be twice as long as the
+    longest.
     """
     if field.is_bounded:
         return field
@@ -157,7 +158,7 @@ def _widened(least: float, largest: float) -> tuple[float, float]:
 
 
 def _round_up(value: float) -> float:
-    """Return a number of few digits that is not below."""
+    """Return a number of few digits that is not below the value."""
     if not isfinite(value) or abs(value) < SMALLEST:
         return value
     unit = 10.0 ** (floor(log10(abs(value))) - DIGITS + 1)
@@ -173,7 +174,7 @@ def toml_lines(endpoint: str, fields: Collection[Field]) -> list[str]:
 
 
 def toml_line(field: Field) -> str:
-    """Return a field as kedge.toml has it: what differs from the defaults."""
+    """Return a field as a line of kedge.toml: the parts that differ from the defaults."""
     parts = [f'dtype = "{field.dtype}"']
     if field.shape:
         parts.append(f"shape = {list(field.shape)}")

@@ -1,4 +1,4 @@
-r"""One spelling for every value, so that a digest means the same everywhere and for ever.
+r"""Codec: one encoding for every value, so that its digest is the same everywhere and for ever.
 
 Canonical form is JSON with sorted keys and no blanks (RFC 8785 for the subset that is
 used here: no floats outside a policy, no non-string keys). A digest is `sha256:` + hex.
@@ -17,24 +17,24 @@ import msgspec
 from kedge.core.phrases import tell_fault
 
 GENESIS = "0" * 64
-"""What the first entry of a ledger chains to."""
+"""The hash before the first entry of a ledger."""
 
 T = TypeVar("T")
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
 def canonical(value: object) -> bytes:
-    """Encode a value in its one spelling."""
+    """Encode a value in its canonical form."""
     return _encoder.encode(value)
 
 
 def encode(value: object) -> bytes:
-    """Encode a value for storage or the wire, where no digest is taken of it."""
+    """Encode a value for storage or the wire, if no digest is taken of it."""
     return msgspec.json.encode(value)
 
 
 def decode(raw: bytes | str, kind: type[T]) -> T:
-    """Read a stored value back; raises msgspec.ValidationError when it does not fit."""
+    """Decode a stored value; raises msgspec.ValidationError if it does not fit."""
     return msgspec.json.decode(raw, type=kind)
 
 
@@ -46,7 +46,7 @@ def utf8(raw: bytes) -> bytes:
     """Return the bytes of text that a person or another tool wrote, without a byte order mark.
 
     Raises:
-        ValueError: they are marked as UTF-16, or begin as it does.
+        ValueError: the bytes are marked as UTF-16, or begin like it.
     """
     if raw.startswith(_UTF16) or b"\0" in raw[:4]:
         raise ValueError(NOT_UTF8)
@@ -54,19 +54,19 @@ def utf8(raw: bytes) -> bytes:
 
 
 def read_written(raw: bytes, kind: type[T]) -> T:
-    """Read JSON that a person or another tool wrote.
+    """Decode JSON that a person or another tool wrote.
 
     Raises:
-        msgspec.DecodeError: it is none, does not fit, or is not UTF-8.
+        msgspec.DecodeError: it is not JSON, does not fit, or is not UTF-8.
     """
     return read_line(raw, msgspec.json.Decoder(kind))
 
 
 def read_line(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Read JSON as `read_written` does, with a decoder that is built once for many lines.
+    """Decode JSON as `read_written` does, with a decoder that is built once for many lines.
 
     Raises:
-        msgspec.DecodeError: it is none, does not fit, or is not UTF-8.
+        msgspec.DecodeError: it is not JSON, does not fit, or is not UTF-8.
     """
     try:
         return decoder.decode(utf8(raw))
@@ -80,10 +80,10 @@ def read_line(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def fingerprint(value: object) -> str:
-    """Digest of a value's canonical form."""
+    """Return the digest of a value's canonical form."""
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
 def chain(previous: str, entry: Mapping[str, object]) -> str:
-    """Hash of a ledger entry, given the hash of the one before it."""
+    """Return the hash of a ledger entry, given the hash of the entry before it."""
     return hashlib.sha256(previous.encode() + b"\n" + canonical(entry)).hexdigest()

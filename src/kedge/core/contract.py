@@ -1,14 +1,14 @@
-"""The two contracts of an endpoint: what callers promise to send, and what they are promised to get.
+"""The two contracts of an endpoint: what callers promise to send, and what they are promised.
 
-Both belong to the endpoint, not to a model: callers do not know which release will answer.
+Both belong to the endpoint and not to a model, because callers do not know the answering release.
 
-* The request contract. A release whose input is not promised, or is promised with another dtype
-  or shape, or may be null where the model never saw a null, is unfit. It is told apart *before*
-  a request (`unmet`).
-* The contract of answers. A release that lacks an output which callers are promised, or gives it
-  in another dtype or shape, is refused before a caller gets it (`lacking`). Wider is allowed:
-  more outputs, and a fixed length where any length was promised. A wider *dtype* is not wider
-  for a caller: an answer carries its dtype, and a client that reads FP32 does not read FP64.
+* The request contract. A release is unfit if callers do not promise one of its inputs, or promise
+  it with another dtype or shape. It is also unfit if an input can be null where the model never saw
+  a null. `unmet` reports this *before* a request.
+* The contract of answers. A release is refused before it reaches callers if it lacks a promised
+  output, or gives it in another dtype or shape (`lacking`). More outputs are allowed, and so is a
+  fixed length where any length was promised. A wider *dtype* is not allowed: an answer carries its
+  dtype, and a client that reads FP32 does not read FP64.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OIP_DTYPES = {
     "float64": "FP64",
     "string": "BYTES",
 }
-"""Our dtype names, and those of the Open Inference Protocol v2."""
+"""kedge's dtype names, and those of the Open Inference Protocol v2."""
 
 FROM_OIP = {theirs: ours for ours, theirs in OIP_DTYPES.items()}
 
@@ -38,13 +38,12 @@ _FLOATS = ("float16", "float32", "float64")
 
 
 def unmet(signature: Signature, contract: tuple[Field, ...]) -> tuple[str, ...]:
-    """What the signature needs and the contract does not promise; () when all is promised.
+    """Return what the signature needs and the contract does not promise; () if nothing.
 
-    A float model takes any float (the replica converts), and a length of -1 any length;
-    anything else must match exactly.
-    A field that callers may leave null fits only a model input that is nullable too, or any
-    float input. There null arrives as NaN, and what the model makes of it is a finding of the
-    comparison, not of the type check.
+    A float model accepts any float (the replica converts), and a length of -1 any length.
+    Everything else must match exactly. A field that callers can leave null fits only a nullable
+    model input or a float input. There null arrives as NaN. Its effect on the model is a finding of
+    the comparison, not of the type check.
     """
     promised = {field.name: field for field in contract}
     return tuple(
@@ -68,7 +67,7 @@ def _unmet(needed: Field, field: Field | None) -> str | None:
 
 
 def lacking(signature: Signature, answers: tuple[Field, ...]) -> tuple[str, ...]:
-    """Return what the answers promise and the signature does not give; () when it gives all."""
+    """Return what the answers promise and the signature does not give; () if nothing."""
     given = {field.name: field for field in signature.outputs}
     return tuple(
         text

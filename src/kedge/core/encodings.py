@@ -1,6 +1,6 @@
-"""Encodings: which content types and codings of a body are read, and gzip within a bound.
+"""Encodings: the content types and codings of a body that kedge reads, and bounded gzip.
 
-The gateway and control's API read bodies by it.
+The gateway and control's API use it to read bodies.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from kedge.core.errors import BadRequest
 
 
 class Types(NamedTuple):
-    """The content types of one kind of body, and what is said of others."""
+    """The accepted content types of one kind of body, and the text of a refusal."""
 
     names: frozenset[bytes]
     what: str
-    """What is read, for people."""
+    """The accepted body, in words."""
     hint: str
     suffix: bytes = b""
-    """What else the name of a type of `application/` may end with; b"" for nothing."""
+    """An accepted ending of other types of `application/`; b"" for none."""
 
 
 JSON = Types(
@@ -37,7 +37,7 @@ JSON = Types(
     'content-type: application/json, and a body such as {"rows": [{"FIELD": VALUE}]}',
     b"+json",
 )
-"""Infer calls. A body of any of them is JSON, or JSON before binary data."""
+"""Content types of infer calls. A body of any of them is JSON, or JSON before binary data."""
 JSON_LINES = Types(
     frozenset(
         {
@@ -51,30 +51,31 @@ JSON_LINES = Types(
     "only JSON lines are read",
     "curl -H 'content-type: application/x-ndjson'",
 )
-"""Batches. None is one that a page may send without asking first (CORS), so that none is taken undeclared."""
+"""Content types of batches. A page can send none of them without a CORS preflight, so that none is
+accepted undeclared."""
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b""})
 WRAPPING = b' \t"'
-"""What may stand around a parameter."""
+"""Characters that can surround a parameter."""
 GZIP = frozenset({b"gzip", b"x-gzip"})
 MEMBERS = 1000
-"""Parts of a gzip body: each costs a decompressor, and a client writes one."""
+"""Limit of members of a gzip body: each costs a decompressor, and clients write one."""
 MAGIC = b"\x1f\x8b"
-"""What every member begins with."""
+"""The first bytes of every member."""
 PIECE = 16 * 1024
-"""Bytes that a decompressor is given at once: what one member leaves over is copied."""
+"""Bytes that a decompressor gets at once: the rest after a member's end is copied."""
 _WINDOW = 16 + zlib.MAX_WBITS
-"""Read the header of gzip, and of nothing else."""
+"""Window bits that accept the gzip header only."""
 
 
 def check_type(told: bytes, types: Types) -> None:
-    """Check the content type of a body.
+    """Raise if the content type of a body is not accepted.
 
     Args:
         told: the header's value; b"" without one.
-        types: those that are read here.
+        types: the accepted ones.
 
     Raises:
-        BadRequest: `unsupported_type`: another one, or not in UTF-8.
+        BadRequest: `unsupported_type`: the type is another one, or not in UTF-8.
     """
     kind, _, parameters = told.lower().partition(b";")
     kind = kind.strip(b" \t")
@@ -99,7 +100,7 @@ def check_type(told: bytes, types: Types) -> None:
 def is_gzip(told: bytes) -> bool:
     """Return whether a content encoding is gzip; False for none.
 
-    Raises:
+    BadRequest: `unsupported_encoding`: the coding is not gzip.
         BadRequest: `unsupported_encoding`: any other.
     """
     codings = [each.strip(b" \t") for each in told.lower().split(b",")]
@@ -116,12 +117,12 @@ def is_gzip(told: bytes) -> bool:
 
 
 def inflate(body: bytes | bytearray, most: int) -> bytes | None:
-    """Return what a gzip body holds, or None when that is more than `most` bytes.
+    """Return the decompressed body, or None if it is more than `most` bytes.
 
-    It never holds more than `most` and one byte, whatever the body would become.
+    It never holds more than `most` bytes and one, whatever the body's full size.
 
     Raises:
-        BadRequest: `malformed_body`: it is not gzip, is cut off, or goes on after its end.
+        BadRequest: `malformed_body`: it is not gzip, is cut off, or continues after its end.
     """
     view, at = memoryview(body), 0
     found, size = list[bytes](), 0

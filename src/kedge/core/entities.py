@@ -1,9 +1,9 @@
-"""Entities: the one spelling of what a request is about.
+"""Entities: the one spelling of the subject of a request.
 
 The header `kedge-entity`, the field that the policy names, and the command line all spell an entity
-here. So one caller meets one release and `kedge log forget` finds it. 42, 42.0 and the texts
-"42" and "42.0" are one entity. Texts are compared in Unicode's composed form (NFC), since the same
-name is typed in two ways, and without the blanks around them, which a header cannot carry.
+here. So one caller meets one release and `kedge log forget` finds it. 42, 42.0 and the texts "42"
+and "42.0" are one entity. Texts are compared in Unicode's composed form (NFC), since the same name
+is typed in two ways. Blanks around them are ignored, since a header cannot carry them.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from kedge.core.errors import BadRequest
 from kedge.core.keys import EXACT
 
 MOST_BYTES = 256
-"""Longest entity, in bytes of UTF-8: it is kept in memory and in records."""
+"""Longest entity, in bytes of UTF-8: it is stored in memory and in records."""
 _BLANKS = " \t"
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.0+)?")
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, which no header holds, and halves of characters, which no UTF-8 holds."""
+"""Control characters, which headers cannot hold, and lone surrogates, which UTF-8 cannot hold."""
 _TEXT_HINT = "an entity is text in UTF-8 without control characters"
 
 
 def spell(value: Any, *, exact: int = EXACT) -> str | None:
-    """Return the text of an entity; None for what names none: None, NaN, "" and blanks.
+    """Return the text of an entity; None for a missing one: None, NaN, "" and blanks.
 
     Args:
         value: a string, a number or a boolean of Python.
-        exact: from here on a float may have been rounded when it was read.
+        exact: the size from which a float can have been rounded when it was read.
 
     Raises:
-        BadRequest: `bad_entity`: a number that is not whole or may have been rounded, or a text with
-            control characters; `entity_too_long`.
+        BadRequest: `bad_entity`: the value is a number that is not whole or can have been rounded,
+            or a text with control characters; `entity_too_long`.
     """
     if type(value) is str:
         return _spell_text(value)
@@ -57,12 +57,12 @@ def spell(value: Any, *, exact: int = EXACT) -> str | None:
 
 
 def spell_header(raw: bytes) -> str | None:
-    """Return the entity that the bytes of a header name; None for what names none.
+    """Return the entity that the bytes of a header name; None for a missing one.
 
-    Percent signs are text: nothing is decoded but UTF-8.
+    Percent signs are text: the bytes are decoded as UTF-8 only.
 
     Raises:
-        BadRequest: as `spell`; `bad_entity` also for what is not UTF-8.
+        BadRequest: as `spell`; also `bad_entity` if the bytes are not UTF-8.
     """
     if len(raw) > MOST_BYTES:
         raise _too_long(len(raw))

@@ -1,20 +1,20 @@
-"""What can go wrong, as a tree a caller can choose from.
+"""Errors of kedge, as a tree from which a caller can choose.
 
     KedgeError
     ├── Refused           the rules say no; nothing changed              exit 1
     │   └── Stale         another process changed the row first          exit 1
     ├── BadConfig         kedge.toml has faults; all of them are listed  exit 2
-    ├── Usage             a command line that cannot be understood       exit 2
+    ├── Usage             a command line that cannot be parsed           exit 2
     ├── NotAcknowledged   written, but a replica has not said so         exit 3
     ├── Unavailable       the ledger (or a gateway) cannot be reached    exit 4
     ├── CorruptArtifact   bytes do not match the digest they were registered under
-    ├── UnfitModel        no loader takes it, or its answers break its own golden rows
+    ├── UnfitModel        no loader accepts it, or its answers break its own golden rows
     ├── BadRequest        a caller's request breaks the endpoint's contract
     ├── Overloaded        a bound was reached; the request was not started
     └── ModelFailure      a model raised, hung, died or answered nonsense
 
 One class per *different handling*. `code` is stable and documented, `hint` says how to
-fix it. No HTTP numbers here: the gateway owns the only table from error to status.
+fix it. HTTP statuses are absent here: the gateway owns the only table from error to status.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Estimate: how long a rollout waits for its next step, if the candidate is no worse.
+"""Estimate of a rollout: its wait for the next step, if the candidate is not worse.
 
-What the rollout waits for is what `policy` asks for: a part for each condition that does not hold yet.
-The longest part is the estimate. It says nothing of a candidate that is worse, of an alarm, or of
-callers that stop asking.
+The estimate has one part for each condition of the policy that does not hold yet, and equals the
+longest part. It does not predict a worse candidate, an alarm, or callers that stop sending
+requests.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from kedge.core.time.durations import seconds
 from kedge.core.values import BUCKETS, Policy, Stage, State, Value
 
 STALE_S = 60.0
-"""Seconds without a request after which there is no rate to reckon with."""
+"""Seconds without a request after which there is no rate for an estimate."""
 Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"]
-"""Why there is no number of seconds: no caller asks; no outcome came; so few callers cannot prove it. Others:
-not within a month of this traffic; copies are missing; the judge of cost gives none."""
+"""Why there is no number of seconds: no requests come, no outcome came, or too few callers exist
+for a proof. Others: the time exceeds a month of this traffic, copies are missing, or the judge of
+cost gives no number."""
 
 
 class UnmetCondition(Value, frozen=True):
@@ -50,25 +51,25 @@ class UnmetCondition(Value, frozen=True):
     """None: `cause` says why there is no number."""
     cause: Cause = ""
     margin: float | None = None
-    """Of a guardrail: how much worse it is not to be."""
+    """For a guardrail: the margin that the candidate must stay within."""
     needed: float | None = None
-    """Requests, pairs or seconds that are needed in all."""
+    """Requests, pairs or seconds that are needed in total."""
     metric: str = ""
-    """Of quality: the figure that is judged."""
+    """For quality: the metric that is judged."""
 
 
 class RolloutEstimate(Value, frozen=True, kw_only=True):
-    """How long until the rollout may go on."""
+    """The time until the rollout can continue."""
 
     seconds: float | None
-    """Of the longest part; None: no part that lacks a number lets it end."""
+    """Seconds of the longest part; None: a part without a number prevents an end."""
     waits_for: str
     """The part that takes longest, or that has no number."""
     cause: Cause = ""
     at_least: bool = False
-    """There is another part without an estimate."""
+    """Whether another part has no estimate."""
     rate: float
-    """Requests a second, both releases together; in a shadow, those that both answered."""
+    """Requests a second of both releases together; in a shadow, those that both answered."""
     parts: tuple[UnmetCondition, ...] = ()
 
     @property
@@ -84,14 +85,14 @@ def estimate(
     judge: Judge,
     past: tuple[int, int] = (0, 0),
 ) -> RolloutEstimate | None:
-    """Return how long a rollout still waits; None where it waits for nothing that comes by itself.
+    """Return how long a rollout still waits; None if it waits for nothing that time brings.
 
     Args:
         state: the row.
-        decision: what the policy makes of it.
-        facts: what the policy was told.
-        judge: of the same comparison.
-        past: production's failures and requests before, as `kedge plan` counts them.
+        decision: the policy's decision on the row.
+        facts: the facts of that decision.
+        judge: the judge of the same comparison.
+        past: production's earlier failures and requests, as `kedge plan` counts them.
     """
     if state.stage not in (Stage.CANARY, Stage.SHADOW) or decision.code != "waiting":
         return None
@@ -119,7 +120,7 @@ def estimate(
 
 
 def _dry(part: UnmetCondition, cause: Cause) -> UnmetCondition:
-    """Return a part as it is while no caller asks: only a dwell ends by itself."""
+    """Return a part as it is while no requests come: only a dwell ends by itself."""
     if part.waits_for == "dwell" or part.cause == "unknown":
         return part
     return msgspec.structs.replace(part, seconds=None, cause=cause)
@@ -149,7 +150,7 @@ def _parts(
 def _silent(
     state: State, facts: PatrolFacts, found: list[UnmetCondition], of: dict[str, Verdict]
 ) -> list[UnmetCondition]:
-    """Return the parts of a small step: with few callers it is left after an hour without an alarm."""
+    """Return the parts of a small step: with few callers it ends after an hour without an alarm."""
     few = any(part.seconds is None or part.seconds > SILENT_S for part in found)
     by_callers = any(v.callers for v in of.values()) and 0 < facts.callers[1] < PROVABLE
     left = max(SILENT_S - facts.step_s, 0.0)
@@ -159,7 +160,7 @@ def _silent(
 
 
 def _window(state: State, facts: PatrolFacts, rate: float) -> list[UnmetCondition]:
-    """Return what a shadow's window still lacks."""
+    """Return the conditions that a shadow's window still lacks."""
     policy = state.policy.shadow
     covered = facts.copied / facts.mirrored if facts.mirrored else 0.0
     window = seconds(policy.window)
@@ -180,7 +181,7 @@ def _window(state: State, facts: PatrolFacts, rate: float) -> list[UnmetConditio
 
 
 def _count(name: str, needed: int, have: int, rate: float) -> UnmetCondition:
-    """Return how long until so many came."""
+    """Return the time until this many have come."""
     if have >= needed:
         return UnmetCondition(name, 0.0, needed=needed)
     if rate <= 0:
@@ -191,7 +192,7 @@ def _count(name: str, needed: int, have: int, rate: float) -> UnmetCondition:
 def _proof(
     name: str, verdict: Verdict | None, facts: PatrolFacts, judge: Judge, past: tuple[int, int]
 ) -> UnmetCondition:
-    """Return how long until a guardrail is proven."""
+    """Return the time until a guardrail is proven."""
     if name == COST:
         passes = verdict is not None and verdict.verdict == "pass"
         return UnmetCondition(name, 0.0) if passes else UnmetCondition(name, None, "unknown")
@@ -214,9 +215,9 @@ def _proof(
 
 
 def proven_after(policy: Policy, traffic: ExpectedTraffic, weight: int) -> float | None:
-    """Return after how many seconds a canary step lets a candidate go on that fails as often as production.
+    """Return the seconds until a canary step passes a candidate that fails as often as production.
 
-    Only errors are looked at, as `kedge plan` does. None: not within a month.
+    Only errors are considered, as in `kedge plan`. None: not within a month.
 
     Args:
         policy: of the endpoint.

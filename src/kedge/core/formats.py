@@ -1,7 +1,7 @@
-"""Formats of models that kedge does not load: what a source is, and the command that makes it loadable.
+"""Formats of models that kedge does not load: their names, and the commands that convert them.
 
-A format is told by names and first bytes, never by loading anything. A pickle is read as a list of
-instructions, of which none is carried out.
+A format is recognised by file names and first bytes, without loading anything. A pickle is read as
+a list of instructions, of which none is executed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 HEAD_BYTES = 65_536
-"""Of each file that is looked at: the library that a pickle needs is named far within."""
+"""Bytes read of each file: a pickle names its library well within them."""
 GUIDE = "kedge help register-a-model"
 
 
@@ -23,7 +23,7 @@ class Piece(NamedTuple):
     Attributes:
         name: its path within the source, with /.
         head: its first bytes, at most `HEAD_BYTES`.
-        inside: where it is a zip archive, the first names in it.
+        inside: the first names in it, if it is a zip archive.
     """
 
     name: str
@@ -32,12 +32,12 @@ class Piece(NamedTuple):
 
 
 class Format(NamedTuple):
-    """What a source is, and the way in.
+    """The format of a source, and how to convert it.
 
     Attributes:
-        what: what it is, to follow "is".
-        hint: what to type.
-        is_pickle: whether loading it would run what is in it.
+        what: the format, to follow "is".
+        hint: the command to type.
+        is_pickle: whether loading it would execute its content.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Format(NamedTuple):
 
 
 def recognise(pieces: Sequence[Piece]) -> Format | None:
-    """Say what a source is that no loader claims; None when it looks like no model."""
+    """Return the format of a source that no loader accepts; None if it looks like no model."""
     by_name = {piece.name: piece for piece in pieces}
     for look in (_mlflow, _hugging_face, _saved_model):
         found = look(by_name)
@@ -72,7 +72,7 @@ def _starts(*marks: bytes) -> Callable[[Piece], bool]:
 
 
 def _has(*names: str) -> Callable[[Piece], bool]:
-    """Whether an archive holds files that end so, each of them."""
+    """Return a test whether an archive holds files with each of these endings."""
     return lambda piece: all(any(each.endswith(name) for each in piece.inside) for name in names)
 
 
@@ -267,7 +267,7 @@ _WAYS = {
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether bytes begin as a pickle of protocol 2 or later does."""
+    """Return whether bytes begin like a pickle of protocol 2 or later."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
@@ -282,7 +282,7 @@ def _pickle(piece: Piece) -> Format:
 
 
 def _libraries(head: bytes) -> Iterator[str]:
-    """The libraries that a pickle names, in its order; reads its instructions and carries out none."""
+    """Yield the libraries that a pickle names, in order; executes none of its instructions."""
     try:
         for _, argument, _ in pickletools.genops(_inflated(head)):
             if isinstance(argument, str):
@@ -294,7 +294,7 @@ def _libraries(head: bytes) -> Iterator[str]:
 
 
 def _inflated(head: bytes) -> bytes:
-    """The first bytes of what joblib or gzip compressed; as they are where nothing did."""
+    """Return the decompressed first bytes of joblib's or gzip's data; else the bytes unchanged."""
     for bits in (zlib.MAX_WBITS, zlib.MAX_WBITS | 16):
         try:
             return zlib.decompressobj(bits).decompress(head, HEAD_BYTES)
@@ -327,7 +327,7 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):\S")
 
 
 def fetching(source: str) -> str | None:
-    """Return the command that brings an address onto this machine; None when it is no address."""
+    """Return the command that downloads an address to this machine; None if it is not one."""
     found = _ADDRESS.match(source)
     if found is None or found[1] not in _SCHEMES:
         return None

@@ -1,8 +1,8 @@
-"""Golden rows: where they come from, what they can show, and rows that are made where there are none.
+"""Golden rows: their origins, what they can show, and made rows if there are no others.
 
-A comparison on rows from the log or a training set is evidence. One on made rows is not: a function
-of zeros says little of the function. Made rows still differ from each other in every column, because
-only rows that differ can show that an answer depends on the rows beside it.
+A comparison on rows from the log or a training set is evidence. One on made rows is not: a
+function's answer to zeros proves little. Made rows still differ from each other in every column.
+Only rows that differ can show that an answer depends on the other rows of its batch.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from kedge.core.values import Field, Origin, Value
 Lists = Mapping[str, Sequence[Any]]
 
 MADE = 8
-"""Made rows. Scales repeat after four rows, so each scale meets a row of either sign."""
+"""Number of made rows. Scales repeat after four rows, so each scale meets a row of either sign."""
 ROOM = 200_000
-"""Numbers that all made rows may hold together: a few megabytes as JSON."""
+"""Limit of numbers in all made rows together: a few megabytes as JSON."""
 LEAST = 3
-"""Made rows at least, however wide they are: one pair and one more."""
+"""Least number of made rows, however wide they are: one pair and one more."""
 SCALES = (1.0, 10.0, 0.1, 100.0)
-"""Of made floats of which no range is known. Rows of several magnitudes reveal a scale that is taken
-over the whole batch, as a dynamically quantised model takes it."""
+"""Scales of made floats of unknown range. Rows of several magnitudes reveal a scale that a model
+takes over the whole batch, as a dynamically quantised model does."""
 COUNTS = (2, 4, 2, 11)
-"""As many whole numbers from 0 are made where no range is known: small ones are likely to be known to
-a model that looks a code up."""
+"""Numbers of made whole numbers from 0, if no range is known: a model that looks a code up is
+likely to know small ones."""
 WORDS = ("", "a", "b")
 NULL_ROWS = 32
-"""Most rows that are added for nulls: each is asked by every replica before a model may serve."""
+"""Limit of rows that are added for nulls: every replica asks each of them before a model may
+serve."""
 _ROW, _COLUMN, _ITEM = 0.6180339887498949, 0.7548776662466927, 0.5698402909980532
-"""Steps of an additive sequence: values spread evenly, and are the same in every process."""
+"""Steps of an additive sequence: its values are evenly spread and equal in every process."""
 
 
 class Known(Value, frozen=True):
-    """What is known of a column: its least and its largest number, or values that it has."""
+    """The known content of a column: its least and largest number, or its values."""
 
     low: float | None = None
     high: float | None = None
     words: tuple[str, ...] = ()
     numbers: tuple[float, ...] = ()
-    """The only numbers that it has, where they are categories."""
+    """The only numbers that occur in it, if they are categories."""
 
 
 def made_rows(
     fields: Sequence[Field], known: Mapping[str, Known], like: Lists | None = None
 ) -> dict[str, list[Any]]:
-    """Return rows that differ in every column; the last ones have nulls, where a column may have them.
+    """Return rows that differ in every column; the last ones have nulls in nullable columns.
 
     Args:
-        fields: the columns. What their bounds refuse is not made: no caller can send it.
+        fields: the columns. Values that their bounds refuse are not made: no caller can send them.
         known: the ranges and words to stay within.
-        like: rows whose first one says how long an open length is.
+        like: rows whose first one gives the length of an open length.
     """
     shapes = {field.name: _shape(field, like) for field in fields}
     within = {field.name: _within(field, known.get(field.name) or Known()) for field in fields}
@@ -72,7 +73,7 @@ def made_rows(
 
 
 def blank_rows(fields: Sequence[Field]) -> dict[str, list[Any]]:
-    """Return `LEAST` rows of zeros and blanks: no evidence, but what most code can be run on."""
+    """Return `LEAST` rows of zeros and blanks: no evidence, but most code can run on them."""
     return {
         field.name: [_blank(field, _shape(field, None)) for _ in range(LEAST)] for field in fields
     }
@@ -89,7 +90,7 @@ def _blank(field: Field, shape: tuple[int, ...]) -> Any:
 
 
 def _within(field: Field, known: Known) -> Known:
-    """Return what is known of a column, less what the bounds of its field refuse."""
+    """Return the known content of a column, without what the bounds of its field refuse."""
     if field.categories is not msgspec.UNSET:
         words = tuple(each for each in field.categories if isinstance(each, str))
         numbers = tuple(float(each) for each in field.categories if not isinstance(each, str))
@@ -129,7 +130,7 @@ def _filled(
     column: int,
     item: list[int],
 ) -> Any:
-    """Return one row of this shape; `item` counts the places that are filled already."""
+    """Return one row of this shape; `item` counts the places that are already filled."""
     if not shape:
         item[0] += 1
         return _scalar(field, known, row, column, item[0] - 1)

@@ -1,4 +1,4 @@
-"""Inputs of a model: what it says of them beside their dtypes, and the signature.json that states them."""
+"""Inputs of a model: what it states beyond their dtypes, and signature.json."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from kedge.core.golden import Known
 from kedge.core.values import Dtype, Field, Value
 
 SIGNATURE_FILE = "signature.json"
-"""States names, dtypes and nulls of a model's inputs, in the order in which it was fitted."""
+"""The file that states names, dtypes and nulls of a model's inputs, in the order of fitting."""
 LABELS = frozenset({"label", "labels", "target", "y", "class", "outcome"})
-"""Names of columns that are usually what a model is to say, and no input."""
+"""Names of columns that are usually the label, and not an input."""
 
 
 class Described(Value, frozen=True):
-    """What a loaded model says of itself beside its signature."""
+    """The facts that a loaded model states beyond its signature."""
 
     assumed: tuple[str, ...] = ()
-    """Inputs whose dtype nothing in the model says: they are taken for float64."""
+    """Inputs whose dtype the model does not state: they are taken for float64."""
     tolerant: tuple[str, ...] = ()
-    """Inputs in which it answers NaN, although nothing says that it was fitted on missing values."""
+    """Inputs in which it answers NaN, although it does not state that it was fitted on missing
+    values."""
     computed: tuple[str, ...] = ()
-    """Inputs that its steps compute with: of those that hold truth values nothing says so but a training set."""
+    """Inputs with which its steps compute; only a training set states which of them hold
+    booleans."""
     known: dict[str, Known] = {}
     """Words and numbers that its encoders know, by input."""
     takes_signature: bool = False
     """Whether its loader reads the inputs from a signature.json beside the model."""
     unnamed: int = 0
-    """Columns that its inputs stand for, where none of them has a name."""
+    """Number of columns of its inputs, if none of them has a name."""
     written_with: dict[str, str] = {}
-    """Version of each library that wrote it, by the name of its distribution."""
+    """Version of each library that wrote it, by its distribution name."""
     needs: tuple[str, ...] = ()
-    """Modules that it needs where it is served, beside those of its loader."""
+    """Modules that it needs where it is served, beyond those of its loader."""
 
 
 def signature_json(inputs: Sequence[Field], outputs: Sequence[DeclaredName] | None = None) -> str:
-    """Return the signature.json of these inputs, in one line: what is as by default is left out."""
+    """Return the signature.json of these inputs, in one line and without defaults."""
     stated: list[dict[str, object]] = []
     for field in inputs:
         one: dict[str, object] = {"name": field.name}
@@ -75,7 +77,7 @@ def settled(
 
 
 def with_names(inputs: Sequence[Field], names: Sequence[str]) -> tuple[Field, ...]:
-    """Return inputs that have no names of their own under these: one for each, or for each place of a tensor."""
+    """Return unnamed inputs under these names: one for each, or for each place of a tensor."""
     if len(inputs) == 1 and inputs[0].shape:
         return tuple(Field(name, inputs[0].dtype, nullable=inputs[0].nullable) for name in names)
     return tuple(
@@ -84,22 +86,22 @@ def with_names(inputs: Sequence[Field], names: Sequence[str]) -> tuple[Field, ..
 
 
 def pick_names(names: Sequence[str], count: int) -> list[str]:
-    """Return the likeliest `count` of a file's columns that a model without names takes, in order.
+    """Return the likeliest `count` columns of a file for a model without names, in order.
 
-    A column that is called as labels are is left out where there is one too many.
+    A column with a usual name of labels is left out if there is one too many.
     """
     inputs = [name for name in names if name.lower() not in LABELS]
     return (inputs if len(inputs) >= count else list(names))[:count]
 
 
 class DeclaredField(msgspec.Struct, forbid_unknown_fields=True):
-    """An input as a signature.json states it."""
+    """An input in a signature.json."""
 
     name: str
     dtype: Dtype = "float64"
     shape: tuple[int, ...] = ()
     nullable: bool = False
-    # Bounds are read of the same file when the version is registered: `engine/bounds.py`.
+    # `engine/bounds.py` reads bounds from the same file when the version is registered.
     range: msgspec.Raw = msgspec.Raw()
     max_length: msgspec.Raw = msgspec.Raw()
     categories: msgspec.Raw = msgspec.Raw()
@@ -119,10 +121,10 @@ class DeclaredSignature(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_declared(raw: bytes) -> DeclaredSignature:
-    """Read a signature.json.
+    """Parse a signature.json.
 
     Raises:
-        UnfitModel: `bad_signature`: it is none.
+        UnfitModel: `bad_signature`: the file is invalid.
     """
     try:
         return codec.read_written(raw, DeclaredSignature)
@@ -137,10 +139,10 @@ def read_declared(raw: bytes) -> DeclaredSignature:
 def with_output_names(
     outputs: tuple[Field, ...], names: Sequence[DeclaredName]
 ) -> tuple[Field, ...]:
-    """Return the outputs under the names that a signature.json gives them, in the model's order.
+    """Return the outputs under the names from a signature.json, in the model's order.
 
     Raises:
-        UnfitModel: `bad_signature`: it names more or fewer.
+        UnfitModel: `bad_signature`: it names more or fewer outputs.
     """
     if len({each.name for each in names}) < len(names):
         raise UnfitModel(f"{SIGNATURE_FILE} gives two outputs one name", code="bad_signature")

@@ -1,8 +1,8 @@
-"""Keys: one spelling for the value that names a row of what was computed ahead.
+"""Keys: the one spelling of the value that names a materialised row.
 
 Sources, materialisation, look-ups, training sets and spines spell a key here, so that they all find
-the same row, or none. Whole numbers stay whole. 7, 7.0 and the text "7" are one key, "007" and " 7 "
-are others, and a number that a float may have rounded is no key.
+the same row, or none. Whole numbers stay whole. 7, 7.0 and the text "7" are one key. "007" and " 7
+" are other keys. A number that a float can have rounded is not a key.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 JOINED = "\x1f"
-"""Between the parts of a key of several columns."""
+"""Separator of the parts of a key of several columns."""
 _NOT_IN_TEXT = re.compile("[\x1e\x1f]")
-"""What joins the parts, and what a store's own keys begin with."""
+"""The separator of parts, and the first character of a store's own keys."""
 EXACT = 2**53
-"""From here on a float no longer tells neighbouring whole numbers apart (IEEE 754 binary64)."""
+"""The size from which a float cannot tell neighbouring whole numbers apart (IEEE 754 binary64)."""
 
 
 def spell(value: Any) -> str | None:
-    """Return the text of a part of a key; None when it is none.
+    """Return the text of a part of a key; None if the value is not valid in a key.
 
-    No keys are: what is missing (None, NaN, ""), numbers that are not whole or that a float may have
-    rounded, and text with a character that keys use.
+    These are not valid: missing values (None, NaN, ""), numbers that are not whole or that a float
+    can have rounded, and text with a character that keys use.
     """
     if type(value) is str:
         return value if value and not _NOT_IN_TEXT.search(value) else None
@@ -38,10 +38,10 @@ def spell_all(columns: Sequence[Sequence[Any]]) -> list[str | None]:
     """Return the keys of rows.
 
     Args:
-        columns: one a part of the key, of Python values, equally long.
+        columns: one per part of the key, of Python values, equally long.
 
     Returns:
-        A key a row; None where a part is none.
+        One key per row; None if a part is not valid.
     """
     if len(columns) == 1:
         return [spell(value) for value in columns[0]]

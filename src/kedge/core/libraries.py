@@ -1,4 +1,4 @@
-"""Libraries of a model: the versions that wrote it, compared with those that are installed where it is served."""
+"""Libraries of a model: the versions that wrote it, compared with those where it is served."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 def library_differences(
     written_with: Mapping[str, str], installed: Mapping[str, str | None]
 ) -> tuple[str, ...]:
-    """Return a sentence for each library whose version is another one here; None: it is not installed.
+    """Return one sentence per library whose version differs here; None: not installed.
 
-    Libraries that `installed` does not name are left out.
+    Libraries that are missing in `installed` are left out.
     """
     found = []
     for library, version in sorted(written_with.items()):

@@ -13,12 +13,12 @@ RULE = "a name starts with a letter, has letters, digits, - and _, and at most 4
 """Forty letters leave room for a release and a copy in the name of a Unix socket."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
-"""Digits of a version, a release or an entry: the database holds no longer ones."""
+"""Digits of a version, a release or an entry: the database holds no longer number."""
 _T = TypeVar("_T")
 
 
 def is_name(text: str) -> bool:
-    """Whether a text can name an endpoint or a model."""
+    """Return whether a text can name an endpoint or a model."""
     return NAME.fullmatch(text) is not None
 
 
@@ -37,24 +37,24 @@ def check_name(text: str) -> None:
 
 
 def read_number(text: str) -> int | None:
-    """Return the number that a text is, as it stands in v2, r7 or the head of a chain; None: it is none."""
+    """Return the number in v2, r7 or the head of a chain; None if the text is not a number."""
     return int(text) if _NUMBER.fullmatch(text) is not None else None
 
 
 def nearest(text: str, known: Iterable[str]) -> str:
-    """Return the known word that a text was probably meant to be; empty where none is near."""
+    """Return the known word that a text was probably meant to be; empty if none is near."""
     by_lower = {word.lower(): word for word in known}
     found = difflib.get_close_matches(text.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else ""
 
 
 def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = False) -> Refused:
-    """Return the refusal of an endpoint that there is not: the one wording of every command.
+    """Return the refusal of an unknown endpoint, in the same words for every command.
 
     Args:
-        text: the name, as it was given.
-        known: the endpoints that there are.
-        configured: whether kedge.toml names it, and nothing brought it into force yet.
+        text: the given name.
+        known: the existing endpoints.
+        configured: whether kedge.toml names it, although no `kedge apply` put it in force yet.
     """
     names = sorted(known)
     if configured:
@@ -77,7 +77,7 @@ def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = Fals
 
 
 def get_known(known: Mapping[str, _T], endpoint: str) -> _T:
-    """Return what is kept of an endpoint.
+    """Return the value of an endpoint.
 
     Raises:
         Refused: `unknown_endpoint`.
@@ -88,7 +88,7 @@ def get_known(known: Mapping[str, _T], endpoint: str) -> _T:
 
 
 def check_segment(text: str, fields: Iterable[str], endpoint: str) -> None:
-    """Raise if a text names no field by which an endpoint's evidence is split.
+    """Raise if no field of this name splits an endpoint's evidence.
 
     Raises:
         Refused: `unknown_segment`.

@@ -1,1 +1,1 @@
-"""Feature schemas, the versions of code that implement them, and values computed ahead of time."""
+"""Feature schemas, the transformations that implement them, and their materialised values."""

@@ -1,8 +1,8 @@
-"""Generations: values computed ahead of time, by key, and which of them a release reads.
+"""Generations: materialised values by key, and the runs that a release reads.
 
-A *run* is one generation of one materialised transformation version: `carrier_delays/1#2@1`. Its
-values lie under a namespace of their own, so a flip from one to another moves a pointer and no
-value. A release names every run that its transformation reads: `a/1#2@1+b/1#1@3`.
+A *run* is one generation of one materialised transformation version: `carrier_delays/1#2@1`. Each
+run stores its values under its own namespace, so a flip between runs moves a pointer and no value.
+A release names every run that its transformation reads: `a/1#2@1+b/1#1@3`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kedge.core.features.schema import Schema
 from kedge.core.values import Value
 
 META = "\x1emeta"
-"""The key under which a namespace says how far it is; no entity's key begins like this."""
+"""The key of a namespace's mark; no entity's key begins like this."""
 _LABEL = re.compile(r"([a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5})#([1-9][0-9]*)@([1-9][0-9]*)")
 
 
@@ -33,41 +33,42 @@ class Run(Value, frozen=True, order=True):
 
     @property
     def label(self) -> str:
-        """The name people use: carrier_delays/1#2@1."""
+        """The displayed name: carrier_delays/1#2@1."""
         return f"{self.schema}#{self.transformation}@{self.number}"
 
     @property
     def view(self) -> str:
-        """The view that it is a run of, without its number: carrier_delays."""
+        """The view of the run, without its number: carrier_delays."""
         return self.schema.partition("/")[0]
 
     @property
     def namespace(self) -> str:
-        """Where its values lie: carrier_delays/1/2/1."""
+        """The namespace of its values: carrier_delays/1/2/1."""
         return f"{self.schema}/{self.transformation}/{self.number}"
 
 
 class Mark(Value, frozen=True):
-    """How far a run is; kept beside its values, and written with them or after them."""
+    """The progress of a run, stored beside its values, and written with them or after them."""
 
     watermark: float
-    """The end of the newest slice that is in, Unix seconds."""
+    """The end of the run's newest slice, Unix seconds."""
     rows: int
-    """Rows written so far, a key counted as often as it was written."""
+    """Rows written so far; a key counts each time that it is written."""
     ttl_s: float | None = None
-    """How old a value may be when it is read."""
+    """The age limit of a value when it is read."""
 
 
 URL_VARIABLE = "KEDGE_ONLINE_URL"
-"""Where the URL of an online store may stand: it may hold a password, and kedge.toml is in a
-repository."""
+"""An alternative place for the URL of an online store: it can hold a password, and kedge.toml is in
+a repository."""
 Standing = Literal["building", "ready", "dropped"]
-"""How a run stands: nothing reads one that is `building`; the values of one that is `dropped` are gone."""
+"""State of a run: no release reads one that is `building`; the values of a `dropped` one are
+deleted."""
 Rule = Literal["default", "refuse", "production"]
 
 
 class LookupRules(Value, frozen=True):
-    """What becomes of a value that is not there, is too old, or cannot be asked for."""
+    """The rules for a value that is missing, too old, or cannot be read."""
 
     missing: Rule = "default"
     expired: Rule = "default"
@@ -75,28 +76,28 @@ class LookupRules(Value, frozen=True):
 
 
 class Online(Value, frozen=True):
-    """Which store there is, and the rules; as `[online]` of kedge.toml says, and a process is told."""
+    """The online store and the rules, as `[online]` of kedge.toml defines them."""
 
     store: str = "sqlite"
     where: str = ""
-    """A path, or a URL; empty where the URL is that of the environment."""
+    """A path or a URL; empty if the environment holds the URL."""
     rules: LookupRules = LookupRules()
 
 
 def run_of(label: str) -> Run | None:
-    """The run that a label names; None when it is none."""
+    """Return the run with this label; None if the label is invalid."""
     found = _LABEL.fullmatch(label)
     return Run(found[1], int(found[2]), int(found[3])) if found is not None else None
 
 
 def runs_of(generation: str | None) -> tuple[Run, ...]:
-    """The runs that a release's generation names, in the order in which it reads them."""
+    """Return the runs that a release's generation names, in the order in which it reads them."""
     found = (run_of(label) for label in generation.split("+")) if generation else ()
     return tuple(run for run in found if run is not None)
 
 
 def generation_of(runs: Sequence[Run]) -> str:
-    """What a release writes down of the runs that it reads."""
+    """Return the generation of a release that reads these runs."""
     return "+".join(run.label for run in runs)
 
 
@@ -104,12 +105,12 @@ def generation_of(runs: Sequence[Run]) -> str:
 
 
 def last_end(at: float, every_s: float) -> float:
-    """The end of the last slice that is over at a time. Slices begin at multiples since 1970."""
+    """Return the end of the newest complete slice. Slices begin at multiples since 1970."""
     return floor(at / every_s) * every_s
 
 
 def ends(after: float, at: float, every_s: float) -> Iterator[float]:
-    """The ends of the slices that are over at `at`, from the first one beyond `after`."""
+    """Yield the ends of the slices that are complete at `at`, from the first one after `after`."""
     number = floor(after / every_s) + 1
     while number * every_s <= at:
         yield number * every_s
@@ -124,14 +125,14 @@ def due(
     every_s: float,
     back_s: float,
 ) -> list[range]:
-    """Return the slices that are not empty, of those that `ends` gives, as ranges of their numbers.
+    """Return the non-empty slices of those that `ends` yields, as ranges of their numbers.
 
-    A slice's number times its length is its end. Whatever lies between two rows further apart than a
-    slice looks back has nothing to be computed of.
+    A slice's number times its length is its end. Where two rows are further apart than a slice
+    looks back, the slices between them have no input.
 
     Args:
         times: the numbers of the slices in which rows became known, and the newest row of each.
-        known: ends of slices that were computed already.
+        known: ends of slices that are already computed.
         after: as in `ends`.
         at: as in `ends`.
         every_s: the length of a slice.
@@ -154,12 +155,12 @@ def due(
 
 
 def slices(after: float, at: float, every_s: float) -> int:
-    """How many ends `ends` gives."""
+    """Return how many ends `ends` yields."""
     return max(0, floor(at / every_s) - floor(after / every_s))
 
 
 def patience_s(every_s: float, ttl_s: float | None) -> float:
-    """How far a run may lag before it is stale: what its values may be old, else two slices."""
+    """Return the lag at which a run becomes stale: the age limit of its values, else two slices."""
     return ttl_s if ttl_s is not None else 2 * every_s
 
 
@@ -167,7 +168,7 @@ def patience_s(every_s: float, ttl_s: float | None) -> float:
 
 
 def width_of(schema: Schema) -> int:
-    """How many numbers a row of a materialised schema has."""
+    """Return how many numbers a row of a materialised schema has."""
     total = 0
     for feature in schema.fields.values():
         size = 1
@@ -178,17 +179,17 @@ def width_of(schema: Schema) -> int:
 
 
 def row_bytes(schema: Schema) -> int:
-    """The length of a packed row: the time it was known at, then its numbers."""
+    """Return the length of a packed row: the time at which it became known, then its numbers."""
     return struct.calcsize(f"<d{width_of(schema)}f")
 
 
 def pack_mark(mark: Mark) -> bytes:
-    """A mark as it is stored."""
+    """Encode a mark for storage."""
     return msgspec.msgpack.encode(mark)
 
 
 def mark_of(raw: bytes | None) -> Mark | None:
-    """The stored mark; None when there is none, or what is there makes no sense."""
+    """Return the stored mark; None if it is missing or invalid."""
     try:
         return msgspec.msgpack.decode(raw, type=Mark) if raw is not None else None
     except msgspec.DecodeError:
@@ -199,11 +200,11 @@ def mark_of(raw: bytes | None) -> Mark | None:
 
 
 def unneeded(runs: Mapping[Run, str], held: AbstractSet[Run]) -> tuple[Run, ...]:
-    """The runs that may be dropped: no follower reads them, and a newer one is ready.
+    """Return the runs that can be dropped: no follower reads them, and a newer one is ready.
 
     Args:
         runs: every run, and whether it is `building`, `ready` or `dropped`.
-        held: those that a release names which is live, a way back, or loaded anywhere.
+        held: the runs of releases that are live, a way back, or loaded on any replica.
     """
     newest: dict[str, Run] = {}
     for run in sorted(run for run, standing in runs.items() if standing == "ready"):

@@ -1,9 +1,9 @@
-"""Feature schemas and what implements them: an interface, versions of code, and how they differ.
+"""Feature schemas and their transformations: an interface, its implementations, and differences.
 
 A *schema* (`flight/1`) is an interface: ordered names with dtype, shape, null rule, unit, range
-and categories. A change of any of these is another schema. A *transformation version*
-(`flight/1#4`) is code that implements one. A model version is made for exactly one schema, so a
-transformation can be rolled without touching the model, and the reverse.
+and categories. A change of any of these makes another schema. A *transformation version*
+(`flight/1#4`) is code that implements one. A model version is made for exactly one schema, so an
+operator can roll a transformation without touching the model, and the reverse.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from kedge.core.values import Dtype, Field, Signature, Value
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}/[1-9][0-9]{0,5}")
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 RTOL, ATOL = 1e-6, 1e-9
-"""Within these, two answers differ by the order of a sum and not in what they mean."""
+"""Tolerances within which two answers differ by the order of a sum and not in meaning."""
 
 Outcome = Literal["bit-equal", "within tolerance", "changed", "untested"]
-"""`untested`: there were no real rows to compare on, or all were the same."""
+"""`untested`: there were no real rows to compare on, or all were equal."""
 EQUAL: frozenset[Outcome] = frozenset({"bit-equal", "within tolerance"})
-"""Outcomes that let a transformation reach production at once."""
+"""Outcomes with which a transformation can reach production at once."""
 
 
 class Feature(Value, frozen=True):
@@ -39,11 +39,11 @@ class Feature(Value, frozen=True):
     Attributes:
         dtype: as NumPy names it, or "string".
         shape: of one row; () is a scalar.
-        null: whether it may be missing (NaN in a float, "" in a string).
+        null: whether it can be missing (NaN in a float, "" in a string).
         unit: such as "h" or "USD"; compared as text.
         range: least and largest value, both allowed; for numbers.
-        categories: the values that a string may have; () is any.
-        default: of a materialised column, what stands in for a value that is not there.
+        categories: the values that a string can have; () is any.
+        default: of a materialised column, the value that replaces a missing one.
     """
 
     dtype: Dtype
@@ -53,7 +53,7 @@ class Feature(Value, frozen=True):
     range: tuple[float, float] | None = None
     categories: tuple[str, ...] = ()
     default: float | msgspec.UnsetType = msgspec.UNSET
-    """Left out of what a digest is taken of when it is not given, as are `reads` and `view`."""
+    """Omitted from the digest if unset, as are `reads` and `view`."""
 
 
 class Schema(Value, frozen=True):
@@ -62,11 +62,11 @@ class Schema(Value, frozen=True):
     name: str
     fields: dict[str, Feature]
     keys: tuple[str, ...] = ()
-    """The columns that name the entity, for what is looked up by key."""
+    """The columns that name the entity, for values that are looked up by key."""
 
     @property
     def digest(self) -> str:
-        """Of everything that is promised, the order of the columns included."""
+        """The digest of everything that is promised, including the order of the columns."""
         return codec.fingerprint((self.name, tuple(self.fields.items()), self.keys))
 
     def columns(self) -> tuple[Field, ...]:
@@ -78,16 +78,16 @@ class Schema(Value, frozen=True):
 
 
 class View(Value, frozen=True, kw_only=True):
-    """How a schema is materialised: computed ahead of time, kept by key.
+    """How a schema is materialised: computed ahead of time, stored by key.
 
     Attributes:
         source: a Parquet or CSV file, or several by a pattern, beside kedge.toml.
-        time: its column that says when a row became known.
+        time: its column with the time at which a row became known.
         every: the length of a slice; values are computed at each slice's end.
-        lookback: how far back from there the rows go that it is computed of. None: all of them.
-        ttl: how old a value may be when it is read. None: as old as it likes.
-        time_format: how `time` is written, as for strptime. Unset: ISO 8601 where it is text. It is
-            left out of what is stored, so that views without one keep their digests.
+        lookback: how far back from that end the input rows go. None: to the first row.
+        ttl: the age limit of a value when it is read. None: no limit.
+        time_format: the format of `time`, as for strptime. Unset: ISO 8601 if it is text. It is
+            omitted from what is stored if unset, so that views without one keep their digests.
     """
 
     source: str
@@ -104,33 +104,35 @@ class View(Value, frozen=True, kw_only=True):
 
 
 class Spec(Value, frozen=True, kw_only=True):
-    """What a bundle says of itself, in its `transform.json`."""
+    """The description of a bundle, in its `transform.json`."""
 
     schema: Schema
     entry: str
     """MODULE:FUNCTION within the bundle."""
     raw: tuple[Field, ...]
-    """What the function takes, out of the request."""
+    """The function's inputs, taken from the request."""
     requires: dict[str, str] = {}
-    """What it imports beyond the standard library, NumPy and its own files, with the version."""
+    """Packages that it imports beyond the standard library, NumPy and its own files, with
+    versions."""
     reads: tuple[Schema, ...] | msgspec.UnsetType = msgspec.UNSET
-    """The materialised schemas whose values it is given, by key."""
+    """The materialised schemas whose values it gets, by key."""
     view: View | msgspec.UnsetType = msgspec.UNSET
-    """It is materialised: no release has it, others read what it left."""
+    """How it is materialised, if it is. No release has it; other transformations read its
+    values."""
 
     @property
     def signature(self) -> Signature:
-        """Raw columns in, features out."""
+        """The signature: raw columns in, features out."""
         return Signature(inputs=self.raw, outputs=self.schema.columns())
 
     @property
     def read(self) -> tuple[Schema, ...]:
-        """What it reads by key; () when nothing."""
+        """The schemas that it reads by key; () if none."""
         return self.reads or ()
 
     @property
     def bare(self) -> Signature:
-        """As `signature`, with what is read by key among the inputs: nothing is looked up."""
+        """The signature with the columns read by key as inputs, so that nothing is looked up."""
         looked = tuple(
             Field(f"{one.name}.{name}", feature.dtype, feature.shape, nullable=True)
             for one in self.read
@@ -140,7 +142,7 @@ class Spec(Value, frozen=True, kw_only=True):
 
 
 class FeatureLimits(Value, frozen=True):
-    """How long one call of a features file may take, and how much memory its process may have."""
+    """Limits of one call of a features file: its time, and the memory of its process."""
 
     timeout_s: float = 60.0
     memory_mb: int = 4096
@@ -152,16 +154,16 @@ class TransformVersion(Value, frozen=True):
     schema: str
     number: int
     digest: str
-    """Of the bundle: its source, local imports, spec and requirements."""
+    """The digest of the bundle: its source, local imports, spec and requirements."""
 
     @property
     def label(self) -> str:
-        """The name people use: flight/1#4."""
+        """The displayed name: flight/1#4."""
         return f"{self.schema}#{self.number}"
 
 
 class Difference(Value, frozen=True):
-    """How one column of two transformations differs on the same rows."""
+    """The difference of one column of two transformations on the same rows."""
 
     column: str
     outcome: Outcome
@@ -170,17 +172,17 @@ class Difference(Value, frozen=True):
     largest: float | None
     """The largest absolute difference of numbers."""
     example: tuple[Any, Any] | None
-    """The first pair of values that differs."""
+    """The first differing pair of values."""
 
 
 # ---------------------------------------------------------------- declaring
 
 
 def declared(name: str, fields: Mapping[str, Feature], keys: Sequence[str]) -> Schema:
-    """A schema, checked.
+    """Check the declaration of a schema and return the schema.
 
     Raises:
-        BadConfig: with every fault.
+        BadConfig: the declaration is invalid; lists every fault.
     """
     faults = []
     if _NAME.fullmatch(name) is None:
@@ -210,10 +212,10 @@ def declared(name: str, fields: Mapping[str, Feature], keys: Sequence[str]) -> S
 
 
 def materialised(schema: Schema, view: View) -> None:
-    """Check that a schema can be kept by key, and how its view is declared.
+    """Check that a schema can be stored by key, and that its view is valid.
 
     Raises:
-        BadConfig: with every fault.
+        BadConfig: the schema or view is invalid; lists every fault.
     """
     faults = []
     if not schema.keys:
@@ -242,7 +244,7 @@ def materialised(schema: Schema, view: View) -> None:
 
 
 def differences(old: Schema, new: Schema) -> tuple[str, ...]:
-    """What a new declaration of a schema changes, a line each; () when nothing."""
+    """Return what a new declaration of a schema changes, one line per change; () if nothing."""
     found = []
     if old.keys != new.keys:
         found.append(f"keys: {list(old.keys)} -> {list(new.keys)}")
@@ -261,10 +263,10 @@ def differences(old: Schema, new: Schema) -> tuple[str, ...]:
 
 
 def refuse_change(old: Schema, new: Schema) -> None:
-    """A schema that models were made for never changes.
+    """Raise if the declaration of a schema that models use has changed.
 
     Raises:
-        Refused: `schema_changed`: names what differs.
+        Refused: `schema_changed`: names the differences.
     """
     changed = differences(old, new)
     if changed:
@@ -277,7 +279,7 @@ def refuse_change(old: Schema, new: Schema) -> None:
 
 
 def misfit(signature: Signature, schema: Schema) -> tuple[str, ...]:
-    """What a model needs and the schema does not give; () when it fits."""
+    """Return what a model needs and the schema does not give; () if it fits."""
     return unmet(signature, schema.columns())
 
 
@@ -291,16 +293,16 @@ def compared(
     *,
     tested: bool = True,
 ) -> tuple[Difference, ...]:
-    """How two answers to the same rows differ, column by column.
+    """Return how two answers to the same rows differ, column by column.
 
-    Not `tested`: on rows that prove nothing. What differs is still named, and no outcome is given.
+    If not `tested`, the rows prove nothing. Differences are still named, without an outcome.
     """
     found = tuple(_difference(name, old[name], new[name]) for name in columns)
     return found if tested else tuple(replace(one, outcome="untested") for one in found)
 
 
 def worst(one: Sequence[Difference], other: Sequence[Difference]) -> tuple[Difference, ...]:
-    """The worse of two comparisons of the same columns, column by column."""
+    """Return the worse of two comparisons of the same columns, column by column."""
     rank = (*_WORST, "bit-equal")
     return tuple(
         min(pair, key=lambda each: (rank.index(each.outcome), -each.rows))
@@ -309,7 +311,7 @@ def worst(one: Sequence[Difference], other: Sequence[Difference]) -> tuple[Diffe
 
 
 def outcome_of(found: Sequence[Difference]) -> Outcome:
-    """The worst of the columns."""
+    """Return the worst outcome of the columns."""
     kinds = {one.outcome for one in found}
     return next((kind for kind in _WORST if kind in kinds), "bit-equal")
 
