@@ -1,15 +1,15 @@
-"""kedge: a release controller that ships a model version safely, and takes it back in seconds, with proof.
+"""kedge: a release controller that ships model versions and rolls them back in seconds, with proof.
 
 The names of `__all__`, of `kedge.plugins` and of `kedge.testing.checks` are the public API. Every
-other module may move or change in any version. Each name is imported when it is first used, so
-that `import kedge` stays light.
+other module can move or change in any version. Each name is imported at its first use, so that
+`import kedge` stays light.
 """
 
 from kedge.system.interpreter import drop_working_directory
 
 drop_working_directory()
 
-# The working directory leaves the path first.
+# The working directory is removed from the path first.
 from importlib import import_module  # noqa: E402
 
 TYPE_CHECKING = False  # as of `typing`, which a command line need not import
@@ -90,5 +90,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the names of the module, those included that are not imported yet."""
+    """Return the names of the module, including those that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
-"""Plug-ins: the public names for a loader, a flavour or an online store in a package of your own.
+"""Plug-ins: the public names for a loader, a flavour or an online store in another package.
 
-With `kedge.__all__` and `kedge.testing.checks` these are all that is stable. A plug-in that
-imports nothing else of kedge keeps working when modules move.
+With `kedge.__all__` and `kedge.testing.checks` these are all stable names. A plug-in that imports
+nothing else of kedge continues to work when modules move.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Types that annotations share; NumPy is imported for them only by type checkers."""
+"""Types that annotations share; only type checkers import NumPy for them."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Columns = Mapping[str, NDArray[np.generic]]
-    """One request's inputs, or one answer's outputs: name to array, first axis = rows.
-    Strings are object arrays of str (None where null); a null float is NaN."""
+    """The inputs of one request, or the outputs of one answer: name to array, first axis = rows.
+    Strings are object arrays of str (None for null); a null float is NaN."""

@@ -1,7 +1,7 @@
 """Bounds of a field: limits of its values beyond their type, from a contract or training data.
 
-A gateway refuses other values before it calls a model (`gateway/bounds.py`). Models, and what is
-stored of a field without bounds, do not contain them.
+A gateway refuses other values before it calls a model (`gateway/bounds.py`). Models ignore bounds,
+and unset bounds are omitted from what is stored of a field.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _scalar(field: Field, known: Known, row: int, column: int, item: int) -> Any
 
 
 def _number(field: Field, value: float) -> int | float:
-    """Return a number as its column has it, short as text, and not beyond its range."""
+    """Return a number in its column's type, short as text, and within its range."""
     whole = not field.dtype.startswith("float")
     found = round(value) if whole else float(f"{value:.6g}")
     if field.range is msgspec.UNSET:
@@ -170,7 +170,7 @@ def _number(field: Field, value: float) -> int | float:
 
 
 def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:
-    """Repeat two rows with nulls: in every column that may have one, then in every second one."""
+    """Repeat two rows with nulls: in every nullable column, then in every second one."""
     may = [f.name for f in fields if f.nullable or (not f.shape and f.dtype.startswith("float"))]
     for step in (1, 2) if len(may) > 1 else (1,) if may else ():
         gone = set(may[::step])
@@ -179,18 +179,18 @@ def _add_nulls(fields: Sequence[Field], rows: dict[str, list[Any]]) -> None:
 
 
 def _gone(value: Any) -> Any:
-    """Return a value with null in each of its places: that of a field that was left out."""
+    """Return a value with null in each of its places, like that of a missing field."""
     return [_gone(each) for each in value] if isinstance(value, list | tuple) else None
 
 
 def null_rows(fields: Sequence[Field], rows: Lists) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return further rows, so that each nullable field is null in one, and which fields are.
+    """Return further rows, so that each nullable field is null in one, and these fields.
 
-    Fields share a row where there are more than `NULL_ROWS`. A field that is null in a row already is left out.
+    More than `NULL_ROWS` fields share rows. A field that is already null in a row is left out.
 
     Args:
         fields: the columns.
-        rows: at least one; the first one without nulls is repeated.
+        rows: at least one; the first row without nulls is repeated.
     """
     lacking = [f.name for f in fields if f.nullable and not any(map(_is_gone, rows[f.name]))]
     full = whole(rows)
@@ -204,7 +204,7 @@ def null_rows(fields: Sequence[Field], rows: Lists) -> tuple[dict[str, list[Any]
 
 
 def _is_gone(value: Any) -> bool:
-    """Whether a value is null in each of its places."""
+    """Return whether a value is null in each of its places."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_gone, value))
     return value is None or (isinstance(value, float) and isnan(value))
@@ -224,7 +224,7 @@ def distinct(rows: Lists) -> int:
 
 
 def is_real(rows: Lists, origin: Origin) -> bool:
-    """Return whether rows are not made. Those that earlier versions of kedge made are equal."""
+    """Return whether rows are not made. Rows that earlier versions of kedge made are all equal."""
     return count(rows) > 0 and (distinct(rows) > 1 if origin == "unknown" else origin != "made")
 
 
@@ -238,7 +238,7 @@ def joined(parts: Sequence[Lists]) -> dict[str, list[Any]]:
 
 
 def unlike(rows: Lists, known: Lists) -> dict[str, list[Any]]:
-    """Return each of the rows once, without those that are known; all have the same columns."""
+    """Return each distinct row that is not among the known ones; all have the same columns."""
     order = tuple(rows)
     met = (
         {repr(row) for row in zip(*(known[name] for name in order), strict=True)}
@@ -255,12 +255,12 @@ def unlike(rows: Lists, known: Lists) -> dict[str, list[Any]]:
 
 
 def taken(rows: Lists, which: Sequence[int]) -> dict[str, list[Any]]:
-    """Return these of the rows."""
+    """Return the rows at these positions."""
     return {name: [values[n] for n in which] for name, values in rows.items()}
 
 
 def whole(rows: Lists) -> dict[str, list[Any]]:
-    """Return the rows that have no null."""
+    """Return the rows without a null."""
     full = [n for n, row in enumerate(zip(*rows.values(), strict=True)) if None not in _flat(row)]
     return taken(rows, full)
 
@@ -273,7 +273,7 @@ def spread(total: int, most: int) -> list[int]:
 
 
 def seen(rows: Lists) -> dict[str, Known]:
-    """Return what rows tell of their columns. A column of one number is widened around it."""
+    """Return the content of each column. A column of one number is widened around it."""
     found = {}
     for name, values in rows.items():
         flat = _flat(values)

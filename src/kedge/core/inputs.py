@@ -59,7 +59,7 @@ def signature_json(inputs: Sequence[Field], outputs: Sequence[DeclaredName] | No
 def settled(
     inputs: Sequence[Field], described: Described, found: Mapping[str, Field]
 ) -> tuple[Field, ...]:
-    """Return the inputs with what a training set says of those of which the model says too little."""
+    """Return the inputs, completed from a training set where the model states too little."""
     stated = []
     for field in inputs:
         seen = found.get(field.name)

@@ -1,6 +1,6 @@
-"""Phrases for what is wrong with JSON, in words that name no part of kedge and nothing of Python.
+"""Phrases for faults in JSON, which name no part of kedge and nothing of Python.
 
-The gateway says it of infer calls, and `kedge outcomes` and control's API of lines of outcomes.
+The gateway uses them for infer calls, `kedge outcomes` and control's API for lines of outcomes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 CLIPPED = 60
-"""Characters of a caller's value that are repeated in an error."""
+"""Limit of characters of a caller's value that an error repeats."""
 DIGIT_BITS = 128
-"""Longest whole number that is repeated in an error."""
+"""Limit of bits of a whole number that an error repeats."""
 _QUOTED = re.compile("`([^`]*)`")
 _NAMES = {
     "str": "text",
@@ -28,7 +28,7 @@ _NAMES = {
 
 
 def tell_fault(error: Exception) -> str:
-    """Return what a decoder of JSON found, with its place in the body."""
+    """Return the fault that a decoder of JSON found, with its place in the body."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.start})"
     if isinstance(error, RecursionError):
@@ -71,10 +71,10 @@ def tell_shape(shape: Sequence[Any]) -> str:
 
 
 def clip(text: str) -> str:
-    """Return a text of the caller, cut to what fits into a sentence."""
+    """Return a caller's text, cut to a length that fits into a sentence."""
     return text if len(text) <= CLIPPED else text[:CLIPPED] + "..."
 
 
 def tell_name(name: str) -> str:
-    """Return a name that a caller chose, cut as `clip` cuts it; an empty one can be seen."""
+    """Return a caller's name, cut as by `clip`; an empty one is made visible."""
     return clip(name) or '""'

@@ -1,14 +1,16 @@
-"""Readiness of an endpoint for a rollback: facts in, one line a check out. Values only.
+"""Readiness of an endpoint for a rollback: facts in, one check per line out. Values only.
 
 Theory of operation
 -------------------
-* Each check is a function of the same facts and stands in `CHECKS`, in the order in which a person
-  would fix them. A check that has nothing to say yet is *not applicable*, which is no failure.
-* The *landing* is where a rollback lands: the way back; while a rollout is under way it is
-  production, which the candidate would replace. So a promotion is judged by what comes after it.
-* What would be proven by a person's word is proven by a note of the ledger instead. That a test was
-  delivered, that a release could be deployed from nothing, that a drill succeeded.
-* Deliberately absent: how facts are found, and what follows from a failure. `kedge.operations.readiness.check` does.
+* Each check is a function of the same facts. `CHECKS` lists them in the order in which an operator
+  would fix them. A check without a result yet is *not applicable*, which is not a failure.
+* The *landing* is the release on which a rollback lands: the way back, or during a rollout
+  production, which the candidate would replace. So the landing after a promotion decides on that
+  promotion.
+* A note of the ledger is the proof, not an operator's word: that a test was delivered, that a
+  release could be deployed from nothing, that a drill succeeded.
+* Deliberately absent: how facts are found, and what follows from a failure.
+  `kedge.operations.readiness.check` does both.
 """
 
 from __future__ import annotations
@@ -26,31 +28,32 @@ B = TypeVar("B")
 
 DAY_S = 86_400.0
 PROOF_S = DAY_S
-"""How old a proof may be: disks and libraries change without telling, and one costs seconds."""
+"""Age limit of a proof: disks and libraries change without notice, and a proof costs seconds."""
 TEST_S = 30 * DAY_S
-"""A test of the alerts: tokens and mailboxes are commonly renewed by the quarter, so that a month
-finds one that ran out before most incidents do."""
+"""Age limit of a test of the alerts: tokens and mailboxes are commonly renewed every quarter. A
+month finds an expired one before most incidents do."""
 DRILL_S = 30 * DAY_S
-"""A drill: every month each person of a rota of four has been on duty at one."""
+"""Age limit of a drill: with one every month, each person of a rota of four has done one on
+duty."""
 DRILL_MOST_S = 600.0
-"""And how long it may take: the ten minutes that a rollback is promised in."""
+"""Time limit of a drill: a rollback is promised within ten minutes."""
 EVIDENCE_S = 600.0
-"""How old the newest window may be while callers come. The judge starts its bets anew as often, and
-at a tenth of the inputs a caller every second leaves no gap so long."""
+"""Age limit of the newest window while callers send requests. The judge restarts its bets as often.
+At a tenth of the inputs, a caller every second leaves no gap of that length."""
 LEVELS = 2
-"""Levels of an escalation: one person sleeps, or has no signal."""
+"""Least levels of an escalation: one person sleeps, or has no signal."""
 
 # ---------------------------------------------------------------- values
 
 
 class Check(Value, frozen=True, kw_only=True):
-    """What one check found, and how to fix it."""
+    """The result of one check, and how to fix it."""
 
     name: str
     outcome: Literal["pass", "fail", "not applicable"]
     why: str
     mend: str = ""
-    """How to fix it; empty where there is nothing to fix."""
+    """How to fix it; empty if there is nothing to fix."""
 
 
 class NewestNote(NamedTuple, Generic[B]):
@@ -63,17 +66,17 @@ class NewestNote(NamedTuple, Generic[B]):
 
 
 class ReadinessFacts(Value, frozen=True, kw_only=True):
-    """Everything that the checks look at."""
+    """All facts that the checks use."""
 
     state: State
     now: float
     """Unix time."""
     landing: int | None = None
-    """The release that a rollback would land on; see `landing_of`."""
+    """The release on which a rollback would land; see `landing_of`."""
     grouped: bool = False
-    """The owner's name or address is that of a group."""
+    """Whether the owner's name or address is that of a group."""
     people_since: int = 0
-    """The epoch at which owner, escalation and rota became what they are."""
+    """The epoch of the present owner, escalation and rota."""
     tested: NewestNote[AlertTested] | None = None
     """The newest test of the alerts."""
     proven: Proven | None = None
@@ -81,38 +84,39 @@ class ReadinessFacts(Value, frozen=True, kw_only=True):
     proven_at: float = 0.0
     replicas: tuple[str, ...] = ()
     cold: Mapping[str, str] = {}
-    """Replicas that do not hold the landing although they should, or do not speak; and why."""
+    """Replicas that do not hold the landing although they should, or are silent; and why."""
     kept: bool = True
-    """The landing is to be loaded everywhere; else `back_window` is over, as the policy has it."""
+    """Whether the landing must be loaded everywhere; else the policy's `back_window` is over."""
     pinned: tuple[str, ...] = ()
-    """Replicas that follow a pin and no command."""
+    """Replicas that follow a pin instead of commands."""
     drill: NewestNote[DrillResult] | None = None
     runbook: NewestNote[RunbookNote] | None = None
     unwritten: str = ""
-    """Which replicas cannot write what they count."""
+    """The replicas that cannot write their counts."""
     silence_s: float | None = None
-    """The age of the newest window while callers come. None: no caller comes, or nothing is compared."""
+    """Age of the newest window while callers send requests. None: no requests come, or nothing is
+    compared."""
     runs: int = 0
-    """How many runs production and the landing read by key."""
+    """Number of runs that production and the landing read by key."""
     stale: Mapping[str, str] = {}
-    """Those that are too old to be read, in words, each with the view to materialise."""
+    """The runs that are too old to be read, in words, each with the view to materialise."""
     blind: Mapping[str, str] = {}
-    """Those that cannot be looked at, in words, each with what to do about it."""
+    """The runs that cannot be read, in words, each with what to do about it."""
 
 
 def landing_of(state: State, *, promoting: bool = False) -> int | None:
-    """The release that a rollback lands on: production while something else is about to replace it."""
+    """Return the landing of a rollback: production while another release is about to replace it."""
     under_way = promoting or state.candidate is not None
     return state.production if under_way else state.back
 
 
 def judge(facts: ReadinessFacts) -> tuple[Check, ...]:
-    """Every check, in the order in which they are fixed."""
+    """Return every check, in the order in which an operator fixes them."""
     return tuple(check(facts) for check in CHECKS)
 
 
 def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
-    """The names of the checks that fail; empty when it is ready."""
+    """Return the names of the failing checks; empty if the endpoint is ready."""
     return tuple(check.name for check in checks if check.outcome == "fail")
 
 
@@ -137,7 +141,7 @@ def _owner(facts: ReadinessFacts) -> Check:
 
 
 def _escalation(facts: ReadinessFacts) -> Check:
-    """Levels count when they tell a person whom no level before has told."""
+    """Check the levels: a level counts if it reaches a person whom no earlier level reaches."""
     name = facts.state.endpoint
     known: set[str] = set()
     counted = 0
@@ -160,7 +164,7 @@ def _escalation(facts: ReadinessFacts) -> Check:
 
 
 def _guardrails(facts: ReadinessFacts) -> Check:
-    """Every alert of an endpoint takes the same way, so that what lacks there lacks for each guardrail."""
+    """Check the way of every alert of the endpoint, which all guardrails share."""
     policy, name = facts.state.policy, facts.state.endpoint
     rails = ", ".join(sorted(guardrails(policy)))
     levels = rungs(policy, facts.now)
@@ -249,7 +253,7 @@ def _warm(facts: ReadinessFacts) -> Check:
 
 
 def _let_go(facts: ReadinessFacts, landing: int) -> Check:
-    """Nothing keeps it loaded, on purpose: then it has to load within what the runbook leaves for it."""
+    """Check a landing that is deliberately not loaded: it must load within the runbook's time."""
     name, proven, window = facts.state.endpoint, facts.proven, facts.state.policy.back_window
     cold = f"r{landing} is not kept loaded, since its back_window of {window} is over"
     if proven is None or proven.release != landing or not proven.ok:
@@ -360,13 +364,14 @@ CHECKS: tuple[Callable[[ReadinessFacts], Check], ...] = (
 # ---------------------------------------------------------------- an alert
 
 UNREADY_S = 3600.0
-"""Not ready for so long before it is told: after a promotion an operator makes a runbook and a drill."""
+"""Seconds not ready before an alert opens: after a promotion an operator needs time for a runbook
+and a drill."""
 REFUSING_S = 60.0
-"""And where the policy refuses promotions for it, since the next one may wait for it."""
+"""The same if the policy then refuses promotions, since the next one can depend on it."""
 
 
 def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
-    """What is to be told while these checks fail."""
+    """Return the alerts to open while these checks fail."""
     if not unready:
         return ()
     after_s = REFUSING_S if state.policy.readiness == "refuse" else UNREADY_S
@@ -384,7 +389,7 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
 
 
 def settled(unready: Sequence[str] | None) -> str:
-    """Why that is over; empty while it stands, or while no check has run (None)."""
+    """Return why the alert is over; empty while it stands, or before any check has run (None)."""
     return "it is ready again" if unready is not None and not unready else ""
 
 
@@ -404,7 +409,7 @@ def _none(name: str, why: str) -> Check:
 
 
 def _ago(facts: ReadinessFacts, at: float) -> str:
-    """How long ago, in the largest unit of which there are two."""
+    """Return how long ago it was, in the largest unit with at least two."""
     gone = max(facts.now - at, 0.0)
     for unit, size in (("days", DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
         if gone >= 2 * size:

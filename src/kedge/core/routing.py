@@ -1,4 +1,4 @@
-"""Which release answers a request: compiled once per epoch, chosen in two microseconds.
+"""Routing: the release that answers a request. Compiled per epoch, chosen in two microseconds.
 
 Theory of operation
 -------------------
@@ -8,14 +8,14 @@ Theory of operation
   is a breaking release. Python's own `hash()` differs between processes and is never used.
 * A bucket belongs to the candidate when it is *below* the weight. So a larger weight only
   adds entities, and a smaller one only takes some away: no entity flaps.
-* A request without an entity is split by a number drawn for it by the edge. It is never
-  hashed as an empty key, which would send every such caller to the same arm.
-* Who is held back after a promotion has the highest buckets of the rollout's own salt: those
-  who never saw the candidate while its share grew.
-* The salt is fixed for a rollout and differs between rollouts, so the same callers are not
-  every canary's victims.
-* Every possible answer is built at compile time; `choose` allocates nothing but its digest.
-* Deliberately absent: weights in per cent (an edge's word), time, and load.
+* A request without an entity is split by a number that the edge draws for it. It is never hashed as
+  an empty key, which would send every such caller to the same arm.
+* The callers held back after a promotion have the highest buckets of the rollout's own salt: they
+  never saw the candidate while its share grew.
+* The salt is fixed for a rollout and differs between rollouts, so the same callers are not affected
+  by every canary.
+* `compile_plan` builds every possible answer; `choose` allocates only its digest.
+* Deliberately absent: weights in per cent (an edge's unit), time, and load.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kedge.core.values import BUCKETS, Arm, Stage, State, Value
 
 
 class Reason(StrEnum):
-    """Why a request went where it went. Each is explained in the reference."""
+    """The reason for the release of a request. The reference explains each value."""
 
     PRODUCTION = "production"
     """There is no canary."""
@@ -43,19 +43,19 @@ class Reason(StrEnum):
     ASKED = "asked"
     """A tester named the release."""
     LEASE = "lease_expired"
-    """This gateway lost the ledger too long ago to give a candidate a share."""
+    """This gateway lost the ledger too long ago to give a candidate its share."""
     FAILOVER = "failover"
-    """The candidate failed or was late; production answered."""
+    """The candidate failed or was late, so production answered."""
     BREAKER = "breaker_open"
-    """The candidate keeps failing and is spared; production answered."""
+    """The breaker withheld the request from the candidate, so production answered."""
     HELD_BACK = "held_back"
     """After a promotion: the caller is within the share that stays on the previous release."""
     PINNED = "pinned"
-    """An operator pinned this host by hand while the ledger was away."""
+    """An operator pinned this host by hand while the ledger was unavailable."""
 
 
 class Choice(Value, frozen=True):
-    """Who answers, why, and whether the candidate silently gets a copy (its release)."""
+    """The answering release, the reason, and the release that silently gets a copy, if any."""
 
     arm: Arm
     release: int
@@ -71,7 +71,7 @@ class Plan(Value, frozen=True):
     weight: int
     sample: int
     held_from: int
-    """From this bucket on, callers are held back on the previous release; BUCKETS: no caller."""
+    """The bucket from which callers are held back on the previous release; BUCKETS: none."""
     inside: Choice
     outside: Choice
     keyless_inside: Choice
@@ -81,12 +81,12 @@ class Plan(Value, frozen=True):
     asked: dict[int, Choice]
 
     def choose(self, entity: str | None, draw: int, asked: int | None = None) -> Choice:
-        """Choose the arm of one request.
+        """Return the arm of one request.
 
         Args:
-            entity: what the caller is identified by; None or "" when it is not.
+            entity: the caller's entity; None or "" if there is none.
             draw: a number drawn uniformly from 0..9,999 for this request.
-            asked: a release number that a tester asked for.
+            asked: the release number that a tester requested.
 
         Raises:
             KeyError: `asked` is not live on this endpoint.
@@ -108,25 +108,25 @@ class Plan(Value, frozen=True):
 
 
 def bucket(key: bytes, entity: str) -> int:
-    """The entity's bucket, 0..9,999, under a rollout's key."""
+    """Return the entity's bucket, 0..9,999, under a rollout's key."""
     return hashed(key, entity) % BUCKETS
 
 
 def hashed(key: bytes, entity: str) -> int:
     """Return the entity's 64-bit hash under a rollout's key."""
-    # A broken surrogate (a header may hold one) must not fail a request: it has a bucket too.
+    # A lone surrogate (a header can hold one) must not fail a request: it has a bucket too.
     digest = blake2b(entity.encode(errors="surrogatepass"), digest_size=8, key=key).digest()
     return int.from_bytes(digest)
 
 
 def unit_of(key: bytes, entity: str) -> tuple[int, int]:
-    """Return what stands for a caller in evidence: 63 bits of its hash, and its bucket."""
+    """Return a caller's identity in evidence: 63 bits of its hash, and its bucket."""
     found = hashed(key, entity)
     return found >> 1, found % BUCKETS  # a signed 64-bit column holds the first
 
 
 def key_of(salt: str) -> bytes:
-    """A rollout's salt as a blake2b key: its own digest, since a key has at most 64 bytes."""
+    """Return a rollout's salt as a blake2b key: its digest, since a key has at most 64 bytes."""
     return blake2b(salt.encode(), digest_size=32).digest()
 
 
@@ -135,8 +135,8 @@ def compile_plan(state: State, *, lease: bool = True) -> Plan:
 
     Args:
         state: a row with something in production.
-        lease: whether this gateway may give a candidate a share. Without, production answers
-            everything and nothing is mirrored.
+        lease: whether this gateway can give a candidate a share. Without a lease, production
+            answers everything and nothing is mirrored.
 
     Raises:
         ValueError: nothing is in production.

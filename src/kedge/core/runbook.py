@@ -1,13 +1,13 @@
-"""The runbook of an endpoint: what to type when it misbehaves, who to call, how long it takes.
+"""The runbook of an endpoint: the commands of an incident, the people on duty, the times.
 
 Theory of operation
 -------------------
-* It is made from the row and from what the ledger measured, and from nothing else. So it names the
-  releases that are live, and it cannot say what the product cannot do.
-* The *way back* is what an operator does at three in the morning, from top to bottom, and its seconds
-  add up to less than ten minutes. What only some incidents need comes after it.
+* It is generated from the row and from the ledger's measurements, and from nothing else. So it
+  names the live releases, and it cannot promise what the product cannot do.
+* The *way back* is what an operator does at three in the morning, from top to bottom, and its
+  seconds add up to less than ten minutes. Steps that only some incidents need come after it.
 * Every line in a block of commands can be typed as it stands; a test does.
-* `digest` is that of everything it was made of. Another policy, production or way back: stale.
+* `digest` covers all its sources. Another policy, production or way back makes it stale.
 """
 
 from __future__ import annotations
@@ -26,52 +26,53 @@ from kedge.core.stored.notes import DrillResult, ReceiptNote
 from kedge.core.values import Stage, State, Value
 
 MOST_S = 600.0
-"""What the whole way back may take: the ten minutes that a rollback is promised in."""
+"""Time limit of the whole way back: a rollback is promised within ten minutes."""
 READ_S = 60.0
-"""A person who was asleep reads a screen of text: two hundred words a minute, and finds the keyboard."""
+"""Time in which a person who was asleep reads a screen of text, at two hundred words a minute, and
+finds the keyboard."""
 DECIDE_S = 120.0
-"""Whether to go back. Long, because it is the only step that has to be thought about."""
+"""Time of the decision to roll back. It is long, because it is the only step that needs thought."""
 TYPE_S = 15.0
-"""Typing a line of this page."""
+"""Time to type a line of this page."""
 FLIP_S = 1.0
-"""From a rollback's command to the last ack while the way back is loaded: the house's own aim."""
+"""Time from a rollback's command to the last ack while the way back is loaded: kedge's own aim."""
 DIAGNOSE_S = 30.0
-"""A hundred thousand requests, on two cores."""
+"""Time to diagnose a hundred thousand requests, on two cores."""
 
 PEOPLE_S = READ_S + DECIDE_S + TYPE_S + READ_S + TYPE_S + DIAGNOSE_S
-"""All of the way back but the rollback itself: see, decide, type, check, ask why."""
+"""Time of the way back without the rollback itself: see, decide, type, check, diagnose."""
 
 # ---------------------------------------------------------------- values
 
 
 class Took(Value, frozen=True):
-    """What something last took, as the ledger has it."""
+    """How long an operation last took, as the ledger recorded it."""
 
     seconds: float
     at: str
 
 
 class RunbookStep(Value, frozen=True, kw_only=True):
-    """One thing to do. `commands` can be typed as they stand."""
+    """One step. Its `commands` can be typed as they stand."""
 
     title: str
     why: str
     commands: tuple[str, ...] = ()
     after: str = ""
-    """What to see when it worked."""
+    """What the operator sees if it worked."""
     expected_s: float | None = None
     measured: Took | None = None
 
 
 class Person(Value, frozen=True):
-    """Whom to call, from when on."""
+    """A person to call, and from when on."""
 
     when: str
     who: str
 
 
 class Site(Value, frozen=True):
-    """Where the commands of a runbook are typed."""
+    """The place where an operator types the commands of a runbook."""
 
     host: str = ""
     config: str | None = None
@@ -79,28 +80,28 @@ class Site(Value, frozen=True):
 
     @property
     def directory(self) -> str:
-        """Where kedge.toml is."""
+        """The directory of kedge.toml."""
         return self.config.rpartition("/")[0] or "/" if self.config is not None else ""
 
     def typed(self, command: str) -> str:
-        """Return a command so that it works in every directory of the host."""
+        """Return a command in a form that works in every directory of the host."""
         if self.config is None:
             return command
         return f"kedge --config {shlex.quote(self.config)} {command.removeprefix('kedge ')}"
 
 
 ANYWHERE = Site()
-"""Commands name no file: they are typed beside kedge.toml."""
+"""The site of commands that name no file: an operator types them beside kedge.toml."""
 
 
 class Runbook(Value, frozen=True, kw_only=True):
-    """What to do about one endpoint."""
+    """The instructions for incidents at one endpoint."""
 
     endpoint: str
     made_at: str
     digest: str
     live: str
-    """What was live when it was made, in words."""
+    """The live releases at the time of generation, in words."""
     people: tuple[Person, ...]
     way_back: tuple[RunbookStep, ...]
     more: tuple[RunbookStep, ...]
@@ -108,14 +109,14 @@ class Runbook(Value, frozen=True, kw_only=True):
 
     @property
     def expected_s(self) -> float:
-        """What the way back takes in all, a person's reading and typing included."""
+        """Seconds of the whole way back, including a person's reading and typing."""
         return sum(step.expected_s or 0.0 for step in self.way_back)
 
 
 def configuration_digest(state: State) -> str:
-    """The digest of all that a runbook is made of: policy, production, and the way back.
+    """Return the digest of a runbook's sources: policy, production, and the way back.
 
-    A drill is over in seconds, so that the row counts as it is without one.
+    A drill is over in seconds, so the row counts as it is without one.
     """
     state = returned(state)
     digests = {
@@ -126,10 +127,10 @@ def configuration_digest(state: State) -> str:
 
 
 def measured(notes: Iterable[tuple[str, object]]) -> dict[str, Took]:
-    """The last rollback, drill and diagnosis out of the ledger's notes, newest first.
+    """Return the durations of the last rollback, drill and diagnosis in the ledger's notes.
 
     Args:
-        notes: when each was written, and its body.
+        notes: the time and body of each note, newest first.
     """
     found: dict[str, Took] = {}
     for at, body in notes:
@@ -146,14 +147,14 @@ def measured(notes: Iterable[tuple[str, object]]) -> dict[str, Took]:
 def runbook(
     state: State, took: Mapping[str, Took], *, at: str, now: float, site: Site = ANYWHERE
 ) -> Runbook:
-    """What to do about this endpoint.
+    """Return the runbook of this endpoint.
 
     Args:
         state: the row.
-        took: what things last took; see `measured`.
-        at: the instant, RFC 3339 in UTC, as it is printed.
-        now: the same as Unix time, for who is on duty.
-        site: where it will be typed.
+        took: the last durations; see `measured`.
+        at: the instant, RFC 3339 in UTC, as the page prints it.
+        now: the same as Unix time, for the people on duty.
+        site: the place where an operator types the commands.
     """
     state = returned(state)
     return Runbook(
@@ -169,7 +170,7 @@ def runbook(
 
 
 def _complete(steps: tuple[RunbookStep, ...], site: Site) -> tuple[RunbookStep, ...]:
-    """Return steps whose commands can be typed in any directory."""
+    """Return the steps with commands that can be typed in any directory."""
     return tuple(
         msgspec.structs.replace(step, commands=tuple(map(site.typed, step.commands)))
         for step in steps
@@ -286,7 +287,7 @@ def _landing(state: State) -> str:
 
 
 def _flip_s(state: State) -> float:
-    """How long a rollback takes by itself: longer when the way back would have to be loaded."""
+    """Return the seconds of a rollback: more if the way back would have to be loaded."""
     back = state.releases.get(state.back) if state.back is not None else None
     return FLIP_S + (back.load_s if back is not None else 0.0)
 
@@ -412,7 +413,7 @@ def _foot(book: Runbook) -> str:
 
 
 def _head(book: Runbook) -> list[str]:
-    """Return what stands at the top: what is live, and where the commands are typed."""
+    """Return the lines at the top: the live releases, and where to type the commands."""
     site, where = book.site, f"Live: {book.live}."
     if site.config is None:
         return [where]
@@ -425,7 +426,7 @@ def _sum(book: Runbook) -> str:
 
 
 def markdown(book: Runbook) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     lines = [
         f"# Runbook: {book.endpoint}",
         "",
@@ -460,7 +461,7 @@ STYLE = (
 
 
 def page(book: Runbook) -> str:
-    """The page, as HTML that needs nothing else."""
+    """Return the page as self-contained HTML."""
     text = html.escape
     head = "".join(f"<p>{text(line)}</p>" for line in _head(book))
     people = "".join(f"<li>{text(p.when)}: {text(p.who)}</li>" for p in book.people)

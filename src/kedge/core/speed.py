@@ -1,9 +1,9 @@
-"""Speed-to-rollback: how long it took to see, to decide and to go back, as the ledger has it.
+"""Speed-to-rollback: the time to detect, to decide and to roll back, as the ledger recorded it.
 
-Entries in, figures out. Everything is measured: a part whose entry is missing, because a process
-died or what was read begins later, is None and is counted, never guessed. Detection is an upper
-bound: it runs from the moment at which a release first reached callers, for it is unknown when it
-began to do harm.
+The input is entries, the output figures. Everything is measured. A part whose entry is missing,
+because a process died or the entries read begin later, is None. It is counted, and never guessed.
+Detection is an upper bound, from the moment at which a release first reached callers: the ledger
+does not record when harm began.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from kedge.core.stored.notes import AlertOpened, DrillResult, ReceiptNote, Verdi
 from kedge.core.values import ActorKind, Value
 
 SLO_S = 600.0
-"""From the first caller to the first old answer: the aim of most teams that have one."""
+"""Target from the first caller to the first old answer: the aim of most teams that have one."""
 TREND_S = 90 * 86_400.0
-"""A quarter against the one before it: incidents are too rare for less."""
+"""Length of a trend's period, a quarter: incidents are too rare for less."""
 
 Sign = Literal["alert", "verdict", "patrol", "command"]
 
@@ -50,7 +50,7 @@ class LedgerLine(NamedTuple):
 
 
 class FlipTimes(Value, frozen=True):
-    """What a receipt says of one flip, in seconds. The last three count from the command."""
+    """The times of one flip in its receipt, in seconds. The last three count from the command."""
 
     decide_s: float
     prepare_s: float
@@ -58,30 +58,32 @@ class FlipTimes(Value, frozen=True):
     last_ack_s: float | None
     """None: a replica was silent."""
     first_answer_s: float | None
-    """None: no caller was seen to get an answer."""
+    """None: no caller was observed to get an answer."""
     total_s: float
 
 
 class Incident(Value, frozen=True, kw_only=True):
-    """A release that was taken back."""
+    """The rollback of a release."""
 
     at: float
     """Unix time of the command."""
     release: int
-    """The one that was left."""
+    """The release that was left."""
     event: Literal["rolled_back", "candidate_rolled_back"]
     by: str
     automatic: bool
     sign: Sign
-    """The first sign of harm: an alert, a failed verdict, the patrol's or a person's own command."""
+    """The first sign of harm: an alert, a failed verdict, or a command of the patrol or an
+    operator."""
     detect_s: float | None
-    """At most: from its first caller to the sign. None: it reached callers before what was read."""
+    """At most: from its first caller to the sign. None: it reached callers before the first entry
+    read."""
     decide_s: float | None
     """From the sign to the command. None: the command was the sign."""
     machine: FlipTimes | None
     """None: the receipt is missing."""
     total_s: float | None = None
-    """From the first caller to the first old answer; None when a part is not known."""
+    """From the first caller to the first old answer; None if a part is unknown."""
 
 
 class Practice(Value, frozen=True, kw_only=True):
@@ -101,7 +103,7 @@ class Practice(Value, frozen=True, kw_only=True):
 
 
 class Quantiles(Value, frozen=True):
-    """How some seconds are spread: nearest rank, so each is one that was measured."""
+    """The distribution of some seconds by nearest rank, so that each quantile was measured."""
 
     n: int = 0
     p50: float | None = None
@@ -109,7 +111,7 @@ class Quantiles(Value, frozen=True):
 
 
 class Trend(Value, frozen=True):
-    """The last ninety days, and the ninety before."""
+    """The last ninety days, and the ninety days before."""
 
     last: Quantiles
     before: Quantiles
@@ -122,32 +124,32 @@ class Speed(Value, frozen=True, kw_only=True):
     incidents: tuple[Incident, ...]
     drills: tuple[Practice, ...]
     whole_s: Quantiles
-    """Of incidents, from the first caller to the first old answer."""
+    """Incidents, from the first caller to the first old answer."""
     flip_s: Quantiles
-    """Of incidents, from the command to the first old answer."""
+    """Incidents, from the command to the first old answer."""
     drill_s: Quantiles
-    """Of drills that flipped, the same."""
+    """Drills that flipped, from the command to the first old answer."""
     slo_s: float
     within: float | None
-    """The share of the incidents whose whole is known, that were within the SLO."""
+    """The share of incidents within the target, of those whose total is known."""
     unknown: int
-    """Incidents whose whole is not known."""
+    """Incidents whose total is unknown."""
     unreceipted: int
-    """Flips, of incidents and drills, whose receipt is missing."""
+    """Flips of incidents and drills whose receipt is missing."""
     incident_trend: Trend
     drill_trend: Trend
     cut: int | None = None
-    """How many entries were read where older ones exist; None: all were read."""
+    """The number of entries read, if older ones exist; None: all were read."""
 
 
 def speed(endpoint: str, lines: Iterable[LedgerLine], now: float, cut: int | None = None) -> Speed:
-    """Read the speed-to-rollback out of an endpoint's entries.
+    """Compute the speed-to-rollback from an endpoint's entries.
 
     Args:
         endpoint: its name.
-        lines: oldest first; what is older may be missing.
+        lines: oldest first; older entries can be missing.
         now: Unix time, for the trend.
-        cut: how many entries there are, where older ones exist.
+        cut: the number of entries read, if older ones exist.
     """
     reader = _Reader()
     for line in lines:
@@ -186,7 +188,7 @@ def speed(endpoint: str, lines: Iterable[LedgerLine], now: float, cut: int | Non
 
 
 def spread(seconds: Sequence[float]) -> Quantiles:
-    """Median and 95th percentile, by nearest rank."""
+    """Return the median and the 95th percentile, by nearest rank."""
     if not seconds:
         return Quantiles()
     ranked = sorted(seconds)
@@ -202,7 +204,7 @@ def _trend(timed: Sequence[tuple[float, float | None]], now: float) -> Trend:
 
 
 def machine_of(receipt: ReceiptNote) -> FlipTimes:
-    """Return what a receipt says of one flip, in seconds."""
+    """Return the times of one flip in its receipt, in seconds."""
     ack, answer = receipt.last_ack_ms, receipt.first_old_answer_ms
     return FlipTimes(
         decide_s=receipt.decide_ms / 1e3,
@@ -215,7 +217,7 @@ def machine_of(receipt: ReceiptNote) -> FlipTimes:
 
 
 def _total_s(incident: Incident, machine: FlipTimes | None) -> float | None:
-    """Return how long an incident took in all; None when a part is not known."""
+    """Return the total duration of an incident; None if a part is unknown."""
     if incident.detect_s is None or machine is None or machine.first_answer_s is None:
         return None
     return incident.detect_s + (incident.decide_s or 0.0) + machine.first_answer_s
@@ -226,20 +228,20 @@ class _Reader:
 
     def __init__(self) -> None:
         self._reached: dict[int, float] = {}
-        """When each release that callers get now began to reach them."""
+        """When each release that callers get now first reached them."""
         self._signs: dict[int, tuple[float, Sign]] = {}
         self._candidate: int | None = None
         self._command: tuple[int, LedgerLine] | None = None
-        """The entry that the present command began with, and the last one of it."""
+        """The first and the last entry of the present command."""
         self._receipts: dict[int, FlipTimes] = {}
         self._incidents: list[tuple[int, Incident]] = []
         self._drills: list[tuple[int | None, int | None, Practice]] = []
-        """The commands that began and ended each, and what is known of it."""
+        """The commands that began and ended each drill, and its known results."""
         self._running = False
         """Whether the newest drill has not ended."""
 
     def take(self, line: LedgerLine) -> None:
-        """Take one entry in."""
+        """Process one entry."""
         if line.event is not None:
             self._command = (self._began(line), line)
             self._event(line, line.event)
@@ -255,7 +257,7 @@ class _Reader:
                 self._filed(line, result)
 
     def _began(self, line: LedgerLine) -> int:
-        """The first entry of the command that caused this one: its receipt names that."""
+        """Return the first entry of the command that caused this one; its receipt names it."""
         if self._command is not None:
             first, last = self._command
             if (last.seq + 1, last.at, last.by) == (line.seq, line.at, line.by):
@@ -328,13 +330,13 @@ class _Reader:
         self._gone(release)
 
     def _newest(self) -> int | None:
-        """Where the newest drill stands that flipped something."""
+        """Return the index of the newest drill that flipped a release."""
         return next(
             (at for at in range(len(self._drills) - 1, -1, -1) if not self._drills[at][2].dry), None
         )
 
     def _drill_over(self, line: LedgerLine, *, returned: bool = False) -> None:
-        """The newest drill ended, if it ran: by its return, or by a rollback within it."""
+        """Close the newest drill, if it runs: by its return, or by a rollback within it."""
         at = self._newest()
         if at is None or not self._running:
             return
@@ -346,7 +348,7 @@ class _Reader:
             self._drills[at] = (began, self._command[0], over)
 
     def _filed(self, line: LedgerLine, result: DrillResult) -> None:
-        """Take in how the newest drill came out; or a dry one, which has no other entry."""
+        """Process the result of the newest drill, or of a dry one, which has no other entry."""
         if result.dry:
             practice = Practice(
                 at=line.at,
@@ -364,13 +366,13 @@ class _Reader:
             self._drills[at] = (began, ended, replace(drill, ok=result.ok, why=result.why))
 
     def incidents(self) -> Iterable[Incident]:
-        """Each with its receipt, oldest first."""
+        """Yield each incident with its receipt, oldest first."""
         for command, one in self._incidents:
             machine = self._receipts.get(command)
             yield replace(one, machine=machine, total_s=_total_s(one, machine))
 
     def drills(self) -> Iterable[Practice]:
-        """Each with its receipts, oldest first."""
+        """Yield each drill with its receipts, oldest first."""
         for began, ended, one in self._drills:
             back = self._receipts.get(began) if began is not None else None
             forward = self._receipts.get(ended) if ended is not None else None
