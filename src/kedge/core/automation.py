@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 * Guardrails that a policy does not declare have defaults; every default has its reason below.
-* The patrol rolls a candidate back at once when the candidate fails by itself (`hard_kill`: no
-  statistics, and only about the candidate) or when the judge's alarm sounds. This also holds while
-  the rollout is paused: a gate blocks the way forward, never the way back.
+* The patrol rolls a candidate back at once in two cases. The candidate fails by itself
+  (`hard_kill`: no statistics, and only about the candidate), or the judge's alarm sounds. This also
+  holds while the rollout is paused: a gate blocks the way forward, never the way back.
 * A step forward needs proof. In a canary: the certificate at the present step, the least units and
   the dwell. In a shadow: the healthy window, the pairs, the coverage, and every declared guardrail.
 * Broken input (no windows, a ratio of arms that chance does not explain, labels none of which
@@ -15,12 +15,12 @@ Theory of operation
   canary an error counts for that only if production answered the same request. What a candidate
   does by itself (it crashes, does not respond, or answers nonsense) needs no number of callers.
 * A fresh diagnosis that blames the world or the data, and neither release, holds an automatic
-  rollback for a soft guardrail: an operator is shown the way forward instead. Nothing waits for a
-  diagnosis.
+  rollback for a soft guardrail. An alert shows the operator the way forward instead. Nothing waits
+  for a diagnosis.
 * Evidence that was lost in a rollout pauses it: restarted evidence promotes nothing before an
   operator resumes.
 * Frozen: the patrol does nothing, and reports what it would have done.
-* A verdict `fail` on a candidate stands until the comparison restarts, and binds (`binding`): the
+* A verdict `fail` on a candidate stands until the comparison restarts, and binds (`binding`). The
   patrol writes it into the row, where the release machine sees it.
 * A forward step that the rules refuse waits for an operator: the patrol overrides nothing.
 """
@@ -48,11 +48,11 @@ DEFAULTS = {
     "latency": Guardrail(worse_by=1.0),
     "quality": Guardrail(worse_by=0.05),
 }
-"""Default guardrails. errors: half as many again is proven in minutes at 25 % and more of ordinary
-traffic. latency: twice production's own quantiles, since a fresh process with cold caches is slower
-for a while. quality: a twentieth, because two honest trainings differ by that much."""
+"""Default guardrails. Errors: half as many again is proven in minutes at 25 % and more of ordinary
+traffic. Latency: twice production's own quantiles, since a fresh process with cold caches is slower
+for a while. Quality: a twentieth, because two honest trainings differ by that much."""
 WEIGHTS = {"errors": 0.7, "latency.p50": 0.05, "latency.p99": 0.1, "quality": 0.15}
-"""Shares of the alarm's error budget. Errors get most: callers feel their delay, and a share w
+"""Shares of the alarm's error budget. Errors get most, because callers feel their delay. A share w
 costs them ln(1/w) more evidence, 0.36 of the 4.6 that alpha = 1 % takes."""
 COST = "cost"
 """A guardrail only if declared: most endpoints have no price."""
@@ -130,7 +130,7 @@ class PatrolFacts(Value, frozen=True, kw_only=True):
     """Why no label equals any answer of either release; empty if one does, or there is none.
     Quality then proves nothing."""
     labels_broken: bool = False
-    """Whether there are labels enough to call that broken input."""
+    """Whether there are enough labels to call that broken input."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
     uneven: str = ""

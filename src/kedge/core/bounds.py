@@ -66,7 +66,7 @@ def misdeclared(field: Field) -> dict[str, str]:
 
 
 def is_within(field: Field, value: Any, depth: int = 0) -> bool:
-    """Return whether a value of one row, as JSON has it, is within the bounds of a field.
+    """Return whether a value of one row, in JSON, is within the bounds of a field.
 
     Args:
         field: the field with its bounds.

@@ -28,8 +28,8 @@ JSON = Types(
             b"application/json",
             b"text/json",
             b"application/octet-stream",  # the binary extension, as Triton's clients declare it
-            b"application/x-www-form-urlencoded",  # what `curl -d` says of any body
-            b"text/plain",  # what browsers say of a text
+            b"application/x-www-form-urlencoded",  # `curl -d` declares it for any body
+            b"text/plain",  # browsers declare it for a text
             b"",
         }
     ),

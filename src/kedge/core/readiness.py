@@ -7,8 +7,8 @@ Theory of operation
 * The *landing* is the release on which a rollback lands: the way back, or during a rollout
   production, which the candidate would replace. So the landing after a promotion decides on that
   promotion.
-* A note of the ledger is the proof, not an operator's word: that a test was delivered, that a
-  release could be deployed from nothing, that a drill succeeded.
+* The proof is a note of the ledger, not an operator's word. Such notes record that a test was
+  delivered, a release was deployed from nothing, or a drill succeeded.
 * Deliberately absent: how facts are found, and what follows from a failure.
   `kedge.operations.readiness.check` does both.
 """
@@ -120,7 +120,7 @@ def failed(checks: tuple[Check, ...]) -> tuple[str, ...]:
     return tuple(check.name for check in checks if check.outcome == "fail")
 
 
-# ---------------------------------------------------------------- who is told
+# ---------------------------------------------------------------- alert recipients
 
 
 def _owner(facts: ReadinessFacts) -> Check:

@@ -10,7 +10,7 @@ Theory of operation
   adds entities, and a smaller one only takes some away: no entity flaps.
 * A request without an entity is split by a number that the edge draws for it. It is never hashed as
   an empty key, which would send every such caller to the same arm.
-* The callers held back after a promotion have the highest buckets of the rollout's own salt: they
+* The callers held back after a promotion have the highest buckets of the rollout's own salt. They
   never saw the candidate while its share grew.
 * The salt is fixed for a rollout and differs between rollouts, so the same callers are not affected
   by every canary.

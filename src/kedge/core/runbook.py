@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 * It is generated from the row and from the ledger's measurements, and from nothing else. So it
   names the live releases, and it cannot promise what the product cannot do.
-* The *way back* is what an operator does at three in the morning, from top to bottom, and its
-  seconds add up to less than ten minutes. Steps that only some incidents need come after it.
+* The *way back* is what an operator does at three in the morning, from top to bottom. Its seconds
+  add up to less than ten minutes. Steps that only some incidents need come after it.
 * Every line in a block of commands can be typed as it stands; a test does.
 * `digest` covers all its sources. Another policy, production or way back makes it stale.
 """
@@ -177,7 +177,7 @@ def _complete(steps: tuple[RunbookStep, ...], site: Site) -> tuple[RunbookStep, 
     )
 
 
-# ---------------------------------------------------------------- what is live, and who is called
+# ---------------------------------------------------------------- live releases and people on duty
 
 
 def _named(state: State, number: int | None) -> str:
@@ -217,7 +217,7 @@ def _people(state: State, now: float) -> tuple[Person, ...]:
     return tuple(found)
 
 
-# ---------------------------------------------------------------- what to do
+# ---------------------------------------------------------------- steps
 
 
 def _way_back(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]:

@@ -196,7 +196,7 @@ def mark_of(raw: bytes | None) -> Mark | None:
         return None
 
 
-# ---------------------------------------------------------------- what may go
+# ---------------------------------------------------------------- removal
 
 
 def unneeded(runs: Mapping[Run, str], held: AbstractSet[Run]) -> tuple[Run, ...]:

@@ -70,7 +70,7 @@ class Schema(Value, frozen=True):
         return codec.fingerprint((self.name, tuple(self.fields.items()), self.keys))
 
     def columns(self) -> tuple[Field, ...]:
-        """The features as the fields of a signature."""
+        """Return the features as the fields of a signature."""
         return tuple(
             Field(name, feature.dtype, feature.shape, feature.null)
             for name, feature in self.fields.items()

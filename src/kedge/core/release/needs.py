@@ -6,7 +6,8 @@ reports that. A candidate always runs in a process of its own, whatever its rele
 is not yet trusted inside the gateway. A production release that runs in a process has a second
 process beside it, so that the death of one is no outage (ADR 0007). Releases that one command makes
 production, and every way back, are held the same way. Their second process is thus loaded before
-the flip. A drill adds to the held releases and removes none: it restores one that stayed loaded.
+the flip. A drill adds to the held releases and removes none: it restores a release that stayed
+loaded.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class ReplicaHold(Value, frozen=True):
     load_s: float = 0.0
     detail: str = ""
     attempt: int = 0
-    """Number of the attempt, which tells an old failure from a new one."""
+    """Number of the attempt, which distinguishes an old failure from a new one."""
     copies: int = 0
     """Processes of it that answer; 0 inline, and from a replica that does not report them."""
     unfenced: tuple[str, ...] = ()

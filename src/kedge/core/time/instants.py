@@ -1,8 +1,8 @@
 """Instants as people and files write them: parsing, and times that cannot be true.
 
-A time is a number of Unix seconds or ISO 8601 text. Impossible times differ from old ones: a clock
-that was never set, milliseconds read as seconds and a date without hyphens all fall before 1971 or
-far into the future. No record of a prediction, an outcome or a source has such a time.
+A time is a number of Unix seconds or ISO 8601 text. Impossible times differ from old ones in size.
+A clock that was never set, milliseconds read as seconds and a date without hyphens fall before 1971
+or far into the future. No record of a prediction, an outcome or a source has such a time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from kedge.core.phrases import tell_value
 from kedge.core.time.durations import seconds
 
 EARLIEST_S = 31_536_000.0
-"""1971-01-01, the earliest valid time. Other values fall into the year before it if they are read
-as Unix seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided
+"""1971-01-01, the earliest valid time. The year before it contains other values that are read as
+Unix seconds: 0 (never set), 20261129 (a date without hyphens), 1796000 (milliseconds divided
 twice)."""
 AHEAD_S = 86_400.0
 """Limit of how far another host's clock, or a date for its whole day, is ahead of this host."""
@@ -42,8 +42,8 @@ ISO = (
     rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ Tt]{_HOUR}:{_SIXTY}(:{_SIXTY}{_PART})?{_ZONE})?"
     rf"|[0-9]{{8}}[Tt]{_HOUR}{_SIXTY}{_SIXTY}{_PART}{_ZONE})"
 )
-"""The part of ISO 8601 that kedge reads, as a regular expression of Python and of DuckDB (RE2):
-calendar dates, and times of day with minutes. A date without hyphens needs a time: alone it is a
+"""The part of ISO 8601 that kedge reads: calendar dates, and times of day with minutes. It is a
+regular expression of Python and of DuckDB (RE2). A date without hyphens needs a time: alone it is a
 number."""
 SPELLINGS = (
     (r"\s+([Zz+-])", r"\1"),

@@ -44,8 +44,8 @@ class ShadowPolicy(Value, frozen=True):
     min_pairs_per_segment: int = 200
     on_pass: Literal["ask", "promote"] = "ask"
     noise: float = 0.0
-    """Per cent of the mirrored requests that production answers twice, which measures the noise of
-    a stochastic model. 0, since most models are deterministic and it costs production's time."""
+    """Per cent of the mirrored requests that production answers twice, to measure the noise of a
+    stochastic model. 0: most models are deterministic, and it costs production's time."""
 
 
 class Prices(Value, frozen=True):

@@ -49,7 +49,7 @@ class Automation(Value, frozen=True, omit_defaults=True):
 
 
 class State(Value, frozen=True):
-    """The row of one endpoint: the live releases, and what is needed to change them."""
+    """The row of one endpoint: the live releases, and the values needed to change them."""
 
     endpoint: str
     epoch: int = 0

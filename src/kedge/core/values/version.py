@@ -33,7 +33,7 @@ class TrainingSet(Value, kw_only=True, frozen=True):
 
 
 class Plainness(Value, kw_only=True, frozen=True):
-    """The result of inspecting a loaded model: whether all its parts are known and harmless."""
+    """Result of inspecting a loaded model: whether all its parts are known and harmless inline."""
 
     proven: bool
     rule: int
