@@ -1,7 +1,7 @@
 r"""Codec: one encoding for every value, so that its digest is the same everywhere and for ever.
 
-Canonical form is JSON with sorted keys and no blanks (RFC 8785 for the subset that is
-used here: no floats outside a policy, no non-string keys). A digest is `sha256:` + hex.
+Canonical form is JSON with sorted keys and no blanks. It is RFC 8785 for the subset that kedge
+uses: no floats outside a policy, no non-string keys. A digest is `sha256:` + hex.
 The ledger's chain is h(n) = sha256(h(n-1) + "\n" + canonical(entry n)).
 """
 

@@ -27,7 +27,7 @@ SCALES = (1.0, 10.0, 0.1, 100.0)
 """Scales of made floats of unknown range. Rows of several magnitudes reveal a scale that a model
 takes over the whole batch, as a dynamically quantised model does."""
 COUNTS = (2, 4, 2, 11)
-"""Counts of whole numbers, from 0, that are made if no range is known: a model that looks a code up
+"""Counts of whole numbers, from 0, that are made if no range is known. A model that looks a code up
 is likely to know small ones."""
 WORDS = ("", "a", "b")
 NULL_ROWS = 32

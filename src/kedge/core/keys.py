@@ -22,8 +22,8 @@ EXACT = 2**53
 def spell(value: Any) -> str | None:
     """Return the text of a part of a key; None if the value is not valid in a key.
 
-    These are not valid: missing values (None, NaN, ""), numbers that are not whole or can have been
-    rounded, and text with a character that keys use.
+    Missing values (None, NaN, "") are not valid. Neither are numbers that are not whole or can have
+    been rounded, and text with a character that keys use.
     """
     if type(value) is str:
         return value if value and not _NOT_IN_TEXT.search(value) else None
