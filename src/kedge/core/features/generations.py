@@ -59,8 +59,8 @@ class Mark(Value, frozen=True):
 
 
 URL_VARIABLE = "KEDGE_ONLINE_URL"
-"""An alternative place for the URL of an online store: it can hold a password, and kedge.toml is in
-a repository."""
+"""The environment variable for the URL of an online store: it can hold a password, and kedge.toml
+is in a repository."""
 Standing = Literal["building", "ready", "dropped"]
 """State of a run: no release reads one that is `building`; the values of a `dropped` one are
 deleted."""
