@@ -5,8 +5,8 @@ Theory of operation
 * Each check is a function of the same facts. `CHECKS` lists them in the order in which an operator
   would fix them. A check without a result yet is *not applicable*, which is not a failure.
 * The *landing* is the release on which a rollback lands: the way back, or during a rollout
-  production, which the candidate would replace. So the landing after a promotion decides on that
-  promotion.
+  production, which the candidate would replace. So a promotion is judged by the landing that it
+  would leave.
 * The proof is a note of the ledger, not an operator's word. Such notes record that a test was
   delivered, a release was deployed from nothing, or a drill succeeded.
 * Deliberately absent: how facts are found, and what follows from a failure.
