@@ -1,15 +1,17 @@
-"""Alerts: what is worth telling a human, whom, when, and until when. Values in, values out.
+"""Alerts: their opening, escalation, delivery and end. Pure functions over values.
 
 Theory of operation
 -------------------
-* An alert has a key. While one is open, the same condition at the same endpoint is no second one.
-* Time is the alert's own: seconds that it has been open, gathered from a monotonic clock. Only the
-  gap between two processes is told by the wall clock, and it brings one level at most (`passed`).
-  A clock that jumps back silences no one, and one that jumps forward wakes no one out of turn.
-* A page escalates until it is acknowledged; a warning goes to the first level. Whichever level
-  reached no one, because all its channels are dead, is followed by the next one at once.
-* A delivery is claimed, sent, then recorded. A claim runs out, so that what a process that died
-  has sent perhaps is sent again: at least once. The faster process claims; the other one waits.
+* An alert has a key. While one is open, the same condition at the same endpoint opens no second
+  one.
+* An alert has its own time: the seconds that it has been open, by a monotonic clock. Only the
+  gap between two processes is measured by the wall clock, and adds one level at most (`passed`).
+  A clock that jumps back silences no alert, and one that jumps forward sends none too early.
+* A page escalates until it is acknowledged; a warning goes to the first level. If all channels of a
+  level are dead, the next level follows at once.
+* A delivery is claimed, sent, then recorded. A claim expires, so that another process sends again
+  what a dead process may have sent: delivery is at least once. The faster process claims; the other
+  one waits.
 """
 
 from __future__ import annotations
@@ -27,29 +29,29 @@ from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Contact, Policy, Rota, Value
 
-if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
+if TYPE_CHECKING:  # importing it loads NumPy, and a rollback must not wait for that
     from kedge.core.automation import Decision
 
 DEAD_AFTER = 3
-"""Failures in a row after which a channel is dead: once may be a lost packet, twice a restart."""
+"""Failures in a row after which a channel is dead: one may be a lost packet, two a restart."""
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 300.0
-"""Retries come after 2, 4, 8 seconds and so on, and every five minutes in the end, for ever."""
+"""Longest pause between retries. They come after 2, 4, 8 seconds and so on, and never stop."""
 NOTICES = 12
-"""Attempts at saying that something is over, half an hour, to a recipient who was told that it began."""
+"""Attempts to send the end of an alert to a recipient of its opening: about half an hour."""
 
 Level = Literal["warn", "page"]
 Kind = Literal["told", "resolved"]
 Ending = Literal["resolved", "continued"]
-"""How an alert ends: the thing is over, or an operator went on in spite of it."""
+"""How an alert ends: the condition is over, or an operator continued in spite of it."""
 WORDS = ("owner", "rota")
-"""Of an escalation's `to`: the owner at that time."""
+"""Words in an escalation's `to` that stand for a person: the owner, or who is on duty then."""
 
 # ---------------------------------------------------------------- values
 
 
 class Topic(StrEnum):
-    """What an alert is about. The first word of its key, and the name Alertmanager gets."""
+    """Topic of an alert: the first word of its key, and the name that Alertmanager gets."""
 
     FAILING = "failing"
     BROKEN = "broken"
@@ -67,7 +69,7 @@ class Topic(StrEnum):
     EVIDENCE = "evidence"
     TEST = "test"
     OTHER = "other"
-    """Stored by a kedge that knew a topic which this one does not know."""
+    """A topic that only a later version of kedge knows."""
 
     @classmethod
     def _missing_(cls, _value: object) -> Topic:
@@ -76,7 +78,7 @@ class Topic(StrEnum):
 
 
 class Raise(Value, frozen=True, kw_only=True):
-    """Something that is wrong, before it is an alert.
+    """A condition that opens an alert.
 
     `key` is its identity and is never taken apart; `topic`, `subject`, `step` and `channel` say
     what it is about.
@@ -87,7 +89,7 @@ class Raise(Value, frozen=True, kw_only=True):
     level: Level
     lasts: Literal["condition", "event", "channel"]
     summary: str
-    """One line, which stays the same while the thing does."""
+    """One line, which stays the same while the condition does."""
     detail: str = ""
     subject: int | None = None
     """The release that it is about."""
@@ -96,15 +98,15 @@ class Raise(Value, frozen=True, kw_only=True):
     channel: str = ""
     """The channel that does not deliver."""
     after_s: float = 0.0
-    """For how long it has to last before it is told."""
+    """Seconds that it has to last before an alert is sent."""
 
 
 class Delivery(Value, frozen=True, kw_only=True):
-    """One message to one channel: under way, delivered, or failed and to be tried again."""
+    """One message to one channel: claimed, delivered, or failed and to be retried."""
 
     level: int
     channel: str
-    """As it is shown: without secrets, and the same for as long as the policy is."""
+    """As it is shown: without secrets, and unchanged while the policy is unchanged."""
     kind: Kind = "told"
     state: Literal["sending", "delivered", "failed"]
     who: str = ""
@@ -112,10 +114,10 @@ class Delivery(Value, frozen=True, kw_only=True):
     failures: int = 0
     fault: str = ""
     due_s: float = 0.0
-    """When it is tried again, in the alert's own time."""
+    """When it is retried, in the alert's own time."""
     by: str = ""
     until: float = 0.0
-    """When the claim runs out, Unix time."""
+    """When the claim expires, Unix time."""
     at: str = ""
 
 
@@ -136,9 +138,9 @@ class Alert(Value, frozen=True, kw_only=True):
     times: int = 1
     opened_at: str
     elapsed_s: float = 0.0
-    """For how long it has been open, as of `seen`."""
+    """Seconds that it had been open at `seen`."""
     seen: float = 0.0
-    """Unix time at which that was written."""
+    """Unix time at which `elapsed_s` was recorded."""
     acknowledged_at: str = ""
     acknowledged_by: str = ""
     resolved_at: str = ""
@@ -151,17 +153,17 @@ class Alert(Value, frozen=True, kw_only=True):
 
     @property
     def open(self) -> bool:
-        """Whether it is not over."""
+        """Return whether the alert is not over."""
         return not self.resolved_at
 
     @property
     def told(self) -> tuple[Delivery, ...]:
-        """Who knows of it."""
+        """Return the deliveries that arrived."""
         return tuple(d for d in self.deliveries if d.kind == "told" and d.state == "delivered")
 
 
 class AlertTarget(NamedTuple):
-    """A channel of a level, and the URL behind it, in which variables are not filled in yet."""
+    """A channel of a level, and its URL, in which variables are not filled in yet."""
 
     level: int
     channel: str
@@ -175,30 +177,30 @@ class Rung(NamedTuple):
     after_s: float
     targets: tuple[AlertTarget, ...]
     relieved: tuple[AlertTarget, ...] = ()
-    """Those of the rota who are not on duty now, and may have been when it began."""
+    """People of the rota who are not on duty now, but may have been when the alert opened."""
 
 
 class Sight(NamedTuple):
-    """What the patrol saw when it looked last."""
+    """The patrol's newest observation."""
 
     decisions: Mapping[str, tuple[int, Decision]] = {}
-    """By endpoint: the epoch that it decided on, and what."""
+    """By endpoint: the epoch that it decided on, and the decision."""
     fault: str = ""
-    """Why it could not look; empty when it could."""
+    """Why the patrol could not observe; empty when it could."""
     replicas: tuple[Raise, ...] = ()
-    """What replicas say is wrong with them, for every endpoint."""
+    """Conditions that replicas report of themselves, for every endpoint."""
     unready: Mapping[str, tuple[str, ...]] = {}
     """By endpoint: the checks of its readiness that fail; without those that were never checked."""
     faults: Mapping[str, str] = {}
-    """By endpoint: why it alone could not be looked at."""
+    """By endpoint: why this endpoint alone could not be observed."""
 
     def fault_at(self, endpoint: str) -> str:
-        """Why an endpoint could not be looked at; empty when it could."""
+        """Return why the patrol could not observe an endpoint; empty when it could."""
         return self.fault or self.faults.get(endpoint, "")
 
 
 class Message(Value, frozen=True, kw_only=True):
-    """What a channel is given to say."""
+    """The message that a channel sends."""
 
     status: Literal["firing", "resolved", "continued", "test"]
     number: int
@@ -212,18 +214,19 @@ class Message(Value, frozen=True, kw_only=True):
     resolved_at: str = ""
     reason: str = ""
     head: str = ""
-    """The ledger's newest entry when it was opened: a copy outside, that `kedge doctor --head` compares."""
+    """The ledger's newest entry at the opening: an outside copy, which `kedge doctor --head`
+    compares."""
 
     @property
     def title(self) -> str:
-        """One line."""
+        """Return the message in one line."""
         word = self.level if self.status == "firing" else self.status
         number = f" (#{self.number})" if self.number else ""
         return f"[kedge {word}] {self.endpoint}: {self.summary}{number}"
 
     @property
     def text(self) -> str:
-        """Everything, for people."""
+        """Return the whole message, for people."""
         lines = [self.detail or self.summary, f"opened: {self.opened_at}"]
         if self.status == "resolved":
             lines.append(f"resolved: {self.resolved_at}: {self.reason}")
@@ -240,12 +243,12 @@ class Message(Value, frozen=True, kw_only=True):
 
 
 def channel_key(channel: str) -> str:
-    """The key of the alert about a channel."""
+    """Return the key of the alert about a channel."""
     return f"{Topic.CHANNEL}:{channel}"
 
 
 def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
-    """The alert about a channel that does not deliver."""
+    """Return the alert about a channel that does not deliver."""
     return Raise(
         key=channel_key(delivery.channel),
         topic=Topic.CHANNEL,
@@ -258,7 +261,7 @@ def dead_channel(endpoint: str, delivery: Delivery) -> Raise:
 
 
 def opened(found: Raise, endpoint: str, *, at: str, now: float, number: int = 0) -> Alert:
-    """A new alert. `at` is RFC 3339, `now` Unix time of the same instant."""
+    """Return a new alert. `at` is RFC 3339, `now` is Unix time of the same instant."""
     return Alert(
         number=number,
         endpoint=endpoint,
@@ -277,7 +280,7 @@ def opened(found: Raise, endpoint: str, *, at: str, now: float, number: int = 0)
 
 
 def again(alert: Alert, found: Raise) -> Alert:
-    """The same thing once more: it is counted when it is an event, and the newest words stand."""
+    """Return the alert with a repeated condition: an event is counted, the newest words stand."""
     if alert.lasts == "event":
         return replace(alert, times=alert.times + 1, summary=found.summary, detail=found.detail)
     if alert.summary == found.summary:
@@ -286,7 +289,7 @@ def again(alert: Alert, found: Raise) -> Alert:
 
 
 def acknowledge(alert: Alert, *, by: str, at: str) -> Alert:
-    """Acknowledge the alert: no one else is woken. What has only happened is over with that."""
+    """Acknowledge the alert: no further level is sent. An alert about an event is then over."""
     if not alert.open or alert.acknowledged_by:
         return alert
     known = replace(alert, acknowledged_by=by, acknowledged_at=at)
@@ -296,14 +299,14 @@ def acknowledge(alert: Alert, *, by: str, at: str) -> Alert:
 
 
 def resolve(alert: Alert, *, reason: str, at: str, ended: Ending = "resolved") -> Alert:
-    """It is over."""
+    """Return the alert, resolved."""
     if not alert.open:
         return alert
     return replace(alert, resolved=reason, resolved_at=at, ended=ended)
 
 
 def message(alert: Alert, kind: Kind) -> Message:
-    """What is said of it."""
+    """Return the message about an alert."""
     return Message(
         status="firing" if kind == "told" else alert.ended,
         number=alert.number,
@@ -324,15 +327,15 @@ def message(alert: Alert, kind: Kind) -> Message:
 
 
 def on_duty(rota: Rota, now: float) -> Contact:
-    """Who is on duty at this Unix time; before the start it is the first."""
+    """Return the person on duty at this Unix time; before the start it is the first."""
     turns = int((now - read_instant(rota.start)) // seconds(rota.each))
     return rota.people[max(turns, 0) % len(rota.people)]
 
 
 def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
-    """The levels of a policy, with the people that they mean at this Unix time.
+    """Return the levels of a policy, with the people whom they name at this Unix time.
 
-    A URL that stands twice in one level, once by its word, is told once.
+    A URL that a level names twice, once by its word, gets one message.
     """
     found = []
     for number, step in enumerate(policy.escalation):
@@ -356,15 +359,15 @@ def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
 
 
 def url_of(contact: str) -> str:
-    """A contact as a URL: an e-mail address alone is one."""
+    """Return a contact as a URL: an e-mail address alone is one."""
     return f"mailto:{contact}" if ":" not in contact and "@" in contact else contact
 
 
 def shown(channel: str) -> str:
-    """A channel without its secrets: what is shown, logged, and kept in an alert.
+    """Return a channel without its secrets, as it is shown, logged and stored in an alert.
 
-    Variables stand as they are written. Without one a path may be a secret, and so may the host
-    of whatever is neither HTTP nor mail: six digits of a digest tell one from another.
+    Variables stay as they are written. Without a variable, a path may be a secret. So may the host
+    of a URL that is neither HTTP nor mail. Six digits of a digest distinguish them.
     """
     scheme, separated, rest = channel.partition("://")
     if not separated:
@@ -385,7 +388,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 
 
 def variables(channel: str) -> tuple[str, ...]:
-    """The names of the environment variables in a channel: `${NAME}`."""
+    """Return the names of the environment variables in a channel: `${NAME}`."""
     return tuple(_VARIABLE.findall(channel))
 
 
@@ -395,14 +398,14 @@ def variables(channel: str) -> tuple[str, ...]:
 def passed(
     alert: Alert, levels: Sequence[Rung], elapsed_s: float, since_s: float | None, now: float
 ) -> float:
-    """For how long an alert has been open by now, in its own time.
+    """Return the seconds that an alert has been open, in its own time.
 
     Args:
         alert: it.
-        levels: those of its endpoint.
-        elapsed_s: for how long it had been, when this process last looked.
+        levels: the levels of its endpoint.
+        elapsed_s: seconds that it had been open when this process last looked.
         since_s: seconds since then by a monotonic clock. None: this process has not looked yet.
-        now: Unix time. It only tells the gap between two processes, up to the next level.
+        now: Unix time. It only measures the gap between two processes, up to the next level.
     """
     if since_s is not None:
         return elapsed_s + max(since_s, 0.0)
@@ -420,17 +423,17 @@ def due(
     lease_s: float,
     anew: bool = False,
 ) -> tuple[tuple[AlertTarget, Kind], ...]:
-    """What must be sent now.
+    """Return the messages that must be sent now.
 
     Args:
-        alert: it.
-        levels: those of its endpoint.
+        alert: the alert.
+        levels: the levels of its endpoint.
         elapsed_s: its own time.
-        now: Unix time, for claims that ran out.
-        lease_s: the longest that a claim can be: one that seems to end later is from before a
+        now: Unix time, for expired claims.
+        lease_s: the longest duration of a claim. A claim that seems to end later was made before a
             clock was set back, and is over.
-        anew: try what failed at once: a process that has just begun may know what the one before
-            it did not, such as a password.
+        anew: retry failed deliveries at once. A process that has just started may have what the
+            previous one lacked, such as a password.
     """
     kind: Kind = "told" if alert.open else "resolved"
     own_s = inf if anew else elapsed_s
@@ -442,14 +445,14 @@ def due(
 
 
 def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[AlertTarget, ...]:
-    """Whom there is something left to tell, now or later."""
+    """Return the recipients who still need a message, now or later."""
     if alert.open:
         if alert.acknowledged_by:
             return ()
         found, kind = _reached(alert, levels, elapsed_s, "told"), "told"
     elif alert.told or alert.acknowledged_by or alert.level == "warn":
         found, kind = list(_knowing(alert, levels)), "resolved"
-    else:  # a page that no one has heard yet is heard once, with its end
+    else:  # a page that reached no recipient is sent once, with its end
         found, kind = _reached(alert, levels, elapsed_s, "resolved"), "resolved"
     return tuple(t for t in found if not _done(alert, _of(alert, t, kind)))
 
@@ -457,7 +460,7 @@ def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Aler
 def _reached(
     alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str
 ) -> list[AlertTarget]:
-    """Everyone of the levels whose time has come, and of those behind a level that is dead."""
+    """Yield the targets of the levels that are due, and of those behind a dead level."""
     found: list[AlertTarget] = []
     fell = False
     for number, rung in enumerate(levels):
@@ -471,7 +474,7 @@ def _reached(
 
 
 def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[AlertTarget]:
-    """Those who were told, as far as the policy still knows them."""
+    """Yield the targets that got the alert and are still in the policy."""
     known = {(d.level, d.channel, d.who) for d in alert.told}
     targets = (t for rung in levels for t in (*rung.targets, *rung.relieved))
     return (t for t in targets if (t.level, t.channel, t.who) in known)
@@ -493,7 +496,7 @@ def _is_dead(delivery: Delivery | None) -> bool:
 
 
 def is_dead(delivery: Delivery) -> bool:
-    """Whether its channel has failed so often that others must be told instead."""
+    """Return whether its channel has failed so often that the next level must be sent."""
     return delivery.state != "delivered" and delivery.failures >= DEAD_AFTER
 
 
@@ -514,7 +517,7 @@ def _waits(delivery: Delivery | None, elapsed_s: float, now: float, lease_s: flo
 
 
 def finished(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> bool:
-    """Whether nothing is left to do: it is over, and every recipient knows."""
+    """Return whether the alert is over and every recipient knows."""
     return not alert.open and not wanted(alert, levels, elapsed_s)
 
 
@@ -532,7 +535,7 @@ def claim(
     by: str,
     anew: bool = False,
 ) -> Alert:
-    """Claim the sending; return the same alert when another process sends it, or nothing is due."""
+    """Claim the delivery; return the same alert if another process sends it or nothing is due."""
     old = _of(alert, target, kind)
     stands = alert.open if kind == "told" else not alert.open
     if not stands or (kind == "told" and alert.acknowledged_by):
@@ -555,7 +558,7 @@ def claim(
 
 
 def claimed(alert: Alert, target: AlertTarget, kind: Kind, *, by: str, until: float) -> bool:
-    """Whether this very claim is the one that stands."""
+    """Return whether exactly this claim stands."""
     mine = _of(alert, target, kind)
     return mine is not None and (mine.state, mine.by, mine.until) == ("sending", by, until)
 
@@ -570,7 +573,7 @@ def record(
     now: float,
     at: str,
 ) -> Alert:
-    """Write down how it went; `fault` is empty when it was delivered."""
+    """Record the result of a delivery; `fault` is empty when it was delivered."""
     old = _of(alert, target, kind)
     failures = 0 if not fault else (old.failures if old else 0) + 1
     wait_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_S) if fault else 0.0

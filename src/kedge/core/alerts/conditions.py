@@ -1,7 +1,7 @@
-"""Conditions of an endpoint, before it is an alert: what lasts, and what has happened.
+"""Conditions that open alerts: what lasts at an endpoint, and what has happened.
 
-`conditions` says what is wrong by the patrol's decision and for as long as it lasts, `happened` and
-`found_by` what an entry of the ledger raises. Only what lasts ends by itself.
+`conditions` returns what is wrong now, by the patrol's decision. `happened` and `found_by` return
+what an entry of the ledger raises. Only a lasting condition ends by itself.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from kedge.core.release.commands import (
 )
 from kedge.core.values import ActorKind, Stage, State
 
-if TYPE_CHECKING:  # it needs NumPy, and a rollback must not wait for that
+if TYPE_CHECKING:  # importing it loads NumPy, and a rollback must not wait for that
     from kedge.core.automation import Decision
 
 BROKEN_S = 60.0
-"""Input is broken for so long before an alert is sent: a worker that is started again takes seconds."""
+"""Seconds of broken input before an alert is sent: restarting a worker takes some seconds."""
 MENDED_S = 10.0
-"""And sound for so long before that ends, so that a flicker is one alert."""
+"""Seconds of sound input before that alert ends, so that a flicker is one alert."""
 UNWRITTEN_S = 10.0
-"""A replica cannot write for so long before it is told: a locked file passes by itself."""
+"""Seconds that a replica cannot write before an alert is sent: a locked file is soon released."""
 UNDER_WAY_S = 5.0
-"""A rollback that the patrol submitted has landed by then; otherwise the failure itself is told."""
+"""Seconds in which the patrol's rollback should land; then an alert of the failure is sent."""
 
 
 OF_REPLICAS = (Topic.HISTORY, Topic.RECORDING)
-"""Topics of what replicas say is wrong with them."""
+"""Topics of the conditions that replicas report of themselves."""
 
 
 def conditions(state: State, decision: Decision | None, *, fault: str = "") -> tuple[Raise, ...]:
-    """What is wrong for as long as it lasts.
+    """Return the lasting conditions of an endpoint.
 
     Args:
         state: the row.
-        decision: the patrol's on this very row; None when it compares nothing.
-        fault: why the patrol cannot see; empty when it can.
+        decision: the patrol's on exactly this row; None when it compares nothing.
+        fault: why the patrol cannot observe; empty when it can.
     """
     if state.compared is None:
         return ()
@@ -98,7 +98,7 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
 
 
 def control_down(state: State) -> Raise:
-    """What the stand-in of control raises: a page where a release is being judged."""
+    """Return the alert that control's stand-in raises: a page where a release is being judged."""
     return Raise(
         key="control",
         topic=Topic.CONTROL,
@@ -110,11 +110,11 @@ def control_down(state: State) -> Raise:
 
 
 def of_replicas(astray: Mapping[str, str], unwritten: Mapping[str, str]) -> tuple[Raise, ...]:
-    """What replicas say is wrong with them for as long as it lasts, at every endpoint alike.
+    """Return the lasting conditions that replicas report of themselves, alike at every endpoint.
 
     Args:
-        astray: by name, why a replica does not follow the ledger that is there.
-        unwritten: by name, why one cannot write what it counts.
+        astray: by name, why a replica does not follow the present ledger.
+        unwritten: by name, why a replica cannot write its counts.
     """
     found = []
     if astray:
@@ -150,7 +150,7 @@ def _each(texts: Mapping[str, str]) -> str:
 
 
 def judged(state: State) -> int | None:
-    """The release that a verdict is about: the candidate, or after a promotion production."""
+    """Return the judged release: the candidate, or production after a promotion."""
     return state.candidate if state.candidate is not None else state.production
 
 
@@ -159,7 +159,7 @@ def _step(state: State) -> str:
 
 
 def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
-    """A failure that still stands; one that was taken back is an entry of the ledger."""
+    """Return a failure that still stands; a rollback that ended one is an entry of the ledger."""
     after_s = 0.0
     if decision.code == "frozen":
         done = "automation is frozen, so nothing was done"
@@ -191,8 +191,9 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
     Args:
         event: what happened.
         by: the name of the actor, for the summary.
-        actor: what that is: an automatic rollback is told, a person's own command is not.
-        reason: why, for the detail.
+        actor: the kind of actor: an automatic rollback raises an alert, a person's command does
+            not.
+        reason: the reason, for the detail.
     """
     match event:
         case CandidateRolledBack(release=left) if actor.is_automatic:
@@ -265,10 +266,10 @@ def found_by(finding: DiagnosisSummary) -> Raise | None:
 
 
 def settled(alert: Alert, state: State, decision: Decision | None, raised: Collection[str]) -> str:
-    """Why a condition is over; empty while it stands.
+    """Return why a condition is over; empty while it stands.
 
     Args:
-        alert: one that is open.
+        alert: an open alert.
         state: the row.
         decision: the patrol's on this row; None when it compares nothing.
         raised: the keys of the conditions that hold now.
@@ -287,18 +288,18 @@ def settled(alert: Alert, state: State, decision: Decision | None, raised: Colle
     if alert.topic is Topic.WAITING and alert.step != _step(state):
         return f"r{alert.subject} went on to {_step(state)}"
     if alert.topic is Topic.WAITING and decision.verdict != "fail":
-        return ""  # a verdict wavers; what was proven still waits
+        return ""  # a verdict wavers; a proven failure still waits for an operator
     if alert.topic in (Topic.BROKEN, Topic.BLIND):
         return f"it can be judged again: {decision.verdict}"
     return f"the verdict is {decision.verdict} now: {decision.reason}"
 
 
 def continued(alert: Alert, since: Iterable[tuple[AnyEvent, str, str]]) -> str:
-    """Return who took a failing release further, and why; empty when the failure ended otherwise.
+    """Return which actor promoted a failing release further, and why; empty if it ended otherwise.
 
     Args:
-        alert: one that is about to end.
-        since: what moved the row since it was opened, newest first: event, who, and why.
+        alert: an alert that is about to end.
+        since: changes of the row since it was opened, newest first: event, actor, and reason.
     """
     if alert.topic is not Topic.FAILING:
         return ""
@@ -318,5 +319,5 @@ def continued(alert: Alert, since: Iterable[tuple[AnyEvent, str, str]]) -> str:
 
 
 def ends_after_s(alert: Alert) -> float:
-    """For how long a condition has to be over before its alert is."""
+    """Return the seconds that a condition has to be over before its alert ends."""
     return MENDED_S if alert.topic in (Topic.BROKEN, Topic.BLIND) else 0.0

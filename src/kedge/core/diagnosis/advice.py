@@ -26,7 +26,7 @@ def headline(
     findings: tuple[Finding, ...],
     missing: tuple[Missing, ...],
 ) -> str:
-    """One sentence: what rolling back would change."""
+    """Return one sentence: what rolling back would change."""
     if old is None:
         return f"no earlier release is good: {new} cannot be rolled back"
     if effect is None:

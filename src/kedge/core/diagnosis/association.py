@@ -83,7 +83,7 @@ class Coding:
         return np.stack([np.interp(filled, self.knots, row) for row in eye[1:]], axis=1)
 
     def inputs(self, column: Column) -> Floats:
-        """A column as inputs, (n, k), less the reference's mean."""
+        """Return a column as inputs, (n, k), less the reference's mean."""
         found: Floats = self._raw(column) - self.mean
         return found
 
@@ -237,7 +237,7 @@ def _products(actual: Floats, predicted: Floats) -> tuple[Floats, Floats]:
 
 
 def _ratio(top: Floats, bottom: Floats) -> tuple[float, float]:
-    """A slope, and its standard error from the rows' residuals."""
+    """Return a slope, and its standard error from the rows' residuals."""
     whole = float(bottom.sum())
     if whole <= 0:
         return 0.0, inf
@@ -363,7 +363,7 @@ class OutcomeAssociation:
 
 
 def _partial(truth: Floats, rest: Floats, own: Floats) -> tuple[float, float]:
-    """The slope of outcomes on `own` beside `rest`, all outputs together, and its error."""
+    """Return the slope of outcomes on `own` beside `rest`, all outputs together, and its error."""
     top, bottom = 0.0, 0.0
     pulls = np.zeros(len(truth))
     kept = []
@@ -411,7 +411,7 @@ def _by_unit(rows: Floats, units: NDArray[Any]) -> Floats:
 
 
 def _quantile(distance: float, dimensions: int) -> float:
-    """A chi-square value as a normal quantile (Wilson and Hilferty, PNAS 1931)."""
+    """Return a chi-square value as a normal quantile (Wilson and Hilferty, PNAS 1931)."""
     if not dimensions:
         return 0.0
     part = 2 / (9 * dimensions)

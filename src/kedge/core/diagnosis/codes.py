@@ -43,7 +43,7 @@ def recoded(
     predicted: tuple[Floats, Floats] | None,
     left: tuple[Floats, Floats, Ints, Ints] | None,
 ) -> Recoded | None:
-    """Whether the values of a column have changed places.
+    """Return whether the values of a column have changed places.
 
     Args:
         coding: of the reference's column.

@@ -96,7 +96,7 @@ def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats
 
 
 def t_quantile(p: float, df: float) -> float:
-    """The quantile of Student's t: Cornish and Fisher's expansion about the normal one.
+    """Return the quantile of Student's t: Cornish and Fisher's expansion about the normal one.
 
     Right to 0.002 from 9 degrees of freedom on (Abramowitz and Stegun, 26.7.5).
     """
@@ -126,7 +126,7 @@ class Mean(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Whether there are units enough to conclude from."""
+        """Return whether there are units enough to conclude from."""
         return self.units >= LEAST
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -147,7 +147,7 @@ class Mean(NamedTuple):
 
 
 def mean_of(values: Floats, units: Units = None, *, counts: bool = False) -> Mean:
-    """The mean of what is known, with the error of its units' sums.
+    """Return the mean of what is known, with the error of its units' sums.
 
     Args:
         values: (n,); NaN takes no part.

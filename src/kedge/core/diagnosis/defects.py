@@ -145,7 +145,7 @@ def _runs(column: Column, times: Floats) -> NDArray[np.intp]:
 def stepped(
     before: Column, now: Column, times: tuple[Floats | None, Floats | None] = (None, None)
 ) -> bool:
-    """Whether a column is one that goes by steps, and stands elsewhere now.
+    """Return whether a column is one that goes by steps, and stands elsewhere now.
 
     It had one value all the time and has another one; or, where the times of its rows are known,
     it changed a few times only, and does so now. A calendar does that at midnight and at New Year,
@@ -162,7 +162,7 @@ def stepped(
 
 
 def _by_steps(column: Column, held: Floats, times: Floats | None) -> bool:
-    """Whether it changed a few times and stayed each time: a rare flag does not stay."""
+    """Return whether it changed a few times and stayed each time: a rare flag does not stay."""
     if held.min() == held.max():
         return True
     if times is None:
@@ -200,7 +200,7 @@ def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) ->
 
 
 def affected(defect: Defect, column: Column, reference: Column) -> Mask:
-    """Which rows have the fault, (m,); all of them for those in `WHOLE`."""
+    """Return which rows have the fault, (m,); all of them for those in `WHOLE`."""
     now = plain(column)
     if defect.code in WHOLE:
         return np.ones(len(now), dtype=np.bool_)
@@ -225,7 +225,7 @@ def touched(
     reference: Mapping[str, Column],
     rows: int,
 ) -> Mask:
-    """Which rows any of these defects explains, (m,)."""
+    """Return which rows any of these defects explains, (m,)."""
     every = np.zeros(rows, dtype=np.bool_)
     for fault in found:
         if fault.column in current and fault.column in reference:
@@ -249,7 +249,7 @@ def plain(column: Column) -> Column:
 
 
 def nulls(column: Column) -> Mask:
-    """Which rows of a plain column hold nothing, (n,); an infinity holds nothing."""
+    """Return which rows of a plain column hold nothing, (n,); an infinity holds nothing."""
     if column.dtype.kind == "O":
         return np.asarray(column == None)  # noqa: E711 - of every element
     return ~np.isfinite(column)
@@ -267,7 +267,7 @@ def familiar(known: Trained, column: Floats) -> bool:
 
 
 def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
-    """Whether a share of rows rose by enough to matter, and surely."""
+    """Return whether a share of rows rose by enough to matter, and surely."""
     rise = now - before
     error = sqrt(before * (1 - before) / rows[0] + now * (1 - now) / rows[1] + 1e-12)
     return rise > SHARE and rise / error > PROOF
@@ -315,7 +315,7 @@ class _Comparing:
         return found + self._numbers(before[~self.was], now[~self.null])
 
     def _risen(self, held: Mask, now: float, rows: int) -> bool:
-        """Whether a share rose by enough to matter, and by more than stretches lie apart."""
+        """Return whether a share rose by enough to matter, and by more than stretches lie apart."""
         rise, error = self.stretches.rise(held, now, rows)
         return rise > SHARE and rise / error > PROOF
 
@@ -345,7 +345,7 @@ class _Comparing:
         return found if point is None else [*found, point]
 
     def _leaves(self, usual: float, now: Floats) -> list[Defect]:
-        """A column that had one value, and has others."""
+        """Return a column that had one value, and has others."""
         away = float((now != usual).mean())
         if not risen(0.0, away, (len(self.before), len(self.now))):
             return []
@@ -418,7 +418,7 @@ class _Comparing:
 
 
 def _shares(column: Floats, values: Floats) -> Floats:
-    """The part of a column that each of some values has, (k,)."""
+    """Return the part of a column that each of some values has, (k,)."""
     known, counts = np.unique(column, return_counts=True)
     at = np.minimum(np.searchsorted(known, values), len(known) - 1)
     return np.where(known[at] == values, counts[at] / len(column), 0.0)

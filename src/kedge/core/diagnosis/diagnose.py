@@ -182,7 +182,7 @@ def conclude(case: Case, known: DiagnosisAnswer) -> Diagnosis:
 
 
 def _whole_rise(case: Case, known: DiagnosisAnswer) -> float | None:
-    """The rise since the reference, where it is known and one."""
+    """Return the rise since the reference, where it is known and one."""
     if known.rise is None:
         return None
     more = 0.0

@@ -76,7 +76,7 @@ class Source(NamedTuple):
 
     @property
     def late(self) -> bool:
-        """Whether it is further behind than it may be."""
+        """Return whether it is further behind than it may be."""
         return self.lag_s > self.limit_s
 
     @property

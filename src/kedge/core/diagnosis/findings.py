@@ -86,7 +86,7 @@ class Estimate(Value, frozen=True):
     """Labelled requests."""
 
     def turned(self) -> Estimate:
-        """The same change, the other way round."""
+        """Return the same change, the other way round."""
         return Estimate(0 - self.value, 0 - self.high, 0 - self.low, self.n)  # and no -0
 
     def text(self) -> str:

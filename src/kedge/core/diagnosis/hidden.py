@@ -53,7 +53,7 @@ def freshness(facts: Facts) -> list[Evidence]:
 
 
 def _columns(facts: Facts, known: Collection[str]) -> SuspectFindings:
-    """The same of the columns of the requests."""
+    """Return the same of the columns of the requests."""
     ref, now = facts.reference, facts.current
     if ref is None or min(len(ref.truth), len(now.truth)) < LEAST_ROWS:
         return NOTHING

@@ -61,7 +61,7 @@ class Terms(NamedTuple):
 
     @property
     def overlaps(self) -> bool:
-        """Whether the two sides have enough in common."""
+        """Return whether the two sides have enough in common."""
         return self.overlap >= LEAST_OVERLAP
 
 
@@ -76,7 +76,7 @@ class ShiftWindow(NamedTuple):
 
 
 def terms(before: ShiftWindow, now: ShiftWindow) -> Terms:
-    """The parts of mean(now.loss) - mean(before.loss).
+    """Return the parts of mean(now.loss) - mean(before.loss).
 
     Only what differs from the expected loss is weighted. Where the expectation is right, weights
     that are wrong do no harm, and the other way round; and it leaves less chance to weigh.
@@ -109,7 +109,7 @@ def terms(before: ShiftWindow, now: ShiftWindow) -> Terms:
 
 
 def spaced(count: int, most: int = MOST_ROWS) -> NDArray[np.int64]:
-    """Which of `count` rows are looked at: all, or `most` evenly spaced ones."""
+    """Return which of `count` rows are looked at: all, or `most` evenly spaced ones."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.int64)

@@ -49,7 +49,7 @@ class Repeats(NamedTuple):
 
     @property
     def risen(self) -> bool:
-        """Whether it does so surely, and far, more often than it did."""
+        """Return whether it does so surely, and far, more often than it did."""
         (n, m), was, is_ = self.rows, self.before, self.now
         error = sqrt(was * (1 - was) / n + is_ * (1 - is_) / m + 1e-12)
         return is_ - was > RISE and (is_ - was) / error > PROOF
@@ -143,7 +143,7 @@ class Windows:
         )
 
     def _last(self, before: Column, now: Column) -> Repeats | None:
-        """A unit's first value of today against its last of the reference."""
+        """Return a unit's first value of today against its last of the reference."""
         if not self._pairs:
             return None
         return _repeats(
@@ -190,13 +190,13 @@ def _successive(
 
 
 def _equal(one: Column, pairs: Pairs, two: Column) -> Floats:
-    """Whether the two rows of a pair have the same value, 0 or 1; NaN where one has none."""
+    """Return whether the two rows of a pair have the same value, 0 or 1; NaN where one has none."""
     a, b = one[pairs[:, 0]], two[pairs[:, 1]]
     return np.where(nulls(a) | nulls(b), np.nan, a == b)
 
 
 def _measured(column: Column) -> bool:
-    """Whether a column has so many values that two equal ones are no chance."""
+    """Return whether a column has so many values that two equal ones are no chance."""
     if column.dtype.kind == "O":
         return False
     seen = column[np.isfinite(column)]

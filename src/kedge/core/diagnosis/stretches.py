@@ -73,7 +73,7 @@ class Stretches:
     def of(
         self, column: Column, known: NDArray[np.bool_] | None = None, rows: int = 0
     ) -> list[Column]:
-        """The stretches of a column of the reference, in the order of time; at least one.
+        """Return the stretches of a column of the reference, in the order of time; at least one.
 
         Args:
             column: (n,).
@@ -91,7 +91,7 @@ class Stretches:
         return np.array_split(column[order], number)
 
     def beyond_chance(self, shares: list[tuple[float, int]]) -> float:
-        """The variance of a stretch's share that rows drawn by chance would not have.
+        """Return the variance of a stretch's share that rows drawn by chance would not have.
 
         Args:
             shares: of each stretch, 0 to 1, and its rows.
@@ -104,7 +104,7 @@ class Stretches:
         return max(float(values.var(ddof=1)) - chance, 0.0)
 
     def rise(self, held: NDArray[np.bool_], now: float, rows: int) -> tuple[float, float]:
-        """How much larger a share is than it was, and the standard error of that.
+        """Return how much larger a share is than it was, and the standard error of that.
 
         Today is one more stretch: it may lie as far from the mean as any of them does.
 
@@ -120,7 +120,7 @@ class Stretches:
         return now - before, sqrt(chance + apart * (1 + 1 / len(parts)) + 1e-12)
 
     def clump(self, column: Floats, value: float, rows: int) -> Clump:
-        """How much of a stretch had one value: this one, or one that an hour shares.
+        """Return how much of a stretch had one value: this one, or one that an hour shares.
 
         A value that many of all rows have, such as 0, is one by itself: its share says nothing of
         whether readings are shared.
@@ -156,14 +156,14 @@ class Stretches:
         return min(found), max(found)
 
     def middles(self, column: Floats) -> tuple[float, float]:
-        """The least and the largest distance between the quartiles of a stretch."""
+        """Return the least and the largest distance between the quartiles of a stretch."""
         parts = self.of(column, np.isfinite(column))
         found = [float(np.subtract(*np.quantile(part, (0.75, 0.25)))) for part in parts]
         return min(found), max(found)
 
 
 def stays_away(column: Floats, usual: float, times: Floats | None) -> float:
-    """The share of rows that are not `usual`, from the first one that is not; 0 to 1.
+    """Return the share of rows that are not `usual`, from the first one that is not; 0 to 1.
 
     An event that comes and goes, such as rain, is back at nothing in between.
 

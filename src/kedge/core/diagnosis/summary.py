@@ -58,7 +58,7 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether a cause is one that a rollback does not undo."""
+        """Return whether a cause is one that a rollback does not undo."""
         return bool(ELSEWHERE & set(self.causes))
 
     @property
@@ -105,7 +105,7 @@ def filed(
     segment: str = "",
     took_s: float | None = None,
 ) -> DiagnosisSummary:
-    """A diagnosis in short; `new` and `old` are the numbers of its releases."""
+    """Return a diagnosis in short; `new` and `old` are the numbers of its releases."""
     return DiagnosisSummary(
         at=min(at, until),
         since=since,
@@ -130,14 +130,14 @@ def filed(
 
 
 def about(found: DiagnosisSummary, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
-    """Whether it is about the release that is left, or would be, and young enough."""
+    """Return whether it is about the release that is left, or would be, and young enough."""
     return found.new == left and now - found.at <= within_s
 
 
 def holds(
     found: DiagnosisSummary | None, new: int, old: int, failing: Collection[str], now: float
 ) -> str:
-    """Why a failing release is not taken back by itself; empty when it is.
+    """Return why a failing release is not taken back by itself; empty when it is.
 
     Only soft guardrails are held. Only a fresh finding about these two releases holds them. It blames what
     a rollback does not undo and neither of them (not by one that cannot tell which: what is not

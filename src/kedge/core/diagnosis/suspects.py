@@ -176,7 +176,7 @@ class _Judging:
     # ------------------------------------------------------------ among the columns
 
     def _broken(self) -> list[str]:
-        """The fewest columns without which the others hang together as they did.
+        """Return the fewest columns without which the others hang together as they did.
 
         Where several would do, as one of two columns that go with each other only, the outcomes
         decide: without those that are false they go with all else as they did.
@@ -212,7 +212,7 @@ class _Judging:
         return sorted((n for n, one in held.items() if _fallen(one)), key=lambda n: held[n].slope)
 
     def _misfit(self, without: Sequence[str]) -> float:
-        """How much is broken still, in squared standard errors."""
+        """Return how much is broken still, in squared standard errors."""
         held = self.structure.held([*self.known, *without]).values()
         return float(sum(np.square((1 - one.slope) / one.se) for one in held if _fallen(one)))
 
@@ -234,7 +234,7 @@ class _Judging:
         return found
 
     def _held(self, name: str, broken: Sequence[str]) -> RelationLeft:
-        """How a broken column goes with those that are not."""
+        """Return how a broken column goes with those that are not."""
         others = [each for each in broken if each != name]
         return self.structure.held([*self.known, *others]).get(
             name, RelationLeft(0.0, 0.0, np.inf, 1.0)
@@ -322,7 +322,7 @@ class _Judging:
 
 
 def _fallen(held: RelationLeft) -> bool:
-    """Whether a column's relation to the others is broken."""
+    """Return whether a column's relation to the others is broken."""
     return (
         held.strength > RELATED
         and held.slope < min(BROKEN, held.least - SPARE)
@@ -331,12 +331,12 @@ def _fallen(held: RelationLeft) -> bool:
 
 
 def _weaker(held: RelationLeft) -> bool:
-    """Whether a column's relation to the others is surely weaker than it was."""
+    """Return whether a column's relation to the others is surely weaker than it was."""
     return held.strength > RELATED and (1 - held.slope) > PROOF * held.se
 
 
 def _less(effect: Effect) -> bool:
-    """Whether a column says less of the outcome than it did."""
+    """Return whether a column says less of the outcome than it did."""
     return effect.slope < 0.5 and 1 - effect.slope > PROOF * effect.se
 
 

@@ -140,7 +140,7 @@ class Spells(NamedTuple):
 
     @property
     def usual(self) -> bool:
-        """Whether such a time comes and goes by itself."""
+        """Return whether such a time comes and goes by itself."""
         return self.of >= FEWEST and self.bad >= SPELL * self.of
 
     @property
@@ -152,7 +152,7 @@ class Spells(NamedTuple):
 
 
 def spells(loss: Floats, times: tuple[Floats, Floats], today: float) -> Spells:
-    """How often a reference was as bad as today for as long, and was well again.
+    """Return how often a reference was as bad as today for as long, and was well again.
 
     A bad stretch that lasted until the reference's end is none of them: it may be the beginning of
     what is asked about.

@@ -1,1 +1,1 @@
-"""Evidence about two releases: bets on bad units, the judge that keeps them, its verdicts."""
+"""Evidence about two releases: bets on bad units, the judge that places them, its verdicts."""

@@ -1,4 +1,4 @@
-"""Certificates: whether a row is proven to be not worse than its margin."""
+"""Certificates: the proof that a row is not worse than its margin."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
     """Return the certificate of a guardrail in one row, scaled to pass at 1/alpha.
 
     Requests without an entity, and callers by their first request (or label) in the step, are units that
-    are known once and for all. Their product may be looked at whenever. Callers' counts since the step
-    began say more of each caller, at the looks only. Each of the two has half of the budget.
+    are final when they come. Their product is valid at any time. Callers' counts since the step
+    began say more of each caller, but at the looks only. Each of the two has half of the budget.
 
     Args:
-        step: where it is proven.
-        metric: whose row it is.
+        step: the step that proves it.
+        metric: the metric of the row.
         name: of the guardrail.
         rail: the guardrail.
-        row: of the metric and segment.
+        row: the row of the metric and segment.
         floor: the least floor where the units are callers.
     """
     span, steady = step.span, _counts(step, "steady", row)
@@ -47,7 +47,7 @@ def proof(step: Step, metric: str, name: str, rail: Rail, row: int, floor: float
         first = known_units(span, rail, span.callers, (ours, theirs, both), step.leads.get(row))
         found = alone + max(first, -inf if callers is None else callers - bets.LOG_LOOKS) - log(2)
     if metric == QUALITY:
-        if not step.span.paired:  # labels that the candidate lacks count as wrong
+        if not step.span.paired:  # the candidate's missing labels count as wrong
             lacking = step.missing(1) * float(step.part_of_labels(np.array([row]), 1)[0])
             y1, _ = bets.capped(np.ones(1), np.ones(1), rail.worse_by, 1)
             found += float(lacking * np.log1p(-bets.CERTIFICATE_BETS.max() * y1[0]))
@@ -68,7 +68,7 @@ def _counts(step: Step, name: str, row: int) -> tuple[int, int, int]:
 def known_units(
     span: Span, rail: Rail, share: float, bad: tuple[float, float, float], losses: Floats | None
 ) -> float:
-    """Return the certificate of units that are known once and for all.
+    """Return the certificate of units that are final when they come.
 
     Args:
         span: of the step.

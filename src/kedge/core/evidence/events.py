@@ -1,4 +1,4 @@
-"""What the judge is told: bad units, first requests and labels."""
+"""Events that the judge folds: bad units, first requests and labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class First(NamedTuple):
 
 
 class Second(NamedTuple):
-    """What all workers counted in one second of one step."""
+    """Counts of all workers in one second of one step."""
 
     at: float
     callers: Sequence[Caller] = ()
@@ -45,11 +45,11 @@ class Second(NamedTuple):
     """Of these, those that have a latency."""
     first: Sequence[First] = ()
     given: tuple[int, int] = (0, 0)
-    """Predictions that were answered, by arm: what labels are a share of."""
+    """Answered predictions, by arm: the whole of which labels are a share."""
 
 
 class Label(NamedTuple):
-    """What one outcome says: losses in [0, 1]."""
+    """Losses that follow from one outcome, in [0, 1]."""
 
     unit: int | None
     """None: a prediction without an entity."""
@@ -59,5 +59,5 @@ class Label(NamedTuple):
     """Production's loss; in arms 0 where the candidate answered."""
     theirs: float
     second: float
-    """When it was predicted, Unix seconds."""
+    """Time of the prediction, Unix seconds."""
     segments: Sequence[str]

@@ -38,12 +38,12 @@ class FaultSpread(Value, frozen=True):
 
     @property
     def enough(self) -> bool:
-        """Whether they are no single cause outside the candidate."""
+        """Return whether they are no single cause outside the candidate."""
         return self.callers >= self.needed or self.seconds >= CALLERS
 
     @property
     def text(self) -> str:
-        """How many, as a verdict states it."""
+        """Return how many, as a verdict states it."""
         parts = [
             f"{_at_least(number)} {one if number == 1 else many}"
             for number, one, many in (
@@ -177,7 +177,7 @@ def _patience(faults: Faults, window: Window) -> dict[str, tuple[int, float]]:
 
 
 def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
-    """Where the candidate's bad units of this window came from.
+    """Return where the candidate's bad units of this window came from.
 
     In a canary an error counts here when production answered the very request: what both fail is
     the request's, and sending such requests as chosen callers condemns no release.
@@ -207,7 +207,7 @@ def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
 
 
 def _some(known: tuple[int, ...], more: Iterable[int]) -> tuple[int, ...]:
-    """The first `CALLERS` distinct ones."""
+    """Return the first `CALLERS` distinct ones."""
     for one in more:
         if len(known) >= CALLERS:
             break

@@ -1,21 +1,22 @@
-"""The judge: what went bad goes in, verdicts come out. Pure: no clock, disk or dice.
+"""Judge of a comparison: folds bad events, and bets on them. Pure: no clock, disk or randomness.
 
 Theory of operation
 -------------------
-* One row for each (metric, segment). Each row is judged in each step by itself, and in each step by
-  many restarts. So a regression that begins late meets bets that have not spent its callers.
+* There is one row for each (metric, segment). Each row is judged in each step by itself, and in
+  each step by many restarts. So a regression that begins late meets bets that have not counted its
+  callers.
 * A *unit* is a caller, or a request without an entity. A caller counts once in each restart, with
-  its first bad event in it; a request once. The share is the designed one (`bets`).
-* Rows, steps, restarts and parts have their own part of alpha each. The parts sum to alpha (a
+  its first bad event in it; a request counts once. The share is the designed one (`bets`).
+* Each row, step, restart and part has its own part of alpha. The parts sum to alpha (a
   union bound: they share callers, and an average of e-values of different filtrations is none at a
-  stopping time; Choe and Ramdas 2024). A row fails by itself, and a failure stays.
-* A row's alarm has two parts. The labels of first bad events, looked at each second, and the
-  callers' counts, at fixed looks, which find what is small among callers that ask often.
+  stopping time; Choe and Ramdas 2024). A row fails by itself, and a failure is permanent.
+* A row's alarm has two parts. The labels of first bad events are tested each second. The callers'
+  counts are tested at fixed looks, and find small harm among callers that ask often.
 * Many bad units in one second of one arm are one event: a paused process is one fault.
-* A pass needs its certificate, in this step. Absence of an alarm is none. Where almost nothing ever
-  goes bad no ratio can be proven; then it is enough that fewer of the candidate's units than a
-  floor went bad with their first request.
-* Time is that of folding, and never goes back.
+* A pass needs its certificate, in this step. The absence of an alarm is no certificate. Where
+  almost nothing ever goes bad, no ratio can be proven. Then it is enough that fewer of the
+  candidate's units than a floor went bad with their first request.
+* Time is the time of folding, and never goes back.
 """
 
 from __future__ import annotations
@@ -41,26 +42,27 @@ from kedge.core.evidence.step import SECONDS, TAIL, Ints, KeptStep, Step, load, 
 from kedge.core.values import Value
 
 LABELS_PART, COUNTS_PART = 0.9, 0.1
-"""Of a whole row's promise: bets on first bad events, and bets on counts at looks. The counts lose ln 2
-against a fifth, and find the same in every simulated world; requests without an entity gain a tenth."""
+"""Parts of a whole row's alpha: bets on first bad events, and bets on counts at looks. Compared
+with a fifth the counts lose ln 2, and find the same in every simulated world. Requests without an
+entity gain a tenth."""
 DECLARED = 0.9
-"""Of alpha, what the declared steps share in equal parts; weights set by hand and changed policies take
-the rest, 1/(i (i + 1)) of it each."""
+"""Part of alpha that the declared steps share equally. Weights set by hand and changed policies
+take the rest, 1/(i (i + 1)) of it each."""
 STEPS = 8
-"""Steps of one comparison that are kept, each with its table. The oldest beyond is forgotten."""
+"""Steps of one comparison that are kept, each with its table. Beyond it the oldest is dropped."""
 
 
 APART = 3.0
 """Standard errors by which the given share must exceed the set one before it is used instead."""
 FEWEST = 8
-"""Callers of a row that went bad before it is certified at a look: fewer cannot earn what that takes."""
+"""Bad callers of a row before it is certified at a look: fewer cannot earn enough evidence."""
 
 Changed = list[NDArray[np.intp]]
-"""Rows in which something went bad."""
+"""Rows in which a unit went bad."""
 
 
 class Judge:
-    """Everything that is remembered of one comparison. Its owner folds seconds and labels into it."""
+    """Evidence of one comparison. Its owner folds seconds and labels into it."""
 
     def __init__(self, rules: JudgeRules, *, paired: bool, known: Sequence[int] = ()) -> None:
         self.rules = rules
@@ -75,19 +77,19 @@ class Judge:
         self.failures: dict[Key, Alarm] = {}
         self._history: dict[str, History] = {}
         self._steady: dict[str, bool] = {}
-        """By metric, whether the present second is no burst of production's."""
+        """By metric, whether production has no burst in the present second."""
         self.misrouted = 0
-        """Bad events of callers whose arm is not the one that their bucket says."""
+        """Bad events of callers whose arm does not follow from their bucket."""
 
     # ------------------------------------------------------------ steps
 
     @property
     def step(self) -> Step | None:
-        """The present step."""
+        """Return the present step."""
         return None if self.weight is None else self.steps.get(self.weight)
 
     def begin(self, weight: int, at: float) -> Step:
-        """Go on with the step of this weight, or begin it."""
+        """Continue the step of this weight, or begin it."""
         self.now = max(self.now, at)
         present, self.weight = self.weight, weight
         found = self.steps.get(weight)
@@ -98,7 +100,7 @@ class Judge:
         step.grow(len(self.rows.keys))
         self.steps[weight] = step
         while len(self.steps) > STEPS:
-            # Late labels begin an old step again; a failure is excused by its own step only.
+            # Late labels reopen an old step; a failure is excused by its own step only.
             spared = {failure.weight for failure in self.failures.values()}
             others = [one for one in self.steps if one not in (weight, present)]
             oldest = next((one for one in others if one not in spared), others[0])
@@ -142,7 +144,7 @@ class Judge:
     # ------------------------------------------------------------ seconds
 
     def fold(self, weight: int, second: Second) -> None:
-        """Take one second of one step in. Metrics without a guardrail are passed over."""
+        """Fold one second of one step. Metrics without a guardrail are skipped."""
         step = self.begin(weight, second.at)
         step.advance(self.now)
         step.given += second.given
@@ -219,7 +221,7 @@ class Judge:
         *,
         steady: bool,
     ) -> list[int | None]:
-        """Count callers that went bad; return what a burst still allows, -1: its event was counted."""
+        """Count bad callers; return how many more a burst allows, -1: its event was counted."""
         left = list(allowed)
         counted: set[tuple[int, int]] = set()
         for one in mine:
@@ -234,7 +236,7 @@ class Judge:
                 )
             elif room == 0:
                 step.burst(rows, one.unit, one.arm, self.now, ours, theirs)
-            else:  # what a burst leaves out of the alarm still counts against a certificate
+            else:  # units that a burst leaves out of the alarm still count against a certificate
                 step.caller(
                     rows, one.unit, one.arm, self.now, ours=ours, theirs=theirs, labelled=False
                 )
@@ -247,7 +249,7 @@ class Judge:
         return left
 
     def _decided(self, step: Step, one: Caller) -> bool:
-        """Whether a caller's arm was decided by this step, and is the one that its bucket says."""
+        """Return whether this step decided a caller's arm, and the arm follows from its bucket."""
         if step.span.paired:
             return True
         if not step.span.decides(one.bucket):
@@ -290,7 +292,7 @@ class Judge:
     # ------------------------------------------------------------ bursts
 
     def _usual(self, step: Step, metric: str, at: float) -> tuple[float, float]:
-        """Return how many bad units a second production lets expect: of the candidate, of production."""
+        """Return the bad units to be expected in a second by production's rate, of either arm."""
         past = self._history.setdefault(metric, History())
         callers, keyless = past.recent(at)
         since = at - step.began
@@ -311,9 +313,9 @@ class Judge:
     # ------------------------------------------------------------ labels
 
     def fold_labels(self, weight: int, labels: Sequence[Label], at: float) -> None:
-        """Take outcomes of predictions of one step in, in the order of the predictions.
+        """Fold outcomes of one step's predictions, in the order of the predictions.
 
-        Each wrong one is an event when it comes; nothing waits for the other arm.
+        Each wrong answer is an event when its label comes; nothing waits for the other arm.
         """
         rail = self.rules.rails.get(QUALITY)
         if rail is None or not labels:
@@ -331,10 +333,10 @@ class Judge:
         self._look_at(step)
 
     def forget_labels(self) -> None:
-        """Forget what labels said, and what was concluded from it: they are folded again, corrected.
+        """Drop the labels and what followed from them: they are folded again, corrected.
 
-        A bet on the corrected outcomes, in the same order and with the same stakes, is the bet that would
-        have been placed had they come right at once. So its promise holds as before.
+        A bet on the corrected outcomes, in the same order and with the same stakes, is the bet that
+        would have been placed on correct labels at once. So its bound holds as before.
         """
         rows = [row for row in self.rows.place.get(QUALITY, {}).values() if row >= 0]
         for step in self.steps.values():
@@ -391,7 +393,7 @@ class Judge:
 
     @staticmethod
     def _lead(step: Step, rows: list[int], one: Label) -> None:
-        """Count a caller's first label in this step, for the certificate that may be looked at whenever."""
+        """Count a caller's first label in this step, for the anytime certificate."""
         if step.span.paired and one.ours and one.theirs:
             step.arrays["lead"][rows, 2] += 1
         elif one.theirs != one.ours:
@@ -401,10 +403,10 @@ class Judge:
 
     @staticmethod
     def _credit(step: Step, rows: NDArray[np.intp]) -> Floats:
-        """Return how many of production's labels are missing by row, were it covered as the candidate is.
+        """Return by row how many labels production has less than at the candidate's coverage.
 
-        Each is taken as wrong. Labels that come later, or never, by arm and outcome look like a
-        difference between releases; so nothing fails for the want of labels.
+        Each counts as wrong. Labels that come late, or never, by arm and outcome look like a
+        difference between releases. So no candidate fails because labels are missing.
         """
         return step.missing(0) * step.part_of_labels(rows, 0)
 
@@ -413,7 +415,7 @@ class Judge:
     ) -> tuple[Floats, NDArray[np.intp]]:
         """Return evidence of every restart, (m, K), scaled to sound at 1/alpha; and the richest bet.
 
-        `credit`: labels that production lacks count as wrong.
+        `credit`: production's missing labels count as wrong.
         """
         metric = self.rows.keys[int(rows[0])][0]
         rail = self.rules.rails[metric]
@@ -438,10 +440,10 @@ class Judge:
         return log_e + part[:, None] + step.log_stakes, best
 
     def _keyless_share(self, step: Step) -> float:
-        """Return the share of requests without an entity: the designed one, or more where more was given.
+        """Return the keyless requests' share: the designed one, or the given one if larger.
 
         A router that gives six per cent where five were set gives the candidate a fifth more of all
-        failures. The check of the split says so; the alarm must not blame the candidate meanwhile.
+        failures. The check of the split reports that; the alarm must not blame the candidate.
         """
         share, row = step.span.keyless, self.rows.find("errors", "")
         if step.span.paired or row < 0 or not 0 < share < 1:
@@ -454,7 +456,7 @@ class Judge:
         return float(min(max(share, given), 1 - 1 / (n + 2)))
 
     def _test(self, step: Step, changed: Changed) -> None:
-        """Look whether an alarm sounds in the rows that changed."""
+        """Test whether an alarm sounds in the rows that changed."""
         if not changed:
             return
         every = np.unique(np.concatenate(changed))
@@ -492,7 +494,7 @@ class Judge:
                 )
 
     def _ratio(self, step: Step, row: int, best: int) -> float:
-        """Return how many times as bad the richest bet says that the candidate is."""
+        """Return how many times as bad the candidate is by the richest bet."""
         rail = self.rules.rails[self.rows.keys[row][0]]
         if not rail.mean:
             return float(ALARM_GRID[best] * rail.r0)
@@ -520,7 +522,7 @@ class Judge:
     # ------------------------------------------------------------ looks
 
     def _look_at(self, step: Step) -> None:
-        """Look at the callers' counts, where it is time: certificates, and the alarm's second part."""
+        """Test the callers' counts if a look is due: certificates, and the alarm's second part."""
         if not step.look_due(self.now):
             return
         of = step.span
@@ -587,7 +589,7 @@ class Judge:
         return self.rows.columns().log_part > -inf
 
     def callers(self) -> tuple[int, int]:
-        """Return how many callers this step decides on asked, by arm."""
+        """Return the number of callers that this step decides on and that asked, by arm."""
         step, row = self.step, self.rows.find("errors", "")
         if step is None or row < 0:
             return 0, 0
@@ -625,11 +627,11 @@ class Judge:
         )
 
     def spent(self) -> tuple[int, tuple[int, ...]]:
-        """Return how many further steps were begun, and every weight that there was."""
+        """Return how many further steps were begun, and every weight so far."""
         return self._extras, (*self._known, *self.steps)
 
     def go_on(self, extras: int, known: Sequence[int]) -> None:
-        """Begin anew after another policy: no promise is given twice, and no caller assigned twice."""
+        """Continue after a changed policy: no part of alpha and no caller is used twice."""
         self._extras = extras + 1
         self._known = tuple(known)
 
@@ -654,7 +656,7 @@ def load_judge(raw: bytes, rules: JudgeRules) -> Judge:
     """Return the judge that was saved.
 
     Raises:
-        ValueError: it was saved by another version of the method.
+        ValueError: another version of the method saved it.
     """
     kept = msgspec.msgpack.decode(raw, type=_Kept)
     if kept.method != METHOD:

@@ -65,7 +65,7 @@ class Matching(Value, frozen=True, kw_only=True):
 
     @property
     def unfits(self) -> int:
-        """How many labels are unfit."""
+        """Return how many labels are unfit."""
         return sum(self.unfit.values())
 
     @property

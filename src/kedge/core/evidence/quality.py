@@ -70,14 +70,14 @@ def log_loss(output: Output, score: float | None, _decision: str | None, value: 
 
 
 def brier(output: Output, score: float | None, _decision: str | None, value: Known) -> float:
-    """The squared distance of the probability from what came true: 0 to 1."""
+    """Return the squared distance of the probability from what came true: 0 to 1."""
     if score is None or not isfinite(score):
         return 1.0
     return (min(max(score, 0.0), 1.0) - float(bool(truth(value, output.classes)))) ** 2
 
 
 def absolute_error(output: Output, score: float | None, _: str | None, value: Known) -> float:
-    """The distance from the truth, over ten tolerances (over 1 without one), at most 1."""
+    """Return the distance from the truth, over ten tolerances (over 1 without one), at most 1."""
     known = number(value)
     if score is None or known is None or not isfinite(score):
         return 1.0
@@ -165,7 +165,7 @@ def margin(metric: str, worse_by: float) -> float:
 
 
 def loss_of(metric: str, output: Output) -> Loss:
-    """The loss with this name.
+    """Return the loss with this name.
 
     Raises:
         Refused: `metric_unfit`: there is none, or it cannot judge this output.

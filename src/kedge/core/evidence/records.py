@@ -80,7 +80,7 @@ class JoinRow(Value, frozen=True, array_like=True):
 
     @property
     def comparison(self) -> tuple[int, int | None, str]:
-        """Which comparison it belongs to."""
+        """Return which comparison it belongs to."""
         return self.production, self.candidate, self.salt
 
 
@@ -103,7 +103,7 @@ class Labelled(Value, frozen=True):
 
     @property
     def delay_s(self) -> float:
-        """How long after the answer it was known."""
+        """Return how long after the answer it was known."""
         known = self.outcome.at
         return (self.joined_at if known is None else known) - self.row.at
 
@@ -276,7 +276,7 @@ class Coverage(Value, frozen=True, kw_only=True):
 
 
 def id_hour(name: str) -> int | None:
-    """The hour since 1970 that a UUIDv7 names; None for any other id."""
+    """Return the hour since 1970 that a UUIDv7 names; None for any other id."""
     if len(name) < 36 or name[14] != "7" or name[8] != "-" or name[13] != "-" or name[18] != "-":
         return None
     if len(name) > 36 and name[36] != "/":
@@ -290,12 +290,12 @@ def id_hour(name: str) -> int | None:
 
 
 def id_time(name: str) -> float | None:
-    """The Unix seconds that a UUIDv7 names; None for any other id."""
+    """Return the Unix seconds that a UUIDv7 names; None for any other id."""
     return int(name[:8] + name[9:13], 16) / 1000 if id_hour(name) is not None else None
 
 
 def row_hour(row: JoinRow) -> tuple[int, bool]:
-    """The hour a prediction is kept under, and whether its id alone tells it.
+    """Return the hour a prediction is kept under, and whether its id alone tells it.
 
     That is the hour in its id, unless the answer was given more than an hour away from it: then
     another caller made the id, or used it again.
@@ -332,7 +332,7 @@ def requests_of(name: str) -> tuple[str, ...]:
 
 
 def spellings(name: str) -> tuple[str, str]:
-    """How the record that is asked for may be spelled, the likelier first."""
+    """Return how the record that is asked for may be spelled, the likelier first."""
     return (name, f"{name}/0") if "/" in name else (f"{name}/0", name)
 
 
@@ -345,7 +345,7 @@ def delay_bin(seconds: float) -> int:
 
 
 def delay_upper_s(index: int) -> float:
-    """Where a bin ends, in seconds."""
+    """Return where a bin ends, in seconds."""
     return float(2 ** (index / 2))
 
 
@@ -358,6 +358,6 @@ def live_version(labels: Mapping[str, int]) -> str:
 
 
 def _age(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Orders v9 before v10."""
+    """Return orders v9 before v10."""
     parts = re.findall(r"\d+|\D+", version)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)

@@ -1,7 +1,7 @@
-"""Seconds into minutes, minutes into hours: what is kept of a comparison when its windows are old.
+"""Rollup of windows: seconds into minutes, minutes into hours.
 
-A roll is a sum, so rolls of rolls are rolls. Units that went bad are counted once a second and
-worker here: for a course of time that is near enough, and the judge never reads it.
+A roll is a sum, so rolls of rolls are rolls. Bad units are counted once a second and worker here.
+That suffices for a course of time, and the judge never reads it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kedge.core.values import Value
 
 MINUTE, HOUR = 60, 3_600
 SEGMENTS = 1_000
-"""Segments of one roll; those with the least traffic are left out, and counted."""
+"""Most segments of one roll; those with the least traffic are left out, and counted."""
 
 
 class Roll(Value, frozen=True, kw_only=True):
-    """What was counted of one comparison in a minute or an hour. Pairs are (production, candidate)."""
+    """Counts of one comparison in a minute or an hour. Pairs are (production, candidate)."""
 
     endpoint: str
     production: int
@@ -35,9 +35,9 @@ class Roll(Value, frozen=True, kw_only=True):
     weight: int
     paired: bool
     at: int
-    """Unix seconds of its beginning."""
+    """Start, Unix seconds."""
     span: int
-    """In seconds."""
+    """Length in seconds."""
     exposed: Counts = {}
     answered: Counts = {}
     bad: dict[str, Counts] = {}
@@ -51,7 +51,7 @@ class Roll(Value, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[str, int, int, str, int, bool, int]:
-        """Which comparison, stratum and time it is of."""
+        """Return the comparison, stratum and time of the roll."""
         return (
             self.endpoint,
             self.production,
@@ -64,7 +64,7 @@ class Roll(Value, frozen=True, kw_only=True):
 
 
 def roll_of(window: Window) -> Roll:
-    """One window as the roll of its minute."""
+    """Return one window as the roll of its minute."""
     bad: dict[str, Growing] = {}
     for metric, cells in window.bad.items():
         added(bad.setdefault(metric, {}), cells)

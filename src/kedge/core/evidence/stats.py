@@ -53,7 +53,7 @@ variance: 0.01 waits for tiny differences, 0.9 stays solvent at the worst one.""
 
 
 def log_mixture(log_m: Floats) -> Any:
-    """Logarithm of the uniform mixture over the last axis."""
+    """Return logarithm of the uniform mixture over the last axis."""
     most = log_m.max(axis=-1, keepdims=True)
     most = np.where(np.isfinite(most), most, 0.0)
     with np.errstate(divide="ignore"):
@@ -75,7 +75,7 @@ def ratio_grid(delta: float) -> Floats:
 
 
 def below_log_e(bad: ArrayLike, units: ArrayLike, floor: float) -> Any:
-    """Evidence that a rate of bad units is below `floor`, of the shape of `bad`.
+    """Return evidence that a rate of bad units is below `floor`, of the shape of `bad`.
 
     A grid of binomial bets on smaller rates, and one on none at all: without a bad unit it takes
     about ln(1/alpha) / floor units.
@@ -92,12 +92,12 @@ def below_log_e(bad: ArrayLike, units: ArrayLike, floor: float) -> Any:
 
 
 def restarts(elapsed: float) -> int:
-    """How many restarts there were in so many seconds; none before the beginning."""
+    """Return how many restarts there were in so many seconds; none before the beginning."""
     return max(int(elapsed // RESTART_S), 0)
 
 
 def stake(k: int) -> float:
-    """The part of the wealth of 1 that is bet at restart `k`; 0 is the start.
+    """Return the part of the wealth of 1 that is bet at restart `k`; 0 is the start.
 
     Half at once, a quarter in equal parts over the other 143 starts of the first 24 hours. Of the
     last quarter 1/(d (d+1)) in equal parts over day d. The sum never exceeds 1, so what holds
@@ -115,7 +115,7 @@ def stake(k: int) -> float:
 
 
 def asymptotic_half_width(n: float, sigma: float, rho: float, alpha: float) -> float:
-    """Half the width of a two-sided asymptotic confidence sequence for a mean.
+    """Return half the width of a two-sided asymptotic confidence sequence for a mean.
 
     Waudby-Smith et al., Annals of Statistics 52(6), 2024, theorem 2.2. Valid at any time after
     enough units for a central limit; `rho_for` picks where it is tightest.
@@ -192,7 +192,7 @@ def _end(x: Floats, y: Floats, last: int, cut: float) -> float:
 
 
 def _peak(x: Floats, y: Floats, at: int) -> float:
-    """The ratio at the top of a parabola through the best point and its neighbours."""
+    """Return the ratio at the top of a parabola through the best point and its neighbours."""
     if at in (0, len(x) - 1):
         return 0.0 if at == 0 else inf
     a, b, _ = np.polyfit(x[at - 1 : at + 2] - x[at], y[at - 1 : at + 2], 2)
@@ -203,7 +203,7 @@ def _peak(x: Floats, y: Floats, at: int) -> float:
 
 
 def e_bh(log_e: Floats, alpha: float) -> Mask:
-    """Which of K hypotheses are suspect now, (K,): e-BH (Wang and Ramdas, JRSSB 2022).
+    """Return which of K hypotheses are suspect now, (K,): e-BH (Wang and Ramdas, JRSSB 2022).
 
     The largest k whose smallest is at least K / (alpha k). Holds for present e-values under any
     dependence; not for values that are kept at their highest, so nothing is latched on it.

@@ -1,7 +1,7 @@
-"""One step of a comparison: its restarts, its counts, its certificates.
+"""Step of a comparison: its restarts, counts and certificates.
 
 A step is the time at one weight. Only callers whose assignment it decides count in it: those whose
-bucket lies between the next smaller and the next larger weight that there was (`low`, `high`).
+bucket lies between the next smaller and the next larger weight so far (`low`, `high`).
 Their designed share is (weight - low) / (high - low). Requests without an entity are assigned anew
 each time, with the weight itself; in pairs both releases answer, and the share is one half.
 """
@@ -24,10 +24,10 @@ from kedge.core.values import BUCKETS, Value
 HOUR, DAY = 6, stats.DAY_RESTARTS
 """Restarts in an hour, in a day."""
 DAYS = 60
-"""Restarts on a full day that are kept: twice the longest time that a label takes."""
+"""Restarts on a full day that are kept: twice the longest wait for a label."""
 TRACKED = 100_000
-"""Callers of one step whose first request is known: 8 bytes each, and the realised share is not
-used beyond. Those who ask later are not tracked, whatever their arm."""
+"""Callers of one step whose first request is known, 8 bytes each. Beyond it the realised share is
+not used. Later callers are not tracked, whatever their arm."""
 SECONDS = 3
 """Separate seconds with a bad unit of the candidate before an alarm."""
 
@@ -35,27 +35,27 @@ Ints = NDArray[np.int64]
 
 
 TAIL = 9
-"""The last places of a row of `means`: units, losses and squares of production, of the candidate, and
-of the pairs' differences."""
+"""Number of the last places of a row of `means`: units, losses and squares of production, of the
+candidate, and of the pairs' differences."""
 
 
 class Span(NamedTuple):
-    """Which callers a step decides on, in buckets, and the designed shares."""
+    """The callers that a step decides on, in buckets, and the designed shares."""
 
     low: int
     high: int
     callers: float
-    """Of callers in [low, high); 0 or 1: none is decided on."""
+    """The designed share of callers in [low, high); 0 or 1: the step decides on none."""
     keyless: float
     paired: bool = False
 
     def decides(self, bucket: int) -> bool:
-        """Whether the arm of a caller with this bucket was decided by this step."""
+        """Return whether this step decided the arm of a caller with this bucket."""
         return self.paired or self.low <= bucket < self.high
 
 
 def span(weight: int, known: Sequence[int], *, paired: bool) -> Span:
-    """Return what a step at this weight decides, given the other weights that there were."""
+    """Return the callers that a step at this weight decides on, given the other weights so far."""
     if paired:
         return Span(0, BUCKETS, 0.5, 0.5, paired=True)
     low = max((w for w in known if w < weight), default=0)
@@ -67,8 +67,8 @@ def span(weight: int, known: Sequence[int], *, paired: bool) -> Span:
 def live(elapsed: float) -> list[int]:
     """Return which restarts are alive after so many seconds, in order.
 
-    Those on ten minutes live an hour, those on a full hour a day, those on a full day for ever (the
-    newest `DAYS`). So a regression that comes late is found by bets that are a sixth of its age.
+    Restarts on ten minutes live an hour, those on a full hour a day. Those on a full day live for
+    ever (the newest `DAYS`). So bets that are a sixth of its age find a late regression.
     """
     newest = stats.restarts(elapsed)
     found = set(range(0, newest + 1, DAY)[-DAYS:])
@@ -79,7 +79,7 @@ def live(elapsed: float) -> list[int]:
 
 
 class KeptStep(Value, frozen=True, kw_only=True):
-    """A step as it is kept."""
+    """A step as it is saved."""
 
     weight: int
     span: tuple[int, int, float, float, bool]
@@ -115,7 +115,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], type[Any]]] = {
     "best": ((), np.float64),
     "uneven": ((), np.bool_),
 }
-"""One row each (metric, segment):
+"""Arrays of a step, one row for each (metric, segment):
 seconds -- the newest separate seconds in which a unit of the candidate went bad
 bad     -- bad requests without an entity, by arm
 steady  -- the same without production's bursts, for the certificate
@@ -126,17 +126,17 @@ first   -- all callers of the candidate that asked, and those whose first reques
 went    -- callers that went bad at least once, by arm
 lead    -- callers that the step decides on whose first request, or first label, was bad: of production, of
            the candidate, and in pairs of both
-best    -- the alarm's evidence, scaled so that it sounds at 1/alpha: its logarithm
-uneven  -- whether labels that come by arm and outcome could explain what the alarm would say of this row
+best    -- logarithm of the alarm's evidence, scaled so that it sounds at 1/alpha
+uneven  -- whether labels that come by arm and outcome could explain this row's alarm
 """
 
 
 _NOTHING = {"seconds": -inf, "best": -inf}
-"""What stands in an array of a row of which nothing is known, where it is not 0."""
+"""Initial values of the arrays where they are not 0."""
 
 
 class Step:
-    """Everything known of one step."""
+    """Counts and bets of one step."""
 
     def __init__(
         self, weight: int, of: Span, began: float, share: float, tracked: int = TRACKED
@@ -166,9 +166,9 @@ class Step:
         of every label (`TAIL`)."""
         self.dependence = Dependence()
         self.given: Ints = np.zeros(2, dtype=np.int64)
-        """Predictions that were answered, by arm."""
+        """Answered predictions, by arm."""
         self.labelled: Ints = np.zeros(2, dtype=np.int64)
-        """Of them, those that have a label."""
+        """Answered predictions with a label, by arm."""
         self.proof: dict[tuple[str, int], float] = {}
         """By guardrail and row: the callers' certificate at the newest look."""
         self._ticks()
@@ -197,7 +197,7 @@ class Step:
         self._ticks()
 
     def look_due(self, at: float) -> bool:
-        """Whether callers' counts are to be looked at now. Looks that were missed are one."""
+        """Return whether a look at callers' counts is due; missed looks count as one."""
         due = self.looks
         while due < bets.LOOKS and at - self.began >= bets.LOOK_S[due]:
             due += 1
@@ -209,7 +209,7 @@ class Step:
     # ------------------------------------------------------------ rows
 
     def grow(self, rows: int) -> None:
-        """Make room for rows that are new."""
+        """Make room for new rows."""
         more = rows - self.rows
         if more <= 0:
             return
@@ -222,7 +222,7 @@ class Step:
         self.rows = rows
 
     def fresh_from(self, before: float) -> int:
-        """Return the first restart in which a caller counts that was counted before at this time."""
+        """Return the first restart in which a caller counts that was last counted at this time."""
         return int(np.searchsorted(self.begins, before, side="right"))
 
     def caller(
@@ -240,10 +240,10 @@ class Step:
         """Count a caller's badness in some rows.
 
         Args:
-            rows: of the metric.
+            rows: rows of the metric.
             unit: the caller.
             arm: its arm.
-            at: when.
+            at: time of the event.
             ours: badness on production, for the certificate.
             theirs: badness on the candidate.
             labelled: whether it is an event of the alarm.
@@ -279,7 +279,7 @@ class Step:
             self.counts[row, begin:, bets.CANDIDATE] += arm
 
     def bursts(self, rows: NDArray[np.intp], arm: int) -> None:
-        """Count the same of requests without an entity."""
+        """Count a burst of requests without an entity as one event."""
         self.counts[rows, :, bets.BURSTS] += 1
         self.counts[rows, :, bets.CANDIDATE] += arm
 
@@ -297,7 +297,8 @@ class Step:
         self.counts[rows, :, bets.CANDIDATE] += cells[:, 1].astype(np.int32)[:, None]
 
     def track(self, unit: int) -> bool:
-        """Take a caller in whose first request in this step is known; False: it was, or none fits."""
+        """Track a caller from its first request in this step; False: already tracked, or no
+        room."""
         if unit in self._tracked or len(self._tracked) >= self._room:
             return False
         self._tracked.add(unit)
@@ -334,7 +335,7 @@ class Step:
                 self.arrays["first"][row, 1] += bad
 
     def heard(self, unit: int) -> bool:
-        """Whether this is a caller's first label in this step; beyond the bound none is."""
+        """Return whether this is a caller's first label in this step; false beyond the bound."""
         if unit in self._heard or len(self._heard) >= self._room:
             return False
         self._heard.add(unit)
@@ -342,21 +343,21 @@ class Step:
 
     @property
     def tracked(self) -> int:
-        """How many callers asked in this step, up to the bound."""
+        """Return how many callers asked in this step, up to the bound."""
         return len(self._tracked)
 
     @property
     def heard_of(self) -> int:
-        """How many callers have a label in this step, up to the bound."""
+        """Return how many callers have a label in this step, up to the bound."""
         return len(self._heard)
 
     @property
     def uneven(self) -> bool:
-        """Whether an alarm of labels does not sound only because production's have not all come."""
+        """Return whether only production's missing labels keep an alarm of labels from sounding."""
         return bool(self.arrays["uneven"].any())
 
     def known(self, row: int) -> tuple[int, int] | None:
-        """Return how many callers asked by arm; None where not all of them are known."""
+        """Return how many callers asked, by arm; None where not all of them are known."""
         if self.units.sigma < 1 or len(self._tracked) >= self._room:
             return None
         ours, theirs = self.arrays["asked"][row].tolist()
@@ -373,14 +374,15 @@ class Step:
 
     @property
     def kind(self) -> int:
-        """Which count takes labels of unknown units: of callers where there are any."""
+        """Return the count that takes labels of unknown units: the callers' where there are any."""
         return bets.CALLERS if len(self.units) else bets.KEYLESS
 
     def missing(self, arm: int) -> float:
-        """Return how many labels one arm would have more, were it covered as the other one is.
+        """Return how many labels more one arm would have at the other one's coverage.
 
-        One standard error is added. By chance alone half of the arms that lack labels look covered, and
-        production's wrong labels that come two hours late would then still fail in 4 % of days.
+        One standard error is added. By chance alone half of the arms with missing labels look
+        covered, and production's wrong labels that come two hours late would then still fail in 4 %
+        of days.
         """
         other = 1 - arm
         given, labelled = self.given.astype(np.float64), self.labelled.astype(np.float64)
@@ -392,7 +394,7 @@ class Step:
         return max(0.0, min(covered, float(given[arm])) - float(labelled[arm]))
 
     def part_of_labels(self, rows: NDArray[np.intp], arm: int) -> Floats:
-        """Return which part of an arm's labels each row has, (n,); 1 where there are none yet."""
+        """Return each row's part of an arm's labels, (n,); 1 where there are none yet."""
         if not self.labelled[arm]:
             return np.ones(len(rows))
         return np.asarray(np.minimum(self.arrays["met"][rows, arm] / self.labelled[arm], 1.0))
@@ -440,7 +442,7 @@ class Step:
         *,
         first: bool = False,
     ) -> None:
-        """Bet on one unit's loss: on its first label in each restart; `first`: it is its first in the step."""
+        """Bet on one unit's loss by its first label in each restart; `first`: also in the step."""
         paired = self.span.paired
         more = (
             bets.pair_steps(theirs - ours)
@@ -463,7 +465,7 @@ class Step:
             )
 
     def forget_labels(self, rows: Sequence[int]) -> None:
-        """Forget every label, and what the rows that are judged by labels know."""
+        """Drop every label, and the evidence of the rows that labels judge."""
         of = [row for row in rows if row < self.rows]
         self.counts[of] = 0
         for name, array in self.arrays.items():

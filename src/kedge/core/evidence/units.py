@@ -82,7 +82,7 @@ class Units:
         return self._columns[name][: self._size]
 
     def ignored(self, unit: int) -> bool:
-        """Whether this caller was dropped for want of room."""
+        """Return whether this caller was dropped for want of room."""
         return self.sigma < 1 and pick(unit) >= self.sigma
 
     def count(

@@ -1,4 +1,4 @@
-"""Verdicts: what a judge knows, in words and figures."""
+"""Verdicts of a judge, in words and figures."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from kedge.core.evidence.rules import (
 from kedge.core.evidence.step import TAIL, Step
 
 ARMS = ("production", "the candidate")
-"""What both releases are called in a reason, where no names are given: the measure, then the one that is judged."""
+"""Default names of both releases in a reason: the measure, then the judged release."""
 Arms = tuple[str, str]
 PROVABLE = 700
-"""Callers of the candidate that prove that fewer than one in a hundred fail, without a failure: 620
-to 730, by how the bets fall."""
+"""Callers of the candidate without a failure that prove a rate below one in a hundred: 620 to 730,
+depending on the bets."""
 
 
 def overall(judge: Judge, arms: Arms = ARMS) -> Overall:
-    """Say whether an alarm sounds, and which; `arms` are the names of both releases in reasons."""
+    """Return whether an alarm sounds, and which; `arms` are both releases' names in reasons."""
     rules = judge.rules
     needed = -log(rules.alpha)
     step = judge.step
@@ -69,10 +69,10 @@ def overall(judge: Judge, arms: Arms = ARMS) -> Overall:
 
 
 def _excused(judge: Judge, failure: Alarm) -> bool:
-    """Whether a failure is proven to be within its margin, in its own step, and bets on no more.
+    """Return whether its own step proves a failure to be within its margin.
 
-    The certificate is about the whole step; a regression that came late is not excused by the good
-    hours before it. The bets that were placed since then know how large it is.
+    The certificate is about the whole step, and the good hours before a late regression do not
+    excuse it. So the bets that were placed since then must not show more than the margin either.
     """
     step = judge.steps.get(failure.weight)
     row = judge.rows.find(failure.metric, failure.segment)
@@ -90,11 +90,11 @@ def verdicts(
     only: AbstractSet[Key] | None = None,
     arms: Arms = ARMS,
 ) -> tuple[Verdict, ...]:
-    """Say what is known of every (metric, segment), or of some, in the present step.
+    """Return the verdicts on every (metric, segment), or on some, in the present step.
 
     Args:
         judge: what was folded.
-        requests: by segment, requests that each arm was asked in this step; in pairs, pairs twice.
+        requests: by segment, each arm's requests in this step; pairs count for both arms.
         only: these keys, where given.
         arms: the names of both releases in reasons.
     """
@@ -125,7 +125,7 @@ def _suspects(judge: Judge, step: Step) -> frozenset[int]:
 
 
 class _Known(NamedTuple):
-    """What one verdict is made of."""
+    """Figures that one verdict is made of."""
 
     metric: str
     segment: str
@@ -230,7 +230,7 @@ def _name(metric: str, segment: str) -> str:
 
 
 def _figures(judge: Judge, failure: Alarm, arms: Arms) -> str:
-    """Say how many units of each arm went bad, over how many seconds, and where."""
+    """Return how many units of each arm went bad, over how many seconds, and where."""
     step, row = judge.steps.get(failure.weight), judge.rows.find(failure.metric, failure.segment)
     old, new = failure.bad
     if failure.metric == QUALITY:

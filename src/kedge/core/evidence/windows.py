@@ -1,10 +1,10 @@
-"""What one worker counted in one second of a comparison: written once, folded once.
+"""Windows: the counts of one worker in one second of a comparison, written and folded once.
 
 A window is closed before it is written and never changed after, so a repeated write changes
-nothing, and a late one is folded when it comes. Callers travel as hashes, so that a caller whose
-requests reached several workers is still counted once. Requests are counted for what is shown and
-for coverage; what the judge divides by is units: callers by their first request, and requests
-without an entity.
+nothing, and a late one is folded when it comes. Callers are stored as hashes, so that a caller
+whose requests reached several workers is counted once. Requests are counted for display and for
+coverage. The judge divides by units: callers by their first request, and requests without an
+entity.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import msgspec
 from kedge.core.values import BUCKETS, Value
 
 METRICS = ("errors", "latency.p50", "latency.p99", "violations")
-"""Bad events that a worker sees by itself. Quality comes later, with the outcomes."""
+"""Bad events that a worker observes itself. Quality comes later, with the outcomes."""
 PRODUCTION, CANDIDATE = 0, 1
-"""Columns of every count. In a paired window: production bad and the copy not, and the reverse."""
+"""Columns of every count. In a paired window: only production was bad, and only the copy was."""
 
 OURS = 8
-"""Where production's bits begin in `FirstAsk.bad`."""
+"""First bit of production in `FirstAsk.bad`."""
 
 Counts = dict[str, tuple[int, int]]
-"""By segment ("" is everything): production's and the candidate's."""
+"""By segment ("" is the whole): production's and the candidate's count."""
 Growing = dict[str, list[int]]
 """The same, while it is counted."""
 
 
 class BadUnit(Value, frozen=True, array_like=True):
-    """A caller that went bad in this window, and which segments it was seen in."""
+    """A caller that went bad in this window, and its segments."""
 
     unit: int
     """63-bit hash under the comparison's salt."""
@@ -38,13 +38,13 @@ class BadUnit(Value, frozen=True, array_like=True):
     arm: int
     segments: tuple[str, ...]
     bucket: int = -1
-    """What its arm follows from; -1 where it was written by an older version."""
+    """The bucket that decides its arm; -1 where an older version wrote it."""
     times: int = 1
     """Bad requests in this window."""
 
 
 class FirstAsk(Value, frozen=True, array_like=True):
-    """A caller's first request that this worker saw at this weight."""
+    """A caller's first request to this worker at this weight."""
 
     unit: int
     bucket: int
@@ -56,7 +56,7 @@ class FirstAsk(Value, frozen=True, array_like=True):
 
 
 class Agreement(Value, frozen=True, array_like=True):
-    """Pairs of one segment: how many, how many agree, and the table of binary decisions."""
+    """Pairs of one segment: their number, how many agree, and the table of binary decisions."""
 
     pairs: int = 0
     agreeing: int = 0
@@ -73,13 +73,13 @@ Sums = tuple[int, float, float]
 
 
 class Spent(Value, frozen=True, array_like=True):
-    """What both arms cost."""
+    """Costs of both arms."""
 
     production: Sums = (0, 0.0, 0.0)
     candidate: Sums = (0, 0.0, 0.0)
 
     def plus(self, other: Spent) -> Spent:
-        """Two counts as one."""
+        """Return the sum of two costs."""
         return Spent(
             _sums(self.production, other.production), _sums(self.candidate, other.candidate)
         )
@@ -90,7 +90,7 @@ def _sums(one: Sums, other: Sums) -> Sums:
 
 
 class CallerCost(Value, frozen=True, array_like=True):
-    """What one caller's requests cost in this window. Pairs are (production, candidate)."""
+    """Costs of one caller's requests in this window. Pairs are (production, candidate)."""
 
     unit: int
     """64-bit hash under the comparison's salt."""
@@ -101,16 +101,16 @@ class CallerCost(Value, frozen=True, array_like=True):
 
 
 class CostCell(Value, frozen=True, array_like=True):
-    """Requests without a caller that cost about as much: a bin of both arms, or a pair of bins."""
+    """Requests without a caller of about the same cost: a bin of both arms, or a pair of bins."""
 
     bins: tuple[int, int]
     requests: tuple[int, int]
     cost: tuple[float, float]
-    """Sums, as of `CallerCost`."""
+    """Sums, as in `CallerCost`."""
 
 
 class Differing(Value, frozen=True, array_like=True):
-    """One output in which two answers to a row differ, as text; a value that is missing says so."""
+    """One output in which two answers to a row differ, as text; a missing value is named so."""
 
     output: str
     production: str
@@ -125,22 +125,23 @@ class DisagreeingPair(Value, frozen=True, array_like=True):
     production: str
     candidate: str
     differs: tuple[Differing, ...] = ()
-    """The outputs that differ, the one that is compared first; none in what an older kedge wrote."""
+    """The outputs that differ, the compared one first; empty where an older version of kedge wrote
+    it."""
 
 
 class Conduct(Value, frozen=True, kw_only=True):
-    """What the candidate did by itself toward one worker in one second, and what it was not asked."""
+    """The candidate's own behaviour toward one worker in one second, and what it was not asked."""
 
     routed: int = 0
-    """Requests that were the candidate's to answer, or of which it was to get a copy."""
+    """Requests that the candidate should answer or get a copy of."""
     unasked: dict[str, int] = {}
-    """Those of them that never reached it, by cause: no failure, and no unit."""
+    """Requests of them that never reached it, by cause: neither failures nor units."""
     answered: int = 0
-    """Answers of it, late ones and failures too: it is alive."""
+    """Its answers, including late ones and failures: they show that it is alive."""
     late: int = 0
-    """Answers that came after the deadline: production answered the caller, and they are latency."""
+    """Answers after the deadline: production answered the caller, and they count as latency."""
     callers: tuple[int, ...] = ()
-    """Hashes of callers that it was asked by, `CALLERS` at most."""
+    """Hashes of callers whose requests it got, `CALLERS` at most."""
     failed: int = 0
     """Requests without an entity that it failed and production answered."""
     failed_callers: tuple[int, ...] = ()
@@ -148,13 +149,14 @@ class Conduct(Value, frozen=True, kw_only=True):
     streak_callers: tuple[int, ...] = ()
     """Callers in the longest run of failures, `CALLERS` at most."""
     streak_seconds: int = 0
-    """Seconds in which requests without an entity failed in it, `CALLERS` at most are counted."""
+    """Seconds of that run in which requests without an entity failed, counted up to `CALLERS`."""
     crashes: int = 0
-    """How often its process died with questions under way."""
+    """How often its process died with requests under way."""
     silent_s: float = 0.0
-    """How long nothing was heard of it, though it was asked in several seconds; 0: no silence."""
+    """Seconds without an answer, though it was asked in several of them; 0: no silence."""
     patience_s: float = 0.0
-    """A silence of this length is no response: production was never silent for so long."""
+    """Length from which a silence counts as no response: production was never silent for so
+    long."""
 
 
 CALLERS = 3
@@ -170,7 +172,7 @@ class Window(Value, frozen=True, kw_only=True):
 
     replica: str
     number: int
-    """Counts the windows of this replica: with its name, the key."""
+    """Running number of this replica's windows; with its name, the key."""
     endpoint: str
     production: int
     candidate: int
@@ -180,25 +182,25 @@ class Window(Value, frozen=True, kw_only=True):
     """The stratum: the configured share in buckets, 0 for a shadow."""
     paired: bool
     fresh: tuple[int, int] | None = None
-    """Units that this replica saw for the first time, by arm: what the split is checked with."""
+    """Units that were new to this replica, by arm: the split is checked with them."""
     exposed: Counts = {}
     """Requests."""
     answered: Counts = {}
     """Requests that have a latency."""
     named: Counts = {}
-    """Of `exposed`, those with an entity."""
+    """Requests of `exposed` with an entity."""
     named_answered: Counts = {}
-    """Of `answered`, the same."""
+    """Requests of `answered` with an entity."""
     bad: dict[str, Counts] = {}
     """By metric: bad requests without an entity; each is its own unit."""
     units: tuple[BadUnit, ...] = ()
     """Callers that went bad: those with the smallest `pick`, at most 512."""
     first: tuple[FirstAsk, ...] = ()
-    """Callers new to this worker at this weight, the same way."""
+    """Callers that are new to this worker at this weight, bounded in the same way."""
     cut: int = 0
     """Callers beyond these bounds."""
     predictions: tuple[int, int] = (0, 0)
-    """Rows that were answered, by arm: what labels are a share of."""
+    """Answered rows, by arm: the whole of which labels are a share."""
     agreement: dict[str, Agreement] = {}
     scores: dict[int, tuple[int, int, float, float]] = {}
     """By bin of production's score: pairs, within tolerance, sum of differences, of absolute ones."""
@@ -212,25 +214,25 @@ class Window(Value, frozen=True, kw_only=True):
     uncosted: int = 0
     """Callers' and requests' costs that are not in `callers` and `cells`, which are bounded."""
     noise: tuple[int, int] = (0, 0)
-    """Rows that production was asked twice, and how many of them it answered alike."""
+    """Rows that production answered twice, and how many of them alike."""
     mirrored: int = 0
     copied: int = 0
-    """Of the mirrored, those that the copy answered."""
+    """Mirrored requests that the copy answered."""
     streak: int = 0
-    """Longest run of failures of the candidate that production answered; those of one instant are one."""
+    """Longest run of the candidate's failures that production answered; one instant counts once."""
     conduct: Conduct = Conduct()
     broken: int = 0
     """Answers of the candidate that do not fit its signature."""
     lost: int = 0
-    """Observations that were dropped because the recorder was full."""
+    """Observations that the recorder dropped because it was full."""
     other: int = 0
     """Segment values beyond the bound, counted as `other`."""
     method: int = 1
-    """Which version of counting wrote it; `judge.METHOD` is today's."""
+    """The version of counting that wrote it; `rules.METHOD` is the present one."""
 
     @property
     def comparison(self) -> tuple[int, int, str]:
-        """Which pair it belongs to."""
+        """Return the comparison that it belongs to."""
         return self.production, self.candidate, self.salt
 
 
@@ -243,7 +245,7 @@ def added(into: Growing, more: Mapping[str, Sequence[int]]) -> None:
 
 
 def agreement_sum(one: Agreement, other: Agreement) -> Agreement:
-    """Two counts of pairs as one."""
+    """Return the sum of two counts of pairs."""
     return Agreement(*(a + b for a, b in zip(_counts(one), _counts(other), strict=True)))
 
 
@@ -267,7 +269,7 @@ def _exchanged(one: DisagreeingPair) -> DisagreeingPair:
 
 
 def turned(window: Window) -> Window:
-    """The same window with the arms exchanged."""
+    """Return the same window with the arms exchanged."""
     return msgspec.structs.replace(
         window,
         weight=window.weight if window.paired else BUCKETS - window.weight,

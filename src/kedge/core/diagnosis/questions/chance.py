@@ -23,7 +23,7 @@ def chance(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def _is_harmless(case: Case, world: Mean) -> bool:
-    """Whether the world made nothing worse, as far as two windows can prove it."""
+    """Return whether the world made nothing worse, as far as two windows can prove it."""
     if world.z >= HINT and not case.is_below(world, FLOOR):
         return False
     return case.is_below(world, WORLD_MARGIN)

@@ -134,6 +134,6 @@ def _unexpected(
 
 
 def _is_explained(column: NDArray[Any], faulty: NDArray[np.bool_]) -> bool:
-    """Whether a model's input is null where a raw column is broken, and hardly elsewhere."""
+    """Return whether a model's input is null where a raw column is broken, and hardly elsewhere."""
     null = nulls(plain(column))
     return bool((null & faulty).sum() > 0.9 * null.sum())

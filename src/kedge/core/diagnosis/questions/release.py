@@ -133,7 +133,7 @@ def _blame(
 
 
 def _divided(case: Case, divided: Shares, model: Mean, features: Mean) -> DiagnosisAnswer:
-    """The share of each part, and what it adds alone."""
+    """Return the share of each part, and what it adds alone."""
     answer = DiagnosisAnswer()
     way = "its share" + (" (Shapley)" if divided.both_paths else ", on the one way replayed")
     for part, found in (("model", model), ("features", features)):
@@ -151,7 +151,7 @@ def _yes_or_no(case: Case, found: Mean) -> str:
 
 
 def _blamed(case: Case, divided: Shares, model: Mean, features: Mean) -> list[tuple[Cause, Mean]]:
-    """The parts to blame: both where each is worse alone as well, else the larger.
+    """Return the parts to blame: both where each is worse alone as well, else the larger.
 
     A part's share holds half of what happens only together (a bug in the features may hurt
     the new model more). So the smaller of two is blamed only if it is worse on its own too.
@@ -199,7 +199,7 @@ def _exchanged(case: Case) -> list[tuple[str, Mean]]:
 
 
 def _swaps(case: Case, exchanged: list[tuple[str, Mean]]) -> DiagnosisAnswer:
-    """Which feature it is."""
+    """Return which feature it is."""
     answer = DiagnosisAnswer()
     for name, found in exchanged[:SWAPS]:
         answer += tell("swap", name, _yes_or_no(case, found), found)

@@ -111,7 +111,7 @@ def label_mix(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 def _windows(
     case: Case, both: RiseWindows, columns: list[str]
 ) -> tuple[LabelledWindow, LabelledWindow]:
-    """The labelled requests of both windows."""
+    """Return the labelled requests of both windows."""
     ref, now, which = both.reference, case.facts.current, case.facts.reference_of
     scores = case.facts.answers[which, which]
     return (
@@ -183,7 +183,7 @@ def _comparable(case: Case, known: DiagnosisAnswer, ref: Sample) -> list[str]:
 
 
 def _is_beyond(case: Case, both: RiseWindows) -> bool:
-    """Whether requests without a fault lose more than the hardest ones ever did.
+    """Return whether requests without a fault lose more than the hardest ones ever did.
 
     Those without may be the harder ones, for nulls may come where it was easy. So they are held
     against as large a part of the reference: the hardest, by the score that was given.
