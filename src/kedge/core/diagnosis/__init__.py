@@ -1,1 +1,1 @@
-"""Diagnosis: facts in, findings out; why production became worse, and whether going back would help."""
+"""Diagnosis: why production became worse, and whether a rollback would help."""

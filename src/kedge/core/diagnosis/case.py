@@ -1,7 +1,7 @@
 """Case of a diagnosis and the answers to its questions, both frozen.
 
-Every question gets the case and what earlier questions answered, and returns an answer of its own.
-Answers add up: `a + b` is what is known after both.
+Every question gets the case and the earlier answers, and returns its own answer. Answers add up: `a
++ b` is the knowledge after both.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from kedge.core.values import Value
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Facts, what each answer in them lost, and which change of the mean loss matters."""
+    """Facts, the loss of each answer in them, and the least change of the mean loss that
+    matters."""
 
     facts: Facts
     cells: Mapping[Cell, Floats]
     """Losses of today's answers, by (model, features), (n,) each."""
     before: Floats | None
-    """Losses of the reference, (m,); None without its answers."""
+    """Losses of the reference, (m,); None if it has no answers."""
     floor: float
     """Change of the mean loss below which nothing is an incident."""
 
@@ -69,7 +70,7 @@ class Case:
         return mean_of(values, self.facts.current.units, counts=counts)
 
     def is_real(self, found: Mean) -> bool:
-        """Return whether it is a rise, surely and by enough to matter."""
+        """Return whether a mean is a rise, surely and by enough to matter."""
         return found.enough and found.mean > self.floor and found.z > Z
 
     def is_below(self, found: Mean, margin: float) -> bool:
@@ -89,7 +90,7 @@ class Case:
 
 
 def _usual_loss(cells: Mapping[Cell, Floats], before: Floats | None) -> float:
-    """The loss that the floor is a part of: the reference's, else the old release's today."""
+    """Return the loss that the floor refers to: the reference's, else the old release's today."""
     for known in (before, cells.get(("old", "old")), cells.get(("new", "new"))):
         if known is not None and not np.isnan(known).all():
             return float(np.nanmean(known))
@@ -97,12 +98,13 @@ def _usual_loss(cells: Mapping[Cell, Floats], before: Floats | None) -> float:
 
 
 class DiagnosisAnswer(Value, frozen=True, kw_only=True):
-    """What one question adds, or several together. What later questions need of it is a field."""
+    """Answer of one question, or of several together. Each result that later questions need is a
+    field."""
 
     evidence: tuple[Evidence, ...] = ()
     findings: tuple[Finding, ...] = ()
     missing: tuple[Missing, ...] = ()
-    """At most one of each code: the first that asked for it."""
+    """At most one of each code: that of the first question."""
     replaces: frozenset[Cause] = frozenset()
     """Causes whose earlier findings no longer count."""
     is_untrusted: bool = False
@@ -114,16 +116,16 @@ class DiagnosisAnswer(Value, frozen=True, kw_only=True):
     suspects: SuspectFindings = NOTHING
     """By `stale_or_recoded`: which columns are false although their values are plausible."""
     contrast: Mean | None = None
-    """By `release`: the newer release's loss less the older one's, today."""
+    """By `release`: the newer release's loss today less the older one's."""
     rise: Mean | None = None
     """By `world`: the loss of one release today less that of the reference."""
     spell: str = ""
-    """By `spells`: how often the reference had such times, in words; empty where it had not."""
+    """By `spells`: how often the reference had such times, in words; empty where it had none."""
     is_label_mix: bool = False
-    """By `label_mix`: another share of outcomes explains the rise."""
+    """By `label_mix`: a changed share of outcomes explains the rise."""
 
     def __add__(self, later: DiagnosisAnswer) -> DiagnosisAnswer:
-        """Return what is known after a later answer."""
+        """Return the sum of this answer and a later one."""
         kept = (one for one in self.findings if one.cause not in later.replaces)
         known = {one.code for one in self.missing}
         return DiagnosisAnswer(
@@ -146,7 +148,7 @@ class DiagnosisAnswer(Value, frozen=True, kw_only=True):
 
 
 def tell(question: str, answer: str, verdict: str, found: Mean | None = None) -> DiagnosisAnswer:
-    """Return a row of evidence, with its interval where there is one."""
+    """Return an answer with one row of evidence, with its interval where there is one."""
     if found is None or found.df < 1:
         row = Evidence(question=question, answer=answer, verdict=verdict)
         return DiagnosisAnswer(evidence=(row,))
@@ -158,12 +160,12 @@ def tell(question: str, answer: str, verdict: str, found: Mean | None = None) ->
 
 
 def ask_for(code: str, log: str) -> DiagnosisAnswer:
-    """Return that something is missing, and what to log so that it will be there."""
+    """Return an answer with one missing item, and what to log for it."""
     return DiagnosisAnswer(missing=(Missing(code, log),))
 
 
 def ask_for_units(known: str, *of: Sample) -> DiagnosisAnswer:
-    """Return what is too few: outcomes, or units that could have one."""
+    """Return an answer that names what is too few: outcomes, or units that could have one."""
     units = min(mean_of(np.zeros(len(sample.truth)), sample.units).units for sample in of)
     code, what = (
         ("outcomes", "outcomes")
@@ -174,7 +176,7 @@ def ask_for_units(known: str, *of: Sample) -> DiagnosisAnswer:
 
 
 def ask_for_outcomes(case: Case, found: Mean, margin: float) -> DiagnosisAnswer:
-    """Return how many outcomes would tell whether a rise of `margin` is there."""
+    """Return an answer with the number of outcomes that would show a rise of `margin`."""
     aim = margin * case.floor / FLOOR / (3 * 2)
     if aim <= 0 or not np.isfinite(found.se):
         return DiagnosisAnswer()

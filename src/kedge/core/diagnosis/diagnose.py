@@ -1,23 +1,25 @@
-"""Diagnosis of why an endpoint answers worse than it did, and whether rolling back would help.
+"""Diagnosis of an endpoint: why its answers became worse, and whether a rollback would help.
 
 Theory of operation
 -------------------
 Questions are asked in the order of `QUESTIONS`. Each is a pure function of the case and of the
-answers so far, and returns what it adds to them. An answer that cannot be given is a hole with a
-name, never a guess:
+answers so far, and returns an addition to them. A question that cannot be answered adds an entry to
+`missing`, never a guess:
 
 0. Can the figures be trusted? No part is blamed on a broken split or a torn log.
-1. Is a column broken? Needs no labels, so it is always asked. Is one stale or recoded (`suspects`)?
-2. Is the newer release worse than the older one *on the same requests*? Paired, so that what is
-   hard about today is hard for both and cancels.
-3. If so: its model or its features? From the replays that there are (`contrast.shares`).
+1. Is a column broken? This needs no labels, so it is always asked. Is one stale or recoded
+(`suspects`)?
+2. Is the newer release worse than the older one *on the same requests*? The comparison is paired,
+so that hard inputs of today are hard for both and cancel.
+3. If so: its model or its features? The available replays decide (`contrast.shares`).
 4. Is the *same* release worse than it was in the reference? Then the world changed.
 5. If so: more of one outcome only, the same inputs with other outcomes, or other inputs
    (`disde`)?
 
-A cause is named from 3.5 standard errors and 5 % of the reference's loss on. Two causes are two
+A cause is named from 3.5 standard errors and 5 % of the reference's loss. Two causes are two
 findings. *Noise* is a finding too, and has to be proven: the interval of both contrasts lies
-below what is tolerated. Whatever is neither proven nor refuted is `cannot_tell`, with what to log.
+below what is tolerated. A cause that is neither proven nor refuted is `cannot_tell`, with what to
+log.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ from kedge.core.diagnosis.questions.world import (
 
 
 def diagnose(facts: Facts) -> Diagnosis:
-    """Ask every question in order, and say what follows.
+    """Ask every question in order, and return the diagnosis.
 
     Raises:
         Refused: `metric_unfit`: the metric cannot judge this output.
@@ -128,7 +130,7 @@ def is_without_a_cause(_: Case, known: DiagnosisAnswer) -> bool:
 
 
 class DiagnosisQuestion(NamedTuple):
-    """One question, and what has to be known for it to be asked."""
+    """One question, and its condition for being asked."""
 
     ask: Callable[[Case, DiagnosisAnswer], DiagnosisAnswer]
     when: Callable[[Case, DiagnosisAnswer], bool] = always

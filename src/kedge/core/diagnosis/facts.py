@@ -1,4 +1,4 @@
-"""Facts of a diagnosis: the requests of two windows, and who answered them how.
+"""Facts of a diagnosis: the requests of two windows, and each release's answers to them.
 
 Plain arrays and values, so that any reader of a log can fill them in, row by row.
 """
@@ -19,13 +19,14 @@ from kedge.core.values import Output
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Requests of one window, as they were logged: n rows.
+    """Logged requests of one window: n rows.
 
-    `columns` are the raw ones of the requests, before any transformation, (n,) each: numbers with NaN
-    for null, or words with None. A fault of a transformation would look like one of the source.
-    Leave out ids and times: they are never alike, and would say that nothing overlaps.
-    `truth` is NaN where no label came; words are numbered, the same way as in the scores. `scores`
-    are needed of a reference only. `units` says whose each request was; None or "" is its own.
+    `columns` are the raw columns of the requests, before any transformation, (n,) each: numbers
+    with NaN for null, or words with None. After it, a fault of the transformation would look like
+    one of the source. Leave out ids and times: they are never alike, so that no rows would overlap.
+    `truth` is NaN where no label came; words are numbered, the same way as in the scores. Only a
+    reference needs `scores`. `units` is the entity of each request; with None or "" the request is
+    its own.
     """
 
     columns: Mapping[str, NDArray[Any]]
@@ -33,7 +34,7 @@ class Sample:
     scores: Floats | None = None
     units: NDArray[Any] | None = None
     at: Floats | None = None
-    """When each was asked, Unix seconds: only how long a column stood still is read from it."""
+    """Time of each request, Unix seconds: it only shows how long a column did not change."""
 
 
 class LabelImbalance(NamedTuple):
@@ -45,10 +46,10 @@ class LabelImbalance(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """What is known of the log itself."""
+    """State of the log itself, and of the split."""
 
     split_fault: str = ""
-    """Why the split between the arms is not what was set; empty when it is."""
+    """Why the split between the arms is not the configured one; empty when it is."""
     lost: float = 0.0
     """Share of the log that was torn or dropped, 0 to 1."""
     coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -65,46 +66,46 @@ class Instruments:
 
 
 class Source(NamedTuple):
-    """How far the values lag that a release reads by key."""
+    """Lag of the values that a release reads by key."""
 
     name: str
-    """Of the run, such as carrier_delays/1#2@1."""
+    """Name of the run, such as carrier_delays/1#2@1."""
     lag_s: float
-    """Seconds behind; infinite where nothing of it is there."""
+    """Seconds behind; infinite where it has no values."""
     limit_s: float
-    """How far it may be behind."""
+    """Limit of the lag, in seconds."""
 
     @property
     def late(self) -> bool:
-        """Return whether it is further behind than it may be."""
+        """Return whether the lag exceeds its limit."""
         return self.lag_s > self.limit_s
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Return the lag in words."""
         far = f"{self.lag_s / 60:.0f} min behind" if self.lag_s < inf else "gone"
         return f"{self.name} is {far} (limit {self.limit_s / 60:g} min)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that a diagnosis is made from. Only `output`, `metric`, `new` and `current` must be there.
+    """Input of a diagnosis. Only `output`, `metric`, `new` and `current` are required.
 
     `new` is the release that answers now, `old` the way back; labels such as r3 and r2.
 
     answers: by (model, features), each "new" or "old", the answers to the rows of `current`, (n,).
-        NaN: not asked. Infinity: asked, and it failed. ("old", "old") is the old release, by
+        NaN: not asked. Infinity: asked, but failed. ("old", "old") is the old release, by
         reverse shadow, holdback or replay. A cell that does not exist (two schemas) is left out.
-    changed: which parts differ between the two releases; with one only, nothing need be divided.
-    reference: a labelled window of an earlier time, with the answers that it got; the same hour and
-        weekday, since a season is the world's too. Give the columns that both times asked for:
-        one that is in the reference only is read as lost.
-    reference_of: which of the two releases gave them.
+    changed: the parts that differ between the two releases; with one only, nothing is divided.
+    reference: a labelled window of an earlier time, with the answers that it got. Take the same
+        hour and weekday, since a season is a change of the world too. Give the columns that both
+        times have: one that is in the reference only counts as lost.
+    reference_of: the release of the two that gave those answers.
     swaps: by feature, the answers with this one exchanged (`contrast.Swap`).
     training: by release ("new", "old"), its training set's columns.
-    inputs: by release, what its model was given today; without, `current.columns`.
-    ranges: the least and the most that the schema allows a column.
-    sources: what the release that answers now reads by key, and how old it is.
+    inputs: by release, its model's inputs today; without it, `current.columns`.
+    ranges: the least and the largest value that the schema allows a column.
+    sources: the runs that the release that answers now reads by key, with their lag.
     """
 
     output: Output
@@ -125,7 +126,7 @@ class Facts:
 
 
 def checked(facts: Facts) -> None:
-    """Every row is a request.
+    """Raise if columns or answers do not have one row for each request.
 
     Raises:
         ValueError: columns or answers of one window are not of one length.

@@ -12,17 +12,17 @@ from kedge.core.values import Value
 
 
 class Cause(StrEnum):
-    """Why an endpoint answers worse than it did."""
+    """Cause of an endpoint's worse answers."""
 
     MODEL = "model"
     FEATURES = "features"
     RELEASE = "release"
-    """The newer release is worse; whether by its model or its features cannot be told apart."""
+    """The newer release is worse; the data cannot show whether by its model or its features."""
     DATA = "data"
     WORLD = "world"
     LABEL_MIX = "label_mix"
     NOISE = "noise"
-    """Proven: neither the release nor the world made it worse; or it comes and goes, as it did before."""
+    """Proven: neither the release nor the world made it worse; or it is a spell, as before."""
     CANNOT_TELL = "cannot_tell"
 
 
@@ -34,38 +34,38 @@ class Kind(StrEnum):
     CONCEPT = "concept"
     """Of the world: the same inputs have other outcomes now."""
     HARDER_INPUTS = "harder_inputs"
-    """Of the world: more of the inputs that were always hard, or new ones."""
+    """Of the world: more inputs that were always hard, or new ones."""
     UNDIVIDED = "undivided"
-    """Of the world: the labels do not suffice to tell concept and inputs apart."""
+    """Of the world: too few labels to distinguish concept and inputs."""
     NO_OVERLAP = "no_overlap"
     """Of the world: hardly any input is like one of the reference."""
     INSTRUMENTATION = "instrumentation"
-    """Cannot tell, since the figures cannot be trusted."""
+    """Cannot tell: the figures cannot be trusted."""
     STALE = "stale"
     """Of the data: values that were right for an earlier request."""
     RECODED = "recoded"
     """Of the data: codes that have changed places."""
     WORLD_OR_DATA = "world_or_data"
-    """Cannot tell: a changed world and a stale or recoded column would look the same."""
+    """Cannot tell: a changed world and a stale or recoded column look the same."""
 
 
 RELEASE = frozenset({Cause.MODEL, Cause.FEATURES, Cause.RELEASE})
-"""What a rollback undoes."""
+"""Causes that a rollback undoes."""
 ELSEWHERE = frozenset({Cause.DATA, Cause.WORLD, Cause.LABEL_MIX})
-"""What a rollback does not undo: both releases meet it alike."""
+"""Causes that a rollback does not undo: both releases meet them alike."""
 
 
 class Act(StrEnum):
-    """What to do."""
+    """Action that a diagnosis recommends."""
 
     ROLL_BACK_MODEL = "roll_back_model"
     ROLL_BACK_FEATURES = "roll_back_features"
     ROLL_BACK = "roll_back"
-    """Both at once: the whole release."""
+    """Roll back the whole release, model and features."""
     HOLD_FIX_DATA = "hold_fix_data"
     HOLD_FIX_LOGGING = "hold_fix_logging"
     GO_FORWARD = "go_forward"
-    """Retrain, move the threshold, or accept a new reference: what was left is no better."""
+    """Retrain, move the threshold, or accept a new reference: the previous release is no better."""
     HOLD = "hold"
     """Change nothing before more is known."""
     NOTHING = "nothing"
@@ -86,11 +86,11 @@ class Estimate(Value, frozen=True):
     """Labelled requests."""
 
     def turned(self) -> Estimate:
-        """Return the same change, the other way round."""
+        """Return the change with the opposite sign."""
         return Estimate(0 - self.value, 0 - self.high, 0 - self.low, self.n)  # and no -0
 
     def text(self) -> str:
-        """-0.012 [-0.015, -0.0090]."""
+        """Return the estimate as text: -0.012 [-0.015, -0.0090]."""
         return f"{self.value:+.3g} [{self.low:+.3g}, {self.high:+.3g}]"
 
 
@@ -104,7 +104,7 @@ class Suspect(Value, frozen=True):
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """One cause of what became worse."""
+    """One cause of the loss of quality."""
 
     cause: Cause
     kind: Kind | None = None
@@ -112,26 +112,26 @@ class Finding(Value, frozen=True, kw_only=True):
     statement: str
     """The finding in words."""
     effect: Estimate | None = None
-    """What it adds to the loss; null where that is not known."""
+    """Its addition to the loss; null where that is not known."""
     share: float | None = None
     """Its part of the whole rise since the reference; null where either is not known."""
     columns: tuple[str, ...] = ()
-    """The columns that it is about, the worst first."""
+    """Its columns, the worst first."""
     is_shared: bool = False
     """The way back has the same fault, so that a rollback does not undo it."""
     suspects: tuple[Suspect, ...] = ()
-    """Of `stale` and `recoded`, the columns that are; of `world_or_data`, those to check."""
+    """With `stale` and `recoded`, the false columns; with `world_or_data`, those to check."""
 
 
 class Evidence(Value, frozen=True, kw_only=True):
-    """One row of the table: what was asked, what was found, what follows from it."""
+    """One row of the table of evidence: a question, its answer and its verdict."""
 
     question: str
     """A code: split, log, labels, defects, hidden, freshness, train_serve, release, model, features, interaction,
     swap, back_model, back_features, moved, world, spells, label_mix, concept,
     inputs."""
     answer: str
-    """What was found, in words."""
+    """The answer in words."""
     figure: float | None = None
     """The figure that answers it: a change of the mean loss, a share of requests, or an age in seconds."""
     low: float | None = None
@@ -143,16 +143,16 @@ class Evidence(Value, frozen=True, kw_only=True):
 
 
 class Action(Value, frozen=True):
-    """What to do, and why in a sentence."""
+    """A recommended action, with its reason in a sentence."""
 
     code: Act
     """What to do first."""
     sentence: str
-    """What to do first, and what then."""
+    """The first step and the next ones, in words."""
 
 
 class Missing(Value, frozen=True):
-    """What was not there: a code, and what to log so that it will be."""
+    """A missing item: its code, and what to log for it."""
 
     code: str
     """outcomes, more_outcomes, more_units, old_answers, new_answers, reference, replay, previous,
@@ -162,30 +162,30 @@ class Missing(Value, frozen=True):
 
 
 class Diagnosis(Value, frozen=True, kw_only=True):
-    """Why it became worse, what a rollback would do about it, and how that is known."""
+    """Diagnosis of one endpoint: causes, the effect of a rollback, and the evidence."""
 
     new: str
     """The release that answers now, such as r3."""
     old: str | None
     """The way back."""
     metric: str
-    """The loss that is judged, such as log_loss."""
+    """The judged loss, such as log_loss."""
     headline: str
-    """What rolling back would change, in a sentence."""
+    """The effect of a rollback, in a sentence."""
     effect: Estimate | None
-    """Of rolling back, on the metric: the previous release's loss on today's traffic less the
-    present one's. None: it cannot be told."""
+    """Effect of a rollback on the metric: the previous release's loss on today's traffic less the
+    present one's. None: it is not known."""
     findings: tuple[Finding, ...]
     """At least one. Two causes are two findings, the larger effect first."""
     evidence: tuple[Evidence, ...]
-    """Every question that was asked, in order."""
+    """Every asked question, in order."""
     action: Action
     would_change: tuple[str, ...]
-    """What would lead to another verdict, in words."""
+    """Observations that would change the verdict, in words."""
     missing: tuple[Missing, ...] = ()
-    """What to log so that more can be told."""
+    """Items to log for a better diagnosis."""
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The causes' codes."""
+        """Return the causes' codes."""
         return tuple(finding.cause.value for finding in self.findings)

@@ -1,7 +1,7 @@
-"""A diagnosis as it is filed in the ledger: short, and what follows from it for those who act.
+"""Summary of a diagnosis, as it is recorded in the ledger, and what follows from it.
 
-A rollback shows the newest one beside its receipt, policy takes it as a fact, and an alert is
-opened of a harmful one. None of them waits for it.
+A rollback shows the newest summary beside its receipt, policy uses it as a fact, and a harmful one
+opens an alert. None of them waits for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from kedge.core.diagnosis.findings import ELSEWHERE, RELEASE, Act, Cause, Diagno
 from kedge.core.values import Value
 
 SHOWN_S = 24 * 3600.0
-"""So old a finding is still shown beside a rollback: an incident is seldom longer."""
+"""Greatest age of a finding that a rollback shows: an incident is seldom longer."""
 FRESH_S = 2 * 3600.0
-"""So old a finding still holds an automatic rollback: two of the patrol's hourly checks. What was
-true of yesterday's requests says nothing of a failure that began since."""
+"""Greatest age of a finding that holds an automatic rollback: two of the patrol's hourly checks.
+Yesterday's requests say nothing of a failure that began later."""
 SOFT = frozenset({"quality", "violations", "cost"})
-"""Guardrails whose failure may be the world's or a source's. Errors and latency are callers' own
-pain: those always act."""
+"""Guardrails whose failure may come from the world or a source. Errors and latency harm callers
+directly: those always act."""
 
 
 class DiagnosisSummary(Value, frozen=True, kw_only=True):
@@ -39,20 +39,20 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
     kinds: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
     effect: Estimate | None = None
-    """Of rolling back; negative is better."""
+    """Effect of a rollback; negative is better."""
     harms: tuple[Estimate | None, ...] = ()
-    """By finding: what it adds to the loss."""
+    """By finding: its addition to the loss."""
     action: Act
     advice: str
     segment: str = ""
-    """Of which segment alone it was asked; such a one holds nothing."""
+    """The only segment that was diagnosed; such a diagnosis holds no rollback."""
     missing: tuple[str, ...] = ()
     took_s: float | None = None
     """How long the diagnosis took."""
 
     @property
     def against(self) -> bool:
-        """Whether it speaks against a rollback: the cause is elsewhere, or it is shown to harm."""
+        """Return whether it speaks against a rollback: another cause, or a rollback does harm."""
         harms = self.effect is not None and self.effect.low > 0
         return (harms or self.elsewhere) and not self.release
 
@@ -63,13 +63,14 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
 
     @property
     def release(self) -> bool:
-        """Whether the release is to blame, if for a part only, or a rollback is shown to help."""
+        """Return whether the release is at least partly to blame, or a rollback is shown to
+        help."""
         helps = self.effect is not None and self.effect.high < 0
         return helps or bool(RELEASE & set(self.causes))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is to blame, in words; of a look-alike, both."""
+        """Return the causes in words; for a look-alike, both."""
         found = (
             "world or data" if self._kind(n) == Kind.WORLD_OR_DATA else str(cause).replace("_", " ")
             for n, cause in enumerate(self.causes)
@@ -81,7 +82,7 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
 
     @property
     def harm(self) -> Literal["page", "warn"] | None:
-        """How urgent it is for the person on call: harm is proven, a cause has unknown effect, not at all."""
+        """Return the urgency: page if harm is proven, warn if a cause's effect is unknown."""
         named = [
             harm
             for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
@@ -130,24 +131,24 @@ def filed(
 
 
 def about(found: DiagnosisSummary, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
-    """Return whether it is about the release that is left, or would be, and young enough."""
+    """Return whether it is recent, and about the release that a rollback leaves or would leave."""
     return found.new == left and now - found.at <= within_s
 
 
 def holds(
     found: DiagnosisSummary | None, new: int, old: int, failing: Collection[str], now: float
 ) -> str:
-    """Return why a failing release is not taken back by itself; empty when it is.
+    """Return why a failing release is not rolled back automatically; empty when it is.
 
-    Only soft guardrails are held. Only a fresh finding about these two releases holds them. It blames what
-    a rollback does not undo and neither of them (not by one that cannot tell which: what is not
-    known stops nothing). They are held only where both answered the same requests and
-    rolling back is not shown to help. Without that contrast the release could still be at fault.
+    Only soft guardrails are held, by a fresh finding about these two releases. The finding blames a
+    cause that a rollback does not undo, and neither release. A finding that cannot tell holds
+    nothing. Both releases must have answered the same requests, and a rollback must not be shown to
+    help. Without that contrast the release could still be at fault.
 
     Args:
         found: the newest finding, if any.
         new: the release that fails.
-        old: where a rollback would land.
+        old: the landing of a rollback.
         failing: the metrics that fail.
         now: Unix time.
     """

@@ -1,14 +1,14 @@
-"""Answers and labels in one vocabulary: which output a label is about, and when the two are equal.
+"""Answers and labels: the output that a label is about, and when the two are equal.
 
 Theory of operation
 -------------------
 * A `Target` is the endpoint's `output` with what a signature adds: the name and the dtype of the
   output that labels are compared with. Where the policy names none, the signature decides if it
-  leaves one choice; otherwise every label is unfit, since a guess would make all answers wrong.
+  leaves one choice. Otherwise every label is unfit, since a guess could make all answers wrong.
 * An answer is stored as (score, decision): numbers have a score, words have none. So a stored row
-  says by itself whether "42" is a number or a word.
-* A class is compared by one spelling (`spelled`): 42, 42.0 and "42" are one whole number. To an
-  output that gives words, "42.0" is another word than "42".
+  shows whether "42" is a number or a word.
+* A class is compared by one spelling (`spelled`): 42, 42.0 and "42" are one whole number. For an
+  output that gives words, "42.0" and "42" are two words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kedge.core.values import Dtype, Field, Output, State
 YES = frozenset({"1", "true", "yes", "t", "y"})
 NO = frozenset({"0", "false", "no", "f", "n"})
 EXACT_BELOW = 2**53
-"""Whole numbers below are exact as floats; larger ones are compared digit by digit."""
+"""Limit below which whole numbers are exact as floats; larger ones are compared digit by digit."""
 LABEL_NAMES = frozenset(
     {
         "label",
@@ -50,19 +50,19 @@ INTEGERS = {
     "uint32": (0, 2**32 - 1),
     "uint64": (0, 2**64 - 1),
 }
-"""The least and the most of each whole dtype."""
+"""Least and largest value of each integer dtype."""
 
 RANKED = 20
-"""Items of a ranking that are kept and judged, from the best on."""
+"""Items of a ranking that are stored and judged, from the best on."""
 BETWEEN = "|"
-"""What stands between the items of a ranking, and of a label that names several."""
+"""Separator of the items of a ranking, and of a label that names several."""
 
 Reads = Literal["yes", "class", "place", "number", "ranking", "row"]
 """yes: a side of the threshold. class: a word or a whole number. place: the largest place of a
 vector. number: within the tolerance. ranking: items of a vector, the best first. row: no output is known, so the whole row as text."""
 Unread = Literal["", "unknown", "ambiguous", "missing", "unreadable"]
-"""Why no output is read: no release is known yet; several could be meant; the release does not give
-the one that is declared. Also: it gives it in a form that is not one class or number a row."""
+"""Why no output is read: no release is known yet; several outputs are possible; the release does
+not give the declared one. Also: its form is not one class or number a row."""
 Unfit = Literal[
     "ambiguous",
     "missing",
@@ -87,20 +87,20 @@ class Target(Output, frozen=True):
     dtype: Dtype | None = None
     unread: Unread = ""
     chosen: bool = False
-    """The signature decided: the policy names no output."""
+    """The signature decided, since the policy names no output."""
     among: tuple[str, ...] = ()
-    """What the release gives, for the message when none of it is read."""
+    """Outputs of the release, for the message when none of them is read."""
 
 
 # ---------------------------------------------------------------- which output
 
 
 def get_target(state: State, release: int | None = None) -> Target:
-    """Return how an endpoint's answers are read, by the signature of a release.
+    """Return the output of an endpoint, as it is read with a release's signature.
 
     Args:
         state: the row.
-        release: whose signature; production's without, or the candidate's before there is one.
+        release: the release of the signature. Without it, production, or before that the candidate.
     """
     number = release if release is not None else state.production
     if number is None:
@@ -111,13 +111,13 @@ def get_target(state: State, release: int | None = None) -> Target:
 
 
 def spare_outputs(state: State) -> tuple[str, ...]:
-    """Return the outputs that the policy declares to be about cost: no label is about those."""
+    """Return the outputs that the policy declares as costs: no label is about them."""
     cost = state.policy.cost
     return tuple(name for name in (cost.tokens, cost.reported) if name) if cost else ()
 
 
 def target(output: Output, gives: Sequence[Field] | None, spare: Collection[str] = ()) -> Target:
-    """Return an output as it is read where a release gives these outputs; None: not known yet."""
+    """Return an output as it is read from a release with these outputs; None: not known yet."""
     fields = {each.name: each for each in gives or ()}
     name = declared_name(output)
     chosen = name is None
@@ -152,15 +152,16 @@ def target(output: Output, gives: Sequence[Field] | None, spare: Collection[str]
 
 
 def declared_name(output: Output) -> str | None:
-    """Return the output that the policy says labels are about; None: it says nothing."""
+    """Return the output that labels are about by the policy; None: it declares none."""
     return output.label or output.value or output.score
 
 
 def undeclared_name(gives: Sequence[Field]) -> str | None:
     """Return the one output that labels can be about, or None where several could be meant.
 
-    A word, a whole number or a truth value a row is a class. Without one, the only number a row is
-    the value. A vector could be probabilities, several targets or an embedding: it is never chosen.
+    A word, a whole number or a truth value a row is a class. Without a class, a single number a row
+    is the value. A vector could be probabilities, several targets or an embedding: it is never
+    chosen.
     """
     scalars = [each for each in gives if each.shape in ((), (1,))]
     for floats in (False, True):
@@ -222,7 +223,7 @@ def truth(value: Known, classes: Sequence[str | int] = ()) -> bool | None:
         text = _whole(value) if numbered else spelled(value)
         if text in (no, yes):
             return text == yes
-        if numbered:  # where 1 and 2 are the classes, 0 is neither
+        if numbered:  # where the classes are 1 and 2, 0 is neither
             return None
     if isinstance(value, str):
         word = value.strip().lower()
@@ -242,7 +243,7 @@ def number(value: Known) -> float | None:
 
 
 def _whole(value: str | float | bool) -> str:
-    """Return the spelling of a whole number however it was written; other text as it is."""
+    """Return the one spelling of a whole number; other text as it is."""
     if isinstance(value, str):
         text = value.strip()
         sign, digits = ("-", text[1:]) if text[:1] == "-" else ("", text.removeprefix("+"))
@@ -256,7 +257,7 @@ def _whole(value: str | float | bool) -> str:
 def normal(target: Target | None, value: Known) -> Known:
     """Return a label as it is stored: text for an output of words, a number for one of numbers.
 
-    So one label is one value, whichever file it came in. What does not fit stays as it is.
+    So a label has one value, whatever file it came in. A label that does not fit is unchanged.
     """
     if target is None or target.unread or value is None or isinstance(value, bool):
         return value
@@ -286,7 +287,7 @@ def unfit(output: Output, value: Known, *, measured: bool = False) -> Unfit | No
 
     Args:
         output: how answers are read; a `Target` knows the dtype.
-        value: what was true, not None.
+        value: the outcome, not None.
         measured: the loss needs a number and not a class (`absolute_error`, `log_loss`, `brier`).
     """
     if isinstance(value, float) and not isfinite(value):
@@ -347,7 +348,7 @@ def _unfit_class(target: Target, value: str | float | bool) -> Unfit | None:
 
 
 def equal(output: Output, score: float | None, decision: str | None, value: Known) -> bool:
-    """Return whether an answer says what was true. No answer, or one that is no number, does not.
+    """Return whether an answer equals the outcome; false without an answer, or for a NaN.
 
     The label must fit (`unfit`).
     """
@@ -377,7 +378,7 @@ def equal(output: Output, score: float | None, decision: str | None, value: Know
 
 
 def decided(output: Output, score: float | None, decision: str | None) -> bool | None:
-    """Return an answer as yes or no; the score decides where no decision was kept."""
+    """Return an answer as yes or no; the score decides where no decision was stored."""
     said = truth(decision)
     if said is None and score is not None and isfinite(score):
         return score >= output.threshold
@@ -390,8 +391,8 @@ def decided(output: Output, score: float | None, decision: str | None) -> bool |
 def proposed(gives: Sequence[Field], spare: Collection[str] = ()) -> tuple[Output, ...]:
     """Return the outputs that a policy could declare for a signature, the likeliest first.
 
-    One where the signature leaves one choice. A number alone may be a value or a probability, and a
-    vector may be the chances of classes: those are for a person to choose.
+    There is one where the signature leaves one choice. A number alone may be a value or a
+    probability, and a vector may hold the chances of classes. A person has to choose then.
     """
     fields = [each for each in gives if each.name not in spare]
     name = undeclared_name(fields)
@@ -413,7 +414,7 @@ def proposed(gives: Sequence[Field], spare: Collection[str] = ()) -> tuple[Outpu
 
 
 def line(output: Output) -> str:
-    """Return an output as it is written in kedge.toml: what differs from the defaults."""
+    """Return an output as it is written in kedge.toml: the differences from the defaults."""
     parts = [f'kind = "{output.kind}"']
     for key in ("score", "label", "value"):
         name = getattr(output, key)

@@ -1,8 +1,8 @@
-"""One prediction as it is kept for its label, the label, and what came of bringing them together.
+"""Records of predictions, their outcomes, and the counts of joining both.
 
 A prediction waits for its *outcome*: hours or weeks later an operator says what was true. The id
-of the prediction is all that they need to know. Pure values; `core/quality` reads them, and
-`adapters/records` keeps them on disk.
+of the prediction is all that the operator needs. Pure values; `core/evidence/quality` reads them,
+and the adapter of records stores them on disk.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ HORIZON_S = 30 * 24 * HOUR_S
 KEEP_GB = 50.0
 """Most gigabytes of predictions on a host: thirty days of fifty a second, at some 400 bytes each."""
 HOUR_PART = 48
-"""One hour may take this part of them, fifteen times its even share: a burst passes, and what callers
-send within an hour can push out no more than that."""
+"""Limit of one hour: this part of them, fifteen times its even share. A burst fits, and one hour's
+requests cannot displace more than that."""
 PARKED_S = 24 * HOUR_S
 """How long a label waits for its prediction."""
 
 DIGEST_BYTES = 8
-"""Length of `JoinRow.digest`: enough for equality, and too short to hold anything of the inputs."""
+"""Length of `JoinRow.digest`: enough for equality, and too short to reveal the inputs."""
 
 Known = float | str | bool | None
-"""What was true. None: no label will ever come (a cancelled flight)."""
+"""True value. None: no label will ever come (a cancelled flight)."""
 
 
 class JoinRow(Value, frozen=True, array_like=True):
     """One prediction: one row of one request.
 
-    Fields may only ever be appended, with a default: older files must stay readable.
+    New fields must be appended, with a default: older files must stay readable.
     """
 
     id: str
-    """REQUEST/ROW. The only row of a request may also be asked for as REQUEST."""
+    """REQUEST/ROW. The only row of a request can also be addressed as REQUEST."""
     at: float
     """Unix seconds of the answer."""
     unit: str
-    """The entity, or "" when there is none: then the prediction is its own unit."""
+    """The entity, or "" without one: then the prediction is its own unit."""
     endpoint: str
     production: int
     candidate: int | None
     salt: str
     weight: int
-    """The stratum: the canary's weight in buckets when it was answered."""
+    """The stratum: the canary's weight in buckets at the answer."""
     arm: str
-    """Who answered the caller: production or candidate."""
+    """The arm that answered the caller: production or candidate."""
     failed: bool
-    """The candidate was asked, and production answered instead."""
+    """The candidate failed, and production answered instead."""
     segments: tuple[str, ...]
     """Such as origin=JFK."""
     score: float | None
@@ -62,11 +62,13 @@ class JoinRow(Value, frozen=True, array_like=True):
     shadow_score: float | None = None
     shadow_decision: str | None = None
     paired: bool = False
-    """The request was mirrored, and the copy answered: `shadow_*` is what it said."""
+    """The request was mirrored, and the copy answered: `shadow_*` is its answer."""
     inputs: bytes = b""
-    """The raw inputs as a msgpack map, of sampled units only: what a replay asks a model again."""
+    """The raw inputs as a msgpack map, of sampled units only: a replay sends them to a model
+    again."""
     digest: bytes = b""
-    """Of the inputs, where the caller chose the id: tells a retry from another request under one id."""
+    """Digest of the inputs, where the caller chose the id: it distinguishes a retry from a reused
+    id."""
 
     @property
     def request(self) -> str:
@@ -85,12 +87,12 @@ class JoinRow(Value, frozen=True, array_like=True):
 
 
 class Outcome(Value, frozen=True):
-    """What was true of one prediction, as an operator said it under one version of the labels."""
+    """True value of one prediction, as an operator gave it under one label version."""
 
     id: str
     value: Known
     at: float | None = None
-    """When it was known, in Unix seconds; None: when it was joined."""
+    """Unix seconds at which it was known; None: the time of joining."""
     label_version: str = ""
 
 
@@ -103,13 +105,13 @@ class Labelled(Value, frozen=True):
 
     @property
     def delay_s(self) -> float:
-        """Return how long after the answer it was known."""
+        """Return the seconds from the answer to the outcome."""
         known = self.outcome.at
         return (self.joined_at if known is None else known) - self.row.at
 
 
 class Conflict(Value, frozen=True):
-    """Two values for one prediction under one label version. The first one stands."""
+    """Two values for one prediction under one label version. The first one is valid."""
 
     id: str
     endpoint: str
@@ -121,7 +123,7 @@ class Conflict(Value, frozen=True):
 
 
 class Correction(Value, frozen=True):
-    """A label whose value was replaced, because it had been handed in wrong."""
+    """A label whose wrong value was replaced."""
 
     id: str
     endpoint: str
@@ -131,59 +133,60 @@ class Correction(Value, frozen=True):
     value: Known
     at: float | None
     by: str
-    """Who corrected it: KEDGE_ACTOR, else the user of the operating system; of a request, what its query says."""
+    """The actor: KEDGE_ACTOR, else the user of the operating system; of a request, by its query."""
     corrected_at: float
 
 
 class Early(Value, frozen=True, array_like=True):
-    """An outcome that was refused because its time lies before its prediction."""
+    """An outcome that was refused because its time is before its prediction."""
 
     place: int
-    """Which of the batch it is, from 0."""
+    """Its place in the batch, from 0."""
     at: float
     """Its time, in Unix seconds."""
     given: float
-    """When the prediction was given."""
+    """Time of the prediction, in Unix seconds."""
 
 
 class Joined(Value, frozen=True, kw_only=True):
-    """What became of a batch of outcomes; every one of them is in exactly one count.
+    """Result of joining a batch of outcomes; every outcome is in exactly one count.
 
-    `labelled` holds those that were new, in the order in which they were joined.
+    `labelled` holds the new ones, in the order of joining.
     """
 
     joined: int = 0
     declined: int = 0
     """Joined with null: no label will come."""
     duplicates: int = 0
-    """The same value again, of a label that was joined."""
+    """The same value again, for a label that is already joined."""
     conflicts: int = 0
-    """Another value under the same label version: kept for display, never used."""
+    """Another value under the same label version: stored for display, never used."""
     parked: int = 0
-    """No prediction has this id yet; it waits up to 24 h for one. Also handed in again while it waits."""
+    """No prediction has this id yet: the label waits up to 24 h. Repeats while it waits count
+    too."""
     parked_since: float | None = None
-    """When the first of those that are parked was handed in, in Unix seconds."""
+    """When the first parked label was handed in, in Unix seconds."""
     unknown: int = 0
-    """Waited in vain, or the prediction is beyond the horizon, or too many are waiting."""
+    """No prediction came in time, or it is beyond the horizon, or too many labels wait."""
     ambiguous: int = 0
-    """Names more than one prediction: `ambiguous_because` says why."""
+    """The id names more than one prediction: `ambiguous_because` has the cause."""
     ambiguous_because: dict[str, int] = {}
     """By cause: `SEVERAL_ROWS` or `ID_REUSED`."""
     unrecorded: int = 0
-    """Name a request that was answered, by the time in its id, and whose prediction is not among the
-    records. They wait like those that are parked, in case another part of the system made the id."""
+    """The request was answered, by the time in its id, but its prediction is not recorded. These
+    labels wait like parked ones, in case another part of the system made the id."""
     corrected: int = 0
-    """Replaced the value that stood, which is kept as a `Correction`."""
+    """The label replaced an earlier value, which is stored as a `Correction`."""
     early: int = 0
-    """Refused: dated before their prediction (`instants.early`)."""
+    """Refused, since they are dated before their prediction (`instants.early`)."""
     early_ones: tuple[Early, ...] = ()
-    """Of one batch, the first `EXAMPLES` of them."""
+    """The first `EXAMPLES` of them in a batch."""
     delays: dict[int, int] = {}
-    """Of those joined, by log-bin of the delay (`delay_bin`)."""
+    """Joined labels by log-bin of the delay (`delay_bin`)."""
     labelled: tuple[Labelled, ...] = ()
 
     def plus(self, other: Joined) -> Joined:
-        """Two batches as one."""
+        """Return the sum of two batches."""
         counts = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
         delays = dict(self.delays)
         for index, count in other.delays.items():
@@ -202,11 +205,11 @@ class Joined(Value, frozen=True, kw_only=True):
 
 
 EXAMPLES = 100
-"""Refused outcomes of a batch that are named one by one; beyond it they are only counted."""
+"""Refused outcomes of a batch that are listed; further ones are only counted."""
 SEVERAL_ROWS = "several_rows"
-"""Why a label is ambiguous: it names a request of several rows without saying which."""
+"""Cause of an ambiguous label: it names a request of several rows without a row."""
 ID_REUSED = "id_reused"
-"""Why a label is ambiguous: more than one request used its id."""
+"""Cause of an ambiguous label: more than one request used its id."""
 COUNTS = (
     "joined",
     "declined",
@@ -223,30 +226,31 @@ COUNTS = (
 
 
 class Ingested(Value, frozen=True, kw_only=True):
-    """What became of the spooled predictions."""
+    """Result of storing the spooled predictions."""
 
     count: int = 0
     torn: int = 0
-    """Frames that a crash left half written, or that cannot be read."""
+    """Frames that a crash left incomplete, or that cannot be read."""
     duplicates: int = 0
-    """Rows that were there already: a crash came between storing and removing the file, or the caller
-    sent the same request again."""
+    """Rows that were stored already: kedge crashed between storing and removing the file, or the
+    caller sent the same request again."""
     reused: int = 0
-    """Rows of another request under an id that was used before: they are not stored."""
+    """Rows of another request under a used id: they are not stored."""
     withdrawn: int = 0
     """Labels that were joined before another request used their id."""
     bare: int = 0
-    """Rows that were stored without their inputs, because their hour has its share of bytes."""
+    """Rows that were stored without their inputs, because their hour has used its share of
+    bytes."""
     over: int = 0
-    """Rows that were not stored, because their hour has more than its share."""
+    """Rows that were not stored, because their hour has exceeded its share."""
     hours: int = 0
-    """Hours that were dropped before their time, because all together had too many bytes."""
+    """Hours that were dropped early, because all together had too many bytes."""
     forgotten: int = 0
-    """Rows of units that asked to be forgotten meanwhile."""
+    """Rows of units that were forgotten on request meanwhile."""
     damaged: int = 0
-    """Partitions that could not be read; each was set aside and begun anew."""
+    """Unreadable partitions; each was set aside and replaced by an empty one."""
     adopted: Joined = Joined()
-    """Outcomes that had come before their predictions."""
+    """Outcomes that came before their predictions."""
 
 
 class Reused(Value, frozen=True, kw_only=True):
@@ -254,13 +258,13 @@ class Reused(Value, frozen=True, kw_only=True):
 
     ids: int = 0
     refused: int = 0
-    """Labels that were not joined for it."""
+    """Labels that were not joined for this reason."""
     withdrawn: int = 0
-    """Labels that had been joined before the id was used again. A verdict may have used them."""
+    """Labels that were joined before the id was used again. A verdict may have used them."""
 
 
 class Coverage(Value, frozen=True, kw_only=True):
-    """How many predictions of one arm of a comparison have their label."""
+    """Predictions of one arm of a comparison, and those with a label."""
 
     production: int
     candidate: int | None
@@ -268,7 +272,7 @@ class Coverage(Value, frozen=True, kw_only=True):
     arm: str
     predictions: int = 0
     labelled: dict[str, int] = {}
-    """By label version; without the declined."""
+    """Labels by version, without the declined."""
     declined: dict[str, int] = {}
 
 
@@ -295,20 +299,20 @@ def id_time(name: str) -> float | None:
 
 
 def row_hour(row: JoinRow) -> tuple[int, bool]:
-    """Return the hour a prediction is kept under, and whether its id alone tells it.
+    """Return the hour that a prediction is stored under, and whether it follows from the id alone.
 
-    That is the hour in its id, unless the answer was given more than an hour away from it: then
-    another caller made the id, or used it again.
+    That is the hour in its id, unless the answer was given more than an hour away from it. Then
+    another program made the id, or used it again.
     """
     given, named = int(row.at // HOUR_S), id_hour(row.id)
     return (named, True) if named is not None and abs(named - given) <= 1 else (given, False)
 
 
 def is_same(one: JoinRow, other: JoinRow) -> bool:
-    """Whether two rows under one id are one prediction: read twice, or asked again by a retry.
+    """Return whether two rows under one id are one prediction: a second read, or a retry.
 
     A retry has the same entity, the same inputs and the same release. An id that the gateway made
-    belongs to one request, so rows without a digest are no retries of each other.
+    belongs to one request, so rows without a digest are not retries of each other.
     """
     if one.at == other.at and bare(one) == bare(other):
         return True
@@ -321,18 +325,18 @@ def is_same(one: JoinRow, other: JoinRow) -> bool:
 
 
 def bare(row: JoinRow) -> JoinRow:
-    """Return the row without its inputs, which are kept apart."""
+    """Return the row without its inputs, which are stored apart."""
     return msgspec.structs.replace(row, inputs=b"") if row.inputs else row
 
 
 def requests_of(name: str) -> tuple[str, ...]:
-    """Return the ids of requests that a label may mean: the name, or what is before its row."""
+    """Return the ids of requests that a label can mean: the name, or its part before the row."""
     request = name.rpartition("/")[0]
     return (name, request) if request else (name,)
 
 
 def spellings(name: str) -> tuple[str, str]:
-    """Return how the record that is asked for may be spelled, the likelier first."""
+    """Return the possible ids of the record that a name asks for, the likelier first."""
     return (name, f"{name}/0") if "/" in name else (f"{name}/0", name)
 
 
@@ -340,17 +344,17 @@ def spellings(name: str) -> tuple[str, str]:
 
 
 def delay_bin(seconds: float) -> int:
-    """The log-bin of a delay, two an octave; 0 is below a second, and what came too early."""
+    """Return the log-bin of a delay, two an octave; 0 is below a second, or too early."""
     return 0 if seconds < 1 else 1 + int(2 * log2(seconds))
 
 
 def delay_upper_s(index: int) -> float:
-    """Return where a bin ends, in seconds."""
+    """Return the upper end of a bin, in seconds."""
     return float(2 ** (index / 2))
 
 
 def live_version(labels: Mapping[str, int]) -> str:
-    """The label version that a verdict may use: the one with most labels, the newest of equals.
+    """Return the label version for verdicts: with most labels, the newest of equals.
 
     So a new version takes over when it has caught up, and never mixes with the old one.
     """
@@ -358,6 +362,6 @@ def live_version(labels: Mapping[str, int]) -> str:
 
 
 def _age(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Return orders v9 before v10."""
+    """Return a sort key that orders v9 before v10."""
     parts = re.findall(r"\d+|\D+", version)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)

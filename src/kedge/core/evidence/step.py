@@ -297,8 +297,7 @@ class Step:
         self.counts[rows, :, bets.CANDIDATE] += cells[:, 1].astype(np.int32)[:, None]
 
     def track(self, unit: int) -> bool:
-        """Track a caller from its first request in this step; False: already tracked, or no
-        room."""
+        """Track a caller at its first request in this step; False: already tracked or no room."""
         if unit in self._tracked or len(self._tracked) >= self._room:
             return False
         self._tracked.add(unit)

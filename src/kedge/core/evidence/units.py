@@ -1,8 +1,7 @@
-"""Callers that went bad: when each was counted last in each row, and how often it failed.
+"""Units that went bad: when each caller was counted last in each row, and its failures.
 
-One table for all rows of a step. The time of a caller's last bad event is the whole memory of
-"already counted". An event counts in a restart if and only if the last one lies before that restart
-began.
+One table for all rows of a step. Only the time of a caller's last bad event is stored. An event
+counts in a restart if and only if the last one was before that restart began.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 from kedge.core.evidence.stats import Floats
 
 UNITS = 200_000
-"""Callers (in all rows) of one step: 12 MB of numbers. Beyond, half of the callers are dropped and
-ignored from then on, chosen by a hash that knows nothing of the arm."""
+"""Most callers (in all rows) of one step: 12 MB of numbers. Beyond it, half of the callers are
+dropped and ignored from then on, chosen by a hash that is independent of the arm."""
 _FIELDS = {
     "unit": np.uint64,
     "row": np.int32,
@@ -33,11 +32,11 @@ _FIELDS = {
     "alarm_1": np.float32,
     "alarm_2": np.float32,
 }
-"""`last`: when it was counted, Unix seconds. `ours`, `theirs`: badness on production and on the
-candidate since the step began, as a certificate counts it: without production's bursts. `alarm`: on
-the caller's arm, as an alarm counts it: all of production's, and the candidate's without its bursts.
-One cut for both would make an outage that both arms share look like the candidate's. _1 and _2 as
-they were at the last look and at the one before."""
+"""`last`: when the caller was counted, Unix seconds. `ours`, `theirs`: badness on production and on
+the candidate since the step began, as a certificate counts it: without production's bursts.
+`alarm`: on the caller's arm, as an alarm counts it: all of production's, and the candidate's
+without its bursts. One cut for both would make a shared outage look like the candidate's. `_1` and
+`_2` are the values at the last look and at the one before."""
 _SUMS = ("ours", "theirs", "alarm")
 _COUNTS = ("arm", *(f"{name}{when}" for name in _SUMS for when in ("", "_1", "_2")))
 _MASK = (1 << 64) - 1
@@ -47,7 +46,7 @@ _ONE, _TWO = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 def pick(unit: int) -> float:
     """Return a number in [0, 1) from a caller's hash, independent of its bucket (splitmix64).
 
-    Every cut among callers is by it, so it is blind to the arm.
+    Every selection of callers uses it, so none depends on the arm.
     """
     z = ((unit ^ (unit >> 30)) * _ONE) & _MASK
     z = ((z ^ (z >> 27)) * _TWO) & _MASK
@@ -55,7 +54,7 @@ def pick(unit: int) -> float:
 
 
 def picks(units: Iterable[int]) -> NDArray[np.uint64]:
-    """Return the same of many callers, as 64-bit numbers."""
+    """Return the numbers of many callers, scaled to 64 bits."""
     z = np.fromiter(units, dtype=np.int64).astype(np.uint64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_ONE)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_TWO)
@@ -63,7 +62,7 @@ def picks(units: Iterable[int]) -> NDArray[np.uint64]:
 
 
 class Units:
-    """The table. Bounded; what a bound drops is counted in `dropped`."""
+    """Table of units. It is bounded; `dropped` counts what the bound drops."""
 
     def __init__(self, limit: int = UNITS) -> None:
         self._limit = limit
@@ -71,7 +70,7 @@ class Units:
         self._size = 0
         self._columns = {name: np.zeros(64, dtype) for name, dtype in _FIELDS.items()}
         self.sigma = 1.0
-        """Callers whose `pick` is below it are counted."""
+        """Limit of `pick` below which callers are counted."""
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -82,7 +81,7 @@ class Units:
         return self._columns[name][: self._size]
 
     def ignored(self, unit: int) -> bool:
-        """Return whether this caller was dropped for want of room."""
+        """Return whether the bound dropped this caller."""
         return self.sigma < 1 and pick(unit) >= self.sigma
 
     def count(
@@ -95,7 +94,7 @@ class Units:
         theirs: float,
         alarm: float = 0.0,
     ) -> float:
-        """Count a bad event and return when the caller was counted before in this row; -inf: never."""
+        """Count a bad event; return the caller's previous time in this row (-inf: none)."""
         place = self.add(row, unit, arm, ours, theirs, alarm)
         if place < 0:
             return -inf
@@ -107,7 +106,7 @@ class Units:
     def add(
         self, row: int, unit: int, arm: int, ours: float, theirs: float, alarm: float = 0.0
     ) -> int:
-        """Add to a caller's badness and return its place; -1: it was dropped for want of room."""
+        """Add to a caller's badness and return its place; -1: the bound dropped it."""
         place = self._place.get((row, unit), -1)
         if place < 0:
             if self._size >= self._limit:
@@ -156,7 +155,7 @@ class Units:
         return {name: self.column(name)[places].astype(np.float64) for name in _COUNTS}
 
     def looked(self) -> None:
-        """Remember the counts as they are at a look."""
+        """Store the counts of this look."""
         for name in _SUMS:
             self._columns[f"{name}_2"] = self._columns[f"{name}_1"]
             self._columns[f"{name}_1"] = self._columns[name].copy()
@@ -182,7 +181,7 @@ class Units:
         return {name: self.column(name).tobytes() for name in _FIELDS}
 
     def load(self, kept: dict[str, bytes], sigma: float, dropped: int) -> None:
-        """Take columns that were saved."""
+        """Restore saved columns."""
         self._fill(
             {name: np.frombuffer(kept[name], dtype).copy() for name, dtype in _FIELDS.items()}
         )
