@@ -1,4 +1,4 @@
-"""Advice from the findings, in a sentence each: the headline, the action, the doubts."""
+"""Advice from the findings, in a sentence each: headline, action and doubts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kedge.core.diagnosis.findings import (
 )
 
 ORDER = {Cause.DATA: 1, Cause.LABEL_MIX: 2, Cause.WORLD: 3}
-"""Order of what is to be done: a source is fixed in hours, a model is trained in days."""
+"""Order of actions: a source is fixed in hours, a model is trained in days."""
 
 
 def headline(
@@ -26,7 +26,7 @@ def headline(
     findings: tuple[Finding, ...],
     missing: tuple[Missing, ...],
 ) -> str:
-    """Return one sentence: what rolling back would change."""
+    """Return the effect of a rollback in one sentence."""
     if old is None:
         return f"no earlier release is good: {new} cannot be rolled back"
     if effect is None:
@@ -62,9 +62,9 @@ def action(
     findings: tuple[Finding, ...],
     missing: tuple[Missing, ...],
 ) -> Action:
-    """What to do first, and in the sentence what to do then.
+    """Return the first action, and in its sentence the next ones.
 
-    A rollback comes first wherever the release is to blame: it is quick, and can be undone.
+    A rollback is first wherever the release is to blame: it is quick, and can be undone.
     """
     causes = [finding.cause for finding in findings]
     steps: list[tuple[Act, str]] = []
@@ -86,7 +86,7 @@ def action(
 
 
 def _only_it(findings: tuple[Finding, ...]) -> bool:
-    """Without labels: the new model alone was not trained for what it is sent."""
+    """Return whether, without labels, only the new model was not trained for its inputs."""
     return any(
         f.kind is Kind.TRAIN_SERVE and f.effect is None and not f.is_shared for f in findings
     )
@@ -129,13 +129,13 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
 
 
 def excluded(release: float | None, world: float | None, spell: str) -> str:
-    """What noise excludes, in a sentence.
+    """Return the causes that noise excludes, in a sentence.
 
     Args:
-        release: by what part of the loss the release may have made it worse at most; None: there is
-            no second one.
-        world: the same of the world.
-        spell: how often it was so before, where it was.
+        release: largest part of the loss that the release may have added; None: there is no second
+            release.
+        world: largest part of the loss that the world may have added.
+        spell: how often such times occurred before, where they did.
     """
     tops = [] if release is None else [f"the release by more than {release:.1%}"]
     if world is not None and not spell:
@@ -148,7 +148,7 @@ def excluded(release: float | None, world: float | None, spell: str) -> str:
 
 
 def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """What would make another verdict of it, beside what is missing."""
+    """Return what would change the verdict, beside the missing items."""
     said = []
     causes = {finding.cause for finding in findings}
     if causes & RELEASE:

@@ -1,10 +1,10 @@
-"""Association of columns: what each one says of the others and of the outcome, then and now.
+"""Association of columns with each other and with the outcome, in both windows.
 
-A stale or recoded column keeps plausible values, but loses what it went with: the other columns of
-its request, and the request's outcome. A changed world (`concept`) leaves the columns as they were
-among themselves. Every relation here is fitted on the reference by one ridge regression. What a
-regression without a column would give follows from blocks of the inverse Gram matrix, so that
-twenty columns cost one inversion a fold.
+A stale or recoded column keeps plausible values, but loses its association with the other columns
+of its request, and with the request's outcome. A changed world (`concept`) leaves the columns'
+associations among themselves unchanged. Every relation here is fitted on the reference by one ridge
+regression. The result of a regression without a column follows from blocks of the inverse Gram
+matrix, so that twenty columns cost one inversion a fold.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ Units = NDArray[Any] | None
 
 FOLDS = 3
 KNOTS = 6
-"""Of a number's piecewise linear curve, at quantiles of the reference: a hump and two tails."""
+"""Knots of a number's piecewise linear curve, at quantiles of the reference: a hump and two
+tails."""
 CODES = 40
 """Values up to which a column is a list of codes: hours, weekdays, states of a country."""
 RARE = 0.005
-"""Of the rows: codes that fewer have are one code together; a rarer one says little of its own."""
+"""Share of rows below which codes are merged into one code: a rarer one says little by itself."""
 RIDGE = 3.0
-"""Of the squared weights: as if three rows spoke against each."""
+"""Penalty of the squared weights: as if three rows opposed each."""
 MOST_COLUMNS = 60
-"""Columns that are compared, the first in the order that is given: 60 make some 400 weights, and
-their inversion takes a fifth of a second."""
+"""Most columns that are compared, the first in the given order: 60 make some 400 weights, and their
+inversion takes a fifth of a second."""
 MOST_INPUTS = 1_000
-"""Inputs that those columns become: a column of codes is up to `CODES` of them. 80 MB a window."""
+"""Most inputs of those columns: a column of codes has up to `CODES` of them. 80 MB a window."""
 ROWS_EACH = 8
-"""Labelled rows for each dimension of a test: with fewer its chi-square is no chi-square."""
+"""Labelled rows for each dimension of a test: with fewer its statistic is not chi-square."""
 
 
 class Coding:
-    """How one column of the reference becomes inputs of a regression."""
+    """Coding of one column of the reference as inputs of a regression."""
 
     def __init__(self, column: Column) -> None:
-        """Read the codes, or the knots, off the reference, (n,)."""
+        """Take the codes, or the knots, from the reference, (n,)."""
         self.words = column.dtype.kind == "O"
         known = column[column != None] if self.words else column[np.isfinite(column)]  # noqa: E711
         values, counts = np.unique(known.astype(str) if self.words else known, return_counts=True)
@@ -89,15 +90,15 @@ class Coding:
 
 
 class RelationLeft(NamedTuple):
-    """How much of a column's relation to the others is left."""
+    """Remaining relation of a column to the others."""
 
     strength: float
-    """Part of its variance that the others explained in the reference, 0 to 1."""
+    """Part of the column's variance that the others explained in the reference, 0 to 1."""
     slope: float
-    """Today's slope on what the others predict, as a part of the reference's: 1 as it was, 0 none."""
+    """Today's slope on the others' prediction, relative to the reference's: 1 unchanged, 0 none."""
     se: float
     least: float
-    """The least slope that a stretch of the reference as long as today had, as a part of its own."""
+    """The least relative slope in any stretch of the reference as long as today."""
 
 
 class Relations:
@@ -106,12 +107,12 @@ class Relations:
     def __init__(
         self, before: Mapping[str, Column], now: Mapping[str, Column], names: Sequence[str]
     ) -> None:
-        """Code them.
+        """Code the columns.
 
         Args:
-            before: columns of the reference, (n,) each, as `defects.plain` has them.
+            before: columns of the reference, (n,) each, as `defects.plain` returns them.
             now: today's, (m,) each.
-            names: which of them, the most important first.
+            names: the columns to code, the most important first.
         """
         self.names: list[str] = []
         self.codings: dict[str, Coding] = {}
@@ -126,14 +127,14 @@ class Relations:
             self.codings[name] = coding
             parts.append((coding.inputs(before[name]), coding.inputs(now[name])))
         self.left_out = len(names) - len(self.names)
-        """Columns beyond the two bounds: nothing is known of them."""
+        """Columns beyond the two bounds, which are not examined."""
         ends = np.cumsum([0, *(part.shape[1] for part, _ in parts)])
         self.at = {name: np.arange(ends[k], ends[k + 1]) for k, name in enumerate(self.names)}
         self.x = np.concatenate([one for one, _ in parts], axis=1)
         self.x_now = np.concatenate([two for _, two in parts], axis=1)
 
     def rows(self, before: Ints, now: Ints) -> Relations:
-        """Return the same of some rows of either window."""
+        """Return the relations of some rows of either window."""
         found = copy(self)
         found.x = self.x if len(before) == len(self.x) else self.x[before]
         found.x_now = self.x_now if len(now) == len(self.x_now) else self.x_now[now]
@@ -149,17 +150,17 @@ class Relations:
 
 
 class Structure:
-    """How the columns of either window hang together."""
+    """Structure of the columns: their relations to each other in both windows."""
 
     def __init__(
         self, known: Relations, times: tuple[Floats, Floats] | None, without: Iterable[str] = ()
     ) -> None:
-        """Add up the reference's Gram matrices, a fold each.
+        """Add up the reference's Gram matrices, one a fold.
 
         Args:
             known: the columns.
-            times: of the rows, Unix seconds; None: they are independent.
-            without: columns that take no part in `whole`.
+            times: of the rows, Unix seconds; None: the rows are independent.
+            without: columns that are left out of `whole`.
         """
         self.known = known
         rows = len(known.x)
@@ -168,15 +169,15 @@ class Structure:
         grams = [known.x[self._fold == k].T @ known.x[self._fold == k] for k in range(FOLDS)]
         self._grams = [sum(grams) - gram for gram in grams]
         self.predicted: dict[str, tuple[Floats, Floats]] = {}
-        """Each column's inputs as the others have them, of both windows; (n, k) and (m, k)."""
+        """Each column's inputs as the others predict them, in both windows; (n, k) and (m, k)."""
         self.whole = self.held(without, keep=True)
 
     def held(self, without: Iterable[str] = (), *, keep: bool = False) -> dict[str, RelationLeft]:
         """Return how much of each column's relation to the others is left.
 
         Args:
-            without: columns that take no part.
-            keep: remember what the others say of each column, in `predicted`.
+            without: columns to leave out.
+            keep: store the others' prediction of each column in `predicted`.
         """
         known, gone = self.known, set(without)
         _, kept = known.split(gone)
@@ -217,7 +218,7 @@ class Structure:
 
 
 def _each_by_the_others(gram: Floats, own: Sequence[Ints]) -> Floats:
-    """Weights, (k, k), that predict each column's inputs from those of the other columns.
+    """Return weights, (k, k), that predict each column's inputs from the other columns'.
 
     The ridge regression of a block on the rest is -M[rest, block] M[block, block]^-1, where M is
     the inverse of the whole Gram matrix.
@@ -231,7 +232,7 @@ def _each_by_the_others(gram: Floats, own: Sequence[Ints]) -> Floats:
 
 
 def _products(actual: Floats, predicted: Floats) -> tuple[Floats, Floats]:
-    """By row: actual times predicted, and predicted squared, both less their window's mean."""
+    """Return by row actual times predicted, and predicted squared, both centred in their window."""
     a, p = actual - actual.mean(axis=0), predicted - predicted.mean(axis=0)
     return (a * p).sum(axis=1), np.square(p).sum(axis=1)
 
@@ -249,17 +250,17 @@ def _ratio(top: Floats, bottom: Floats) -> tuple[float, float]:
 
 
 class Effect(NamedTuple):
-    """How much of what a column says of the outcome is left."""
+    """Remaining effect of a column on the outcome."""
 
     slope: float
-    """As a part of the reference's: 1 as it was, 0 nothing, below 0 the opposite."""
+    """Relative to the reference's: 1 unchanged, 0 nothing, below 0 the opposite."""
     se: float
     size: float
-    """Standard errors that the effect has in the reference: how well it is known at all."""
+    """The effect in the reference, in its standard errors: how well it is known."""
 
 
 class OutcomeAssociation:
-    """What the columns say of the outcomes, in both windows; labelled rows only."""
+    """Association of the columns with the outcomes, in both windows; labelled rows only."""
 
     def __init__(
         self, known: Relations, truth: tuple[Floats, Floats], units: tuple[Units, Units]
@@ -269,7 +270,7 @@ class OutcomeAssociation:
         Args:
             known: the columns of the labelled rows.
             truth: outcomes of the same rows, as numbers, (n, q) and (m, q).
-            units: whose the rows were.
+            units: the units of the rows.
         """
         self.known, self.truth, self.units = known, truth, units
         self._mean = truth[0].mean(axis=0)
@@ -278,7 +279,7 @@ class OutcomeAssociation:
         self._weights = self._inverse @ (known.x.T @ (truth[0] - self._mean))
 
     def without(self, names: Iterable[str]) -> tuple[Ints, Floats]:
-        """Return the inputs that are left without some columns, and the weights that they get then."""
+        """Return the inputs that remain without some columns, and their new weights."""
         own, rest = self.known.split(names)
         weights = self._weights[rest]
         if len(own):
@@ -287,12 +288,12 @@ class OutcomeAssociation:
         return rest, weights
 
     def _said(self, name: str) -> tuple[Floats, Floats]:
-        """What one column adds to the expected outcome, in both windows, (n, q) and (m, q)."""
+        """Return one column's part of the expected outcome, in both windows, (n, q) and (m, q)."""
         at = self.known.at[name]
         return self.known.x[:, at] @ self._weights[at], self.known.x_now[:, at] @ self._weights[at]
 
     def effect(self, name: str) -> Effect:
-        """Return how much of what a column says of the outcome is left."""
+        """Return the remaining effect of a column on the outcome."""
         rest, weights = self.without([name])
         said = self._said(name)
         found = []
@@ -308,7 +309,7 @@ class OutcomeAssociation:
         return Effect(slope, sqrt(error_now**2 + (slope * error) ** 2) / usual, usual / error)
 
     def left(self, names: Iterable[str]) -> tuple[Floats, Floats]:
-        """Return what is left of the outcomes, less what the columns but these say of them."""
+        """Return the outcomes less the prediction of all columns but these."""
         rest, weights = self.without(names)
         known = self.known
         return (
@@ -317,15 +318,15 @@ class OutcomeAssociation:
         )
 
     def changed(self, without: Iterable[str] = (), most: float = inf) -> float:
-        """Return whether the outcomes go with the columns in another way, as a normal quantile.
+        """Return how surely the association of outcomes and columns changed, as a normal quantile.
 
-        If some columns are false in any way, and nothing else happened, then the outcomes go with
-        the *other* columns as they did: this is about 0 without them. It is large where anything
-        else changed as well.
+        If some columns are false in any way, and nothing else happened, the association of the
+        outcomes with the *other* columns is unchanged. Then this is about 0 without them. It is
+        large where anything else changed as well.
 
         Args:
-            without: columns that take no part.
-            most: beyond this, how large it is does not matter.
+            without: columns to leave out.
+            most: a bound beyond which the size does not matter.
         """
         gone = set(without)
         _, rest = self.known.split(gone)
@@ -345,7 +346,7 @@ class OutcomeAssociation:
         return found
 
     def _moments(self, side: int, left: Floats, gone: set[str], fine: Ints | None) -> Floats:
-        """By row, what is left times 1 and times the inputs, or times what each column says."""
+        """Return by row the rest times 1 and the inputs, or times each column's prediction."""
         x = self.known.x if side == 0 else self.known.x_now
         one = np.ones((len(x), 1))
         parts = []
@@ -363,7 +364,7 @@ class OutcomeAssociation:
 
 
 def _partial(truth: Floats, rest: Floats, own: Floats) -> tuple[float, float]:
-    """Return the slope of outcomes on `own` beside `rest`, all outputs together, and its error."""
+    """Return the slope of outcomes on `own` beside `rest`, over all outputs, and its error."""
     top, bottom = 0.0, 0.0
     pulls = np.zeros(len(truth))
     kept = []
@@ -382,7 +383,7 @@ def _partial(truth: Floats, rest: Floats, own: Floats) -> tuple[float, float]:
 
 
 def _distance(pair: Sequence[Floats], units: tuple[Units, Units]) -> tuple[float, int]:
-    """Hotelling's distance between the means of two windows' moments, and its dimensions."""
+    """Return Hotelling's distance of the means of two windows' moments, and its dimensions."""
     gap = pair[1].mean(axis=0) - pair[0].mean(axis=0)
     spread = np.zeros((len(gap), len(gap)))
     for moments, whose in zip(pair, units, strict=True):
@@ -396,7 +397,7 @@ def _distance(pair: Sequence[Floats], units: tuple[Units, Units]) -> tuple[float
 
 
 def _by_unit(rows: Floats, units: NDArray[Any]) -> Floats:
-    """Sums of a unit's rows; a row without a unit is its own."""
+    """Return the sums of each unit's rows; a row without a unit is its own."""
     places: dict[Any, int] = {}
     at = np.array(
         [

@@ -32,8 +32,7 @@ from kedge.core.values import Value
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Facts, the loss of each answer in them, and the least change of the mean loss that
-    matters."""
+    """Facts, the losses of their answers, and the least change of the mean loss that matters."""
 
     facts: Facts
     cells: Mapping[Cell, Floats]
@@ -98,8 +97,7 @@ def _usual_loss(cells: Mapping[Cell, Floats], before: Floats | None) -> float:
 
 
 class DiagnosisAnswer(Value, frozen=True, kw_only=True):
-    """Answer of one question, or of several together. Each result that later questions need is a
-    field."""
+    """Answer of one question, or of several. Each result that later questions need is a field."""
 
     evidence: tuple[Evidence, ...] = ()
     findings: tuple[Finding, ...] = ()

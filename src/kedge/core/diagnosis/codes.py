@@ -1,10 +1,10 @@
-"""Codes that changed places: whether the values of a column have changed places.
+"""Codes of a column: whether its values have changed places.
 
-A list of kinds that is numbered anew, a time zone that is added to an hour, a flag that is turned
-round: each value is plausible, and what goes with one value goes with another now. Three things go
-with a value: how frequent it is, what the other columns say of its requests, and the outcome. If
-one assignment of today's values to the reference's makes them agree again, and they do not agree
-as they stand, the values have changed places.
+Examples are a renumbered list of kinds, a time zone that is added to an hour, or an inverted flag.
+Each value is plausible, but one value now has the associations of another. Three things are
+associated with a value: its frequency, the other columns of its requests, and the outcome. If one
+assignment of today's values to the reference's makes them agree again, and they do not agree as
+they stand, the values have changed places.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from kedge.core.diagnosis.association import Coding, Ints
 from kedge.core.diagnosis.stretches import Column, Floats
 
 DRIFT = 0.1
-"""Of a value's share: what it may move by an honest change, beside chance."""
+"""Part by which an ordinary change can move a value's share, beside chance."""
 SURE = 12.0
-"""Points of chi-square by which one part must favour the assignment over the values as they stand,
-to speak for it: 3.5 standard errors. It must not speak against it by more than `AGAINST`."""
+"""Points of chi-square by which one part must favour the assignment over the present values to
+support it: 3.5 standard errors. No part must oppose it by more than `AGAINST`."""
 AGAINST = 4.0
 FITS = 4.0
-"""Points of chi-square a dimension up to which an assignment fits: with drift, 1 is too strict."""
+"""Points of chi-square per dimension up to which an assignment fits: with drift, 1 is too
+strict."""
 BETTER = 0.3
-"""Of what is wrong as the values stand, what an assignment may leave."""
+"""Limit of the misfit that an assignment leaves, as a part of the present misfit."""
 
 
 class Recoded(NamedTuple):
     """An assignment that makes today's values agree with the reference's."""
 
     moved: tuple[tuple[str, str], ...]
-    """What a value of today was, the most frequent first: (today's, the reference's)."""
+    """Today's values and those of the reference that they stand for, the most frequent first."""
     by: tuple[str, ...]
-    """Which of the three parts speak for it: frequency, columns, outcomes."""
+    """The parts that support it: frequency, columns, outcomes."""
 
 
 def recoded(
@@ -46,11 +47,12 @@ def recoded(
     """Return whether the values of a column have changed places.
 
     Args:
-        coding: of the reference's column.
+        coding: the coding of the reference's column.
         columns: the reference's and today's, (n,) and (m,).
-        predicted: what the other columns say of the code of either window's rows, (n, k) and (m, k).
-        left: of labelled rows, what the other columns leave of the outcome, (a, q) and (b, q), and
-            which rows of the columns these are.
+        predicted: codes of either window's rows as the other columns predict them, (n, k) and (m,
+            k).
+        left: the outcome of labelled rows less what the other columns predict, (a, q) and (b, q),
+            and the places of these rows.
     """
     codes = len(coding.codes)
     if not coding.few or codes < 2:
@@ -60,7 +62,7 @@ def recoded(
         np.bincount(place, minlength=codes + 1)[:codes].astype(np.float64) for place in places
     ]
     if counts[1].sum() < 0.9 * len(places[1]) * (counts[0].sum() / len(places[0])):
-        return None  # many values are new: that is another question
+        return None  # many values are new: another question covers that
     parts = {"frequency": _frequency(*counts)}
     if predicted is not None and predicted[0].shape[1]:
         parts["columns"] = _means(places, [p - p.mean(axis=0) for p in predicted], codes)
@@ -86,7 +88,7 @@ def recoded(
 
 
 def shifted(coding: Coding, columns: tuple[Column, Column]) -> bool:
-    """Return whether the codes of a column have surely other frequencies than they had."""
+    """Return whether the frequencies of a column's codes have surely changed."""
     codes = len(coding.codes)
     if not coding.few or not codes:
         return False
@@ -98,7 +100,7 @@ def shifted(coding: Coding, columns: tuple[Column, Column]) -> bool:
 
 
 def _frequency(before: Floats, now: Floats) -> Floats:
-    """Chi-square of each of today's values for each of the reference's, (k, k)."""
+    """Return the chi-square of each of today's values for each of the reference's, (k, k)."""
     p, q = before / max(before.sum(), 1), now / max(now.sum(), 1)
     chance = p * (1 - p) / max(before.sum(), 1) + 1 / max(before.sum(), 1) ** 2
     chance_now = q * (1 - q) / max(now.sum(), 1) + 1 / max(now.sum(), 1) ** 2
@@ -108,7 +110,7 @@ def _frequency(before: Floats, now: Floats) -> Floats:
 
 
 def _means(places: list[Ints], values: list[Floats], codes: int) -> Floats:
-    """The same of the mean of some values, (n, k) and (m, k); all dimensions together count as one."""
+    """Return the chi-square of means of (n, k) and (m, k) values; all dimensions count as one."""
     means, errors = [], []
     for place, value in zip(places, values, strict=True):
         known = place < codes

@@ -1,6 +1,6 @@
-"""Contrast of two sets of answers: losses, contrasts, and who has which part.
+"""Contrast of two sets of answers: losses, their differences, and the part of model and features.
 
-Shapes: n requests. A request whose truth or answer is not known is NaN, and takes no part. The
+Shapes: n requests. A request whose truth or answer is not known is NaN, and is ignored. The
 requests of one unit are not independent, so errors are taken from the sums of units.
 """
 
@@ -21,44 +21,44 @@ from kedge.core.values import Output
 Floats = NDArray[np.float64]
 Units = NDArray[Any] | None
 Cell = tuple[str, str]
-"""Which model answered, and which features it was given: each "new" or "old"."""
+"""The model that answered, and its features: each "new" or "old"."""
 Swap = tuple[Floats | None, Floats | None]
 """Answers with one feature exchanged: of the old model with this feature new, and of the new
 model with this feature old."""
 
 LEAST = 50
-"""Units with a label below which nothing is concluded: a t interval of a skewed loss needs them."""
+"""Labelled units that a conclusion needs: a t interval of a skewed loss is wrong with fewer."""
 
 Z = 3.5
-"""Standard errors from which an effect is believed: once in 4,000 healthy cases, one-sided. The
-judge has spent its error already, and a diagnosis asks five questions."""
+"""Standard errors from which an effect counts: once in 4,000 healthy cases, one-sided. The judge
+has used its error already, and a diagnosis asks five questions."""
 FLOOR = 0.05
-"""Part of the reference's loss. A smaller change is no incident."""
+"""Part of the reference's loss below which a change is no incident."""
 PROOF_LEVEL = 0.99
-"""Of the intervals whose upper end must be below what is tolerated, for noise to be proven."""
+"""Level of the intervals that prove noise: their upper end must be below the tolerated rise."""
 WORLD_MARGIN = 0.25
-"""Of the reference's loss: the rise by the world that noise has to exclude. Five times the floor,
-since two windows hold different requests. With 2,000 labels now and 4,000 before the standard
-error is about 4 % of the loss (an outcome's own chance, which no adjustment removes). So 2.6 of
-them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired, has a
-tenth of that error, and is held to the floor."""
+"""Rise by the world that noise has to exclude, as a part of the reference's loss. It is five times
+the floor, since two windows hold different requests. With 2,000 labels now and 4,000 before the
+standard error is about 4 % of the loss (an outcome's own chance, which no adjustment removes). So
+2.6 of them and room for an estimate that is 3.5 off make 24 %. The release's contrast is paired,
+has a tenth of that error, and is held to the floor."""
 HINT = 3.0
-"""Standard errors from which a rise by the world is no noise, unless surely below the floor."""
+"""Standard errors from which a rise by the world is not noise, unless surely below the floor."""
 LOST = 0.05
-"""Of the log: with more torn or dropped, what is left may be what was easy to write."""
+"""Limit of the torn or dropped part of the log: with more, the rest may be a biased selection."""
 
 
 # ---------------------------------------------------------------- losses
 
 
 def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats:
-    """`core/quality`'s losses of many requests, in the metric's own unit, (n,); of `rmse` squared.
+    """Return the losses of many requests in the metric's unit, (n,); for `rmse` squared.
 
     Args:
         metric: a name in `quality.LOSSES`.
-        output: how an answer is read.
-        scores: answers; NaN was not asked, an infinity was asked and gave no answer.
-        truth: outcomes; NaN is not known. Words are to be numbered, the same way in both.
+        output: the output that defines how an answer is read.
+        scores: answers; NaN: not asked, infinity: asked, but no answer.
+        truth: outcomes; NaN: not known. Number words in the same way in both.
 
     Raises:
         Refused: `metric_unfit`.
@@ -98,7 +98,7 @@ def losses(metric: str, output: Output, scores: Floats, truth: Floats) -> Floats
 def t_quantile(p: float, df: float) -> float:
     """Return the quantile of Student's t: Cornish and Fisher's expansion about the normal one.
 
-    Right to 0.002 from 9 degrees of freedom on (Abramowitz and Stegun, 26.7.5).
+    It is exact to 0.002 from 9 degrees of freedom (Abramowitz and Stegun, 26.7.5).
     """
     z = NormalDist().inv_cdf(p)
     if df == inf:
@@ -121,37 +121,38 @@ class Mean(NamedTuple):
 
     @property
     def z(self) -> float:
-        """The mean in standard errors; none of it without a spread."""
+        """Return the mean in standard errors; 0 without a spread."""
         return self.mean / self.se if self.se > 0 else 0.0
 
     @property
     def enough(self) -> bool:
-        """Return whether there are units enough to conclude from."""
+        """Return whether there are enough units for a conclusion."""
         return self.units >= LEAST
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided, by Student's t."""
+        """Return the two-sided interval by Student's t."""
         if self.df < 1:
             return -inf, inf
         half = t_quantile(0.5 + level / 2, max(self.df, 9)) * self.se
         return self.mean - half, self.mean + half
 
     def wanted(self, se: float) -> int:
-        """About how many requests would bring the standard error down to `se`."""
+        """Return about how many requests would reduce the standard error to `se`."""
         return int(min(round(self.n * max((self.se / se) ** 2, 1.5), -2), 10**9))
 
     def estimate(self) -> Estimate:
-        """For showing: the 95 % interval."""
+        """Return the mean with its 95 % interval, for display."""
         low, high = self.interval()
         return Estimate(self.mean, low, high, self.n)
 
 
 def mean_of(values: Floats, units: Units = None, *, counts: bool = False) -> Mean:
-    """Return the mean of what is known, with the error of its units' sums.
+    """Return the mean of the known values, with the error of their units' sums.
 
     Args:
-        values: (n,); NaN takes no part.
-        units: (n,) whose request it was, None or "" its own; all are their own without.
+        values: (n,); NaN is ignored.
+        units: (n,), the unit of each request; None or "": the request itself. Without it, each
+            request is its own unit.
         counts: the values are differences of errors, so -1, 0 or 1. Then half an error is added
             to each side and one request to those without. So "no difference was seen" is not
             taken for "there is none" (Agresti and Min, Statistics in Medicine 2005).
@@ -178,7 +179,7 @@ def mean_of(values: Floats, units: Units = None, *, counts: bool = False) -> Mea
 
 
 def _numbered(units: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Units as 0, 1, 2 ...; None where each is its own."""
+    """Return units as 0, 1, 2 ...; None where each is its own."""
     if units.dtype.kind != "O":
         _, whose = np.unique(units, return_inverse=True)
         return None if len(whose) == (whose.max(initial=-1) + 1) else whose.astype(np.int64)
@@ -195,7 +196,7 @@ def _numbered(units: NDArray[Any]) -> NDArray[np.int64] | None:
 
 
 def difference(now: Mean, before: Mean) -> Mean:
-    """Of two means of different requests (Welch)."""
+    """Return the difference of two means of different requests (Welch)."""
     se = sqrt(now.se**2 + before.se**2)
     if not np.isfinite(se):
         return Mean(now.mean - before.mean, inf, 0.0, now.n, min(now.units, before.units))
@@ -208,10 +209,10 @@ def difference(now: Mean, before: Mean) -> Mean:
 
 
 class Shares(NamedTuple):
-    """What model and features each add to a release's loss, per request (n,); they add up.
+    """Parts of a release's loss that model and features add, per request (n,); they add up.
 
-    `alone_*` is the change of this part only, on the old of the other; NaN where it was not
-    replayed. `both_paths`: all four cells were there, so these are Shapley values.
+    `alone_*` is the change of this part only, with the other one old; NaN where it was not
+    replayed. `both_paths`: all four cells were known, so these are Shapley values.
     """
 
     model: Floats
@@ -225,8 +226,8 @@ def shares(cells: Mapping[Cell, Floats]) -> Shares | None:
     """Divide L(new, new) - L(old, old) between model and features.
 
     With all four cells each part is the mean of its two ways of being added (the Shapley value of
-    two players). With three it is the one way that was replayed. None with two: it cannot be
-    divided.
+    two players). With three it is the one way that was replayed. With two it returns None: the loss
+    cannot be divided.
     """
     top, bottom = cells.get(("new", "new")), cells.get(("old", "old"))
     if top is None or bottom is None:
@@ -250,15 +251,15 @@ def shares(cells: Mapping[Cell, Floats]) -> Shares | None:
 def swapped(
     cells: Mapping[Cell, Floats], exchanged: Mapping[str, Swap], units: Units, *, counts: bool
 ) -> list[tuple[str, Mean]]:
-    """What each single feature's new version adds to the loss, the most first.
+    """Return the loss that each feature's new version adds, the most first.
 
-    Half of what it adds to the old release when it alone is new, and half of what the new release
-    loses by it. Where only one was replayed, it is that one.
+    That is the mean of two changes: the old release with this feature alone new, and the new
+    release against itself with this feature alone old. Where only one was replayed, it is that one.
 
     Args:
         cells: losses of the two releases.
         exchanged: losses with one feature exchanged, by its name.
-        units: whose requests they are.
+        units: the unit of each request.
         counts: as in `mean_of`.
     """
     top, bottom = cells.get(("new", "new")), cells.get(("old", "old"))

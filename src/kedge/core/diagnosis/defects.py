@@ -1,9 +1,9 @@
-"""Changes of a column that no honest change of the callers makes. They need no labels.
+"""Defects of columns: changes that no ordinary change of the callers causes. They need no labels.
 
-A population may grow older, richer or more difficult; it does not begin to lack a fifth of its
-ages, to be counted in cents, or to have one income. What is looked for is listed in `Code`. Each
-has a threshold of size as well as of proof, so that a million requests do not make a defect of
-nothing. A change below it is left to the questions after this one.
+A population may grow older, richer or more difficult. But a fifth of its ages does not go missing,
+its unit does not become cents, and its incomes do not become equal. `Code` lists the defects. Each
+has a threshold of size as well as of proof, so that a tiny change in a million requests is no
+defect. Later questions cover a change below the threshold.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from kedge.core.diagnosis.stretches import COMMON, LEAST_ROWS, Column, Floats, S
 Mask = NDArray[np.bool_]
 
 PROOF = 5.0
-"""Standard errors: some twenty columns and eight questions are asked at once, and often."""
+"""Standard errors of proof: some twenty columns and eight questions are tested at once, and
+often."""
 SHARE = 0.01
-"""Of the rows: what fewer have is below what an endpoint's quality feels."""
+"""Least share of rows of a defect: a smaller one hardly affects an endpoint's quality."""
 MASS = 0.05
-"""Of the rows on one value, for it to be a new mass point; three times what it had."""
+"""Share of rows on one value from which it is a new mass point, if it is also three times as large
+as before."""
 ALONE = 2.0
-"""Times the next heap's share: a default that fills in for what is lost stands alone. Only heaps that
-are as new count: zeros that half the rows always had say nothing against a sentinel beside them."""
+"""Factor over the next heap's share: a default that replaces lost values stands alone. Only equally
+new heaps count: zeros that half the rows always had do not rule out a sentinel beside them."""
 STEPS = 12
-"""Stretches of one value in a whole reference: a month has as many in a year."""
+"""Most stretches of one value in a whole reference: the month has as many in a year."""
 SCALE = 5.0
-"""A factor of the spread: no season does that, a unit does (cents, grams, milliseconds)."""
+"""Factor of the spread that no season causes, but a unit does (cents, grams, milliseconds)."""
 FEW = 20
-"""Values up to which a column of numbers is read as a list of kinds: there shares move honestly."""
+"""Values up to which a column of numbers is read as a list of kinds, whose shares move normally."""
 STAYS = 0.9
-"""Of the rows since a column left its constant: one that is broken, or filled at last, does not return."""
+"""Share of rows since a column left its constant: a broken column, or a newly filled one, does not
+return."""
 GONE = 0.9
-"""Of a stretch that is null: where none had as many, a column that holds nothing at all is no such spell."""
+"""Share of nulls in a stretch: if no stretch had as many, a column of nulls is no usual spell."""
 COMPLETE = 50
-"""Words up to which a summary of the training set names them all."""
+"""Words up to which a summary of the training set lists them all."""
 
 
 class Code(StrEnum):
-    """What is wrong with a column."""
+    """Code of a defect of a column."""
 
     MISSING = "missing"
     TYPE = "type"
@@ -58,11 +61,11 @@ class Code(StrEnum):
 
 
 WHOLE = frozenset({Code.MISSING, Code.TYPE, Code.SCALE, Code.CONSTANT})
-"""Those that touch every row, so that no part of the traffic is left to judge without them."""
+"""Defects of every row: no part of the traffic is left to judge without them."""
 
 
 class Trained(Protocol):
-    """What is known of a training set's column; `ports.ColumnStatistics` is one."""
+    """Statistics of a training set's column, such as `ports.ColumnStatistics`."""
 
     @property
     def count(self) -> int: ...  # noqa: D102 - as there
@@ -100,16 +103,17 @@ def defects(
     times: tuple[Floats, Floats] | None = None,
     training: Mapping[str, Trained] | None = None,
 ) -> list[Defect]:
-    """What is wrong with the present columns, against those of a reference.
+    """Return the defects of the present columns, compared with those of a reference.
 
     Args:
         reference: columns, (n,) each: numbers with NaN for null, or words with None.
-        current: the same, (m,). A column that the reference lacks is passed over.
-        ranges: the least and the most that a schema allows, where it does.
-        times: of the rows of both, seconds, (n,) and (m,). With them a column may do what it did in
-            a stretch of the reference as long as today (`stretches`): requests of one hour share
-            its weather. Without them each row counts as a draw of its own.
-        training: columns of the training set: what it had is in range, whatever the season.
+        current: the present columns, (m,) each. A column that is missing in the reference is
+            skipped.
+        ranges: the least and the largest value that a schema allows, if it has a range.
+        times: of the rows of both, seconds, (n,) and (m,). With them a column is sound if it was
+            alike in a stretch of the reference as long as today (`stretches`): requests of one hour
+            share its weather. Without them each row is independent.
+        training: columns of the training set: its values are in range in every season.
     """
     found = []
     stretches: Stretches | None = None
@@ -135,7 +139,7 @@ def defects(
 
 
 def _runs(column: Column, times: Floats) -> NDArray[np.intp]:
-    """How many rows each stretch of one value has, in the order of time; nulls are left out."""
+    """Return the rows of each stretch of one value, in the order of time, without nulls."""
     known = ~nulls(column)
     values = column[known][np.argsort(times[known], kind="stable")]
     begins = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -145,11 +149,11 @@ def _runs(column: Column, times: Floats) -> NDArray[np.intp]:
 def stepped(
     before: Column, now: Column, times: tuple[Floats | None, Floats | None] = (None, None)
 ) -> bool:
-    """Return whether a column is one that goes by steps, and stands elsewhere now.
+    """Return whether a column changes by steps, and has another value now.
 
-    It had one value all the time and has another one; or, where the times of its rows are known,
-    it changed a few times only, and does so now. A calendar does that at midnight and at New Year,
-    so it is no fault; and where the value is new, nothing is alike in the two windows.
+    It had one value all the time and has another one. Or, where the times of its rows are known, it
+    changed a few times only, and does so now. A calendar does that at midnight and at New Year, so
+    it is no fault. Where the value is new, the two windows have nothing in common.
     """
     one, two = plain(before), plain(now)
     if one.dtype.kind == "O" or two.dtype.kind == "O":
@@ -157,12 +161,12 @@ def stepped(
     held, holds = one[~nulls(one)], two[~nulls(two)]
     if not len(held) or not len(holds) or (held.min() == held.max() == holds.min() == holds.max()):
         return False
-    # Today first: it has fewer rows to sort, and is what most columns fail at.
+    # Today first: it has fewer rows to sort, and most columns fail there.
     return _by_steps(two, holds, times[1]) and _by_steps(one, held, times[0])
 
 
 def _by_steps(column: Column, held: Floats, times: Floats | None) -> bool:
-    """Return whether it changed a few times and stayed each time: a rare flag does not stay."""
+    """Return whether a column changed a few times and stayed: a rare flag does not stay."""
     if held.min() == held.max():
         return True
     if times is None:
@@ -172,9 +176,9 @@ def _by_steps(column: Column, held: Floats, times: Floats | None) -> bool:
 
 
 def mismatches(training: Mapping[str, Trained], served: Mapping[str, Column]) -> list[Defect]:
-    """Where production sends a model what its training set did not have: (nulls, scale, words).
+    """Return nulls, scales and words of production that the training set did not have.
 
-    A null that the training set never had is in the model's eyes a new value.
+    A null that the training set never had is a new value for the model.
     """
     found = []
     for name, known in training.items():
@@ -205,7 +209,7 @@ def affected(defect: Defect, column: Column, reference: Column) -> Mask:
     if defect.code in WHOLE:
         return np.ones(len(now), dtype=np.bool_)
     if defect.code is Code.NULL:
-        # Where most nulls are as they ever were, a null says little of its row.
+        # Where most nulls are as usual, a null says little of its row.
         return nulls(now) & (defect.now - defect.before > defect.now / 2)
     if defect.code is Code.MASS_POINT:
         return np.asarray(now == defect.at[0])
@@ -237,7 +241,7 @@ def touched(
 
 
 def plain(column: Column) -> Column:
-    """Numbers as float64 with NaN for null, words as objects with None for it."""
+    """Return numbers as float64 with NaN for null, words as objects with None for it."""
     if column.dtype.kind in "fiub":
         return column.astype(np.float64, copy=False)
     values = column.tolist()
@@ -249,16 +253,16 @@ def plain(column: Column) -> Column:
 
 
 def nulls(column: Column) -> Mask:
-    """Return which rows of a plain column hold nothing, (n,); an infinity holds nothing."""
+    """Return which rows of a plain column are null, (n,); an infinity counts as null."""
     if column.dtype.kind == "O":
         return np.asarray(column == None)  # noqa: E711 - of every element
     return ~np.isfinite(column)
 
 
 def familiar(known: Trained, column: Floats) -> bool:
-    """Whether a model learned from a column that varies, and about as far as today's values, (m,).
+    """Return whether a training column varied, and about as far as today's values, (m,).
 
-    Twice the width on either side, since a record is no fault; another unit leaves that.
+    Twice the width is allowed on either side, since a record is no fault; another unit exceeds it.
     """
     if not known.std or known.minimum is None or known.maximum is None or not len(column):
         return False
@@ -277,7 +281,7 @@ def risen(before: float, now: float, rows: tuple[int, int]) -> bool:
 
 
 class _Comparing:
-    """One column of two windows, and the questions that are asked of it."""
+    """One column of two windows, and the tests for its defects."""
 
     def __init__(
         self,
@@ -295,7 +299,7 @@ class _Comparing:
         self.was, self.null = nulls(before), nulls(now)
 
     def faults(self) -> list[Defect]:
-        """All that are wrong with it."""
+        """Return all defects of the column."""
         before, now = self.before, self.now
         share, share_now = float(self.was.mean()), float(self.null.mean())
         found = []
@@ -320,7 +324,7 @@ class _Comparing:
         return rise > SHARE and rise / error > PROOF
 
     def _gone(self, share: float) -> bool:
-        """Whether hardly a row holds anything, which was so in no stretch: one outage is no licence."""
+        """Return whether hardly a row has a value, as in no stretch of the reference."""
         if share <= 1 - SHARE:
             return False
         return all(float(part.mean()) < GONE for part in self.stretches.of(self.was))
@@ -345,13 +349,13 @@ class _Comparing:
         return found if point is None else [*found, point]
 
     def _leaves(self, usual: float, now: Floats) -> list[Defect]:
-        """Return a column that had one value, and has others."""
+        """Return a defect if the column had one value, and has others."""
         away = float((now != usual).mean())
         if not risen(0.0, away, (len(self.before), len(self.now))):
             return []
         if self.times is not None:
             when = self.times[1][~self.null]
-            # An event comes and goes; a calendar did not come here (`stepped`).
+            # An event comes and goes; a calendar is excluded already (`stepped`).
             if stays_away(now, usual, when) < STAYS:
                 return []
             if self.trained is not None and familiar(self.trained, now):
@@ -360,10 +364,10 @@ class _Comparing:
         return [Defect(self.name, Code.LEAVES_CONSTANT, 0.0, away, text)]
 
     def _spreads(self, before: Floats, now: Floats) -> tuple[float, float] | None:
-        """Standard deviations that are a unit apart: from each stretch's, and the training set's.
+        """Return both standard deviations if they are a unit apart in each stretch, else None.
 
-        The middle half has to say the same, where it has a width: a single row of 10**9 is an
-        outlier and no unit.
+        The middle half has to agree, where it has a width: a single row of 10**9 is an outlier and
+        not a unit.
         """
         one, two = float(np.std(before)), float(np.std(now))
         least, most = self.stretches.spreads(self.before)
@@ -399,7 +403,7 @@ class _Comparing:
     def _mass_point(self, before: Floats, now: Floats) -> Defect | None:
         values, counts = np.unique(now, return_counts=True)
         shares, usual = counts / len(now), _shares(before, values)
-        # The heap that grew most: the largest may be one that was always there, as zeros are.
+        # The heap that grew most: the largest one may be an old one, such as zeros.
         most = int((shares - usual).argmax())
         value, share, was = float(values[most]), float(shares[most]), float(usual[most])
         common = self.stretches.clump(self.before, value, len(now)).usual
@@ -418,7 +422,7 @@ class _Comparing:
 
 
 def _shares(column: Floats, values: Floats) -> Floats:
-    """Return the part of a column that each of some values has, (k,)."""
+    """Return the share of each of some values in a column, (k,)."""
     known, counts = np.unique(column, return_counts=True)
     at = np.minimum(np.searchsorted(known, values), len(known) - 1)
     return np.where(known[at] == values, counts[at] / len(column), 0.0)
@@ -450,7 +454,7 @@ def _scale(name: str, before: float, now: float, when: str) -> Defect:
 
 
 def _wide(before: Floats) -> tuple[float, float]:
-    """A range that the reference is well inside of: its own, and as much again on either side."""
+    """Return the reference's range, widened by its own width on either side."""
     seen = before[np.isfinite(before)]
     low, high = float(seen.min()), float(seen.max())
     return low - (high - low), high + (high - low)

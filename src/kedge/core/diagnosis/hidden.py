@@ -1,4 +1,4 @@
-"""Hidden faults of the facts' columns: stale and recoded ones, asked of a diagnosis' two windows."""
+"""Hidden faults of columns: stale and recoded ones in the two windows of a diagnosis."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from kedge.core.diagnosis.stretches import LEAST_ROWS, Column, Floats
 from kedge.core.diagnosis.suspects import NOTHING, SuspectFindings, SuspectWindow, judged
 
 CLASSES = 5
-"""Of outcomes that are names, the most frequent, which are looked at one by one."""
+"""Most frequent outcomes that are examined one by one, where outcomes are names."""
 NAMES = 20
-"""Values up to which outcomes that are compared for equality are names."""
+"""Distinct values up to which outcomes that are compared for equality are names."""
 
 
 def hidden(facts: Facts, known: Collection[str]) -> SuspectFindings:
-    """Return which columns are stale or recoded, and which may be.
+    """Return the columns that are stale or recoded, and those that may be.
 
     Args:
-        facts: of the diagnosis.
+        facts: the facts of the diagnosis.
         known: columns that are known to be broken in another way.
     """
     found = _columns(facts, known)
@@ -40,7 +40,7 @@ def hidden(facts: Facts, known: Collection[str]) -> SuspectFindings:
 
 
 def freshness(facts: Facts) -> list[Evidence]:
-    """Return how old the values are that are read by key, a row of evidence for each source."""
+    """Return the age of the values that are read by key, a row of evidence for each source."""
     return [
         Evidence(
             question="freshness",
@@ -53,7 +53,7 @@ def freshness(facts: Facts) -> list[Evidence]:
 
 
 def _columns(facts: Facts, known: Collection[str]) -> SuspectFindings:
-    """Return the same of the columns of the requests."""
+    """Return the hidden faults of the requests' columns."""
     ref, now = facts.reference, facts.current
     if ref is None or min(len(ref.truth), len(now.truth)) < LEAST_ROWS:
         return NOTHING
@@ -97,7 +97,7 @@ def broken(found: SuspectFindings) -> Finding:
 
 
 def alike(found: SuspectFindings, effect: Estimate) -> Finding:
-    """Return the finding that a changed world and such columns would look the same."""
+    """Return the finding that a changed world and such columns look the same."""
     names = tuple(each.column for each in found.alike)
     return Finding(
         cause=Cause.CANNOT_TELL,
@@ -110,7 +110,7 @@ def alike(found: SuspectFindings, effect: Estimate) -> Finding:
 
 
 def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
-    """Outcomes of both windows as bounded numbers, (n, q) and (m, q); NaN where none came."""
+    """Return both windows' outcomes as bounded numbers, (n, q) and (m, q); NaN if unknown."""
     values, counts = np.unique(ref.truth[~np.isnan(ref.truth)], return_counts=True)
     if facts.output.kind == "binary":
         return ref.truth[:, None], now.truth[:, None]
@@ -128,14 +128,14 @@ def _numbers(facts: Facts, ref: Sample, now: Sample) -> tuple[Floats, Floats]:
 
 
 def _ranks(values: Floats, counts: NDArray[np.intp], truth: Floats) -> Floats:
-    """The place of each outcome among the reference's, 0 to 1: one that is far off weighs no more."""
+    """Return each outcome's rank in the reference, 0 to 1, so that outliers weigh no more."""
     ends = np.concatenate([[0.0], np.cumsum(counts)]) / max(counts.sum(), 1)
     at = np.searchsorted(values, truth), np.searchsorted(values, truth, side="right")
     return np.where(np.isnan(truth), np.nan, (ends[at[0]] + ends[at[1]]) / 2)
 
 
 def _says(column: Column, scores: Floats | None) -> float:
-    """How much a column has to do with the answers, about: which columns are looked at first."""
+    """Return a column's rough relation to the answers: it decides which come first."""
     if scores is None or column.dtype.kind == "O":
         return 1.0
     known = np.isfinite(scores)

@@ -1,14 +1,14 @@
-"""Did the inputs become harder, or do the same inputs have other outcomes now?
+"""Shift of a loss, divided into harder inputs and other outcomes of the same inputs.
 
 DISDE (Cai, Namkoong and Yadlowsky, Operations Research 2025, section 2). A rise of the loss from
-a reference P to the present Q goes over S, the inputs that both have. From P to S: more of inputs
-that were always hard. At S, from P to Q: the same inputs, other outcomes. From S to Q: inputs that
-the reference hardly has. S comes from a classifier that tells present from reference by the
-inputs: each is weighted by how much it looks like one of the other side.
+a reference P to the present Q is divided at S, the inputs that both have. From P to S there are
+more inputs that were always hard. At S, from P to Q, the same inputs have other outcomes. From S to
+Q there are inputs that the reference hardly has. S comes from a classifier that separates present
+and reference by the inputs. Each input is weighted by its likeness to the other side.
 
 The model's own score and what it expects to lose are among the classifier's columns. "Harder" is a
-movement along them, which a classifier on the columns alone underfits; it would book the rest as
-other outcomes. For the same reason what such inputs lost in the reference is taken off first. So
+movement along them, which a classifier on the columns alone underfits; it would count the rest as
+other outcomes. For the same reason the loss of such inputs in the reference is subtracted first. So
 only the surprise is weighted (a doubly robust mean: Robins, Rotnitzky and Zhao, JASA 1994).
 """
 
@@ -27,22 +27,24 @@ Columns = Mapping[str, NDArray[Any]]
 
 FOLDS = 3
 KNOTS = 7
-"""Of a column's piecewise linear curve, at quantiles: enough for a hump and two tails."""
+"""Knots of a column's piecewise linear curve, at quantiles: enough for a hump and two tails."""
 PAIRED = 10
-"""Columns of numbers whose products are looked at too: a boundary seldom lies along an axis."""
+"""Columns of numbers whose products are inputs too: a boundary is seldom parallel to an axis."""
 WORDS = 20
-"""Words of a column that are told apart; the rest is one more."""
+"""Words of a column that are distinguished; the rest counts as one more."""
 PENALTY = 1.0
-"""Of the squared weights, for the sum over all requests: it holds a weight that few rows speak for."""
+"""Penalty of the squared weights, for the sum over all requests: it limits a weight that few rows
+support."""
 MOST_ROWS = 20_000
-"""Of each side; evenly spaced ones where there are more. 2 x 20,000 rows x 150 weights is 50 MB."""
+"""Most rows of each side; evenly spaced ones where there are more. 2 x 20,000 rows x 150 weights is
+50 MB."""
 LEAST_OVERLAP = 100.0
 """Effective requests that the two windows must have in common, on either side."""
 _STEPS = 12
 
 
 class Terms(NamedTuple):
-    """The two parts of a rise (their sum), their errors, and what they rest on."""
+    """The two parts of a rise (their sum), their errors, and their overlap."""
 
     concept: float
     """At S, from P to Q: the same inputs lose more."""
@@ -51,17 +53,17 @@ class Terms(NamedTuple):
     concept_se: float
     inputs_se: float
     gap_se: float
-    """Of `concept` less `inputs`."""
+    """Standard error of `concept` less `inputs`."""
     overlap: float
-    """Requests that the side which has fewer of them has in common with the other.
+    """Requests in common with the other side, on the side with fewer of them.
 
-    Kish's effective number, times the part of S in a window. Two windows that are nowhere alike
-    have weights that are all small and equal, which Kish's number alone takes for plenty.
+    Kish's effective number, times the part of S in a window. Two windows without likeness have
+    small, equal weights, for which Kish's number alone would be large.
     """
 
     @property
     def overlaps(self) -> bool:
-        """Return whether the two sides have enough in common."""
+        """Return whether the two sides have enough requests in common."""
         return self.overlap >= LEAST_OVERLAP
 
 
@@ -72,14 +74,14 @@ class ShiftWindow(NamedTuple):
     p: Floats
     """The classifier's probability that it is a present request."""
     expected: Floats
-    """What such inputs lost in the reference."""
+    """Expected loss of such inputs, from the reference."""
 
 
 def terms(before: ShiftWindow, now: ShiftWindow) -> Terms:
     """Return the parts of mean(now.loss) - mean(before.loss).
 
-    Only what differs from the expected loss is weighted. Where the expectation is right, weights
-    that are wrong do no harm, and the other way round; and it leaves less chance to weigh.
+    Only the difference from the expected loss is weighted. Where the expectation is right, wrong
+    weights do no harm, and the reverse. The difference also has less variance.
     """
     w, v = before.p / before.p.sum(), (1 - now.p) / (1 - now.p).sum()
     left, right = before.loss - before.expected, now.loss - now.expected
@@ -109,21 +111,21 @@ def terms(before: ShiftWindow, now: ShiftWindow) -> Terms:
 
 
 def spaced(count: int, most: int = MOST_ROWS) -> NDArray[np.int64]:
-    """Return which of `count` rows are looked at: all, or `most` evenly spaced ones."""
+    """Return the places of the rows to use of `count`: all, or `most` evenly spaced ones."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def domain(reference: Columns, current: Columns) -> tuple[Floats, Floats]:
-    """P(present | inputs) of every request of both sides, each from folds that it was not in.
+    """Return P(present | inputs) of all requests, each from folds that it was not in.
 
     Args:
         reference: columns of n requests: numbers with NaN for null, or words with None.
-        current: the same columns of m requests; others take no part.
+        current: the same columns of m requests; others are ignored.
 
     Returns:
-        (n,) and (m,). 0.5 throughout where no column tells anything.
+        (n,) and (m,). All 0.5 where no column differs.
     """
     names = [name for name in reference if name in current]
     n = len(next(iter(reference.values()))) if reference else 0
@@ -145,12 +147,12 @@ def domain(reference: Columns, current: Columns) -> tuple[Floats, Floats]:
 
 
 def inputs(columns: Columns, by: Floats) -> Floats:
-    """All columns for a regression, (n, k): a constant, each one's curve, and pairs' products.
+    """Return all columns for a regression, (n, k): a constant, curves, and pairs' products.
 
     Args:
         columns: (n,) each.
-        by: what is to be explained of the first rows, (m,); the PAIRED columns that say most of it,
-            alone or squared, are multiplied with each other.
+        by: the target of the first rows, (m,). The PAIRED columns that explain most of it, alone or
+            squared, are multiplied with each other.
     """
     ranks = [ranked(c) for c in columns.values() if c.dtype.kind not in "OUS"]
     ranks = sorted(ranks, key=lambda rank: -_says(rank[: len(by)], by))[:PAIRED]
@@ -169,7 +171,7 @@ def _says(rank: Floats, by: Floats) -> float:
 
 
 def ranked(column: NDArray[Any]) -> Floats:
-    """Numbers by their rank, from -1 to 1; a null is in the middle."""
+    """Return the ranks of numbers, from -1 to 1; a null is in the middle."""
     x = column.astype(np.float64)
     seen = np.sort(x[np.isfinite(x)])
     at = np.searchsorted(seen, x) + np.searchsorted(seen, x, side="right")
@@ -177,7 +179,7 @@ def ranked(column: NDArray[Any]) -> Floats:
 
 
 def basis(column: NDArray[Any]) -> Floats:
-    """A column as weights' inputs, (n, k): a piecewise linear curve and a null, or its words."""
+    """Return a column as inputs, (n, k): a piecewise linear curve and a null, or its words."""
     if column.dtype.kind in "OUS":
         return _words(column)
     x = column.astype(np.float64)
@@ -201,7 +203,7 @@ def _words(column: NDArray[Any]) -> Floats:
 
 
 def logistic(x: Floats, t: Floats, weight: Floats | None = None) -> Floats:
-    """Logistic regression with a ridge, by Newton's method; the first column is the constant.
+    """Fit a logistic regression with a ridge by Newton's method; the first column is constant.
 
     Args:
         x: (n, k). t: (n,), 0 or 1. weight: (n,), 1 each without.
@@ -236,7 +238,7 @@ def logistic(x: Floats, t: Floats, weight: Floats | None = None) -> Floats:
 
 
 def expected(columns: Columns, loss: Floats, asked: Columns) -> tuple[Floats, Floats]:
-    """What is lost on such inputs, by a ridge regression of the reference's losses.
+    """Return the expected loss of inputs, by a ridge regression of the reference's losses.
 
     Args:
         columns: inputs of the reference, (n,) each. loss: (n,). asked: inputs of others, (m,).
@@ -263,7 +265,7 @@ def expected(columns: Columns, loss: Floats, asked: Columns) -> tuple[Floats, Fl
 
 
 def ks(a: Floats, b: Floats) -> tuple[float, float]:
-    """Kolmogorov and Smirnov's distance of two samples, and its asymptotic p-value."""
+    """Return Kolmogorov and Smirnov's distance of two samples, and its asymptotic p-value."""
     if not len(a) or not len(b):
         return 0.0, 1.0
     every = np.sort(np.concatenate([a, b]))

@@ -1,9 +1,9 @@
 """Staleness: values that repeat earlier ones more often than they used to.
 
-A value that is no longer refreshed is plausible, but it is an earlier value. That of the same
-unit's earlier request, of the request before, or of a request of the reference. How often a column
-repeats itself honestly is read from the reference: a birthday always does, a price of the hour
-does within the hour, a measured amount never does. A column that always did says nothing here.
+A value that is no longer refreshed is plausible, but it is an earlier value: of the same unit's
+earlier request, of the request before, or of a request of the reference. The reference shows how
+often a sound column repeats itself. A birthday always does, a price of the hour does within the
+hour, a measured amount never does. A column that always did shows nothing here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from kedge.core.diagnosis.defects import PROOF, nulls
 from kedge.core.diagnosis.stretches import Column, Floats
 
 RISE = 0.3
-"""Of the rows that may repeat a value: a smaller rise is a busier day, or a slower caller."""
+"""Least rise of the share of repeating rows: a smaller one is a busier day, or a slower caller."""
 OFTEN = 0.6
-"""Of the rows that may: a column that repeats itself so often already cannot rise far enough."""
+"""Share of repeating rows from which a column is skipped: it cannot rise far enough."""
 LEAST_PAIRS = 200
-"""Rows that could repeat a value, for their share to be told from chance."""
+"""Rows that could repeat a value, from which their share differs from chance."""
 MANY = 0.5
-"""Of a column's rows that differ, from which it is a measurement, and two equal ones are a copy."""
+"""Share of distinct values from which a column is a measurement, and two equal values are a
+copy."""
 
 
 GAPS = 5
@@ -34,12 +35,12 @@ within the hour, so today's distances are weighed."""
 
 Of = Literal["unit", "last", "row", "reference"]
 Pairs = NDArray[np.intp]
-"""Rows that are compared, (k, 2)."""
+"""Pairs of compared rows, (k, 2)."""
 Units = NDArray[Any] | None
 
 
 class Repeats(NamedTuple):
-    """How often a column repeats an earlier value."""
+    """Shares of rows in which a column repeats an earlier value."""
 
     of: Of
     before: float
@@ -49,14 +50,14 @@ class Repeats(NamedTuple):
 
     @property
     def risen(self) -> bool:
-        """Return whether it does so surely, and far, more often than it did."""
+        """Return whether the share rose surely, and far."""
         (n, m), was, is_ = self.rows, self.before, self.now
         error = sqrt(was * (1 - was) / n + is_ * (1 - is_) / m + 1e-12)
         return is_ - was > RISE and (is_ - was) / error > PROOF
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Return the repeats in words."""
         what = {
             "unit": "the value of the same unit's request before",
             "last": "the last value that the unit had in the reference",
@@ -67,14 +68,14 @@ class Repeats(NamedTuple):
 
 
 class Windows:
-    """Whose and when the rows of two windows were, and the order that follows from it."""
+    """Units and times of the rows of two windows, and the order that follows from them."""
 
     def __init__(self, units: tuple[Units, Units], times: tuple[Floats, Floats] | None) -> None:
         """Sort the rows once: by time, and each unit's by time.
 
         Args:
-            units: whose, (n,) and (m,); None where it is not known.
-            times: when, Unix seconds; None: the rows are in no known order.
+            units: the unit of each row, (n,) and (m,); None where it is not known.
+            times: the time of each row, Unix seconds; None: the order is not known.
         """
         self._times = times
         self._order = None if times is None else [np.argsort(at, kind="stable") for at in times]
@@ -92,8 +93,8 @@ class Windows:
     ) -> dict[str, Repeats]:
         """Return the columns that repeat earlier values more often than they did.
 
-        Requests that are sent twice repeat every column. So what most of the columns do that could
-        is a change of the traffic, and no column's fault.
+        Requests that are sent twice repeat every column. So a rise in most of the columns that
+        could repeat is a change of the traffic, not a fault of a column.
 
         Args:
             before: of the reference, (n,) each, as `defects.plain` has them.
@@ -117,7 +118,7 @@ class Windows:
         return found
 
     def _by_unit(self, before: Column, now: Column) -> Repeats | None:
-        """Of two successive requests of a unit, at such distances in time as today's have."""
+        """Return the repeats in a unit's successive requests, at today's distances in time."""
         if not self._pairs or self._times is None:
             return None
         same = [
@@ -157,7 +158,7 @@ class Windows:
         return _repeats("row", _equal(before, pairs[0], before), _equal(now, pairs[1], now))
 
     def _copied(self, before: Column, now: Column) -> Repeats | None:
-        """Values of one half of the reference in the other half, and of today in as large a part."""
+        """Return the repeats of half of the reference in the other, and in as much of today."""
         if not _measured(before):
             return None
         one, two = before[0::2], before[1::2]
@@ -173,7 +174,7 @@ def _successive(
     last: dict[Any, int],
     earlier: Mapping[Any, int] | None = None,
 ) -> tuple[Pairs, Pairs]:
-    """Pairs of rows of one unit that follow each other; and of `earlier` rows and a unit's first."""
+    """Return pairs of a unit's successive rows; and of `earlier` rows and its first."""
     pairs, met = [], []
     whose = units.tolist()
     for at in order.tolist():
@@ -190,13 +191,13 @@ def _successive(
 
 
 def _equal(one: Column, pairs: Pairs, two: Column) -> Floats:
-    """Return whether the two rows of a pair have the same value, 0 or 1; NaN where one has none."""
+    """Return 1 where the two rows of a pair have the same value, else 0; NaN where one has none."""
     a, b = one[pairs[:, 0]], two[pairs[:, 1]]
     return np.where(nulls(a) | nulls(b), np.nan, a == b)
 
 
 def _measured(column: Column) -> bool:
-    """Return whether a column has so many values that two equal ones are no chance."""
+    """Return whether a column has so many values that two equal ones are not chance."""
     if column.dtype.kind == "O":
         return False
     seen = column[np.isfinite(column)]

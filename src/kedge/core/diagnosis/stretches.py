@@ -1,11 +1,11 @@
-"""How a column varies by itself, from one stretch of time to the next.
+"""Stretches of a reference: how a column varies by itself from one to the next.
 
 A test of shares takes each row for a draw of its own. Requests of one hour share its weather, its
-prices and its load, so a window may hold a thousand rows and three draws. What an honest column does
-is therefore read from the reference itself. It is cut into stretches about as long as today's window,
-and today is held against how far these lie apart (batch means; Schmeiser, Operations Research 1982).
-A column whose rows are independent loses nothing by that: its stretches lie as far apart as chance
-puts them, and only what is beyond chance is added.
+prices and its load, so a window may hold a thousand rows and three draws. So the reference itself
+shows what a sound column does. It is cut into stretches about as long as today's window, and today
+is compared with their spread (batch means; Schmeiser, Operations Research 1982). A column with
+independent rows loses nothing by that: its stretches differ by chance only, and only a spread
+beyond chance is added.
 """
 
 from __future__ import annotations
@@ -20,34 +20,36 @@ Floats = NDArray[np.float64]
 Column = NDArray[Any]
 
 LEAST_ROWS = 100
-"""Of a stretch: a share of fewer is mostly chance."""
+"""Least rows of a stretch: a share of fewer is mostly chance."""
 FEWEST = 5
-"""Stretches of a reference that is not much longer than today: fewer say nothing of a spread."""
+"""Least stretches, for a reference that is not much longer than today: fewer show no spread."""
 MOST = 200
-"""Stretches of one that is much longer: more cost time, and say no more."""
+"""Most stretches, for a much longer reference: more cost time, and show no more."""
 CHANCE = 4.0
-"""Standard errors from which a heap of one value is no chance: a stretch has some hundred values."""
+"""Standard errors from which a heap of one value is not chance: a stretch has some hundred
+values."""
 COMMON = 0.05
-"""Of all rows on one value, from which it is a value by itself and no reading that an hour shares."""
+"""Share of all rows from which one value is common, and not a reading that an hour shares."""
 
 
 class Clump(NamedTuple):
-    """How a column's rows share values, within a stretch as long as today."""
+    """Shares of equal values of a column within a stretch as long as today."""
 
     own: float
-    """The largest share of a stretch that had today's value, 0 to 1."""
+    """Largest share of a stretch with today's value, 0 to 1."""
     shared: float
-    """The largest that had any one value which is not common: a reading that requests share."""
+    """Largest share with any one value that is not common: a reading that requests share."""
     draws: float
-    """As how many independent rows those of today count, up to `LEAST_ROWS`.
+    """Number of independent rows that today's rows are worth, up to `LEAST_ROWS`.
 
-    They are divided by the design effect, the variance of a stretch's share by that of rows by chance (Kish,
-    Survey Sampling 1965). They are no more than there are readings in a stretch.
+    Today's rows are divided by the design effect: the variance of a stretch's share over that of
+    rows by chance (Kish, Survey Sampling 1965). The number is at most that of readings in a
+    stretch.
     """
 
     @property
     def usual(self) -> float:
-        """The larger of both."""
+        """Return the larger of both."""
         return max(self.own, self.shared)
 
 
@@ -55,7 +57,7 @@ class Stretches:
     """A reference in the order of time, cut into stretches as long as today's window."""
 
     def __init__(self, times: tuple[Floats, Floats] | None, rows: tuple[int, int]) -> None:
-        """Decide on how many.
+        """Choose the number of stretches.
 
         Args:
             times: of the rows of the reference and of today, seconds, (n,) and (m,); without them the
@@ -77,9 +79,9 @@ class Stretches:
 
         Args:
             column: (n,).
-            known: which rows to cut, (n,): the others are passed over. A stretch has at least
+            known: which rows to cut, (n,); the others are skipped. A stretch has at least
                 `LEAST_ROWS` of them, where there are as many.
-            rows: how many of today's rows are known, where the stretches should have no more.
+            rows: number of today's known rows, where the stretches should have no more.
         """
         order = self._order if self._order is not None else np.arange(len(column))
         if known is not None:
@@ -104,12 +106,12 @@ class Stretches:
         return max(float(values.var(ddof=1)) - chance, 0.0)
 
     def rise(self, held: NDArray[np.bool_], now: float, rows: int) -> tuple[float, float]:
-        """Return how much larger a share is than it was, and the standard error of that.
+        """Return the rise of a share, and its standard error.
 
-        Today is one more stretch: it may lie as far from the mean as any of them does.
+        Today counts as one more stretch, which can differ from the mean as each of them does.
 
         Args:
-            held: which rows of the reference had it, (n,).
+            held: which rows of the reference count for the share, (n,).
             now: today's share.
             rows: today's rows.
         """
@@ -120,15 +122,15 @@ class Stretches:
         return now - before, sqrt(chance + apart * (1 + 1 / len(parts)) + 1e-12)
 
     def clump(self, column: Floats, value: float, rows: int) -> Clump:
-        """Return how much of a stretch had one value: this one, or one that an hour shares.
+        """Return the share of a stretch with one value: this one, or one that an hour shares.
 
-        A value that many of all rows have, such as 0, is one by itself: its share says nothing of
-        whether readings are shared.
+        A value that many rows have, such as 0, is common: its share does not show whether readings
+        are shared.
 
         Args:
             column: numbers of the reference, NaN for null, (n,).
-            value: today's.
-            rows: of today, without nulls.
+            value: today's value.
+            rows: today's rows without nulls.
         """
         known = np.isfinite(column)
         values, counts = np.unique(column[known], return_counts=True)
@@ -151,7 +153,7 @@ class Stretches:
         return Clump(max(share for share, _ in own), shared, draws)
 
     def spreads(self, column: Floats) -> tuple[float, float]:
-        """The least and the largest standard deviation of a stretch; nulls are passed over."""
+        """Return the least and the largest standard deviation of a stretch, without nulls."""
         found = [float(np.std(part)) for part in self.of(column, np.isfinite(column))]
         return min(found), max(found)
 
@@ -165,7 +167,7 @@ class Stretches:
 def stays_away(column: Floats, usual: float, times: Floats | None) -> float:
     """Return the share of rows that are not `usual`, from the first one that is not; 0 to 1.
 
-    An event that comes and goes, such as rain, is back at nothing in between.
+    An event that comes and goes, such as rain, returns to the usual value in between.
 
     Args:
         column: today's numbers without nulls, (m,).

@@ -63,8 +63,7 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
 
     @property
     def release(self) -> bool:
-        """Return whether the release is at least partly to blame, or a rollback is shown to
-        help."""
+        """Return whether the release is partly to blame, or a rollback is shown to help."""
         helps = self.effect is not None and self.effect.high < 0
         return helps or bool(RELEASE & set(self.causes))
 
@@ -82,7 +81,7 @@ class DiagnosisSummary(Value, frozen=True, kw_only=True):
 
     @property
     def harm(self) -> Literal["page", "warn"] | None:
-        """Return the urgency: page if harm is proven, warn if a cause's effect is unknown."""
+        """Return the urgency: page for proven harm, warn for a cause of unknown effect."""
         named = [
             harm
             for n, (cause, harm) in enumerate(zip(self.causes, self.harms, strict=True))
@@ -131,7 +130,7 @@ def filed(
 
 
 def about(found: DiagnosisSummary, left: int | None, now: float, within_s: float = SHOWN_S) -> bool:
-    """Return whether it is recent, and about the release that a rollback leaves or would leave."""
+    """Return whether it is recent and about the release that a rollback (would) leave."""
     return found.new == left and now - found.at <= within_s
 
 

@@ -1,11 +1,12 @@
 """Suspects: columns that may be stale or recoded, where a changed world would look the same.
 
-Values that are plausible hide a fault. Three kinds of evidence betray it, from the surest to the
-weakest: a column repeats earlier values (`staleness`). It went with the other columns of its
-request and does no more, while those go with each other as they did (`association`). Or it does
-so again once its codes change places (`codes`). The outcomes go with everything but this column as
-they did. The last alone proves nothing: a world in which one column means less looks like that too.
-Then the column is a suspect, and neither the world nor the data is named.
+Plausible values hide a fault. Three kinds of evidence show it, from the surest to the weakest.
+First, a column repeats earlier values (`staleness`). Second, a column is no longer associated with
+the other columns of its request, while those keep their association (`association`). Or it is
+associated again once its codes change places (`codes`). Third, the outcomes are associated as
+before with everything but this column. The third alone proves nothing: a world in which one column
+means less looks like that too. Then the column is a suspect, and neither the world nor the data is
+named.
 """
 
 from __future__ import annotations
@@ -33,55 +34,59 @@ from kedge.core.diagnosis.shift import spaced
 from kedge.core.diagnosis.stretches import Column, Floats
 
 BROKEN = 0.65
-"""Of a column's relation to the others, what is left of it when it is called broken. Harder inputs
-alone left three quarters and more."""
+"""Part of a column's relation to the others below which it is broken. Harder inputs alone left
+three quarters and more."""
 HALF = 0.5
-"""Of the relation, what is left at most of the worst of such columns when the data is to blame. At 0.56 other
-callers had come, and no column was broken."""
+"""Largest part of the relation that the worst such column keeps when the data is to blame. At 0.56
+other callers had come, and no column was broken."""
 SPARE = 0.15
-"""By how much more it must have fallen than in any stretch of the reference."""
+"""Part by which the relation must be lower than in any stretch of the reference."""
 RELATED = 0.005
-"""Of a column's variance, what the others have to explain: of less, chance makes a relation."""
+"""Least part of a column's variance that the others explain: below it, chance makes a relation."""
 HOLDS = 0.8
-"""Of the relation, what is surely left when a column is neither stale nor recoded: less than a
-fifth of the rows can be."""
+"""Part of the relation above which a column is neither stale nor recoded: fewer than a fifth of the
+rows can be."""
 CHANGED = 4.0
-"""From here on (a normal quantile), outcomes go with the columns in another way than they did."""
+"""Normal quantile from which the association of outcomes with the columns has changed."""
 SAME = 3.0
-"""Up to here they go with the other columns as they did."""
+"""Normal quantile up to which their association with the other columns is unchanged."""
 EXPLAINED = 1 / 3
-"""Of the change, what may be left without the broken columns: values that are fitted in a curve leave some."""
+"""Part of the change that can remain without the broken columns: a fitted curve leaves some."""
 GONE = 0.4
-"""Of a column's relation to the others, what may be left of it where no outcome can confirm that it is broken."""
+"""Limit of a column's remaining relation to the others where no outcome can confirm that it is
+broken."""
 KNOWN = 4.0
-"""Standard errors of a column's effect on the outcome, from which it is known to have one."""
+"""Standard errors from which a column is known to have an effect on the outcome."""
 FADED = 0.85
-"""Of a column's effect on the outcome, what a stale one has left at most: where fewer rows are stale, little is lost."""
+"""Largest part of its effect on the outcome that a stale column keeps: if few rows are stale,
+little is lost."""
 LEAST_LABELS = 4 * LEAST
-"""Labelled rows of either window: a regression on a dozen columns says nothing with fewer."""
+"""Least labelled rows of either window: a regression on a dozen columns needs them."""
 MOST_ROWS = 10_000
-"""Of either window, those with a label first: they show a relation of half a per cent, and take 30 MB."""
+"""Rows of either window that are used, labelled ones first: they show a relation of half a per
+cent, and take 30 MB."""
 ASKED = 8
-"""Broken columns of which each two are tried together, those that lost the most: 28 pairs."""
+"""Broken columns that are tried in pairs, those that lost the most: 28 pairs."""
 MOST = 4
-"""Columns that may be broken at once, as those of one source; where more are, the world is another."""
+"""Most columns that are broken at once, as those of one source; with more, the world has
+changed."""
 
 
 class SuspectFindings(NamedTuple):
-    """What was found."""
+    """Stale, recoded and suspect columns of two windows."""
 
     proven: tuple[Suspect, ...]
     """Columns that are stale or recoded."""
     alike: tuple[Suspect, ...]
-    """Columns that may be, where a changed world would look the same."""
+    """Columns that may be stale or recoded, where a changed world would look the same."""
     text: str
-    """In words, for the table of evidence."""
+    """The result in words, for the table of evidence."""
     explained: bool = False
     """Whether columns that are broken in another way account for all that changed."""
     asked: bool = False
-    """Whether the outcomes were asked: it takes `LEAST_LABELS` labelled rows of either window."""
+    """Whether the outcomes were used: that needs `LEAST_LABELS` labelled rows of either window."""
     left_out: int = 0
-    """Columns that were not looked at: more than a regression holds."""
+    """Columns that were not examined: more than a regression can hold."""
 
 
 NOTHING = SuspectFindings((), (), "")
@@ -105,8 +110,8 @@ def judged(
     Args:
         before: the reference.
         now: today.
-        names: columns to look at, the most important first.
-        broken: those of them that are known to be broken in another way.
+        names: columns to examine, the most important first.
+        broken: columns of them that are known to be broken in another way.
     """
     if not names:
         return NOTHING
@@ -114,7 +119,7 @@ def judged(
 
 
 class _Judging:
-    """One look at all columns."""
+    """One examination of all columns."""
 
     def __init__(
         self,
@@ -158,7 +163,7 @@ class _Judging:
         return self.outcomes.changed([*self.known, *without], most)
 
     def judged(self) -> SuspectFindings:
-        """Ask the columns among themselves first, then with the outcomes."""
+        """Return the findings: first among the columns, then with the outcomes."""
         proven = self._proven()
         if not proven:
             proven = [found for name in self.names if (found := self._moved(name)) is not None][:1]
@@ -176,10 +181,11 @@ class _Judging:
     # ------------------------------------------------------------ among the columns
 
     def _broken(self) -> list[str]:
-        """Return the fewest columns without which the others hang together as they did.
+        """Return the fewest columns without which the others' relations are unchanged.
 
-        Where several would do, as one of two columns that go with each other only, the outcomes
-        decide: without those that are false they go with all else as they did.
+        Several choices may fit, as with two columns that are associated with each other only. Then
+        the outcomes decide: without the false columns, their association with all others is
+        unchanged.
         """
         whole = self.structure.whole
         fallen = self._fallen(())
@@ -188,7 +194,7 @@ class _Judging:
             pool = sorted(
                 (n for n, one in whole.items() if _weaker(one)), key=lambda n: whole[n].slope
             )[:ASKED]
-            # A column of a source may go with another one of it, and be no weaker for that.
+            # Columns of one source may be associated with each other, so that none looks weaker.
             pool += [n for n in self.names if n not in pool and self._changed([n], most) <= most]
             for size in (1, 2):
                 left = {
@@ -212,12 +218,12 @@ class _Judging:
         return sorted((n for n, one in held.items() if _fallen(one)), key=lambda n: held[n].slope)
 
     def _misfit(self, without: Sequence[str]) -> float:
-        """Return how much is broken still, in squared standard errors."""
+        """Return how much is still broken, in squared standard errors."""
         held = self.structure.held([*self.known, *without]).values()
         return float(sum(np.square((1 - one.slope) / one.se) for one in held if _fallen(one)))
 
     def _proven(self) -> list[Suspect]:
-        """Columns that no longer go with the others; nor with the outcome, where that is known."""
+        """Return the columns that lost their relation to the others, and to a known outcome."""
         broken = self._broken()
         if not broken or not self._harm(broken):
             return []
@@ -234,17 +240,17 @@ class _Judging:
         return found
 
     def _held(self, name: str, broken: Sequence[str]) -> RelationLeft:
-        """Return how a broken column goes with those that are not."""
+        """Return a broken column's relation to those that are not broken."""
         others = [each for each in broken if each != name]
         return self.structure.held([*self.known, *others]).get(
             name, RelationLeft(0.0, 0.0, np.inf, 1.0)
         )
 
     def _harm(self, broken: Sequence[str]) -> bool:
-        """Whether the outcomes say that these columns are false: without them all is as it was.
+        """Return whether the outcomes show these columns to be false: the rest is unchanged.
 
-        Where labels are too few to ask, or something else changed as well, the columns themselves
-        must be surer.
+        Where labels are too few, or something else changed as well, the columns themselves must be
+        surer.
         """
         held = [self._held(name, broken) for name in broken]
         if min(one.slope for one in held) > HALF:
@@ -260,7 +266,7 @@ class _Judging:
         return surely and all(effect.size > KNOWN and _less(effect) for effect in effects)
 
     def _moved(self, name: str) -> Suspect | None:
-        """A column whose codes have changed places, by two of the three things that go with them."""
+        """Return the column as recoded if two of the three associations of its codes show it."""
         moved = self._recoded(name)
         if moved is None or len(moved.by) < 2:
             return None
@@ -279,7 +285,7 @@ class _Judging:
     # ------------------------------------------------------------ with the outcomes
 
     def _alike(self) -> list[Suspect]:
-        """Columns without which the outcomes go with everything as they did."""
+        """Return the columns without which the outcomes' other relations are unchanged."""
         if self.outcomes is None or self.changed < CHANGED:
             return []
         found = []
@@ -312,7 +318,7 @@ class _Judging:
                 "outcome, while all else says what it did",
             )
         if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
-            return None  # an old value says nothing of the outcome, and never the opposite
+            return None  # an old value carries no information on the outcome, never the opposite
         return Suspect(
             name,
             "stale",
@@ -355,7 +361,7 @@ def _labelled(side: SuspectWindow) -> NDArray[np.bool_]:
 
 
 def _spaced(side: SuspectWindow) -> SuspectWindow:
-    """At most as many rows as are looked at; first those with a label."""
+    """Return at most `MOST_ROWS` rows, those with a label first."""
     known = _labelled(side)
     with_, without = np.flatnonzero(known), np.flatnonzero(~known)
     rows = with_[spaced(len(with_), MOST_ROWS)]

@@ -1,7 +1,8 @@
-"""What about the world changed, when the same release is worse than it was.
+"""World: the change that makes the same release worse than before.
 
-More of one outcome only (*label mix*), the same inputs with other outcomes (*concept*), or other
-inputs (*harder inputs*). The first is asked first, since it would look like each of the others.
+It is more of one outcome only (*label mix*), other outcomes of the same inputs (*concept*), or
+other inputs (*harder inputs*). The label mix is tested first, since it looks like each of the
+others.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from kedge.core.diagnosis.shift import ShiftWindow, Terms, domain, expected, ks,
 from kedge.core.diagnosis.stretches import FEWEST, Stretches
 
 SAME = 1e-3
-"""The p-value of Kolmogorov and Smirnov above which scores within a class count as unchanged."""
+"""Kolmogorov and Smirnov's p-value above which scores within a class count as unchanged."""
 MISFIT = 0.2
-"""Of the rise: what a classifier that fits badly may book on the wrong one of the two. With harder
-inputs only, a tenth to a sixth of the rise was booked as other outcomes; so a second kind is one
-beyond a fifth."""
+"""Part of the rise that a badly fitting classifier can assign to the wrong kind. With harder inputs
+only, a tenth to a sixth of the rise was assigned to other outcomes. So a second kind needs more
+than a fifth."""
 APART = 2.0
-"""Standard errors by which concept and inputs must differ to be told apart: the rise itself is
-certain by then, and only its kind is at stake."""
+"""Standard errors by which concept and inputs must differ to be distinguished: the rise itself is
+certain then, and only its kind is open."""
 
 
 SPELL = 0.05
-"""Of a reference's stretches as long as today, from which one so bad is part of what is usual. Of
-twenty stormy, rainy or busy days a year says nothing, one in twenty comes every month."""
+"""Share of a reference's stretches as long as today from which such a bad time is usual: one day in
+twenty comes every month."""
 
 
 MIX = 1.25
-"""A factor of the odds of yes: a smaller one moves no threshold worth moving. Census data of three
-years differ by 1 point of 50, surely and harmlessly."""
+"""Factor of the odds of yes: a smaller one needs no other threshold. Census data of three years
+differ by 1 point of 50, surely and harmlessly."""
 
 
 class LabelledWindow(NamedTuple):
-    """The labelled requests of a time: what was asked, answered, true and lost."""
+    """Labelled requests of a window: inputs, answers, outcomes and losses."""
 
     columns: dict[str, NDArray[Any]]
     scores: Floats
@@ -58,14 +59,14 @@ class LabelledWindow(NamedTuple):
         loss: Floats,
         units: Units = None,
     ) -> LabelledWindow:
-        """Only what has a loss, and an answer that is a number."""
+        """Return the requests with a loss, and a number as their answer."""
         known = ~np.isnan(loss) & np.isfinite(scores)
         kept = {name: plain(columns[name])[known] for name in names}
         whose = None if units is None else units[known]
         return LabelledWindow(kept, scores[known], truth[known], loss[known], whose)
 
     def spaced(self) -> LabelledWindow:
-        """At most as many as the classifier looks at."""
+        """Return at most as many requests as the classifier uses."""
         rows = spaced(len(self.loss))
         return LabelledWindow(
             {name: column[rows] for name, column in self.columns.items()},
@@ -77,7 +78,7 @@ class LabelledWindow(NamedTuple):
 
 
 class Told(NamedTuple):
-    """Whether there is only more of one outcome."""
+    """Result of the label mix: whether there is only more of one outcome."""
 
     verdict: str
     text: str
@@ -87,19 +88,19 @@ class Told(NamedTuple):
 def part(
     before: LabelledWindow, after: LabelledWindow, every: Floats, units: Units, z: float
 ) -> Told:
-    """Is it the label mix: another share of yes, and nothing else?
+    """Return whether the cause is the label mix: another share of yes only.
 
-    The share moved by more than `z` errors and by enough to matter, and within each class the scores did not (the
-    assumption of Lipton, Wang and Smola, ICML 2018). Then the losses of the reference, with today's
-    share of either class, must also account for today's.
+    The share must have changed by more than `z` errors and by enough to matter, and the scores
+    within each class must not have (the assumption of Lipton, Wang and Smola, ICML 2018). The
+    losses of the reference, with today's share of either class, must also explain today's.
 
     Args:
         before: the reference.
         after: today, without the requests that a broken column touches.
-        every: today's outcomes, with those requests: they are still true, and what is left
-            without them is a choice of its own, (n,); NaN takes no part.
-        units: whose they were.
-        z: standard errors from which a share has moved.
+        every: today's outcomes, with those requests: they are still true, and leaving them out
+            would be a selection, (n,); NaN is ignored.
+        units: the units of the requests.
+        z: standard errors from which a share has changed.
     """
     share = difference(mean_of(every, units), mean_of(before.truth, before.units))
     moved = difference(mean_of(after.truth, after.units), mean_of(before.truth, before.units))
@@ -126,41 +127,41 @@ def part(
 
 
 def _odds(share: float, before: LabelledWindow) -> float:
-    """Of yes today, over those of the reference; pulled towards 1 by a request of either."""
+    """Return the ratio of the odds of yes, today over the reference, shrunk towards 1."""
     known = before.truth
     was = (known.sum() + 1) / (len(known) - known.sum() + 1)
     return float(share / max(1 - share, 1e-9) / was)
 
 
 class Spells(NamedTuple):
-    """How many stretches of a reference were as bad as today, and ended; of how many."""
+    """Number of bad stretches of a reference that ended, and number of all stretches."""
 
     bad: int
     of: int
 
     @property
     def usual(self) -> bool:
-        """Return whether such a time comes and goes by itself."""
+        """Return whether such times come and go by themselves."""
         return self.of >= FEWEST and self.bad >= SPELL * self.of
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Return the spells in words."""
         return (
             f"{self.bad} of the {self.of} stretches before that were as long were as bad, and ended"
         )
 
 
 def spells(loss: Floats, times: tuple[Floats, Floats], today: float) -> Spells:
-    """Return how often a reference was as bad as today for as long, and was well again.
+    """Return how often a reference was as bad as today for as long, and recovered.
 
-    A bad stretch that lasted until the reference's end is none of them: it may be the beginning of
-    what is asked about.
+    A bad stretch that lasted until the reference's end does not count: it may be the start of
+    today's rise.
 
     Args:
-        loss: of the reference, (n,); NaN takes no part.
+        loss: of the reference, (n,); NaN is ignored.
         times: of the labelled rows of both windows, seconds, (n,) and (m,).
-        today: the mean loss.
+        today: today's mean loss.
     """
     known = ~np.isnan(loss)
     stretches = Stretches((times[0][known], times[1]), (int(known.sum()), len(times[1])))
@@ -171,13 +172,14 @@ def spells(loss: Floats, times: tuple[Floats, Floats], today: float) -> Spells:
 
 
 HEAPS = 20
-"""Of scores, to see what requests of a kind lose: a heap of 4,000 labels has 200."""
+"""Number of groups of similar scores, whose losses are compared: one of 20 from 4,000 labels has
+200."""
 
 
 def hardest(scores: Floats, loss: Floats, share: float) -> NDArray[np.bool_]:
-    """The part of a window, (n,), whose scores go with the largest mean loss; `share` of it, 0 to 1.
+    """Return the part of a window, (n,), whose scores have the largest mean loss.
 
-    A loss of NaN takes no part.
+    `share` is the size of that part, 0 to 1. A loss of NaN is ignored.
     """
     found = np.zeros(len(loss), dtype=np.bool_)
     known = np.flatnonzero(~np.isnan(loss) & np.isfinite(scores))
@@ -194,7 +196,7 @@ def hardest(scores: Floats, loss: Floats, share: float) -> NDArray[np.bool_]:
 def beyond(
     before: tuple[Floats, Floats, Units], now: tuple[Floats, Units], clean: NDArray[np.bool_]
 ) -> Mean:
-    """How much more requests without a fault lose than as large a part of the reference, its hardest.
+    """Return how much more faultless requests lose than an equal, hardest part of the reference.
 
     Args:
         before: the reference's scores, losses and units, (n,).
@@ -219,14 +221,14 @@ def reason(
     *,
     binary: bool,
 ) -> list[Reason]:
-    """Concept or inputs, or both: at least one, with its evidence.
+    """Return concept or inputs, or both, with their evidence.
 
     Args:
         before: the reference. after: today, both with one loss a request.
         rise: of the mean loss.
         floor: what matters, in the metric's unit.
-        z: standard errors from which a second kind is believed.
-        binary: the scores are probabilities.
+        z: standard errors from which a second kind counts.
+        binary: whether the scores are probabilities.
     """
     one, two = before.spaced(), after.spaced()
     ref, now = dict(one.columns), dict(two.columns)
@@ -240,7 +242,7 @@ def reason(
     ref["\0expected"], now["\0expected"] = usual, usual_now
     p, p_now = domain(ref, now)
     found = terms(ShiftWindow(one.loss, p, usual), ShiftWindow(two.loss, p_now, usual_now))
-    # Requests of one unit are alike: what that does to the rise's error, it does to its parts'.
+    # Requests of one unit are alike, which changes the error of the rise and of its parts alike.
     alone = difference(mean_of(before.loss), mean_of(after.loss)).se
     alike = max(rise.se / alone, 1.0) if alone > 0 else 1.0
     found = found._replace(

@@ -1,8 +1,8 @@
-"""How much outcomes stick together in time, and so how much less they say than their number.
+"""Dependence of outcomes in time: how much less evidence they give than their number.
 
 Batch means (Flegal and Jones, Annals of Statistics 2010): where outcomes are independent, the
-variance of the sum of b of them is b times that of one. Where it is more, b of them say as much as
-fewer would, and evidence is divided by how much more.
+variance of the sum of b of them is b times that of one. Where it is more, b of them give less
+evidence, which is divided by that factor.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from math import sqrt
 import numpy as np
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Outcomes in a batch: they may stick for hours, and hours have so many."""
+"""Outcomes in a batch: dependence can last for hours, which have so many outcomes."""
 BATCHES, SURE = 20, 50
-"""Batches of one size from which their variance is worth anything: for an alarm, and for a certificate."""
+"""Least batches of one size for a useful variance: for an alarm, and for a certificate."""
 DOUBT = 1.0
-"""Standard errors of a variance that are taken off for an alarm. By chance alone the largest of nine
-ratios is above 1, and independent outcomes would lose a third of their evidence. For a certificate they
-are added. A pass has time, and without them pairs whose errors stick together (lag-1 correlation 0.7) at
-exactly the margin are certified in 5 % of runs."""
+"""Standard errors of a variance that are subtracted for an alarm. By chance alone the largest of
+nine ratios is above 1, and independent outcomes would lose a third of their evidence. For a
+certificate they are added, since a pass can wait. Without them, pairs with dependent errors (lag-1
+correlation 0.7) at exactly the margin are certified in 5 % of runs."""
 
 
 class Dependence:
@@ -34,7 +34,7 @@ class Dependence:
             self._total = float(np.frombuffer(kept[-8:])[0])
 
     def add(self, value: float) -> None:
-        """Take one outcome in: what it says of the candidate, 0 where it says nothing."""
+        """Add one outcome: its evidence on the candidate, 0 where it has none."""
         value = float(value)
         self._total += value
         for size, sums in zip(SIZES, self._sums, strict=True):  # arrays of nine are slower
@@ -46,7 +46,7 @@ class Dependence:
                 sums[0] = sums[1] = 0.0
 
     def times(self, *, careful: bool = False) -> float:
-        """Return by how much evidence is to be divided, at least 1; `careful`: for a certificate."""
+        """Return the divisor of evidence, at least 1; `careful`: for a certificate."""
         _, _, total, squares = self._sums[0]
         least, doubt = (SURE, -DOUBT) if careful else (BATCHES, DOUBT)
         if total < least:
@@ -64,5 +64,5 @@ class Dependence:
         return most
 
     def save(self) -> bytes:
-        """Return it as bytes."""
+        """Return the batches as bytes."""
         return np.array(self._sums).tobytes() + np.array([self._total]).tobytes()

@@ -1,11 +1,12 @@
-"""Faults of the candidate alone: runs of failures, crashes, silence, and what it was never asked.
+"""Faults of the candidate alone: runs of failures, crashes, silence, and withheld requests.
 
 Windows of all workers are folded into one value. Nothing here compares the two releases.
 
 * A run counts only requests that were sent and that production answered. It needs several callers,
-  or several seconds where requests have no entity, so that one caller is not taken for the model.
-* Two workers see one crash, perhaps in neighbouring seconds: it counts once.
-* A silence counts when the longest patience of the workers is over, and no worker heard anything
+  or several seconds where requests have no entity. So one caller's failures are not blamed on the
+  model.
+* Two workers may report one crash, in neighbouring seconds: it counts once.
+* A silence counts when the longest patience of the workers is over, and no worker got an answer
   since it began.
 """
 
@@ -20,30 +21,31 @@ from kedge.core.values import Value
 
 ERRORS = METRICS[0]
 BEATS_S = 2
-"""A window is written up to a second after what it holds, and names whole seconds."""
+"""Delay of a window, in seconds: it is written up to a second later, and names whole seconds."""
 PATIENCE_S = 60
-"""A worker that told nothing for so long serves no more: its patience is not waited for."""
+"""Seconds after which a worker's patience expires: a worker that reports none has stopped
+serving."""
 WORKERS = 64
-"""Workers whose patience is remembered before those that are gone are forgotten."""
+"""Workers whose patience is stored before stopped ones are dropped."""
 
 
 class FaultSpread(Value, frozen=True):
-    """Over how many callers and seconds bad units are spread; each is counted up to `CALLERS`."""
+    """Spread of bad units over callers and seconds; each is counted up to `CALLERS`."""
 
     callers: int = 0
     seconds: int = 0
-    """Of requests without an entity."""
+    """Seconds in which requests without an entity went bad."""
     needed: int = CALLERS
-    """Callers that are needed: all of them when there are fewer than `CALLERS`."""
+    """Required callers: all of them when there are fewer than `CALLERS`."""
 
     @property
     def enough(self) -> bool:
-        """Return whether they are no single cause outside the candidate."""
+        """Return whether the spread excludes a single cause outside the candidate."""
         return self.callers >= self.needed or self.seconds >= CALLERS
 
     @property
     def text(self) -> str:
-        """Return how many, as a verdict states it."""
+        """Return the spread as a verdict states it."""
         parts = [
             f"{_at_least(number)} {one if number == 1 else many}"
             for number, one, many in (
@@ -60,27 +62,27 @@ def _at_least(number: int) -> str:
 
 
 class Sources(Value, frozen=True):
-    """Where bad units of one metric came from, as far as it is counted."""
+    """Sources of one metric's bad units, as far as they are counted."""
 
     callers: tuple[int, ...] = ()
     seconds: tuple[int, ...] = ()
 
     def plus(self, callers: Iterable[int], seconds: Iterable[int]) -> Sources:
-        """With more of them."""
+        """Return these sources with further ones."""
         return Sources(_some(self.callers, callers), _some(self.seconds, seconds))
 
 
 class Faults(Value, frozen=True, kw_only=True):
-    """What is known of the candidate by itself in one comparison."""
+    """Behaviour of the candidate by itself in one comparison."""
 
     weight: int = -1
-    """The stratum that `routed` and `unasked` are of."""
+    """The stratum of `routed` and `unasked`."""
     routed: int = 0
     unasked: dict[str, int] = {}
     late: int = 0
     callers: tuple[int, ...] = ()
     sources: dict[str, Sources] = {}
-    """By metric."""
+    """Sources of bad units, by metric."""
     by_callers: tuple[int, ...] = (0,) * (CALLERS + 1)
     """At n: the longest run of failures over at least n callers."""
     by_seconds: int = 0
@@ -91,46 +93,46 @@ class Faults(Value, frozen=True, kw_only=True):
     silent_s: float = 0.0
     silent_at: int = 0
     patience: dict[str, tuple[int, float]] = {}
-    """By worker, when it told its patience last, and what it was."""
+    """By worker, when it last reported its patience, and its value."""
 
     @property
     def patience_s(self) -> float:
-        """The longest patience of a worker that told one lately."""
+        """The longest patience that a worker reported recently."""
         since = self.silent_at - PATIENCE_S
         return max((length for at, length in self.patience.values() if at >= since), default=0.0)
 
     @property
     def needed(self) -> int:
-        """Callers that a verdict needs: three, or all when there are fewer."""
+        """Return the callers that a verdict needs: three, or all when there are fewer."""
         return len(self.callers) or CALLERS
 
     @property
     def streak(self) -> int:
-        """The longest run of failures that is not one caller's, or one instant's."""
+        """Return the longest run of failures beyond one caller and one instant."""
         return max(self.by_callers[self.needed], self.by_seconds)
 
     @property
     def silence_s(self) -> float:
-        """How long the candidate did not respond; 0 when the silence is within what is usual."""
+        """Return the seconds without a response of the candidate; 0 for a usual silence."""
         began = self.silent_at - self.silent_s
         if not self.silent_s or self.silent_s < self.patience_s or self.heard_at > began + BEATS_S:
             return 0.0
         return self.silent_s
 
     def spread(self, metric: str) -> FaultSpread:
-        """Over how many callers and seconds the bad units of a metric are spread."""
+        """Return the spread of a metric's bad units over callers and seconds."""
         found = self.sources.get(metric, Sources())
         return FaultSpread(len(found.callers), len(found.seconds), self.needed)
 
 
 def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
-    """Take one window in.
+    """Return the faults with one window folded.
 
     Args:
-        faults: what was known.
+        faults: the faults before.
         window: one second of one worker.
-        own: whether its conduct is that of the release that is judged. After a promotion it is
-            of the release that was left.
+        own: whether its conduct is that of the judged release. After a promotion it is that of the
+            release that was left.
     """
     conduct, at = window.conduct, window.at
     faults = _sourced(faults, window, own=own)
@@ -138,7 +140,7 @@ def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
         faults = msgspec.structs.replace(faults, callers=_some(faults.callers, conduct.callers))
     if not own:
         return faults
-    if window.weight != faults.weight:  # what an earlier step was not asked is not this one's lack
+    if window.weight != faults.weight:  # an earlier step's withheld requests do not count
         faults = msgspec.structs.replace(faults, weight=window.weight, routed=0, unasked={})
     unasked = faults.unasked
     if conduct.unasked:
@@ -167,7 +169,7 @@ def folded(faults: Faults, window: Window, *, own: bool = True) -> Faults:
 
 
 def _patience(faults: Faults, window: Window) -> dict[str, tuple[int, float]]:
-    """Return the patience of each worker, with what this window says of it."""
+    """Return the patience of each worker, with that in this window."""
     known, told_s = faults.patience, window.conduct.patience_s
     if not told_s:
         return known
@@ -177,10 +179,10 @@ def _patience(faults: Faults, window: Window) -> dict[str, tuple[int, float]]:
 
 
 def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
-    """Return where the candidate's bad units of this window came from.
+    """Return the faults with the sources of the candidate's bad units of this window.
 
-    In a canary an error counts here when production answered the very request: what both fail is
-    the request's, and sending such requests as chosen callers condemns no release.
+    In a canary an error counts here only if production answered the same request. If both fail, the
+    request is at fault; so callers who send such requests condemn no release.
     """
     callers: dict[str, set[int]] = {}
     alone: set[str] = set()
@@ -207,7 +209,7 @@ def _sourced(faults: Faults, window: Window, *, own: bool) -> Faults:
 
 
 def _some(known: tuple[int, ...], more: Iterable[int]) -> tuple[int, ...]:
-    """Return the first `CALLERS` distinct ones."""
+    """Return the first `CALLERS` distinct items."""
     for one in more:
         if len(known) >= CALLERS:
             break

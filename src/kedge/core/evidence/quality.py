@@ -1,7 +1,7 @@
-"""What labels say about two releases: who was wrong, by how much, and in which slice.
+"""Quality of two releases by labels: wrong answers, their losses, and their segments.
 
-Each labelled prediction is handed to the judge by itself, which counts a caller once in each restart:
-twenty late flights of one aircraft are one aircraft. Predictions without an entity are each their own unit.
+The judge gets each labelled prediction by itself, and counts a caller once in each restart: twenty
+late flights of one aircraft are one aircraft. A prediction without an entity is its own unit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kedge.core.evidence.records import Known, Labelled, delay_bin
 from kedge.core.values import BUCKETS, Arm, Output, Value
 
 LEAST_PROBABILITY = 1e-3
-"""A probability is read as at least this, and at most one less it: the cap of `log_loss`."""
+"""Least probability that is read, and the largest is one less it: the cap of `log_loss`."""
 LOG_LOSS_CAP = -log(LEAST_PROBABILITY)
-"""6.9 nats; `log_loss` is divided by it, so that it lies in [0, 1]."""
+"""6.9 nats; `log_loss` is divided by it, so that it is in [0, 1]."""
 ERROR_CAP = 10.0
-"""`absolute_error` is divided by so many tolerances (by 1 without one), and stops at 1."""
+"""Tolerances by which `absolute_error` is divided (1 without a tolerance); it is at most 1."""
 
 
 # ---------------------------------------------------------------- one prediction
@@ -37,9 +37,9 @@ def fits(output: Output, value: Known, metric: str = "error_rate") -> bool:
 def bad(output: Output, score: float | None, decision: str | None, value: Known) -> bool:
     """Return whether an answer was wrong. No answer, or one that is not a number, is wrong.
 
-    `binary`: the decision is not what was true (the score decides where no decision was kept).
-    `score`: further from the truth than the tolerance. `class`: another class. `exact`: not equal;
-    numbers within the tolerance, words letter by letter.
+    `binary`: the decision is not the outcome (the score decides where no decision was stored).
+    `score`: farther from the outcome than the tolerance. `class`: another class. `exact`: not
+    equal; numbers within the tolerance, words letter by letter.
 
     Raises:
         BadRequest: `unfit_outcome`: the value cannot be compared with this output.
@@ -57,12 +57,12 @@ def bad(output: Output, score: float | None, decision: str | None, value: Known)
 
 
 def error_rate(output: Output, score: float | None, decision: str | None, value: Known) -> float:
-    """1 for a wrong answer, 0 for a right one."""
+    """Return 1 for a wrong answer, 0 for a right one."""
     return float(bad(output, score, decision, value))
 
 
 def log_loss(output: Output, score: float | None, _decision: str | None, value: Known) -> float:
-    """-ln of the probability that was given to what came true, over its cap: 0 to 1."""
+    """Return -ln of the probability that the outcome was given, over its cap: 0 to 1."""
     if score is None or not isfinite(score):
         return 1.0
     given = score if truth(value, output.classes) else 1.0 - score
@@ -70,14 +70,14 @@ def log_loss(output: Output, score: float | None, _decision: str | None, value: 
 
 
 def brier(output: Output, score: float | None, _decision: str | None, value: Known) -> float:
-    """Return the squared distance of the probability from what came true: 0 to 1."""
+    """Return the squared distance of the probability from the outcome: 0 to 1."""
     if score is None or not isfinite(score):
         return 1.0
     return (min(max(score, 0.0), 1.0) - float(bool(truth(value, output.classes)))) ** 2
 
 
 def absolute_error(output: Output, score: float | None, _: str | None, value: Known) -> float:
-    """Return the distance from the truth, over ten tolerances (over 1 without one), at most 1."""
+    """Return the distance from the outcome over ten tolerances (1 without one), at most 1."""
     known = number(value)
     if score is None or known is None or not isfinite(score):
         return 1.0
@@ -85,12 +85,12 @@ def absolute_error(output: Output, score: float | None, _: str | None, value: Kn
 
 
 def squared_error(output: Output, score: float | None, _: str | None, value: Known) -> float:
-    """The square of `absolute_error`: its mean is that of the squared errors, each up to ten tolerances."""
+    """Return the square of `absolute_error`, so each error counts up to ten tolerances."""
     return absolute_error(output, score, None, value) ** 2
 
 
 def relative_error(_output: Output, score: float | None, _: str | None, value: Known) -> float:
-    """The distance from the truth as a share of the truth, at most 1; the truth is not 0 (`ZERO`)."""
+    """Return the distance relative to the outcome, at most 1; that is not 0 (`ZERO`)."""
     known = number(value)
     if score is None or not known or not isfinite(score):
         return 1.0
@@ -106,10 +106,10 @@ def ranked_places(metric: str) -> int:
 def ndcg_loss(
     places: int, _: Output, _score: float | None, decision: str | None, value: Known
 ) -> float:
-    """1 less NDCG of the first `places` items: 0 where all that is relevant stands first.
+    """Return 1 less NDCG of the first `places` items: 0 where all relevant items are first.
 
-    An item is relevant or not, and counts where it stands first (Jarvelin and Kekalainen, TOIS 2002, with the
-    discount 1 / log2(place + 1)).
+    An item is relevant or not, and counts at its first place (Jarvelin and Kekalainen, TOIS 2002,
+    with the discount 1 / log2(place + 1)).
     """
     wanted = set(relevant(value))
     if decision is None or not wanted:
@@ -139,18 +139,19 @@ LOSSES: dict[str, tuple[Loss, frozenset[str]]] = {
     "rmse": (squared_error, NUMBERS),
     "mape": (relative_error, NUMBERS),
 }
-"""Each in [0, 1], and the kinds of output that it can judge. 1 where there is no answer."""
+"""Losses in [0, 1], and the kinds of output that each can judge. The loss without an answer is
+1."""
 
 
 def scale(metric: str, output: Output) -> float:
-    """What a loss of 1 is in the metric's own unit: nats, or units of what is predicted."""
+    """Return a loss of 1 in the metric's own unit: nats, or units of the prediction."""
     if metric == "log_loss":
         return LOG_LOSS_CAP
     return (ERROR_CAP * output.tolerance or 1.0) if metric in ("absolute_error", "rmse") else 1.0
 
 
 def figure(metric: str, output: Output, mean: float) -> float:
-    """Return a mean loss as the figure that the metric is called by, in its own unit."""
+    """Return a mean loss as the figure with the metric's name, in its own unit."""
     if ranked_places(metric):
         return 1.0 - mean
     return (sqrt(mean) if metric == "rmse" else mean) * scale(metric, output)
@@ -168,7 +169,7 @@ def loss_of(metric: str, output: Output) -> Loss:
     """Return the loss with this name.
 
     Raises:
-        Refused: `metric_unfit`: there is none, or it cannot judge this output.
+        Refused: `metric_unfit`: no such loss, or it cannot judge this output.
     """
     places = ranked_places(metric)
     if places and output.kind == "ranking":
@@ -198,7 +199,7 @@ UnitOf = Callable[[str], tuple[int, int]]
 
 
 class QualityJudgement(Value, frozen=True, kw_only=True):
-    """What a batch of labelled predictions of one comparison says."""
+    """Labels for the judge from a batch of labelled predictions of one comparison."""
 
     labels: tuple[tuple[int, str, Label], ...] = ()
     """In the order of the predictions: the weight in buckets, the label version, and the label."""
@@ -207,9 +208,9 @@ class QualityJudgement(Value, frozen=True, kw_only=True):
     versions: dict[str, int] = {}
     declined: int = 0
     failed: int = 0
-    """Predictions whose candidate failed: production answered, so they say nothing of either."""
+    """Predictions whose candidate failed: production answered, so they are evidence on neither."""
     unfit: int = 0
-    """Outcomes that do not fit the endpoint's output (a word where a number is due)."""
+    """Outcomes that do not fit the endpoint's output (a word instead of a number)."""
 
 
 def judged(
@@ -226,12 +227,12 @@ def judged(
 
     Args:
         rows: of one comparison.
-        output: how the endpoint's answers are read.
-        metric: which loss (`LOSSES`).
-        unit_of: gives a caller's hash and bucket under the rollout's salt.
-        paired: only predictions that both releases answered say something, and of both.
-        reverse: the release that was left has production's part.
-        own: the loss, where the metric is a function of the policy's; NaN where that gives none.
+        output: the output that defines how answers are read.
+        metric: name of the loss (`LOSSES`).
+        unit_of: returns a caller's hash and bucket under the rollout's salt.
+        paired: only predictions that both releases answered count, for both.
+        reverse: the release that was left takes production's place.
+        own: the loss, where the metric is the policy's function; NaN where that returns none.
 
     Raises:
         Refused: `metric_unfit`.
@@ -274,7 +275,7 @@ def judged(
 
 
 def _arm(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | None:
-    """Return what the answer was that the caller got; None where the candidate failed."""
+    """Return the label of the caller's answer; None where the candidate failed."""
     row = one.row
     if row.failed:
         return None
@@ -287,12 +288,12 @@ def _arm(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | 
 
 
 def _pair(one: Labelled, output: Output, loss: Loss, unit_of: UnitOf) -> Label | None:
-    """Return what both answers were worth; None where there was no copy."""
+    """Return the label of both answers; None where there was no copy."""
     row, value = one.row, one.outcome.value
     if not row.paired:
         return None
     old, new = (row.score, row.decision), (row.shadow_score, row.shadow_decision)
-    if row.arm == Arm.CANDIDATE and not row.failed:  # a reverse shadow: the copy is the old one
+    if row.arm == Arm.CANDIDATE and not row.failed:  # a reverse shadow copies to the old one
         old, new = new, old
     unit, bucket = unit_of(row.unit) if row.unit else (None, -1)
     return Label(

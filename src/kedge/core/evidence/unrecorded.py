@@ -1,7 +1,7 @@
-"""Unrecorded predictions: why an answered request leaves no record, as causes and in words.
+"""Unrecorded predictions: the causes for which an answered request has no record, in words.
 
-A label finds its prediction among the records only. Whatever keeps a prediction out of them is
-counted under one of these causes, by row, where it happens.
+A label finds its prediction among the records only. Each missing record is counted under one of
+these causes, by row, where it happens.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ HOUR_BYTES = "hour_bytes"
 ALL_BYTES = "all_bytes"
 
 PREFIX = "unrecorded."
-"""What the counts of a worker begin with that have one of these causes."""
+"""Prefix of a worker's counts with one of these causes."""
 
 BY_WORKERS = (SAMPLING, TESTER, EXCUSED, RECORDER, SPOOL, FAULT)
-"""Counted by workers, with their other counts."""
+"""Causes that workers count, with their other counts."""
 BY_RECORDS = (ID_REUSED, RETRY, HOUR_BYTES, ALL_BYTES)
-"""Counted beside the records, when predictions are taken in."""
+"""Causes that are counted beside the records, when predictions are stored."""
 
 CAUSES = {
     SAMPLING: "nothing was compared, and their entity is not in log.sample",
@@ -40,11 +40,11 @@ CAUSES = {
     HOUR_BYTES: "their hour had its share of [server] records_gb",
     ALL_BYTES: "they were dropped before their time: [server] records_gb was reached",
 }
-"""Every cause, in words that follow "because"."""
+"""Texts of all causes, which follow "because"."""
 
 
 def sentence(answered: int, by_cause: Mapping[str, int]) -> str:
-    """Return how many predictions are not recorded, and why; empty where all are."""
+    """Return how many predictions are not recorded, and why; empty when all are."""
     ranked = sorted(by_cause.items(), key=lambda item: (-item[1], item[0]))
     said = [f"{count:,} because {CAUSES.get(cause, cause)}" for cause, count in ranked if count]
     if not said:

@@ -1,4 +1,4 @@
-"""Question about chance: where no cause was found, is it proven that there is none?"""
+"""Question about chance: whether it is proven that there is no cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kedge.core.diagnosis.findings import Cause, Finding
 def chance(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
     """Ask whether it is proven that neither the release nor the world made it worse."""
     facts, release, world = case.facts, known.contrast, known.rise
-    # Without a second release nothing but the world can have changed since its own reference.
+    # Without a second release, only the world can have changed since its own reference.
     alone = facts.old is None and facts.reference_of == "new"
     well = alone or (release is not None and case.is_below(release, FLOOR))
     if well and world is not None and (known.spell or _is_harmless(case, world)):
@@ -23,14 +23,14 @@ def chance(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def _is_harmless(case: Case, world: Mean) -> bool:
-    """Return whether the world made nothing worse, as far as two windows can prove it."""
+    """Return whether two windows prove that the world made nothing worse."""
     if world.z >= HINT and not case.is_below(world, FLOOR):
         return False
     return case.is_below(world, WORLD_MARGIN)
 
 
 def _noise(case: Case, release: Mean | None, world: Mean, spell: str) -> Finding:
-    """Proven: with how much was excluded."""
+    """Return the finding of noise, with the changes that are excluded."""
     usual = case.floor / FLOOR
     tops = [
         max(found.interval(PROOF_LEVEL)[1] / usual, 0) if found is not None else None

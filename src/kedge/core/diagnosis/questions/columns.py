@@ -15,7 +15,7 @@ from kedge.core.diagnosis.defects import defects as find_defects
 from kedge.core.diagnosis.findings import Cause, Estimate, Evidence, Finding, Kind
 
 SHOWN = 5
-"""Defects that a finding spells out; the others are in the evidence."""
+"""Defects that a finding lists; the others are in the evidence."""
 
 
 def defects(case: Case, _: DiagnosisAnswer) -> DiagnosisAnswer:
@@ -51,7 +51,7 @@ def _rows(question: str, faults: tuple[Defect, ...]) -> tuple[Evidence, ...]:
 
 
 def _added(case: Case, broken: tuple[Defect, ...]) -> Estimate | None:
-    """What the touched requests add to today's loss, by what they lose more than the others."""
+    """Return the touched requests' addition to today's loss: their loss beyond the others'."""
     today, faulty = case.cells.get(("new", "new")), case.touched(broken)
     if today is None or not faulty.any() or faulty.all():
         return None
@@ -61,7 +61,7 @@ def _added(case: Case, broken: tuple[Defect, ...]) -> Estimate | None:
 
 
 def freshness(case: Case, _: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask how old the values are that are read by key."""
+    """Ask for the age of the values that are read by key."""
     return DiagnosisAnswer(evidence=tuple(hidden.freshness(case.facts)))
 
 
@@ -78,7 +78,7 @@ def stale_or_recoded(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def train_serve(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask whether production sends the new model what its training set did not have."""
+    """Ask whether production sends the new model inputs that its training set did not have."""
     training = case.facts.training.get("new")
     if not training:
         return DiagnosisAnswer()
@@ -107,7 +107,7 @@ def train_serve(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def _shared(case: Case) -> set[str]:
-    """Columns in which the way back differs from its training set."""
+    """Return the columns in which the way back differs from its training set."""
     facts = case.facts
     before = facts.inputs.get("old", facts.current.columns)
     return {fault.column for fault in mismatches(facts.training.get("old", {}), before)}
@@ -116,7 +116,7 @@ def _shared(case: Case) -> set[str]:
 def _unexpected(
     case: Case, known: DiagnosisAnswer, found: tuple[Defect, ...], shared: set[str]
 ) -> list[Defect]:
-    """Nulls that the training set never had, and that neither today nor both releases explain."""
+    """Return nulls new to the training set that neither today nor both releases explain."""
     facts = case.facts
     served = facts.inputs.get("new", facts.current.columns)
     explained, faulty = {fault.column for fault in known.broken}, case.touched(known.broken)
@@ -127,7 +127,7 @@ def _unexpected(
         and fault.column not in explained
         and not _is_explained(served[fault.column], faulty)
     ]
-    # What the reference had as well, and the way back has, made no difference between them.
+    # A null that the reference had as well, and that the way back has, makes no difference.
     ref = facts.reference if known.contrast is not None else None
     raw = ref.columns if ref is not None else {}
     return [fault for fault in null if fault.column not in shared or fault.column not in raw]

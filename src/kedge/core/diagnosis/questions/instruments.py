@@ -1,4 +1,4 @@
-"""Question about the instruments: can the figures be trusted?"""
+"""Question about the instruments: whether the figures can be trusted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _log(told: Instruments) -> tuple[str, DiagnosisAnswer]:
 
 
 def _labels(told: Instruments) -> DiagnosisAnswer:
-    """Labels that come for one arm more than for the other make unpaired figures worthless."""
+    """Return whether one arm gets more labels, which makes unpaired figures worthless."""
     labelled = told.labelled()
     if labelled is None:
         return DiagnosisAnswer()

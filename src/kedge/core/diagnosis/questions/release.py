@@ -1,4 +1,4 @@
-"""Questions about the release: worse than the older one on the same requests, and by which part?"""
+"""Questions about the release: whether it is worse on the same requests, and by which part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from kedge.core.diagnosis.findings import Cause, Estimate, Finding
 APART = 2.58
 """Standard errors, a 99 % interval, by which the larger part must exceed the other to be blamed alone."""
 SWAPS = 10
-"""Exchanged features that the evidence shows, those that add the most."""
+"""Exchanged features that the evidence lists, those that add the most."""
 
 
 def release(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
@@ -66,7 +66,7 @@ def _unanswered(case: Case, old: str) -> DiagnosisAnswer:
 
 
 def _moved(case: Case, known: int) -> DiagnosisAnswer:
-    """Too few labels: what moved can still be told."""
+    """Return how the answers moved, which needs no labels."""
     facts, answers = case.facts, case.facts.answers
     answer = ask_for_units(f"{known} units that both releases answered have one", facts.current)
     answer += tell("release", f"{known} labelled units", "not tested")
@@ -133,7 +133,7 @@ def _blame(
 
 
 def _divided(case: Case, divided: Shares, model: Mean, features: Mean) -> DiagnosisAnswer:
-    """Return the share of each part, and what it adds alone."""
+    """Return the share of each part, and its addition alone."""
     answer = DiagnosisAnswer()
     way = "its share" + (" (Shapley)" if divided.both_paths else ", on the one way replayed")
     for part, found in (("model", model), ("features", features)):
@@ -153,8 +153,8 @@ def _yes_or_no(case: Case, found: Mean) -> str:
 def _blamed(case: Case, divided: Shares, model: Mean, features: Mean) -> list[tuple[Cause, Mean]]:
     """Return the parts to blame: both where each is worse alone as well, else the larger.
 
-    A part's share holds half of what happens only together (a bug in the features may hurt
-    the new model more). So the smaller of two is blamed only if it is worse on its own too.
+    A part's share contains half of the interaction (a bug in the features may hurt the new model
+    more). So the smaller of two is blamed only if it is worse alone too.
     """
     ordered = sorted(
         (
@@ -173,7 +173,7 @@ def _blamed(case: Case, divided: Shares, model: Mean, features: Mean) -> list[tu
 
 
 def _ways_back(case: Case) -> DiagnosisAnswer:
-    """What rolling one part back alone would do."""
+    """Return the effect of a rollback of one part alone."""
     answer, top = DiagnosisAnswer(), case.cells["new", "new"]
     for question, cell in (("back_model", ("old", "new")), ("back_features", ("new", "old"))):
         if cell in case.cells:
@@ -185,7 +185,7 @@ def _ways_back(case: Case) -> DiagnosisAnswer:
 
 
 def _exchanged(case: Case) -> list[tuple[str, Mean]]:
-    """What each feature adds that was exchanged, the most first."""
+    """Return the addition of each exchanged feature, the most first."""
     facts = case.facts
 
     def lost(answers: Floats | None) -> Floats | None:
@@ -199,7 +199,7 @@ def _exchanged(case: Case) -> list[tuple[str, Mean]]:
 
 
 def _swaps(case: Case, exchanged: list[tuple[str, Mean]]) -> DiagnosisAnswer:
-    """Return which feature it is."""
+    """Return the features that make the release worse."""
     answer = DiagnosisAnswer()
     for name, found in exchanged[:SWAPS]:
         answer += tell("swap", name, _yes_or_no(case, found), found)

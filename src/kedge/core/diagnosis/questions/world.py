@@ -1,4 +1,4 @@
-"""Questions about the world: is the same release worse than in the reference, and why?"""
+"""Questions about the world: whether the same release is worse than in the reference, and why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kedge.core.diagnosis.world import spells as count_spells
 
 
 def world(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask whether the same release is worse than it was."""
+    """Ask whether the same release is worse than in the reference."""
     facts, now, which = case.facts, case.facts.current, case.facts.reference_of
     ref, today = facts.reference, case.cells.get((which, which))
     if ref is None or case.before is None:
@@ -84,7 +84,7 @@ class RiseWindows(NamedTuple):
 
 
 def spells(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask whether the reference had such times as well, and they ended."""
+    """Ask whether the reference had such times as well, which ended."""
     both, now = RiseWindows.of(case, known), case.facts.current
     if both.reference.at is None or now.at is None:
         return DiagnosisAnswer()
@@ -121,7 +121,7 @@ def _windows(
 
 
 def outcomes_for_rise(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask how many outcomes would tell whether it is worse."""
+    """Ask how many outcomes would show whether it is worse."""
     assert known.rise is not None
     return ask_for_outcomes(case, known.rise, WORLD_MARGIN)
 
@@ -144,7 +144,7 @@ def look_alikes(_: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def reasons(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
-    """Ask whether the same inputs have other outcomes, or other inputs came."""
+    """Ask whether the same inputs have other outcomes, or the inputs changed."""
     both, answer = RiseWindows.of(case, known), DiagnosisAnswer()
     before, after = _windows(case, both, _comparable(case, known, both.reference))
     binary = case.facts.output.kind == "binary"
@@ -170,7 +170,7 @@ def reasons(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
 
 
 def _comparable(case: Case, known: DiagnosisAnswer, ref: Sample) -> list[str]:
-    """Columns of both windows, without those that differ by a fault or by the calendar."""
+    """Return the columns of both windows that differ neither by a fault nor by the calendar."""
     now = case.facts.current
     gone = {fault.column for fault in known.broken if fault.code is Code.LEAVES_CONSTANT}
     return [
@@ -183,10 +183,10 @@ def _comparable(case: Case, known: DiagnosisAnswer, ref: Sample) -> list[str]:
 
 
 def _is_beyond(case: Case, both: RiseWindows) -> bool:
-    """Return whether requests without a fault lose more than the hardest ones ever did.
+    """Return whether requests without a fault lose more than the hardest ones before.
 
-    Those without may be the harder ones, for nulls may come where it was easy. So they are held
-    against as large a part of the reference: the hardest, by the score that was given.
+    Those without may be the harder ones, since nulls may come where it was easy. So they are
+    compared with an equal part of the reference: the hardest, by its scores.
     """
     if both.clean.all():
         return True
