@@ -3,20 +3,20 @@
 Theory of operation
 -------------------
 * The hash that assigns callers is the experiment. A caller that was not counted yet is the
-  candidate's with the *designed* share w, for every caller and every request rate. No exposure is
-  needed for an alarm, so nothing is divided by a number of another horizon.
+  candidate's with the *designed* share w, for every caller and every request rate. An alarm needs
+  no exposure, so it divides by no number of another horizon.
 * Given a bad unit and the rate ratio r, it is the candidate's with probability
   w r / (1 + w (r - 1)) (Lindon and Malek, NeurIPS 2022). The base rate cancels. A grid of ratios is
-  mixed, so that no bet depends on what was seen.
+  mixed, so that no bet depends on observations.
 * A certificate refutes "at least (1 + d) times as bad, caller by caller". A caller's badness is
   capped at c for the candidate and at c / (1 + d) for production. By Jensen's inequality each
-  factor has a mean of at most 1 for any mix of callers. With one cap for both arms, callers whose
-  count is at the cap would look alike in both arms, and certify anything.
-* A caller's count grows, so the factors are no process in time: callers are looked at LOOKS times,
-  and each look costs log(LOOKS). Requests without an entity are units of their own: their product
-  is an e-process and may be looked at whenever.
+  factor has a mean of at most 1 for any mix of callers. With one cap for both arms, callers at the
+  cap would look alike in both arms, and certify anything.
+* A caller's count grows, so the factors are no process in time. Callers are looked at LOOKS times,
+  and each look costs log(LOOKS). Each request without an entity is a unit. The product of their
+  factors is an e-process, and valid at any time.
 
-Logarithms are natural. Arrays are float64 unless it is said otherwise.
+Logarithms are natural. Arrays are float64 unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from kedge.core.evidence.stats import ALARM_GRID, LAMBDAS, Floats, log_mixture
 Counts = NDArray[np.int64]
 
 LABELS = 4
-"""Counts of a label process: bad units of the candidate; bad callers of both arms; bad requests
-without an entity of both arms; bursts."""
+"""Number of counts of a label process: bad units of the candidate; bad callers of both arms; bad
+requests without an entity of both arms; bursts."""
 CANDIDATE, CALLERS, KEYLESS, BURSTS = range(LABELS)
 
 LOOKS = 23
 LOOK_S = tuple(600.0 * 2 ** (k / 2) for k in range(LOOKS))
-"""The looks at callers' counts, seconds since the step began: the first after the shortest dwell, the
-last after 14 days, the longest healthy window."""
+"""Looks at callers' counts, in seconds since the step began: the first after the shortest dwell,
+the last after 14 days, the longest healthy window."""
 LOG_LOOKS = log(LOOKS)
 
 COUNT_CAPS = (1, 4, 16, 64, 256, 1024)
-"""Bad requests at which a caller's count is capped for the alarm: from one that fails now and then
-to one that fails all the time."""
+"""Bad requests at which a caller's count is capped for the alarm: from callers that fail rarely to
+callers that fail always."""
 COUNT_BETS: Floats = np.array([0.02, 0.1, 0.3, 0.8])
 WIDE_BETS: Floats = np.array([0.05, 0.2, 0.8])
-"""Bets with the realised share, as parts of what keeps them above zero."""
+"""Bets with the realised share, as parts of the largest ones that stay above zero."""
 CAPS = (1, 5, 25)
-"""Caps of a certificate, in multiples of (1 + d) / d, which is best for arms that are alike."""
+"""Caps of a certificate, in multiples of (1 + d) / d, which is best for equal arms."""
 CERTIFICATE_BETS: Floats = np.array([0.15, 0.4, 0.9])
 MEANS = 2 * len(CERTIFICATE_BETS)
 """Places of a certificate on losses: in pairs, bets at two caps."""
 CENTRE = 0.3
-"""What the realised-share bets subtract: they then lose little where most callers have some
-failures. A constant, so that it depends on nothing that was seen."""
+"""Constant that the realised-share bets subtract: they then lose little where most callers have
+some failures. It does not depend on observations."""
 KNOWN = 100_000
 """Callers up to which the realised share is used; beyond, the designed one is as good."""
 
@@ -157,14 +157,14 @@ def pairs_certificate(
 ) -> float:
     """Return the log e-value of "not `worse_by` worse" from units that both releases answered.
 
-    Both answers are of one unit, so what they have in common cancels, and a cap of 1 + d is a better
-    bet where they hardly differ. Beside it stand the caps of arms, for units that differ by much.
+    Both answers are of one unit, so their common part cancels, and a cap of 1 + d is a better bet
+    where they hardly differ. The caps of arms are used beside it, for units that differ much.
 
     Args:
         theirs: the candidate's badness of each unit, (n,).
         ours: production's of the same units, (n,).
         worse_by: the margin, above 0.
-        times: how many units are alike, (n,); None: each is one.
+        times: number of equal units, (n,); None: each is one.
     """
     rows = []
     for cap in (worse_by, *CAPS):
@@ -190,10 +190,10 @@ def label_likelihood(counts: Counts, callers: float, keyless: float, grid: Float
 
 
 def mean_steps(loss: float, arm: int, share: float) -> Floats:
-    """Return what one unit's loss in [0, 1] adds to the log-wealth of every bet, (BETS,).
+    """Return the addition of one unit's loss in [0, 1] to every bet's log-wealth, (BETS,).
 
-    The candidate's counts lambda loss (1 - w) / w, production's -lambda loss: the mean is 1 where
-    the loss does not depend on the arm.
+    The candidate's unit counts lambda loss (1 - w) / w, production's -lambda loss: the mean is 1
+    where the loss does not depend on the arm.
     """
     if arm:
         return np.asarray(np.log1p(LAMBDAS * loss * (1 - share) / share))
@@ -203,7 +203,7 @@ def mean_steps(loss: float, arm: int, share: float) -> Floats:
 def mean_certificate(
     ours: float, theirs: float, share: float, worse_by: float, *, paired: bool
 ) -> Floats:
-    """Return what one request's losses add to the certificate's log-wealth, (MEANS,)."""
+    """Return the addition of one request's losses to the certificate's log-wealth, (MEANS,)."""
     if paired:
         found = [_capped_one(theirs, ours, worse_by, cap) for cap in (worse_by, 1)]
         return np.concatenate([np.log1p(CERTIFICATE_BETS * (y0 - y1)) for y1, y0 in found])
@@ -214,13 +214,13 @@ def mean_certificate(
 
 
 def _capped_one(theirs: float, ours: float, worse_by: float, cap: float) -> tuple[float, float]:
-    """Return what `capped` does, of one unit: an array of one takes ten times as long."""
+    """Return `capped` of one unit: an array of one takes ten times as long."""
     c = cap * (1 + worse_by) / worse_by
     return min(theirs, c) / c, min((1 + worse_by) * ours, c) / c
 
 
 def pair_steps(difference: float) -> Floats:
-    """Return what one pair's difference of losses in [-1, 1] adds to every bet, (BETS,)."""
+    """Return the addition of a pair's difference of losses in [-1, 1] to every bet, (BETS,)."""
     return np.asarray(np.log1p(LAMBDAS * difference))
 
 
@@ -234,5 +234,5 @@ def _logs(values: Floats, bets: Floats) -> Floats:
 
 
 def _all(values: Floats, asked: int) -> Floats:
-    """Return the values of every caller: those without badness have 0."""
+    """Return the values of every caller: callers without badness have 0."""
     return np.concatenate([values, np.zeros(max(asked - len(values), 0))])

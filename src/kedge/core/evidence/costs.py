@@ -1,4 +1,4 @@
-"""Cost of an inference, by the declared prices."""
+"""Costs of inferences by the declared prices."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def prices_of(policy: CostPolicy, version: int) -> Prices:
 def cost_of(
     prices: Prices, *, rows: int, micros: int, tokens: float = 0.0, reported: float = 0.0
 ) -> float:
-    """Cost per inference (row) of one request.
+    """Return the cost per inference (row) of one request.
 
     Args:
         prices: in the policy's currency.
         rows: inferences in the request; at least 1.
         micros: time inside the model, in microseconds.
-        tokens: what the model said that it used.
-        reported: what the model said that it cost.
+        tokens: tokens that the model reported.
+        reported: cost that the model reported.
     """
     found = prices.per_call * rows + prices.per_second * micros / 1e6 + prices.per_token * tokens
     total = found + reported
@@ -30,5 +30,5 @@ def cost_of(
 
 
 def clipped(cost: float, largest: float | None) -> float:
-    """Return the cost within 0 and the declared largest one."""
+    """Return the cost, limited to 0 to the declared largest one."""
     return min(max(cost, 0.0), inf if largest is None else largest)

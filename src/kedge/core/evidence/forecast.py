@@ -1,9 +1,9 @@
-"""How soon a worse candidate would be found, from an endpoint's own traffic.
+"""Forecast of the time until a worse candidate is found, from an endpoint's own traffic.
 
-The judge is asked about the counts that are to be expected: the same mixture of bets, the same
-stake, on mean counts instead of drawn ones. The instant at which they suffice is close to the
-median of the real delays (`bench/detection` measures both). Callers count once, so few of them can
-show only so much, however often they ask.
+The judge's formulas are applied to the expected counts: the same mixture of bets and the same
+stake, on mean counts instead of real ones. The time at which they suffice is close to the median of
+the real delays (`bench/detection` measures both). Callers count once, so few callers give limited
+evidence, however often they ask.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from kedge.core.evidence.step import Span, span
 from kedge.core.values import BUCKETS, Value
 
 LONGEST_S = 30 * 86_400
-"""Beyond a month the answer is "not from this traffic"."""
+"""Longest forecast: beyond a month the answer is "not from this traffic"."""
 
 
 TRIED = 300
-"""Instants that are tried, 5 % apart."""
+"""Times that are tried, 5 % apart."""
 
 
 class ForecastStep(Value, frozen=True):
-    """One canary step: seconds until found (None: not within a month), callers who meet it."""
+    """One canary step: seconds until detection (None: not within a month), and harm."""
 
     weight: float
     """Per cent."""
@@ -36,31 +36,31 @@ class ForecastStep(Value, frozen=True):
     harmed: int
     """Failures of the candidate before it is found."""
     excess: int
-    """Of these, those that production would not have had."""
+    """Failures of them that production would not have had."""
     callers: int | None = None
-    """Callers of the candidate whose arm this step decides; None: requests have no entity."""
+    """The candidate's callers whose arm this step decides; None: requests have no entity."""
 
 
 class ExpectedTraffic(Value, frozen=True, kw_only=True):
-    """What is known of an endpoint's requests."""
+    """Expected traffic of an endpoint."""
 
     rate: float
     """Requests a second, both arms together."""
     errors: float
     """Production's share of failures, 0 to 1."""
     callers: int | None = None
-    """Callers, taken as asking alike; None: requests without an entity."""
+    """Callers, assumed to ask equally often; None: requests without an entity."""
 
 
 def detection(
     rules: JudgeRules, traffic: ExpectedTraffic, *, times: float, weight: int
 ) -> ForecastStep:
-    """Return when errors `times` as frequent as production's would be found at a weight.
+    """Return when errors `times` as frequent as production's would be detected at a weight.
 
     Args:
-        rules: what the judge is asked (alpha, the share of errors in the alarm, least failures).
-        traffic: of the endpoint.
-        times: how many times that rate the candidate fails.
+        rules: rules of the judge (alpha, the share of errors in the alarm, least failures).
+        traffic: traffic of the endpoint.
+        times: the candidate's rate of failures over production's.
         weight: the candidate's share in buckets.
     """
     of = span(weight, [step for step in rules.steps if step < weight], paired=False)
@@ -70,7 +70,7 @@ def detection(
     )
     worse = min(traffic.errors * times, 1.0)
     share = weight / BUCKETS
-    if worse <= traffic.errors:  # nothing is worse than what fails always
+    if worse <= traffic.errors:  # nothing is worse than failing always
         return ForecastStep(shown, None, 0, 0, callers)
     part = rules.rails["errors"].weight * (1 - SEGMENT_STAKE) * LABELS_PART
     target = log(1 / (rules.alpha * part * DECLARED / len(rules.steps) * stats.stake(0)))
@@ -81,7 +81,7 @@ def detection(
             bets.label_wealth(counts, of.callers, of.keyless)[0] >= target
         )
 
-    # Not the longest time: when all callers are spent the arms look alike again.
+    # Not the longest time: when all callers are counted the arms look alike again.
     times_tried = np.geomspace(1.0, LONGEST_S, TRIED)
     high = next((float(t) for t in times_tried if found(float(t))), 0.0)
     if not high:

@@ -13,16 +13,16 @@ from kedge.core.evidence.rules import JudgeRules, Key
 from kedge.core.evidence.stats import Floats
 
 SEGMENTS = 2_500
-"""Segments of a metric that are judged; the rest is counted in the whole only."""
+"""Most segments of a metric that are judged; the others count in the whole only."""
 REFUSED = 10_000
-"""Names beyond the bound that are remembered, so that they are not looked up again each second."""
+"""Names beyond the bound that are stored, so that they are not looked up each second."""
 SEGMENT_STAKE = 0.2
-"""Share of each metric's weight that its segments have together: the i-th to appear gets 1/(i (i + 1))
-of it, so that however many appear it is never more."""
+"""Share of each metric's weight that its segments have together. The i-th to appear gets 1/(i (i +
+1)) of it, so that any number of segments stays within it."""
 
 
 class Columns(NamedTuple):
-    """Every row's metric by number, whether it is a metric's whole, and the logarithm of its part."""
+    """Every row's metric by number, whether it is the whole, and the logarithm of its part."""
 
     metric: NDArray[np.intp]
     whole: NDArray[np.bool_]
@@ -47,11 +47,11 @@ class Rows:
         return len(self.keys)
 
     def find(self, metric: str, segment: str) -> int:
-        """Return the row of a key; -1: there is none."""
+        """Return the row of a key; -1: none."""
         return self.place.get(metric, {}).get(segment, -1)
 
     def make(self, metric: str, segment: str) -> int:
-        """Return the row of a key, made where it is new; -1 beyond the bound."""
+        """Return the row of a key, and add it where it is new; -1: beyond the bound."""
         rail = self._rules.rails.get(metric)
         if rail is None:
             return -1
@@ -74,7 +74,7 @@ class Rows:
         return row
 
     def columns(self) -> Columns:
-        """Return what is known of every row, as columns."""
+        """Return the properties of every row, as columns."""
         if len(self._columns.whole) != len(self.keys):
             number = {name: n for n, name in enumerate(self._rules.rails)}
             self._columns = Columns(
@@ -85,7 +85,7 @@ class Rows:
         return self._columns
 
     def load(self, keys: Iterable[Key], left_out: int) -> None:
-        """Make the rows that were there before, in the same order."""
+        """Add saved rows again, in the same order."""
         for metric, segment in keys:
             self.make(metric, segment)
         self.left_out = left_out

@@ -1,17 +1,17 @@
-"""Scores and outcomes of one release, in bounded histograms: figures that are no average over requests.
+"""Scores and outcomes of a release in histograms, for figures that are no mean over requests.
 
 Theory of operation
 -------------------
-* AUC is about pairs of requests, and the calibration error about bins of them. Neither is the mean of
-  a loss that one request has, so the judge's bets, which need one, do not hold for them. They are
-  estimates with an interval: shown, and never a verdict.
+* AUC is about pairs of requests, and the calibration error about bins of them. Neither is the mean
+  of a request's loss, which the judge's bets need. So they are shown as estimates with an interval,
+  and are never a verdict.
 * A score that is a probability is counted by its log-odds, `WIDTH` apart; any other number by its sign
   and the logarithm of its size. Both keep the order, so only pairs within one bin are ties. A tie
   counts one half, which is also its mean where the order within a bin says nothing.
-* The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes; each labelled
-  request counts as one, also several of one caller. That of the calibration error is the binomial one
-  of each bin, and takes the sign of each bin's gap as known. With few labels it is biased upward
-  (Roelofs et al., AISTATS 2022).
+* The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes; each
+  labelled request counts as one, also if a caller has several. That of the calibration error is the
+  binomial one of each bin, and takes the sign of each bin's gap as known. With few labels it is
+  biased upward (Roelofs et al., AISTATS 2022).
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from kedge.core.evidence.records import Labelled
 from kedge.core.values import Output, Value
 
 WIDTH = 0.02
-"""Log-odds, or the logarithm of a size, in one bin: two per cent of the odds."""
+"""Width of a bin in log-odds, or in the logarithm of a size: two per cent of the odds."""
 FURTHEST = 1_000
-"""Bins from the middle: odds of e^20, or 1 to 5e8. What is beyond shares the last one."""
+"""Bins from the middle: odds of e^20, or 1 to 5e8. Larger scores share the last one."""
 TABLE = 15
 """Bins of the calibration error, of equal width (Guo et al., ICML 2017)."""
 Z = 1.959964
-"""Of a 95 % interval."""
+"""Normal quantile of a 95 % interval."""
 
 
 class Scored(Value, frozen=True, kw_only=True):
-    """What was predicted and what came true: at most 6,003 bins and a table of 15."""
+    """Predictions and outcomes: at most 6,003 bins and a table of 15."""
 
     bins: dict[int, tuple[int, int]] = {}
     """Labels no and yes by bin of the score, in the order of the scores."""
     table: tuple[tuple[int, float, int], ...] = ()
-    """By fifteenth of [0, 1]: labels, the sum of the scores, and those that are yes."""
+    """By fifteenth of [0, 1]: labels, the sum of the scores, and labels that are yes."""
     outside: int = 0
-    """Scores that are no probability: with any, nothing is said of calibration."""
+    """Scores that are no probability: with any, there is no figure of calibration."""
 
 
 class EstimatedFigure(Value, frozen=True):
@@ -52,22 +52,22 @@ class EstimatedFigure(Value, frozen=True):
     low: float
     high: float
     labels: int
-    """Labels that it is made from."""
+    """Labels that it is computed from."""
 
 
 def bin_of(score: float) -> int:
-    """Return the bin of a score: a larger score is never in a smaller bin, within each kind of score."""
+    """Return the bin of a score: within each kind, a larger score has no smaller bin."""
     if 0 <= score <= 1:
         if score in (0.0, 1.0):
             return FURTHEST if score else -FURTHEST
         return min(max(floor(log(score / (1 - score)) / WIDTH), -FURTHEST), FURTHEST)
-    # Beyond all probabilities, on either side.
+    # These bins are beyond all probabilities, on either side.
     size = min(max(floor(log(abs(score) + 1e-9) / WIDTH), -FURTHEST), FURTHEST) + FURTHEST + 1
     return (1 if score > 0 else -1) * (FURTHEST + size)
 
 
 def counted(known: Scored, found: Iterable[tuple[float, bool]]) -> Scored:
-    """Return what is known with further scores and their outcomes; a score that is not finite is left out."""
+    """Return the counts with further scores and outcomes, except scores that are not finite."""
     bins = dict(known.bins)
     table = [list(each) for each in known.table] or [[0, 0.0, 0] for _ in range(TABLE)]
     outside, more = known.outside, False
@@ -107,8 +107,8 @@ def auc(of: Scored) -> EstimatedFigure | None:
         of_no += n * other * other
         below_no, below_yes = below_no + n, below_yes + y
     value = area / yes
-    # The variance is kept at 1/n and above: a few labels in perfect order do not make a point of
-    # it.
+    # The variance is kept at 1/n and above: a few labels in perfect order do not reduce the
+    # interval to a point.
     variance = sum(
         max(squares / count - value * value, 1 / count) / count
         for squares, count in ((of_yes, yes), (of_no, no))
@@ -117,9 +117,9 @@ def auc(of: Scored) -> EstimatedFigure | None:
 
 
 def calibration_error(of: Scored) -> EstimatedFigure | None:
-    """Return the mean distance of scores from how often they came true, by bins; None without labels.
+    """Return the mean distance of scores from the frequency of yes, by bins.
 
-    None as well where scores are no probabilities.
+    It is None without labels, or where scores are no probabilities.
     """
     labels = sum(n for n, _, _ in of.table)
     if not labels or of.outside:
@@ -141,12 +141,12 @@ def _figure(value: float, variance: float, labels: int) -> EstimatedFigure:
 def gathered(
     known: tuple[Scored, Scored], rows: Iterable[Labelled], output: Output, *, reverse: bool
 ) -> tuple[Scored, Scored]:
-    """Return what is known of both releases, the measure first, with further labelled predictions.
+    """Return both releases' counts, the measure first, with further labelled predictions.
 
     Args:
-        known: so far.
+        known: counts so far.
         rows: labelled predictions of one comparison, under one label version.
-        output: how answers are read; only those of kind `binary` are counted.
+        output: the output that defines how answers are read; only kind `binary` is counted.
         reverse: the release that was left is the measure.
     """
     if output.kind != "binary":
@@ -169,7 +169,7 @@ BothFigures = tuple[EstimatedFigure | None, EstimatedFigure | None]
 
 
 def estimates(of: tuple[Scored, Scored]) -> dict[str, BothFigures]:
-    """Return every estimate of both releases by name; none of them where no score has a label."""
+    """Return every estimate of both releases by name; empty where no score has a label."""
     if not any(one.bins for one in of):
         return {}
     found = {name: (estimate(of[0]), estimate(of[1])) for name, estimate in ESTIMATES.items()}

@@ -1,15 +1,15 @@
-"""Evidence as e-values: numbers that a healthy candidate makes large only rarely.
+"""Statistics of evidence as e-values, which are large for a healthy candidate only rarely.
 
 Theory of operation
 -------------------
 * An *e-process* is the wealth of a gambler who starts with 1 and bets against a hypothesis at
   fair odds. When the hypothesis is true the wealth ever reaches 1/alpha with probability at most
-  alpha (Ville 1939), so it may be looked at as often as wanted.
-* Everything is a mixture over a fixed grid of bets, so evidence is added and kept as sums of
-  logarithms, and no bet depends on what else was seen. The bets are in `core.evidence.bets`.
-* Intervals are shown, and nothing follows from them.
+  alpha (Ville 1939), so it is valid however often it is looked at.
+* Every e-process is a mixture over a fixed grid of bets. So evidence is stored as sums of
+  logarithms, and no bet depends on other observations. The bets are in `core.evidence.bets`.
+* Intervals are for display only.
 
-Logarithms are natural. Arrays are float64 unless it is said otherwise.
+Logarithms are natural. Arrays are float64 unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 BETS = 20
-"""Bets in one mixture: neighbours 15 % apart cost under 0.1 nats between two of them, and one more
-bet costs every other bet its stake."""
+"""Bets in one mixture: neighbours 15 % apart cost under 0.1 nats between two of them, and each
+further bet reduces the stake of the others."""
 ALARM_GRID: Floats = np.geomspace(1.2, 16.0, BETS)
-"""Rate ratios that the alarm bets on, as multiples of what is tolerated. Below 1.2 a day of
+"""Rate ratios that the alarm bets on, as multiples of the tolerated one. Below 1.2 a day of
 ordinary traffic decides nothing; above 16 the bet on 16 wins as fast as the counts come."""
 
 LOW = 4
@@ -37,12 +37,12 @@ RATIOS = LOW + BETS + 12
 """Places in `ratio_grid`."""
 
 RESTART_S = 600.0
-"""Seconds between restarts: a regression that comes late is found by bets ten minutes old."""
+"""Seconds between restarts: bets that are ten minutes old find a late regression."""
 DAY_RESTARTS = 144
 FIRST_STAKE = 0.5
-"""Of the stake, what is bet at the start: it costs 0.7 nats against betting all of it."""
+"""Part of the stake that is bet at the start: it costs 0.7 nats against betting all of it."""
 DAY_STAKE = 0.25
-"""Of the stake, what the restarts of the first 24 hours share."""
+"""Part of the stake that the restarts of the first 24 hours share."""
 
 LAMBDAS: Floats = np.geomspace(0.01, 0.9, BETS)
 """Bets on a mean difference in [-1, 1], as shares of the wealth. The best bet is about mean over
@@ -53,7 +53,7 @@ variance: 0.01 waits for tiny differences, 0.9 stays solvent at the worst one.""
 
 
 def log_mixture(log_m: Floats) -> Any:
-    """Return logarithm of the uniform mixture over the last axis."""
+    """Return the logarithm of the uniform mixture over the last axis."""
     most = log_m.max(axis=-1, keepdims=True)
     most = np.where(np.isfinite(most), most, 0.0)
     with np.errstate(divide="ignore"):
@@ -62,9 +62,9 @@ def log_mixture(log_m: Floats) -> Any:
 
 @cache
 def ratio_grid(delta: float) -> Floats:
-    """Rate ratios at which a likelihood is kept for an interval, (RATIOS,), ascending.
+    """Return rate ratios at which an interval's likelihood is stored, (RATIOS,), ascending.
 
-    From a fiftieth, finest around 1 and the margin, up to 30 times the margin.
+    They run from a fiftieth to 30 times the margin, finest around 1 and the margin.
     """
     small = np.geomspace(0.02, 0.2, LOW)
     middle = np.geomspace(0.3, 1 + 0.9 * delta, BETS)
@@ -77,8 +77,8 @@ def ratio_grid(delta: float) -> Floats:
 def below_log_e(bad: ArrayLike, units: ArrayLike, floor: float) -> Any:
     """Return evidence that a rate of bad units is below `floor`, of the shape of `bad`.
 
-    A grid of binomial bets on smaller rates, and one on none at all: without a bad unit it takes
-    about ln(1/alpha) / floor units.
+    It is a grid of binomial bets on smaller rates, and one on a rate of 0: without a bad unit it
+    takes about ln(1/alpha) / floor units.
     """
     s = np.asarray(bad, dtype=np.float64)[..., None]
     n = np.asarray(units, dtype=np.float64)[..., None]
@@ -92,16 +92,17 @@ def below_log_e(bad: ArrayLike, units: ArrayLike, floor: float) -> Any:
 
 
 def restarts(elapsed: float) -> int:
-    """Return how many restarts there were in so many seconds; none before the beginning."""
+    """Return the number of restarts in so many seconds; 0 before the start."""
     return max(int(elapsed // RESTART_S), 0)
 
 
 def stake(k: int) -> float:
     """Return the part of the wealth of 1 that is bet at restart `k`; 0 is the start.
 
-    Half at once, a quarter in equal parts over the other 143 starts of the first 24 hours. Of the
-    last quarter 1/(d (d+1)) in equal parts over day d. The sum never exceeds 1, so what holds
-    for one bet holds for all of them together, for ever: a mixture of e-processes is one.
+    Half is bet at once, and a quarter in equal parts over the other 143 starts of the first 24
+    hours. Of the last quarter, 1/(d (d+1)) is bet in equal parts over day d. The sum never exceeds
+    1, so what holds for one bet holds for all of them together, for ever: a mixture of e-processes
+    is one.
     """
     if k == 0:
         return FIRST_STAKE
@@ -117,8 +118,8 @@ def stake(k: int) -> float:
 def asymptotic_half_width(n: float, sigma: float, rho: float, alpha: float) -> float:
     """Return half the width of a two-sided asymptotic confidence sequence for a mean.
 
-    Waudby-Smith et al., Annals of Statistics 52(6), 2024, theorem 2.2. Valid at any time after
-    enough units for a central limit; `rho_for` picks where it is tightest.
+    Waudby-Smith et al., Annals of Statistics 52(6), 2024, theorem 2.2. It is valid at any time
+    after enough units for a central limit; `rho_for` sets where it is tightest.
     """
     if n < 1:
         return inf
@@ -127,15 +128,15 @@ def asymptotic_half_width(n: float, sigma: float, rho: float, alpha: float) -> f
 
 
 def rho_for(n: float, alpha: float) -> float:
-    """The mixture's scale for which the interval is tightest at `n` units (same, appendix)."""
+    """Return the mixture's scale for the tightest interval at `n` units (same, appendix)."""
     return sqrt((-2 * log(alpha) + log(-2 * log(alpha) + 1)) / n)
 
 
 def mean_interval(n: float, total: float, squares: float, alpha: float) -> tuple[float, float]:
-    """Anytime interval for the mean of values in [-1, 1], from their sums; (-1, 1) without any.
+    """Return an anytime interval of a mean of values in [-1, 1] by their sums; else (-1, 1).
 
-    For showing only: the verdict comes from the bets, which hold for any number of units. The
-    variance is kept at 1/n and above, so that equal values do not make a point of it.
+    It is for display only: the verdict comes from the bets, which hold for any number of units. The
+    variance is kept at 1/n and above, so that equal values do not reduce it to a point.
     """
     if n < 2:
         return -1.0, 1.0
@@ -151,18 +152,18 @@ def mean_interval(n: float, total: float, squares: float, alpha: float) -> tuple
 def rate_ratio_interval(
     likelihood: Floats, grid: Floats, alpha: float
 ) -> tuple[float | None, float, float]:
-    """Estimate and anytime interval of a rate ratio, from log-likelihoods on a grid.
+    """Return estimate and anytime interval of a rate ratio, from log-likelihoods on a grid.
 
     Args:
         likelihood: sums of `label_sums` with r0 = 1 over all intervals, (R,); so every interval
-            keeps its own share, and a ramp cannot mislead as pooled counts would.
+            keeps its own share, and a ramp cannot bias it as it biases pooled counts.
         grid: ascending, (R,).
-        alpha: the interval misses the truth, ever, with at most this probability.
+        alpha: greatest probability that the interval ever misses the truth.
 
     Returns:
         (estimate or None without evidence, low, high). The interval holds every ratio that the
         mixture over the whole grid does not refute. The likelihood is concave in log r, so between
-        two grid points it lies under the chords of its neighbours; ends are taken there.
+        two grid points it is below its neighbours' chords, which give the ends.
     """
     if not np.any(likelihood):
         return None, 0.0, inf
@@ -178,7 +179,7 @@ def rate_ratio_interval(
 
 
 def _end(x: Floats, y: Floats, last: int, cut: float) -> float:
-    """Where a concave function sinks to `cut` between the grid points `last` and the next."""
+    """Return where a concave function falls to `cut` between grid point `last` and the next."""
     if last + 1 >= len(x):
         return inf
     end = float(x[last + 1])
@@ -203,10 +204,10 @@ def _peak(x: Floats, y: Floats, at: int) -> float:
 
 
 def e_bh(log_e: Floats, alpha: float) -> Mask:
-    """Return which of K hypotheses are suspect now, (K,): e-BH (Wang and Ramdas, JRSSB 2022).
+    """Return which of K hypotheses stand out now, (K,): e-BH (Wang and Ramdas, JRSSB 2022).
 
-    The largest k whose smallest is at least K / (alpha k). Holds for present e-values under any
-    dependence; not for values that are kept at their highest, so nothing is latched on it.
+    These are the largest k whose smallest is at least K / (alpha k). It holds for present e-values
+    under any dependence, but not for running maxima, so no result of it is permanent.
     """
     count = len(log_e)
     if not count:
@@ -219,11 +220,11 @@ def e_bh(log_e: Floats, alpha: float) -> Mask:
 
 
 def srm_log_e(production: int, candidate: int, share: float) -> float:
-    """Evidence that units were not assigned with the configured `share`: a broken comparison.
+    """Return the evidence that units were not assigned with the configured `share`.
 
-    A mixture of beta priors around the share, as concentrated as 10 to 100,000 units would make
-    it. So gross and slight mismatches are both found (sample-ratio mismatch: Fabijan et al.,
-    KDD 2019; as an e-process: Lindon and Malek, NeurIPS 2022).
+    Such a comparison is broken. The evidence is a mixture of beta priors around the share, as
+    concentrated as by 10 to 100,000 units. So it finds gross and slight mismatches (sample-ratio
+    mismatch: Fabijan et al., KDD 2019; as an e-process: Lindon and Malek, NeurIPS 2022).
     """
     if not 0 < share < 1:
         return inf if (candidate if share <= 0 else production) else 0.0

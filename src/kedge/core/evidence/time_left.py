@@ -1,14 +1,14 @@
-"""Time left until the evidence suffices: how long the certificate of a candidate that is no worse still takes.
+"""Time left until the evidence suffices for the certificate of a candidate that is no worse.
 
 Theory of operation
 -------------------
-* The judge's own certificates are asked about what is to be expected. The counts as they are now, and
-  the mean of what comes, with both releases failing as often as both did so far. The instant at which
-  the certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
-* Callers ask alike: with n requests of k callers there are N callers in all where
-  k = N (1 - exp(-n / N)). Callers that ask very unequally take longer.
-* Callers' counts are certified at fixed looks (`bets.LOOK_S`), so what they show comes at a look.
-* Losses grow evidence by their mean and their mean square, to the second order of the logarithm.
+* The judge's own certificates are applied to the expected counts: the present ones, plus the mean
+  of the future ones, with both releases failing as often as both did so far. The time at which the
+  certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
+* Callers are assumed to ask equally often: with n requests of k callers there are N callers in all
+  where k = N (1 - exp(-n / N)). Callers that ask very unequally take longer.
+* Callers' counts are certified at fixed looks (`bets.LOOK_S`), so their evidence comes at a look.
+* Losses add evidence by their mean and mean square, to the second order of the logarithm.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from kedge.core.evidence.units import UNITS
 from kedge.core.values import BUCKETS
 
 LONGEST_S = 30 * 86_400
-"""Beyond a month the answer is "not from this traffic"."""
+"""Longest estimate: beyond a month the answer is "not from this traffic"."""
 TRIED = 300
-"""Instants that are tried, 5 % apart."""
+"""Times that are tried, 5 % apart."""
 LEAST_S = 2.0
-"""Seconds of a step before its rate is taken for one."""
+"""Seconds of a step before its rate is used."""
 
 
 class Callers(NamedTuple):
-    """Callers of one row, taken as asking alike."""
+    """Callers of one row, assumed to ask equally often."""
 
     number: float
-    """Of the whole endpoint, those that have not asked yet too."""
+    """Callers of the whole endpoint, including those that have not asked yet."""
     each: float
-    """Requests a second of each."""
+    """Requests a second of each caller."""
     asked: tuple[float, float] = (0.0, 0.0)
-    """Those that the step decides on and that asked, by arm."""
+    """Callers that the step decides on and that asked, by arm."""
     first: tuple[float, float] = (0.0, 0.0)
-    """All of the candidate's that asked, and those whose first request went bad."""
+    """All the candidate's callers that asked, and those whose first request went bad."""
     lead: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """First requests that went bad: of production, of the candidate, in pairs of both."""
     looked: float = -inf
@@ -55,7 +55,7 @@ class Callers(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a step as it is now, and what comes each second."""
+    """One row of a step as it is now, and its rates."""
 
     span: Span
     rate: float
@@ -67,22 +67,22 @@ class Row(NamedTuple):
     elapsed: float = 0.0
     """Seconds since the step began."""
     steady: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Bad ones so far: of production, of the candidate, in pairs of both."""
+    """Bad requests so far: of production, of the candidate, in pairs of both."""
     theirs: tuple[float, float] = (0.0, 0.0)
-    """Of the candidate so far: bad ones, and all."""
+    """The candidate's requests so far: bad ones, and all."""
     callers: Callers | None = None
     losses: Losses | None = None
-    """Where the row is judged by losses."""
+    """Losses, where the row is judged by them."""
     quality: bool = False
-    """Judged by labels: there is no floor."""
+    """Whether labels judge the row: then there is no floor."""
     penalty: float = 0.0
-    """What labels that the candidate lacks take from the certificate."""
+    """What the candidate's missing labels subtract from the certificate."""
     times: float = 1.0
-    """By how much labels that stick together in time divide it."""
+    """Divisor of the certificate for labels that are dependent in time."""
 
 
 class Losses(NamedTuple):
-    """What losses say: log-wealth so far, and what each further unit adds, (MEANS,)."""
+    """Log-wealth of losses so far, and what each further unit adds, (MEANS,)."""
 
     alone: Floats
     lead: Floats
@@ -93,17 +93,17 @@ class Losses(NamedTuple):
 
 
 def log_e(row: Row, rail: Rail, callers_floor: float, after: float) -> float:
-    """Return the certificate to be expected, scaled as `certificates.proof` is; `after` in seconds."""
+    """Return the expected certificate, scaled as `certificates.proof`; `after` in seconds."""
     return _log_e(row, rail, callers_floor, after, _looks(row, rail))
 
 
 def needed_s(row: Row, rail: Rail, alpha: float, callers_floor: float) -> float | None:
-    """Return the seconds until the certificate is to be expected; None: not within a month.
+    """Return the seconds until the certificate is expected; None: not within a month.
 
     Args:
-        row: what is known of it.
-        rail: what is to be proven.
-        alpha: of the certificate.
+        row: the present row.
+        rail: the guardrail to prove.
+        alpha: alpha of the certificate.
         callers_floor: the least floor where units are callers.
     """
     looks, target = _looks(row, rail), -log(alpha)
@@ -129,7 +129,7 @@ def needed_s(row: Row, rail: Rail, alpha: float, callers_floor: float) -> float 
 
 
 def _looks(row: Row, rail: Rail) -> Callable[[int], float]:
-    """Return the certificate of callers' counts to be expected at each look, by its number."""
+    """Return the expected certificate of callers' counts at each look, by its number."""
 
     @cache
     def at(look: int) -> float:
@@ -191,7 +191,7 @@ def _median(mean: float) -> float:
 def _proof(
     row: Row, rail: Rail, share: float, units: float, part: str, bad: tuple[float, float, float]
 ) -> float:
-    """Return the certificate of units that are known once and for all, as the judge's own."""
+    """Return the certificate of units that are final when they come, as the judge does."""
     losses = None
     if row.losses is not None:
         begun = row.losses.alone if part == "alone" else row.losses.lead
@@ -200,7 +200,7 @@ def _proof(
 
 
 def _new_callers(row: Row, known: Callers, after: float) -> tuple[float, float, float]:
-    """Return callers that ask for the first time meanwhile: by arm, and all of the candidate's."""
+    """Return callers that will ask for the first time: by arm, and all of the candidate's."""
     of = row.span
     begun, then = (-expm1(-known.each * t) for t in (row.elapsed, row.elapsed + after))
     more = max(then - begun, 0.0) * known.number
@@ -211,13 +211,13 @@ def _new_callers(row: Row, known: Callers, after: float) -> tuple[float, float, 
 
 
 def _look(row: Row, rail: Rail, at: float) -> float:
-    """Return the certificate of callers' counts to be expected at a look, seconds since the beginning."""
+    """Return the expected certificate of callers' counts at a look, in seconds since the start."""
     known, of = row.callers, row.span
     if known is None or not 0 < of.callers < 1:
         return -inf
     decided = known.number if of.paired else known.number * (of.high - of.low) / BUCKETS
     if decided > UNITS:
-        return -inf  # so many prove it by their first requests
+        return -inf  # so many callers prove it by their first requests
     mean = known.each * at
     if of.paired:
         each = round(decided * -expm1(-mean))
@@ -238,7 +238,7 @@ def _look(row: Row, rail: Rail, at: float) -> float:
 
 
 def _counts(callers: int, mean: float) -> Floats:
-    """Return how often callers went bad: a Poisson number each, those without left out."""
+    """Return how often callers went bad: a Poisson number each, without zeros."""
     if callers <= 0 or mean <= 0:
         return np.zeros(0)
     most = int(mean + 8 * mean**0.5 + 8)
@@ -255,13 +255,13 @@ def _counts(callers: int, mean: float) -> Floats:
 def get_row(
     judge: Judge, name: str, requests: tuple[int, int], past: tuple[int, int] = (0, 0)
 ) -> Row | None:
-    """Return the row of a guardrail in the present step; None where nothing was counted in it yet.
+    """Return the row of a guardrail in the present step; None where it has no counts yet.
 
     Args:
-        judge: what was folded.
-        name: of the guardrail.
-        requests: of this step, by arm; in pairs, pairs twice.
-        past: failures and requests of production before; it says more than a step that has just begun.
+        judge: the judge.
+        name: name of the guardrail.
+        requests: requests of this step, by arm; pairs count for both arms.
+        past: earlier failures and requests of production, which say more than a new step.
     """
     step, rail = judge.step, judge.rules.rails[name]
     metric = rail.of or name
@@ -299,7 +299,7 @@ def _three(step: Step, name: str, place: int) -> tuple[float, float, float]:
 def _callers(
     step: Step, name: str, place: int, requests: int, seen: int, elapsed: float
 ) -> Callers | None:
-    """Return what is known of the callers of a row; None where none has asked."""
+    """Return the callers of a row; None where none has asked."""
     if not seen or requests <= 0:
         return None
     number = number_of_callers(requests, seen)
@@ -317,9 +317,9 @@ def _callers(
 
 
 def number_of_callers(requests: float, seen: float) -> float:
-    """Return how many callers there are when so many of them made so many requests, asking alike."""
+    """Return the number of all callers, if `seen` of them made `requests` at equal rates."""
     if requests <= seen * 1.000001:
-        return max(requests, 1.0) * 1e6  # each came once so far
+        return max(requests, 1.0) * 1e6  # each asked once so far
     low, high = log(seen), log(seen) + 30
     for _ in range(60):
         middle = (low + high) / 2
@@ -332,7 +332,7 @@ def number_of_callers(requests: float, seen: float) -> float:
 
 
 def _labelled_row(judge: Judge, step: Step, place: int, rail: Rail) -> Row | None:
-    """Return the row of quality: labels are what comes, as fast as they came so far."""
+    """Return the row of quality: its units are labels, which come as fast as so far."""
     ours, theirs = step.arrays["met"][place].tolist()
     labels = theirs if judge.paired else ours + theirs
     if not labels:
