@@ -1,7 +1,7 @@
 """Bets on the cost of units, production against candidate: formulas over arrays.
 
-The theory of operation is `kedge.core.evidence.cost_judge`'s; here is what a unit adds to each bet, which units
-are kept, and how costs are binned.
+The theory of operation is `kedge.core.evidence.cost_judge`'s; this module computes each unit's
+addition to each bet, selects the stored units, and bins costs.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ BETS: Floats = np.geomspace(0.02, 0.9, 7)
 """Bets, as shares of the largest one that stays solvent. The best bet is about the gap over the
 variance; neighbours a factor 1.9 apart lose less than a tenth of the growth between them."""
 TRACKED = 100_000
-"""Callers that are told apart: 3 MB of arrays. Beyond it half of them are left out, by a hash."""
+"""Most callers that are distinguished: 3 MB of arrays. Beyond it a hash leaves out half of them."""
 PENDING = 16_384
-"""Reports of callers that are gathered before they are sorted into the arrays."""
+"""Reports of callers that are collected before they are sorted into the arrays."""
 WHOLE = (1 << 64) - 1
 """The whole range of `picks`."""
 LEARNERS = 26
-"""Of 256: callers that the cap and the centre are learned from. A tenth costs a tenth of the power."""
+"""Parts of 256 of the callers from which the cap and the centre are learned. A tenth costs a tenth
+of the power."""
 BIN_RATIO = 1.05
 """Width of a bin of costs. Bins carry sums as well, so a wider bin costs only the second order."""
 SMALLEST = 1e-12
-"""Costs below are in the lowest bin, and a learned cap is at least this."""
+"""Cost below which all are in the lowest bin; a learned cap is at least this."""
 LARGEST_BIN = 1_133
-"""The bin of 1e12: costs above are in it."""
+"""The bin of 1e12 and all larger costs."""
 EDGES: Floats = np.array([0.0, *(SMALLEST * BIN_RATIO**k for k in range(LARGEST_BIN)), inf])
 """Lower edge of each bin; the next one is its upper edge."""
 
@@ -60,7 +61,7 @@ def fewest(callers: Sequence[CallerCost], most: int) -> tuple[CallerCost, ...]:
 
 
 def learns(units: Ints) -> NDArray[np.bool_]:
-    """Return which callers the cap and the centre are learned from; they are not bet on."""
+    """Return which callers serve to learn the cap and the centre; no bets are placed on them."""
     return np.asarray((picks(units) & np.uint64(255)) < np.uint64(LEARNERS))
 
 
@@ -74,7 +75,7 @@ class Table:
         self.times: Ints = np.empty(0, np.int64)
         self.sums: Floats = np.empty((0, 2))
         self.below = WHOLE
-        """Callers whose `picks` is not below this are left out."""
+        """Limit of `picks` from which callers are left out."""
         self.pending: list[tuple[int, int, int, float, float]] = []
         self.waiting: set[int] = set()
         """Callers in `pending`."""
@@ -87,14 +88,14 @@ class Table:
             self.settle()
 
     def new(self, units: Ints) -> NDArray[np.bool_]:
-        """Return which callers were not met in this step; those that are left out count as met."""
+        """Return which callers are new in this step; those that are left out count as known."""
         at = np.searchsorted(self.units, units).clip(0, max(len(self.units) - 1, 0))
         met = self.units[at] == units if len(self.units) else np.zeros(len(units), bool)
         late = np.array([unit in self.waiting for unit in units.tolist()], dtype=bool)
         return np.asarray(~met & ~late & (picks(units) < np.uint64(self.below)))
 
     def settle(self) -> None:
-        """Sort what is pending into the arrays, and leave out what is beyond the bound."""
+        """Sort pending callers into the arrays, and leave out those beyond the bound."""
         if not self.pending:
             return
         units, arms, times, zero, one = (np.array(part) for part in zip(*self.pending, strict=True))
@@ -123,7 +124,7 @@ def _totals(place: Ints, values: NDArray[Any]) -> Floats:
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """What the bets of one set are placed with: constants known before them."""
+    """Constants of one set of bets, known before them."""
 
     worse_by: float
     cap: float
@@ -140,14 +141,14 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 def learned(costs: Floats, times: Floats, worse_by: float, cap: float) -> Scale:
-    """Make the constants from costs of production's units that are not bet on.
+    """Return the constants, from costs of production's units without bets.
 
     Args:
         costs: of units, or means of bins.
-        times: how many units each stands for.
+        times: number of units of each cost.
         worse_by: the margin.
-        cap: the one that is settled already. 0: the 95th percentile, dearer by the margin, or twice
-            the median where that is more, so that a fixed price has room above it. A lower cap says
+        cap: a cap that is fixed already. 0: the 95th percentile, dearer by the margin, or twice the
+            median where that is more, so that a fixed price has room above it. A lower cap shows
             less of the mean; a higher one lets single units decide and takes longer.
     """
     if not cap:
@@ -183,7 +184,7 @@ def callers_log_e(ours: Floats, theirs: Floats, scale: Scale) -> tuple[float, fl
 
 
 def pairs_log_e(ours: Floats, theirs: Floats, scale: Scale) -> tuple[float, float]:
-    """Return the same from callers that both releases answered: two means of each caller."""
+    """Return both from callers that both releases answered: two means of each caller."""
     if len(ours) < 2:
         return 0.0, 0.0
     apart = scale.theirs(theirs) - scale.ours(ours)
@@ -203,7 +204,7 @@ class CostCells:
         self.mean = np.clip(mean, self.low, np.where(np.isfinite(self.high), self.high, mean))
 
     def bounds(self, arm: int, scale: Scale) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return y of an arm: at the lower edge and the upper one, and its mean, least and most.
+        """Return y of an arm: at the lower and the upper edge, and the bounds of its mean.
 
         y is concave in the cost, so its mean lies between the chord and the value at the mean.
         """
@@ -215,7 +216,7 @@ class CostCells:
 
 
 def _growth(bets: Floats, low: Floats, high: Floats, mean: Floats, times: Floats) -> Floats:
-    """Return what units add to each bet whose factor is 1 - bet x, given x's range and mean.
+    """Return the units' addition to each bet of factor 1 - bet x, given x's range and mean.
 
     The logarithm is concave, so its mean is at least the chord's.
     """
@@ -226,7 +227,7 @@ def _growth(bets: Floats, low: Floats, high: Floats, mean: Floats, times: Floats
 
 
 def _bounded(times: Floats, gains: NDArray[np.bool_], expected: float) -> Floats:
-    """Thin gains at the cap in one window: above what chance brings they are one instant's."""
+    """Limit gains at the cap in one window: those beyond chance come from one instant."""
     most = 1 + floor(expected + 3.5 * sqrt(expected))
     there = float(times[gains].sum())
     return np.where(gains, times * most / there, times) if there > most else times
@@ -235,7 +236,7 @@ def _bounded(times: Floats, gains: NDArray[np.bool_], expected: float) -> Floats
 def requests_growth(
     cells: CostCells, scale: Scale, share: float, often: float, *, paired: bool
 ) -> tuple[Floats, Floats]:
-    """Return what the requests of one window add to each bet of `pass` and of `fail`.
+    """Return the addition of one window's requests to each bet of `pass` and of `fail`.
 
     Args:
         cells: the requests.
@@ -247,8 +248,8 @@ def requests_growth(
     l0, h0, low0, most0 = cells.bounds(PRODUCTION, scale)
     l1, h1, low1, most1 = cells.bounds(CANDIDATE, scale)
     n0, n1 = cells.times[:, 0], cells.times[:, 1]
-    # Production's gains are bounded where `pass` profits, the candidate's where `fail` does; three
-    # times as many are left to the candidate, so that one that is dearer is still found.
+    # Production's gains are bounded where `pass` profits, the candidate's where `fail` does. The
+    # candidate has three times the bound, so that a dearer one is still found.
     top0, top1 = (n0 > 0) & (low0 >= 1), (n1 > 0) & (low1 >= 1)
     if paired:
         top0, top1 = top0 & (low1 < 1), top1 & (low0 < 1)

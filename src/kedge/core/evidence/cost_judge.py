@@ -5,30 +5,30 @@ Theory of operation
 * A unit is a caller, valued by its mean cost per inference in the step, or a request without a
   caller. Costs are clipped at a cap c, so the bets stay solvent however skewed the costs are.
   Y1 = min(x, c)/c of a candidate's unit, y0 = min((1 + d) x, c)/c of production's, d = `worse_by`.
-* `pass` bets that the candidate is not d dearer. A candidate's unit is a factor 1 - b (y1 - z), one
-  of production's 1 + b (y0 - z) w/(1 - w). A candidate that costs at least 1 + d times production
-  has E y1 >= E y0. So the expected factor is at most 1 + b w (E y0 - E y1) <= 1. `fail` bets with
-  the signs reversed. z is a constant that was known before the bets: it removes the noise of the
-  split and does not matter for validity.
-* Requests without a caller: each was assigned by itself with the share w of the design, so the
-  product is an e-process and is looked at after every window.
-* Callers bet in two ways, each with half of the promise. `firsts`: a caller's first window in the
-  step. Its arm is still as the hash gave it, so these are an e-process like the requests, and what
-  is much dearer is found in seconds. `callers`: each bets once with its mean so far, and w is the
-  realised share. Given the numbers on both arms, the product's mean is at most
-  exp(N b (E y0 - E y1)) <= 1. It is no martingale in time, so it is looked at at `bets.LOOK_S` only, and
-  needs log(bets.LOOKS) more. The requests without a caller are multiplied into both.
-* Pairs: both releases cost something for one request, so a unit is a factor 1 -+ b (y1 - y0).
-* A step (weight) has bets of its own. Only callers whose arm was not known in an earlier, smaller
-  step count in it. Of `fail`, the steps share `ALPHA`; the certificate of a step has `ALPHA`, since
-  a candidate that is dearer must get through all of them.
-* The cap is the declared `cost.max`, or is learned. What is learned comes from units that are not
-  bet on: a tenth of the callers (by a hash that is blind to the arm), or the first requests.
+* `pass` bets that the candidate is not d dearer. A candidate's unit is a factor 1 - b (y1 - z), a
+  unit of production is a factor 1 + b (y0 - z) w/(1 - w). A candidate that costs at least 1 + d
+  times production has E y1 >= E y0. So the expected factor is at most 1 + b w (E y0 - E y1) <= 1.
+  `fail` bets with the signs reversed. z is a constant that is known before the bets: it removes the
+  noise of the split and does not affect validity.
+* Requests without a caller: each was assigned by itself with the designed share w. So the product
+  is an e-process, and is looked at after every window.
+* Callers have two kinds of bets, each with half of alpha. `firsts`: a caller's first window in the
+  step. Its arm still follows from the hash, so these are an e-process like the requests, and find
+  much dearer candidates in seconds. `callers`: one bet on each caller's mean so far, and w is the
+  realised share. Given the numbers on both arms, the product's mean is at most exp(N b (E y0 - E
+  y1)) <= 1. It is no martingale in time, so it is looked at `bets.LOOK_S` only, and needs
+  log(bets.LOOKS) more. Both are multiplied by the requests without a caller.
+* Pairs: both releases have a cost for one request, so a unit is a factor 1 -+ b (y1 - y0).
+* A step (weight) has its own bets. Only callers whose arm was not known in an earlier, smaller
+  step count in it. The steps share `ALPHA` of `fail`. The certificate of each step has all of
+  `ALPHA`, since a dearer candidate has to pass all of them.
+* The cap is the declared `cost.max`, or is learned. It is learned from units without bets: a tenth
+  of the callers (by a hash that is independent of the arm), or the first requests.
 * One pause of a process makes many requests dear at once. Gains from costs at the cap are therefore
   bounded in each window. Leaving out gains lowers the evidence, so it cannot make a wrong verdict.
 
-Deliberately absent: what lies above the cap. A candidate that is dearer only there is not found;
-how many units are clipped is told.
+Deliberately absent: costs above the cap. A candidate that is dearer only there is not found; the
+verdict reports how many units are clipped.
 """
 
 from __future__ import annotations
@@ -61,46 +61,47 @@ from kedge.core.evidence.windows import CANDIDATE, PRODUCTION, CallerCost, CostC
 from kedge.core.values import BUCKETS, Value
 
 ALPHA = 0.001
-"""Of wrong verdicts on cost, for `pass` and for `fail` each, beside the alarm's one per cent: it is
-declared by few."""
+"""Probability of wrong verdicts on cost, for `pass` and for `fail` each, beside the alarm's one per
+cent: few policies declare costs."""
 METHOD = 1
 """Version of this method. Evidence of another version is not continued."""
 LEAST = 5
-"""Units on the smaller arm before a verdict: fewer are single callers, whatever the bets say."""
+"""Units on the smaller arm before a verdict: fewer are single callers, whatever the bets show."""
 LEARN_CALLERS = 3
-"""Callers of production among them, without which a look is passed over."""
+"""Production's learning callers without which a look is skipped."""
 LEARN_UNITS = 100
-"""Units of production that the scale of bets in time is learned from: five above the 95th percentile."""
+"""Production's units from which the scale of bets in time is learned: five are above the 95th
+percentile."""
 LATE_S = 60
-"""Windows of the previous weight that come so long after a new one are late, not a step back."""
+"""Seconds after a new weight in which windows of the previous one are late, not a step back."""
 FIRST_SHARE, FURTHER_SHARE = 0.9, 0.1
-"""Of `fail`'s `ALPHA`: what the declared steps share, and what further ones do."""
+"""Parts of `fail`'s `ALPHA` that the declared steps share, and that further ones share."""
 
 
 Pair = tuple[int, int]
-"""Of production and of the candidate."""
+"""Values of production and of the candidate."""
 Evidence = tuple[float, float]
-"""For `pass` and for `fail`."""
+"""Evidence for `pass` and for `fail`."""
 Wealth = tuple[tuple[float, ...], ...]
 
 
 class CostFigures(Value, frozen=True, kw_only=True):
-    """What the judge of cost clipped and left out. Pairs are (production, candidate)."""
+    """Figures of what the judge of cost clipped and left out. Pairs are (production, candidate)."""
 
     cap: float | None
-    """What a cost is clipped at, in the policy's currency; None: it is not known yet."""
+    """Cost at which others are clipped, in the policy's currency; None: not known yet."""
     clipped: Pair
     """Requests that were clipped at the declared `cost.max`."""
     at_cap: Pair
     """Units whose mean cost is the cap, or more."""
     units: Pair
-    """Units that were bet on in this step."""
+    """Units with bets in this step."""
     left_out: int
     """Costs that a window had no room for."""
 
 
 class Kept(Value, frozen=True, kw_only=True):
-    """A cost judge as it is kept."""
+    """A cost judge as it is saved."""
 
     method: int = 0
     keyed: bool = False
@@ -116,7 +117,7 @@ class Kept(Value, frozen=True, kw_only=True):
     wealth: tuple[tuple[float, ...], ...] = ()
     """By `pass` and `fail`, the logarithm of each bet on requests without a caller."""
     first_wealth: tuple[tuple[float, ...], ...] = ()
-    """The same of the bets on callers' first windows."""
+    """By `pass` and `fail`, the logarithm of each bet on callers' first windows."""
     bins: dict[int, tuple[int, float]] = {}
     requests: tuple[int, int] = (0, 0)
     above: tuple[int, int] = (0, 0)
@@ -159,7 +160,7 @@ class CostJudge:
             worse_by: the margin.
             largest: the declared `cost.max`; None: the cap is learned.
             paired: a shadow.
-            declared: weights of the declared steps, in buckets; empty: the first one is.
+            declared: weights of the declared steps, in buckets; empty: the first step is declared.
             keyed: requests name their callers.
             kept: `save` of a judge with the same arguments.
         """
@@ -172,7 +173,7 @@ class CostJudge:
     # ------------------------------------------------------------ keeping
 
     def save(self) -> bytes:
-        """Return everything, as bytes."""
+        """Return the judge as bytes."""
         table = self._table
         table.settle()
         return _pack(
@@ -202,7 +203,7 @@ class CostJudge:
     # ------------------------------------------------------------ folding
 
     def fold(self, window: Window) -> None:
-        """Take one window in, its arms as the comparison has them."""
+        """Fold one window, with its arms as in the comparison."""
         clips = self._is.clips[0] + window.clips[0], self._is.clips[1] + window.clips[1]
         self._is = self._but(clips=clips, left_out=self._is.left_out + window.uncosted)
         if not window.callers and not window.cells and window.weight != self._is.weight:
@@ -228,13 +229,13 @@ class CostJudge:
             self._latch(self._in_time(), looks=1)
 
     def _meet(self, callers: Sequence[CallerCost]) -> None:
-        """Bet on the first window of callers that are new in this step, and add them all up."""
+        """Bet on the first window of callers that are new in this step, and add up all."""
         below, weight = self._known_below(), self._is.weight
         found = []
         for one in callers:
             arm = CANDIDATE if self._paired or one.bucket < weight else PRODUCTION
             other = 0 if self._paired else one.requests[1 - arm]
-            # A request of another arm than its bucket's is a failover's, or an operator's.
+            # A request of another arm than its bucket's comes from a failover or an operator.
             if one.requests[arm] and not other and (self._paired or one.bucket >= below):
                 found.append((one, arm))
         units = np.array([one.unit for one, _ in found], dtype=np.int64)
@@ -251,7 +252,7 @@ class CostJudge:
             self._learn_from(CostCells(cells[1]))
 
     def end(self) -> None:
-        """Look once more: nothing comes any more. It stands for the next look."""
+        """Look once more at the end of the windows, in place of the next look."""
         if self._is.keyed and self._is.weight >= 0 and self._is.look < LOOKS:
             self._look()
 
@@ -260,7 +261,7 @@ class CostJudge:
         return max((w for w in self._is.taken[:-1] if w < self._is.weight), default=0)
 
     def _begin(self, weight: int, at: int) -> None:
-        """Begin a set of bets: another step, or the first callers."""
+        """Begin a set of bets: for another step, or for the first callers."""
         was = self._is
         declared = self._declared or (weight,) if not was.taken else self._declared or was.taken[:1]
         if weight in declared and weight not in was.taken:
@@ -278,14 +279,14 @@ class CostJudge:
                 share=share,
             )
         )
-        self._learn()  # from an earlier step's requests: known before this one
+        self._learn()  # from an earlier step's requests, before this one
         self._is = self._but(bins={}, above=(0, 0))
         below, self._table = self._table.below, Table()
         self._table.below = below
 
     @staticmethod
     def _fresh(kept: Kept) -> Kept:
-        """Return the state without a unit that was bet on, and without a certificate."""
+        """Return the state without units and without a certificate."""
         zeros = (0.0,) * len(BETS)
         return msgspec.structs.replace(
             kept,
@@ -327,7 +328,7 @@ class CostJudge:
         )
 
     def _bet(self, cells: CostCells, share: float, before: Wealth) -> tuple[Wealth, Pair, Pair]:
-        """Return the wealth after some units, how many were bet on, and how many are at the cap."""
+        """Return the wealth after some units, the number of units, and how many are at the cap."""
         scale, of = self._scale(), self._is
         if scale is None or not (self._paired or 0 < share < 1):
             return before, (0, 0), (0, 0)
@@ -342,7 +343,7 @@ class CostJudge:
         return wealth, (int(units[0]), int(units[1])), (int(above[0]), int(above[1]))
 
     def _learn_from(self, cells: CostCells) -> None:
-        """Note what production's units cost, by bin, for the scale of later units and of later steps."""
+        """Count production's costs by bin, for the scale of later units and of later steps."""
         bins = dict(self._is.bins)
         places = np.searchsorted(EDGES, cells.low[:, 0], side="right") - 1
         for place, n, mean in zip(places, cells.times[:, 0], cells.mean[:, 0], strict=True):
@@ -352,7 +353,7 @@ class CostJudge:
         self._is = self._but(bins=bins)
 
     def _learn(self) -> None:
-        """Settle the scale of the units that follow, once enough are noted."""
+        """Fix the scale of the following units, once enough are counted."""
         cells = [self._is.bins[place] for place in sorted(self._is.bins)]
         times = np.array([n for n, _ in cells], dtype=np.float64)
         if times.sum() >= LEARN_UNITS:
@@ -395,7 +396,7 @@ class CostJudge:
     # ------------------------------------------------------------ telling
 
     def _in_time(self) -> Evidence:
-        """Return the log-evidence for `pass` and for `fail` of what is looked at at any time."""
+        """Return the anytime log-evidence for `pass` and for `fail`."""
         of = self._is
         logs = [
             float(log_mixture(np.array(requests)) + log_mixture(np.array(firsts)))
@@ -404,7 +405,7 @@ class CostJudge:
         return logs[0], logs[1]
 
     def _at_look(self) -> Evidence:
-        """Return the same of callers' means at the last look, times that of requests."""
+        """Return the log-evidence of callers' means at the last look, plus that of requests."""
         of = self._is
         logs = [
             float(log_mixture(np.array(requests))) + means
@@ -414,7 +415,7 @@ class CostJudge:
 
     @property
     def units(self) -> tuple[int, int]:
-        """Units that were bet on in this step, by arm: requests, and callers so far."""
+        """Return the units with bets in this step, by arm: requests, and callers so far."""
         of = self._is
         production, candidate = (max(pair) for pair in zip(of.callers, of.firsts, strict=True))
         return of.requests[0] + production, of.requests[1] + candidate
@@ -429,7 +430,7 @@ class CostJudge:
         )
 
     def figures(self) -> CostFigures:
-        """Return what was clipped and left out."""
+        """Return the figures of clipping and omission."""
         of = self._is
         return CostFigures(
             cap=of.cap or None,
@@ -440,7 +441,7 @@ class CostJudge:
         )
 
     def verdict(self, spent: Spent) -> Verdict:
-        """Return what is proven at this step, beside what both arms spent."""
+        """Return the verdict of this step, with the costs of both arms."""
         told = _told(spent)
         word: Word = "inconclusive"
         if self._is.failed:
@@ -460,12 +461,12 @@ class CostJudge:
         )
 
     def _capped(self) -> str:
-        """Return which costs the verdict is of."""
+        """Return the range of costs that the verdict covers, in words."""
         n0, n1 = self.figures().at_cap
         return f"; costs are clipped at {self._is.cap:.3g} ({n0} and {n1} units)"
 
     def _lacks(self) -> str:
-        """Return what is missing before anything can be proven; empty when it is more units."""
+        """Return what is missing for any proof, in words; empty when only units are missing."""
         of = self._is
         if of.weight < 0:
             return "no cost of a unit was reported"
@@ -484,7 +485,7 @@ class CostJudge:
 
 
 def _first(one: CallerCost) -> CostCell:
-    """Return a caller's first window as a unit: its mean cost there."""
+    """Return a caller's first window as a unit, with its mean cost there."""
     means = [total / n if n else 0.0 for n, total in zip(one.requests, one.cost, strict=True)]
     bins = [bin_of(mean) for mean in means]
     times = int(one.requests[0] > 0), int(one.requests[1] > 0)
@@ -496,13 +497,13 @@ def _plus(one: Pair, other: Pair) -> Pair:
 
 
 def figure(segment: str, spent: Spent, *, guarded: bool) -> Verdict:
-    """Return what both arms spent without a verdict: in a segment, or without a guardrail."""
+    """Return the costs of both arms without a verdict: in a segment, or without a guardrail."""
     why = "cost is judged as a whole" if guarded else "no guardrail"
     return _undecided(segment, spent, f"{why}: {_told(spent)}")
 
 
 def _undecided(segment: str, spent: Spent, reason: str) -> Verdict:
-    """Return what both arms spent, as a verdict that proves nothing."""
+    """Return the costs of both arms, as a verdict that proves nothing."""
     (n0, sum0, _), (n1, sum1, _) = spent.production, spent.candidate
     m0, m1 = (sum0 / n0, sum1 / n1) if min(n0, n1) else (0.0, 0.0)
     return Verdict(

@@ -1,4 +1,4 @@
-"""Label summary: what the labels of a comparison came to, as `kedge evidence` shows it."""
+"""Summary of a comparison's labels, as `kedge evidence` shows it."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from kedge.core.values import Value
 
 
 class LabelDelays(Value, frozen=True):
-    """How long labels took, in seconds: upper bounds. Null: no label came."""
+    """Delays of labels, in seconds: upper bounds. Null: no label came."""
 
     p50: float | None
     p95: float | None
 
 
 class LabelSummary(Value, frozen=True, kw_only=True):
-    """What the labels of a comparison came to. Pairs are the measure, then the release that it judges."""
+    """Summary of a comparison's labels. Pairs are the measure, then the judged release."""
 
     metric: str
     """The declared metric of quality."""
     version: str | None
-    """The label version that is judged; null: no label came."""
+    """The judged label version; null: no label came."""
     versions: dict[str, int]
     """Labels by version."""
     units: tuple[int, int]
-    """Labels that are judged."""
+    """Judged labels."""
     loss: tuple[float | None, float | None]
     """The mean loss; null: no label."""
     figures: tuple[float | None, float | None]
-    """The same as the figure that the metric is called by."""
+    """The mean loss as the figure with the metric's name."""
     estimates: dict[str, BothFigures]
-    """Figures that no verdict follows from, by name."""
+    """Figures without a verdict, by name."""
     declined: int
     """Predictions for which no label will come."""
     unfit: int
     """Labels that can equal no answer."""
     output: str | None
-    """The output that labels are compared with; null: every one."""
+    """The output that labels are compared with; null: all outputs."""
     reads: Reads
-    """How it is read."""
+    """How the output is read."""
     unfit_because: tuple[UnfitLabels, ...]
     matched: tuple[int, int]
     """Labels that equal the release's own answer."""
     fault: str
-    """Why quality cannot be judged; empty: it can."""
+    """Why quality cannot be judged; empty when it can."""
     delay_s: LabelDelays
     coverage: dict[str, tuple[int, int]]
     """By arm: predictions with a label, and all of them."""
     uneven: str
-    """Why verdicts on quality wait: labels of both arms do not come alike; empty: they do."""
+    """Why verdicts on quality wait: the arms' labels come unequally; empty: equally."""
     reused: Reused
 
 
 def get_delays(by_bin: Mapping[int, int]) -> LabelDelays:
-    """Return the quantiles of delays that are counted by their bin (`records.delay_bin`)."""
+    """Return the quantiles of delays from counts by bin (`records.delay_bin`)."""
     return LabelDelays(_quantile(by_bin, 0.5), _quantile(by_bin, 0.95))
 
 

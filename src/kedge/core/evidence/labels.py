@@ -1,16 +1,16 @@
-"""Whether labels and answers share a vocabulary: labels that can be judged, and those that cannot.
+"""Labels and their vocabulary: which of them can be judged against the answers.
 
 Theory of operation
 -------------------
 * A label that fits no answer by its type or domain is *unfit* (`answers.unfit`): counted by reason,
   with an example, and never counted as wrong.
-* Labels whose type fits may still share no value with the answers ("setosa" and "0", "A-12" and
-  "a-12"). Both releases are then wrong in every row, which would look like proof of "not worse".
-  So until the first label equals an answer that either release gave to any row, the distinct values
-  of both are kept, each bounded (`KEPT`). From the first match on nothing is kept.
-* Beyond the bound those with the smallest hashes are kept: the same ones of both sides, so a value
-  that both have stays visible in either.
-* Two values in all are a binary task: a model that is wrong every time gives exactly that.
+* Labels of a fitting type may still share no value with the answers ("setosa" and "0", "A-12" and
+  "a-12"). Both releases are then wrong in every row, which would look like proof of "not worse". So
+  the distinct values of both are stored, each bounded (`KEPT`), until the first label equals an
+  answer of either release to any row. From the first match on none are stored.
+* Beyond the bound the values with the smallest hashes are kept, by the same hash on both sides, so
+  a common value stays visible in either.
+* Two values in all are a binary task: a model that is always wrong gives exactly that.
 """
 
 from __future__ import annotations
@@ -32,36 +32,37 @@ from kedge.core.evidence.records import JoinRow, Known, Labelled
 from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100
-"""Labels from which none that equals an answer is broken input. With 100 classes that are guessed at
-random, no match has a chance of 0.37 by row, and none at all between the two sets of values."""
+"""Number of labels from which no match is broken input. With 100 classes that are guessed at
+random, no match by row has a chance of 0.37, and no match between the two sets of values has
+none."""
 KEPT = 1_000
-"""Distinct values of each side that are kept until the first match: 100 KB at most."""
+"""Most distinct values of each side that are stored until the first match: 100 KB at most."""
 LONGEST = 64
-"""Characters of a kept word; a longer one is kept as its hash."""
+"""Most characters of a stored word; a longer one is stored as its hash."""
 SHOWN = 3
 """Values of each side that a message shows."""
 MEASURED = frozenset({"absolute_error", "rmse", "mape", "log_loss", "brier"})
-"""Losses that measure a distance: no answer need equal a label, but it has to be a number."""
+"""Losses that measure a distance: an answer need not equal a label, but must be a number."""
 
 
 class Matching(Value, frozen=True, kw_only=True):
-    """What labels and answers of one comparison have in common so far."""
+    """Common values of labels and answers of one comparison so far."""
 
     joined: int = 0
-    """Labels of predictions, fit and unfit, without those that were declined."""
+    """Labels of predictions, fit and unfit, without the declined ones."""
     unfit: dict[str, int] = {}
-    """Those that can equal no answer, by reason (`answers.Unfit`)."""
+    """Labels that can equal no answer, by reason (`answers.Unfit`)."""
     examples: dict[str, str] = {}
-    """A label of each reason."""
+    """An example label for each reason."""
     matched: tuple[int, int] = (0, 0)
     """Labels that equal production's own answer, and the candidate's."""
     met: bool = False
-    """A label equals some answer of either release, or nothing need be equal."""
+    """Whether a label equals some answer of either release, or no equality is needed."""
     labels: tuple[str | float, ...] = ()
-    """Distinct values until then; empty afterwards."""
+    """Distinct values until the first match; empty afterwards."""
     answers: tuple[str | float, ...] = ()
     bounded: bool = False
-    """Not every distinct value is kept."""
+    """Whether some distinct values are left out."""
 
     @property
     def unfits(self) -> int:
@@ -70,7 +71,7 @@ class Matching(Value, frozen=True, kw_only=True):
 
     @property
     def state(self) -> Literal["none", "sound", "early", "broken"]:
-        """What follows: no labels yet; sound; none equals an answer so far; and none of `ENOUGH`."""
+        """Return the state: no labels yet; sound; no match so far; no match in `ENOUGH` labels."""
         if not self.joined:
             return "none"
         if self.met or self._binary():
@@ -84,21 +85,21 @@ class Matching(Value, frozen=True, kw_only=True):
 
 
 class UnfitLabels(Value, frozen=True):
-    """Labels that can equal no answer, for one reason: they are not judged."""
+    """Labels that can equal no answer, for one reason; they are not judged."""
 
     code: str
     count: int
     reason: str
-    """In words, with an example and what to declare instead."""
+    """The reason in words, with an example and what to declare instead."""
 
 
 def is_own(metric: str) -> bool:
-    """Whether a metric is a function of the policy's, MODULE:NAME: it decides itself what a label means."""
+    """Return whether a metric is the policy's function, MODULE:NAME, which reads labels itself."""
     return ":" in metric
 
 
 ZERO = "zero"
-"""A label of 0, of which no error is a share (`mape`)."""
+"""Reason of a label of 0, to which no error is relative (`mape`)."""
 
 
 def unfit_for(output: Output, value: Known, metric: str) -> str | None:
@@ -112,12 +113,12 @@ def unfit_for(output: Output, value: Known, metric: str) -> str | None:
 
 
 def matched(known: Matching, rows: Iterable[Labelled], output: Output, metric: str) -> Matching:
-    """Return what is known with a further batch of labelled predictions.
+    """Return the matching with a further batch of labelled predictions.
 
     Args:
-        known: what is known so far.
+        known: the matching so far.
         rows: labelled predictions of one comparison, under one label version.
-        output: how answers are read; a `Target` where a release is known.
+        output: the output that defines how answers are read; a `Target` where a release is known.
         metric: the declared loss.
     """
     measured = metric in MEASURED
@@ -164,7 +165,7 @@ def _met(
     output: Output, labels: set[str | float], answers: set[str | float], *, measured: bool
 ) -> bool:
     """Return whether some label is among the answers."""
-    if measured or output.kind == "binary":  # any answer that can be read is near some label
+    if measured or output.kind == "binary":  # any readable answer is near some label
         return bool(labels) and bool(answers)
     if isinstance(output, Target) and output.reads == "number":
         near = sorted(one for one in answers if isinstance(one, float))
@@ -174,7 +175,7 @@ def _met(
                 if at < len(near) and near[at] <= label + output.tolerance:
                     return True
         return False
-    if output.classes:  # a label that fits is one of them
+    if output.classes:  # a fitting label is one of them
         spellings = {number(one) if isinstance(one, int) else one for one in output.classes}
         return bool(labels) and not spellings.isdisjoint(answers)
     return not labels.isdisjoint(answers)
@@ -190,7 +191,7 @@ def answers_of(row: JoinRow) -> list[tuple[int, float | None, str | None]]:
 
 
 def _label(value: str | float | bool, *, words: bool) -> str | float:
-    """Return a label as it is kept: a number where the answers are, otherwise a word."""
+    """Return a label as it is stored: a number where the answers are, otherwise a word."""
     known = number(value)
     if known is not None and not words:
         return known
@@ -198,7 +199,7 @@ def _label(value: str | float | bool, *, words: bool) -> str | float:
 
 
 def _answer(output: Output, score: float | None, decision: str | None) -> str | float | None:
-    """Return an answer as it is kept; None where it says nothing that a label could equal."""
+    """Return an answer as it is stored; None where no label could equal it."""
     if output.kind == "binary":
         said = decided(output, score, decision)
         return None if said is None else float(said)
@@ -245,7 +246,7 @@ def told(found: Matching, output: Output) -> str:
 
 
 def advice(output: Output) -> str:
-    """Return which output labels are compared with, and what to declare instead."""
+    """Return the output that labels are compared with, and what to declare instead."""
     name = output.name if isinstance(output, Target) else None
     key = (
         "label"
