@@ -27,7 +27,7 @@ class Cause(StrEnum):
 
 
 class Kind(StrEnum):
-    """What exactly, where a cause has several ways to come about."""
+    """Kind of a cause, where the cause has several forms."""
 
     TRAIN_SERVE = "train_serve"
     """Of a model: production sends nulls where the training set had none."""
@@ -108,7 +108,7 @@ class Finding(Value, frozen=True, kw_only=True):
 
     cause: Cause
     kind: Kind | None = None
-    """What exactly, where a cause has several ways to come about."""
+    """Kind of a cause, where the cause has several forms."""
     statement: str
     """The finding in words."""
     effect: Estimate | None = None
@@ -146,7 +146,7 @@ class Action(Value, frozen=True):
     """A recommended action, with its reason in a sentence."""
 
     code: Act
-    """What to do first."""
+    """The first step."""
     sentence: str
     """The first step and the next ones, in words."""
 

@@ -90,8 +90,8 @@ def part(
 ) -> Told:
     """Return whether the cause is the label mix: another share of yes only.
 
-    The share must have changed by more than `z` errors and by enough to matter, and the scores
-    within each class must not have (the assumption of Lipton, Wang and Smola, ICML 2018). The
+    The share must have changed by more than `z` errors and by enough to matter. The scores within
+    each class must not have changed (the assumption of Lipton, Wang and Smola, ICML 2018). The
     losses of the reference, with today's share of either class, must also explain today's.
 
     Args:

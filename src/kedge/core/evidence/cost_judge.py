@@ -5,7 +5,7 @@ Theory of operation
 * A unit is a caller, valued by its mean cost per inference in the step, or a request without a
   caller. Costs are clipped at a cap c, so the bets stay solvent however skewed the costs are.
   Y1 = min(x, c)/c of a candidate's unit, y0 = min((1 + d) x, c)/c of production's, d = `worse_by`.
-* `pass` bets that the candidate is not d dearer. A candidate's unit is a factor 1 - b (y1 - z), a
+* `pass` bets that the candidate is not d dearer. A candidate's unit is a factor 1 - b (y1 - z). A
   unit of production is a factor 1 + b (y0 - z) w/(1 - w). A candidate that costs at least 1 + d
   times production has E y1 >= E y0. So the expected factor is at most 1 + b w (E y0 - E y1) <= 1.
   `fail` bets with the signs reversed. z is a constant that is known before the bets: it removes the

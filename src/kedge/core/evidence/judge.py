@@ -335,8 +335,8 @@ class Judge:
     def forget_labels(self) -> None:
         """Drop the labels and what followed from them: they are folded again, corrected.
 
-        A bet on the corrected outcomes, in the same order and with the same stakes, is the bet that
-        would have been placed on correct labels at once. So its bound holds as before.
+        A bet on the corrected outcomes has the same order and stakes. So it is the bet that would
+        have been placed on correct labels at once. Its bound holds as before.
         """
         rows = [row for row in self.rows.place.get(QUALITY, {}).values() if row >= 0]
         for step in self.steps.values():

@@ -8,7 +8,7 @@ Theory of operation
 * A score that is a probability is counted by its log-odds, `WIDTH` apart; any other number by its sign
   and the logarithm of its size. Both keep the order, so only pairs within one bin are ties. A tie
   counts one half, which is also its mean where the order within a bin says nothing.
-* The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes; each
+* The variance of AUC is DeLong's (Biometrics 1988), by the placements of both classes. Each
   labelled request counts as one, also if a caller has several. That of the calibration error is the
   binomial one of each bin, and takes the sign of each bin's gap as known. With few labels it is
   biased upward (Roelofs et al., AISTATS 2022).

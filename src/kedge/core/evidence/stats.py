@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 * An *e-process* is the wealth of a gambler who starts with 1 and bets against a hypothesis at
   fair odds. When the hypothesis is true the wealth ever reaches 1/alpha with probability at most
-  alpha (Ville 1939), so it is valid however often it is looked at.
+  alpha (Ville 1939). So it is valid however often it is looked at.
 * Every e-process is a mixture over a fixed grid of bets. So evidence is stored as sums of
   logarithms, and no bet depends on other observations. The bets are in `core.evidence.bets`.
 * Intervals are for display only.
@@ -155,7 +155,7 @@ def rate_ratio_interval(
     """Return estimate and anytime interval of a rate ratio, from log-likelihoods on a grid.
 
     Args:
-        likelihood: sums of `label_sums` with r0 = 1 over all intervals, (R,); so every interval
+        likelihood: sums of `label_sums` with r0 = 1 over all intervals, (R,). So every interval
             keeps its own share, and a ramp cannot bias it as it biases pooled counts.
         grid: ascending, (R,).
         alpha: greatest probability that the interval ever misses the truth.

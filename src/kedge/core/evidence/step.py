@@ -380,8 +380,8 @@ class Step:
         """Return how many labels more one arm would have at the other one's coverage.
 
         One standard error is added. By chance alone half of the arms with missing labels look
-        covered, and production's wrong labels that come two hours late would then still fail in 4 %
-        of days.
+        covered. Production's wrong labels that come two hours late would then still fail in 4 % of
+        days.
         """
         other = 1 - arm
         given, labelled = self.given.astype(np.float64), self.labelled.astype(np.float64)

@@ -1,7 +1,7 @@
 """Windows: the counts of one worker in one second of a comparison, written and folded once.
 
-A window is closed before it is written and never changed after, so a repeated write changes
-nothing, and a late one is folded when it comes. Callers are stored as hashes, so that a caller
+A window is closed before it is written and never changed after. So a repeated write changes
+nothing, and a late window is folded when it comes. Callers are stored as hashes, so that a caller
 whose requests reached several workers is counted once. Requests are counted for display and for
 coverage. The judge divides by units: callers by their first request, and requests without an
 entity.
@@ -26,7 +26,7 @@ OURS = 8
 Counts = dict[str, tuple[int, int]]
 """By segment ("" is the whole): production's and the candidate's count."""
 Growing = dict[str, list[int]]
-"""The same, while it is counted."""
+"""Counts while they grow."""
 
 
 class BadUnit(Value, frozen=True, array_like=True):
