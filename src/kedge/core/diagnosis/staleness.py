@@ -1,7 +1,7 @@
 """Staleness: values that repeat earlier ones more often than they used to.
 
-A value that is no longer refreshed is plausible, but it is an earlier value: of the same unit's
-earlier request, of the request before, or of a request of the reference. The reference shows how
+A value that is no longer refreshed is plausible, but it is an earlier value. It comes from the
+unit's earlier request, the request before, or a request of the reference. The reference shows how
 often a sound column repeats itself. A birthday always does, a price of the hour does within the
 hour, a measured amount never does. A column that always did shows nothing here.
 """

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-* The judge's own certificates are applied to the expected counts: the present ones, plus the mean
-  of the future ones, with both releases failing as often as both did so far. The time at which the
-  certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
+* The judge's own certificates are applied to the expected counts: the present ones plus the mean of
+  the future ones. Both releases are assumed to fail as often as both did so far. The time at which
+  the certificate suffices is close to the median of the real ones (`tests/unit/test_time_left.py`).
 * Callers are assumed to ask equally often: with n requests of k callers there are N callers in all
   where k = N (1 - exp(-n / N)). Callers that ask very unequally take longer.
 * Callers' counts are certified at fixed looks (`bets.LOOK_S`), so their evidence comes at a look.
