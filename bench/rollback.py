@@ -5,6 +5,7 @@ a model that loads in milliseconds and with one that takes four seconds. `rollba
 from the entry of `submit` to the last replica's ack, the durable record included, and is the
 worse of the two models'. `rollback_failed` counts the callers' failures over all of it.
 `rollback_cli_ms_p50` is the wall time of the command, from the start of its process to its exit.
+`rollback_cli_per_help` divides it by that of `kedge --help`, which runs in turn with it.
 """
 
 from __future__ import annotations
@@ -153,12 +154,28 @@ def judge(
     }
 
 
+def timed(site: Site, *words: str) -> tuple[float, str]:
+    """Run one command as an operator does; milliseconds until its exit, and what it printed."""
+    began = time.perf_counter()
+    with on({LOAD_CPU}):
+        done = subprocess.run(
+            [*kedge_command(), *words],
+            cwd=site.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    return (time.perf_counter() - began) * 1e3, done.stdout
+
+
 def by_command(
     bench: Bench, site: Site, endpoint: str, body: bytes, *, count: int
 ) -> dict[str, Any]:
     """`kedge rollback ENDPOINT`, as an operator types it, under the same load."""
     new = site.release(endpoint, 2)
-    times, shown = [], ""
+    times, helps, shown = [], [], ""
     with (
         bench.phase("rollback, by command"),
         OpenLoad(site.port, f"/v2/models/{endpoint}/infer", body, rate=RATE) as load,
@@ -166,23 +183,15 @@ def by_command(
         for _ in range(count):
             site.submit(endpoint, Promote(release=new, override="bench"))
             time.sleep(0.3)
-            began = time.perf_counter()
-            with on({LOAD_CPU}):
-                done = subprocess.run(
-                    [*kedge_command(), "rollback", endpoint],
-                    cwd=site.root,
-                    env=environment(),
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    timeout=60,
-                )
-            times.append((time.perf_counter() - began) * 1e3)
-            shown = done.stdout
+            took, _ = timed(site, "--help")
+            helps.append(took)
+            took, shown = timed(site, "rollback", endpoint)
+            times.append(took)
             time.sleep(0.2)
         records = load.stop()
     return {
         "ms": spread(times, 1),
+        "help_ms": spread(helps, 1),
         "failed": failures(records),
         "requests": len(records),
         "shown": shown,
@@ -211,6 +220,7 @@ def main() -> None:
         failed = sum(sum(row["failed"].values()) for row in (*found.values(), command))
         bench.note("rollback_failed", failed)
         bench.note("rollback_cli_ms_p50", command["ms"]["p50"], 0)
+        bench.note("rollback_cli_per_help", command["ms"]["p50"] / command["help_ms"]["p50"], 2)
         bench.detail.update({f"{name}_model": row for name, row in found.items()})
         bench.detail["command"] = command
         worst = max(quantile([row["gap_ms_with"]["max"]], 1) for row in found.values())

@@ -226,7 +226,8 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("rollback_ack_ms_p50", "ms", most=15),
         Aim("rollback_ack_ms_p99", "ms", most=100),
         Aim("rollback_failed", "", most=0),
-        Aim("rollback_cli_ms_p50", "ms", most=600),
+        Aim("rollback_cli_ms_p50", "ms", most=250),
+        Aim("rollback_cli_per_help", "×", most=4),
     ),
     "drill": (
         Aim("drill_s", "s"),
