@@ -1,4 +1,4 @@
-"""Absence: while no process of production answers, its requests wait for one to be started again."""
+"""Absence of production's processes: its requests wait until one is started again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 MOST = 64
-"""Requests of one release that wait in one worker: a quarter of `max_in_flight`, so that the
+"""Limit of waiting requests of one release in one worker: a quarter of `max_in_flight`, so that the
 requests of other endpoints keep their places."""
 LASTS_S = 30.0
-"""How long an absence is waited out. A load takes seconds; a release whose processes keep dying
-must not make every caller wait."""
+"""Longest wait for a process. A load takes seconds; a release whose processes keep dying must not
+make every caller wait."""
 LOOK_S = 0.02
 
 
@@ -30,7 +30,7 @@ class Absence:
     async def wait(
         self, is_there: Callable[[], bool], monotonic: Callable[[], float], until: float
     ) -> bool:
-        """Wait until a process is there; False when it is not worth it, or took too long."""
+        """Wait until a process is there; return False if it is not worth it, or took too long."""
         now = monotonic()
         if self._since is None:
             self._since = now

@@ -1,9 +1,9 @@
-"""Copies of answered requests: collected on the loop, and given away together.
+"""Copies of answered requests: collected on the event loop, and sent together.
 
-A copy is made after the caller's answer has left. After a promotion copies are collected for a
-quarter of a second. On a core that has no time to spare, what counts is how many callers they meet,
-and one burst meets fewer than many single ones. A candidate's copies are not collected, since it
-is judged by how long each takes by itself.
+A copy is made after the caller's answer has left. After a promotion, copies are collected for a
+quarter of a second. On a busy core, what counts is how many callers the copies delay, and one burst
+delays fewer than many single copies. A candidate's copies are not collected, since it is judged by
+the duration of each.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import asyncio
 from collections.abc import Callable
 
 GATHER_S = 0.25
-"""How long copies are collected: a few bursts a second meet few of the requests."""
+"""How long copies are collected: a few bursts a second delay few requests."""
 GATHER_BYTES = 64 << 10
-"""Collected bytes that go at once: a quarter of what a process may lag behind with, and large
-requests are not kept in memory."""
+"""Collected bytes that are sent at once: a quarter of what a process may lag behind with. Large
+requests therefore do not stay in memory."""
 
 
 class Copies:
-    """What waits to be given away. It belongs to one event loop."""
+    """The copies that wait to be sent. They belong to one event loop."""
 
     def __init__(self) -> None:
         self._waiting: list[Callable[[], None]] = []
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
-        """Whether the next turn of the loop gives everything away."""
+        """Whether the next turn of the loop sends all copies."""
 
     def add(self, give: Callable[[], None], size: int, *, most: int) -> None:
-        """Have a copy given away soon: after this turn of the loop at the earliest.
+        """Schedule a copy: it is sent after this turn of the loop at the earliest.
 
         Args:
-            give: gives it away. It may not raise.
+            give: sends it. It must not raise.
             size: its bytes.
-            most: how many may be collected; 1: none.
+            most: limit of collected copies; 1: collect none.
         """
         self._waiting.append(give)
         self._bytes += size
@@ -47,7 +47,7 @@ class Copies:
             self._timer = loop.call_later(GATHER_S, self.flush)
 
     def flush(self) -> None:
-        """Give everything away that waits: what is sent in one turn of the loop is one write."""
+        """Send all waiting copies: what one turn of the loop sends is one write."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._due = None, False

@@ -1,8 +1,8 @@
-"""Last asked release: a note, in memory that outlives a worker, of the model that it is asking.
+"""Last asked release: a worker's note of the model that it asks, in memory that outlives it.
 
-A model that runs inside a worker and never returns takes the worker's loop with it. The kernel then
-ends the worker (`gateway/watchdog`), and this note tells the supervisor which release it was. A note
-is two stores of one byte a request; the names that the byte stands for are written once a release.
+A model that runs inside a worker and never returns blocks the worker's loop. The kernel then ends
+the worker (`gateway/watchdog`), and this note names the release to the supervisor. A note costs two
+stores of one byte a request; the names that the byte stands for are written once a release.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger("kedge.worker")
 
 ENTRY_BYTES = 320
-"""Of a name: the number of a release, and its endpoint."""
+"""Bytes of one entry: the number of a release, and its endpoint."""
 MARKS = 255
-"""Releases that one worker tells apart; a further one takes the oldest's place."""
+"""Most releases that one worker distinguishes; a further one replaces the oldest."""
 STARVED = 1
-"""Where the mark of a release stands that ran out of memory in a worker which held much already."""
+"""Offset of the mark of a release that ran out of memory in a worker that held much already."""
 MUCH = 0.5
-"""Of what a worker may allocate: from there on the next one is likely to fail as well."""
+"""Share of a worker's memory limit from which the next allocation is likely to fail as well."""
 SIZE = (MARKS + 1) * ENTRY_BYTES
 
 
 def path_of(run_dir: Path, slot: str) -> Path:
-    """Return where a worker's note lies."""
+    """Return the path of a worker's note."""
     return run_dir / f"{slot}.asked"
 
 
 class LastAsked:
-    """The note of one worker; used by its serving loop only."""
+    """The note of one worker; only its serving loop uses it."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Begin an empty note; without a path, or where none can be made, it names nothing to others."""
+        """Begin an empty note; without a usable path, only this process can read it."""
         self.note: mmap.mmap | bytearray = bytearray(SIZE)
-        """Its first byte is the mark of the release that is being asked; 0: none is."""
+        """The note's bytes. The first is the mark of the release that is being asked; 0: none."""
         self._marks: dict[tuple[str, int], int] = {}
         self._made = 0
         if path is None:
@@ -51,7 +51,7 @@ class LastAsked:
             path.unlink(missing_ok=True)  # an earlier worker may still have it mapped
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                # All of it now: a page that a full disk cannot give would be a SIGBUS.
+                # Allocate all of it now: a page that a full disk cannot give would raise a SIGBUS.
                 os.posix_fallocate(handle, 0, SIZE)
                 self.note = mmap.mmap(handle, SIZE)
             finally:
@@ -60,7 +60,7 @@ class LastAsked:
             log.warning("worker.asked_unnamed", fault=str(error))
 
     def starve(self, mark: int) -> None:
-        """Note that a release ran out of memory, where it is not one request that asked for too much."""
+        """Note that a release ran out of memory, unless one request asked for too much."""
         try:
             # A request waits.
             with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
@@ -87,11 +87,11 @@ class LastAsked:
 
 
 def read_last_asked(path: Path, at: int = 0) -> tuple[str, int] | None:
-    """Return the endpoint and the release that a worker is or was asking; None when it asked none.
+    """Return the endpoint and the release that a worker is or was asking; None if it asked none.
 
     Args:
         path: its note.
-        at: where the mark stands: 0, or `STARVED`.
+        at: offset of the mark: 0, or `STARVED`.
     """
     try:
         raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The live snapshot: what one answer is given against, whatever is swapped meanwhile; and the answer."""
+"""Live snapshot: what an answer is given against, whatever is swapped meanwhile; and the answer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 Headers = list[tuple[bytes, bytes]]
-"""Of an answer, as ASGI has them."""
+"""Headers of an answer, in ASGI's form."""
 
 
 class Live:
-    """What an endpoint serves at one epoch. Immutable but for the deadline and the answered mark."""
+    """What an endpoint serves at one epoch; immutable but for the deadline and the answered mark."""
 
     __slots__ = (
         "answered",
@@ -69,11 +69,11 @@ class Live:
         self.log = Log(state)
         self.sampled = not state.divided
         self.output = get_target(state)
-        self.compares = state.policy.output.kind != "custom"  # that is an operator's code: not here
+        self.compares = state.policy.output.kind != "custom"  # an operator's code does not run here
         self.noise = state.policy.shadow.noise / 100 if state.stage is Stage.SHADOW else 0.0
         self.reverse = state.candidate is None
-        """Whether what is copied goes to the release that was left."""
-        # A candidate is judged by how long each copy takes by itself.
+        """Whether copies go to the release that was left."""
+        # A candidate is judged by the duration of each copy.
         self.gathers = state.policy.limits.shadow_in_flight if self.reverse else 1
         self.plan = plan
         self.handles = handles
@@ -87,14 +87,14 @@ class Live:
             for reason in (Reason.FAILOVER, Reason.BREAKER)
         }
         self.heads: dict[int, Headers] = {}
-        """By choice: the headers that its answers share."""
+        """The headers that the answers of one choice share, by choice."""
         self.names: dict[int, tuple[str, str, str]] = {}
         self.deadlines = Deadlines(state.policy.limits)
         self.answered = False
         self.troubled = False
 
     def refresh_deadline(self) -> None:
-        """Set the candidate's deadlines, and how long it may be silent, from production's latency."""
+        """Compute the candidate's deadlines and limit of silence from production's latency."""
         self.deadlines.refresh(self.recorder)
         handle = self.handles.get(self.state.compared or 0)
         rows = handle.largest[0] if handle is not None else 1
@@ -107,12 +107,12 @@ class Live:
 
 
 def watched(state: State) -> bool:
-    """Whether observations are of use: to compare with a candidate, or for the prediction log."""
+    """Return whether observations are needed: for a comparison or for the prediction log."""
     return state.compared is not None or state.policy.log.sample > 0
 
 
 class Answer:
-    """What goes back, which release gave it, at which epoch, and why that one."""
+    """What is returned, which release gave it, at which epoch, and the reason for that release."""
 
     __slots__ = ("choice", "failover", "live", "micros", "outputs", "unknown", "violated")
 
@@ -123,10 +123,10 @@ class Answer:
         self.outputs = outputs
         self.micros = micros
         self.violated = violated
-        """Whether a feature of it was not as its schema promises."""
+        """Whether a feature of it violated its schema."""
         self.failover: str | None = None
-        """Why the candidate's answer was not used; None when it was, or was not asked."""
+        """Why the candidate's answer was not used; None if it was used, or not asked for."""
         self.unknown = False
         """Whether the candidate was not asked, or may still answer: nothing is known of it yet."""
         self.live: Live | None = None
-        """The snapshot that answered, where it is a later one than the request came to."""
+        """The snapshot that answered, if it is a later one than the request arrived at."""

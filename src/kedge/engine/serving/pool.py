@@ -1,10 +1,10 @@
-"""The warm pool: what this replica holds loaded, loaded before it is needed, dropped after.
+"""Pool of warm releases: loads what this replica needs ahead of time, and drops it afterwards.
 
 A release is held either *inline* (the model object, in this process) or in a *process* (a
-connection to the host's model process, which the supervisor runs). Loading inline happens on
-a thread of its own; the serving loop never waits for it, and a flip only ever picks among
-what is ready. What is no longer needed stays for a grace period, so that a request that is
-under way keeps the model it was given.
+connection to the host's model process, which the supervisor runs). Inline loads run on a separate
+thread. The serving loop never waits for a load, and a flip only selects among ready releases. A
+release that is no longer needed stays for a grace period. So a request that is under way keeps the
+model that it was given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from kedge.system.interpreter import find_forbidden
 GRACE_S = 5.0
 """How long a release stays loaded after the last row that needed it."""
 RETRY_S = (5.0, 10.0, 30.0, 60.0)
-"""After a failed load: a damaged artifact may be restored while the replica runs."""
+"""Waits before a failed load is tried again: an operator may restore a damaged artifact
+meanwhile."""
 
 LARGEST_S = 60.0
 """How long a large request is remembered: twice the longest that production may take for one."""
@@ -44,7 +45,7 @@ Connect = Callable[[Path, Release, int], RemoteModel]
 
 
 class Silence:
-    """How long nothing was heard of a process that is being asked."""
+    """The time for which a process has sent nothing although it was asked."""
 
     __slots__ = ("_asked", "_seconds", "_since")
 
@@ -54,7 +55,7 @@ class Silence:
         self._seconds: tuple[int, ...] = ()
 
     def asked(self, now: float) -> None:
-        """A question goes out, or would if a process were there."""
+        """Note a request that is sent, or would be sent if a process were there."""
         if self._since is None:
             self._since = now
         self._asked += 1
@@ -62,12 +63,12 @@ class Silence:
             self._seconds = (*self._seconds, int(now))
 
     def heard(self) -> None:
-        """The process answered something: it is alive."""
+        """Note that the process answered something: it is alive."""
         if self._since is not None:
             self._since, self._asked, self._seconds = None, 0, ()
 
     def overdue(self, now: float, deadline_s: float) -> bool:
-        """Whether several questions wait, and the first of them for longer than its deadline."""
+        """Return whether several requests wait, and the first for longer than its deadline."""
         return (
             self._since is not None
             and self._asked >= Breaker.OVERDUE
@@ -75,20 +76,24 @@ class Silence:
         )
 
     def lasts_s(self, now: float) -> float:
-        """How long it lasts; 0 while it was not asked in several seconds."""
+        """Return how long the silence has lasted; 0 unless it was asked in several seconds."""
         if self._since is None or len(self._seconds) < CALLERS:
             return 0.0
         return now - self._since
 
 
 class Breaker:
-    """Spares a candidate that keeps failing or is silent, and tries it again, ever more rarely."""
+    """Withholds requests from a candidate that keeps failing or is silent, and tries it again.
+
+    The waits between two trials grow.
+    """
 
     FAILURES = 20
-    """In a row, those of one instant as one: as many as end a rollout. Fewer would spare one of two
-    identical releases that fail a third of their requests."""
+    """Failures in a row that open the breaker, as many as end a rollout; those of one instant count
+    once. A smaller number would withhold requests from one of two identical releases that fail a
+    third of their requests."""
     OVERDUE = 5
-    """Questions that wait for a silent process, before callers are spared the wait."""
+    """Requests that wait for a silent process before the breaker opens and callers stop waiting."""
     FIRST_S, LONGEST_S = 1.0, 30.0
 
     def __init__(self) -> None:
@@ -99,10 +104,10 @@ class Breaker:
         self._until: float | None = None
         self._trying = False
         self._silent = False
-        """Whether it opened for silence."""
+        """Whether the breaker opened because of silence."""
 
     def allows(self, now: float, deadline_s: float = inf) -> bool:
-        """Whether a request may go to the candidate. One trial is let through an open breaker."""
+        """Return whether a request may go to the candidate; an open breaker allows one trial."""
         if self._until is None:
             if not self.silence.overdue(now, deadline_s):
                 return True
@@ -110,24 +115,24 @@ class Breaker:
         if now < self._until:
             return False
         self._trying = True
-        if self._silent:  # nothing will say that a trial failed: another one is the sign
+        if self._silent:  # no event reports a failed trial: the next trial is the sign
             self._wait_s = min(self._wait_s * 2, self.LONGEST_S)
         self._until = now + self._wait_s
         return True
 
     @property
     def open(self) -> bool:
-        """Whether it is sparing the candidate now."""
+        """Whether the breaker withholds requests now."""
         return self._until is not None
 
     def heard(self) -> None:
-        """The process gave a sign of life: one that was spared for its silence is asked again."""
+        """Note a sign of life; a breaker that opened because of silence closes."""
         self.silence.heard()
         if self._silent:
             self._close()
 
     def succeeded(self) -> None:
-        """The candidate answered."""
+        """Note that the candidate answered."""
         self.heard()
         if self._failures:
             self._close()
@@ -137,9 +142,10 @@ class Breaker:
         self._until, self._trying, self._silent = None, False, False
 
     def failed(self, now: float) -> None:
-        """The candidate answered with a failure, or died.
+        """Note that the candidate failed or died.
 
-        What fails while the breaker is open, and was not its trial, was under way when it opened.
+        A request that fails while the breaker is open, and was not its trial, began before it
+        opened.
         """
         if self._until is None:
             if now - self._failed_at < INSTANT_S:
@@ -154,7 +160,7 @@ class Breaker:
 
 
 class Handle:
-    """One release, ready to answer on this replica."""
+    """One release that is ready to answer on this replica."""
 
     __slots__ = (
         "absence",
@@ -178,15 +184,16 @@ class Handle:
         self.absence = Absence()
         self.breaker = Breaker()
         self.lane = asyncio.Lock()
-        """Of requests of testers and probes at a candidate: one at a time, so that they do not fill
-        the process that answers callers."""
+        """Serialises requests of testers and probes to a candidate, so that they do not fill the
+        process that answers callers."""
         self.largest = (0, 0.0)
-        """The most rows of one request lately, and when: a process is silent while it works on it."""
+        """The most rows of one recent request, and its time: a process is silent while it works on
+        it."""
         self.met = False
-        """Whether its process was ever there: one that has not come yet is no failure."""
+        """Whether its process was ever there: a process that has not started yet is no failure."""
         self.told: dict[str, int] = {}
         self.mark = 0
-        """What stands for it in the note of the release asked last; 0 while it has none."""
+        """Its mark in the note of the last asked release; 0 without one."""
 
     def asks(self, rows: int, now: float) -> None:
         """Note a request that goes to its process."""
@@ -194,11 +201,11 @@ class Handle:
             self.largest = rows, now
 
     def before(self, now: float) -> int:
-        """How many rows may be before a request, in a process that answers one batch at a time."""
+        """Return how many rows may be ahead of a request in its process, which answers by batch."""
         return self.largest[0] if now - self.largest[1] <= LARGEST_S else 0
 
     def violations(self) -> dict[str, int]:
-        """What its transformation gave out of range or unseen since the last call."""
+        """Return how many values its transformation gave out of range or unseen since the last call."""
         total: dict[str, int] = {}
         for remote in self.remotes:
             for name, count in list(remote.violations.items()):
@@ -221,17 +228,17 @@ class _Slot:
         self.attempts = 0
         self.retry_at: float | None = None
         self.unfenced: tuple[str, ...] = ()
-        """The parts of the fence that its processes lack."""
+        """Parts of the fence that are missing in its processes."""
         self.copies = 0
-        """How many processes of it answer."""
+        """Number of its processes that answer."""
         self.wanted = 0
-        """How many should; 0 inline."""
+        """Number of its processes that are wanted; 0 inline."""
         self.spare_at: float | None = None
-        """Since when it has more connections than are wanted."""
+        """Since when it has more connections than wanted; None: it has not."""
 
     @property
     def waits(self) -> bool:
-        """Whether something of it is still to come, and has not failed."""
+        """Whether a part of it is still loading and has not failed."""
         return self.state == "loading" or (
             self.state == "ready" and self.copies < self.wanted and not self.detail
         )
@@ -242,23 +249,23 @@ class NotPlain(Exception):
 
 
 class HostStatus(msgspec.Struct):
-    """What a model process says of itself, in a file beside its socket."""
+    """The status that a model process writes to a file beside its socket."""
 
     state: str = "loading"
     detail: str = ""
     load_s: float = 0.0
     pid: int = 0
     unfenced: tuple[str, ...] = ()
-    """The parts of the fence that it lacks."""
+    """Parts of the fence that are missing."""
 
 
 def socket_of(run_dir: Path, endpoint: str, release: int, copy: int) -> Path:
-    """Where the model process of a release listens."""
+    """Return the path of the socket of a release's model process."""
     return run_dir / f"{endpoint}-r{release}-{copy}.sock"
 
 
 def host_status(socket: Path) -> HostStatus:
-    """Read what a model process says of itself; "loading" while it has said nothing.
+    """Read the status of a model process; "loading" if it has written none.
 
     Raises:
         OSError: it cannot be read.
@@ -272,7 +279,7 @@ def host_status(socket: Path) -> HostStatus:
 
 
 class Pool:
-    """What this replica holds. `keep` and `holds` belong to the replica's thread."""
+    """The releases that this replica holds. `keep` and `holds` belong to the replica's thread."""
 
     def __init__(
         self,
@@ -286,14 +293,14 @@ class Pool:
         apart: Callable[[], Collection[tuple[str, int]]] = tuple,
         set_apart: Callable[[Release, str], None] = lambda *_: None,
     ) -> None:
-        """Hold nothing yet.
+        """Start with nothing held.
 
         Args:
             duty: of the worker.
             loaders: by flavour.
-            artifacts: where the models lie.
-            connect: to a model process.
-            run_dir: where those have their sockets.
+            artifacts: where the models are stored.
+            connect: connects to a model process.
+            run_dir: the directory of the sockets of model processes.
             changed: called when a load ended.
             apart: releases that run in a process on this host, whatever they were made for.
             set_apart: adds one to them, with the reason.
@@ -325,8 +332,8 @@ class Pool:
     ) -> None:
         """Start loading what is needed and missing; drop what was not needed for a while.
 
-        `wished` is what commands ask for, each with the time at which it asked. A new wish
-        tries a failed load again at once, since an operator may have fixed its cause.
+        `wished` is what commands ask for, each with the time of its wish. A new wish tries a failed
+        load again at once, since an operator may have fixed its cause.
         """
         now = self._clock.monotonic()
         self._net.run("replica.apart", self._read_apart)
@@ -362,7 +369,7 @@ class Pool:
         if slot is None or slot.release.digest != release.digest or slot.moved != moved:
             held, slot = slot, _Slot(release, moved=moved)
             if moved and held is not None:
-                slot.handle = held.handle  # it goes on answering until its process does
+                slot.handle = held.handle  # it continues answering until its process does
             self._slots[key] = slot
             if placement is Placement.INLINE and not moved:
                 self._queue.put((key, slot))
@@ -376,7 +383,7 @@ class Pool:
             self._detach(slot, copies, now)
 
     def _attach(self, slot: _Slot, state: State, wanted: int) -> None:
-        """Connect to the host's processes; a production release has a second one beside it."""
+        """Connect to the host's processes; a production release has two."""
         endpoint, number = state.endpoint, slot.release.number
         bound = state.policy.limits.shadow_in_flight
         have = slot.handle.remotes if slot.handle is not None else ()
@@ -413,12 +420,12 @@ class Pool:
             if not slot.copies:
                 slot.state = "failed" if status.state == "failed" else "loading"
                 slot.detail, slot.attempts = status.detail, status.pid
-            elif status.state == "failed":  # the others answer; it is told what this one lacks
+            elif status.state == "failed":  # the others answer; it reports the fault of this one
                 slot.detail, slot.attempts = status.detail, status.pid
 
     @staticmethod
     def _detach(slot: _Slot, wanted: int, now: float) -> None:
-        """Hang up on processes that are not wanted any more: a wish for production's second."""
+        """Disconnect from processes no longer wanted: after a wish, production's second one."""
         handle = slot.handle
         if handle is None or len(handle.remotes) <= wanted:
             slot.spare_at = None
@@ -430,12 +437,12 @@ class Pool:
                 remote.hang_up()
 
     def handle(self, endpoint: str, release: int, placement: Placement) -> Handle | None:
-        """A release that is ready, or None."""
+        """Return a release that is ready, or None."""
         slot = self._slots.get((endpoint, release, placement))
         return slot.handle if slot is not None and slot.handle is not None else None
 
     def holds(self) -> tuple[ReplicaHold, ...]:
-        """What is held and in which state, for the roster."""
+        """Return each held release with its state, for the roster."""
         return tuple(
             ReplicaHold(
                 endpoint=endpoint,
@@ -453,11 +460,11 @@ class Pool:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is being loaded or waited for."""
+        """Return whether nothing is being loaded or waited for."""
         return not any(slot.waits for slot in self._slots.values())
 
     def close(self) -> None:
-        """Stop loading and hang up."""
+        """Stop loading, and disconnect."""
         self._queue.put(None)
         for slot in self._slots.values():
             self._close(slot)
@@ -476,13 +483,13 @@ class Pool:
             self._load(slot)
             self._changed()
         else:
-            slot.retry_at = 0.0  # nothing needs it now; what does again asks again
+            slot.retry_at = 0.0  # nothing needs it now; the next need tries at once
 
     def _model(self, loader: Loader, release: Release) -> Model:
-        """The model itself: the one that is held already, or loaded.
+        """Return the model: the one that is held already, or a newly loaded one.
 
         Raises:
-            NotPlain: it may not run here.
+            NotPlain: it must not run here.
         """
         trusted = self._may_be_inline(release)
         for slot in list(self._slots.values()):
@@ -499,11 +506,13 @@ class Pool:
         return model
 
     def _may_be_inline(self, release: Release) -> bool:
-        """Whether an operator lets a release run inline without a proof.
+        """Return whether an operator allows a release to run inline without a proof.
 
         Raises:
-            NotPlain: a transformation runs before it, or it needs what no worker imports, whatever an operator said of
-                the model. The same holds where no operator lets it, and the release is already known not to be plain.
+            NotPlain: a transformation runs before it, or it needs modules that no worker imports,
+                whatever an operator
+                allows. Also if no operator allows it and the release is already known not to be
+                plain.
         """
         if release.code is not None:
             raise NotPlain("a transformation runs before it")
@@ -537,14 +546,14 @@ class Pool:
             return
         if model is None:
             return
-        # A model that was there already says nothing of how long a cold one takes.
+        # A model that was loaded already does not show how long a cold load takes.
         slot.load_s = max(self._clock.monotonic() - started, slot.release.load_s)
         slot.handle = Handle(slot.release, inline=model)
         slot.detail = ""
         slot.state = "ready"
 
     def _loaded(self, slot: _Slot) -> Model | None:
-        """Return the model; None where it is not plain, and runs in a process from now on."""
+        """Return the model; None if it is not plain, and runs in a process from now on."""
         try:
             loader = self._loaders.get(slot.release.flavour)
             if loader is None:
@@ -560,7 +569,7 @@ class Pool:
 
 
 def _why_apart(error: Exception) -> str:
-    """Return why a release that this worker could not load runs in a process; empty where it has failed."""
+    """Return why a release that could not be loaded here runs in a process; empty if it failed."""
     if isinstance(error, NotPlain):
         return str(error)
     module = find_forbidden(error)

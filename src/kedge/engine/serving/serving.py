@@ -1,7 +1,7 @@
-"""One answer: the order of its steps, against one snapshot, whatever is swapped meanwhile.
+"""Serving of one request: its steps in order, against one snapshot, whatever is swapped meanwhile.
 
-`answer` reads the live snapshot once. `finish` is called when the answer is on its way: it
-mirrors and counts, and nothing in it can reach the caller any more. A swap is one assignment.
+`answer` reads the live snapshot once. `finish` is called when the answer is on its way: it mirrors
+and counts, and nothing in it can reach the caller any more. A swap is one assignment.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger("kedge.serving")
 
 BROKEN = ("model_nonsense", "transform_nonsense")
-"""Failures that say an answer did not fit the signature."""
+"""Failures which mean that an answer did not fit the signature."""
 LATE, DIED = "model_late", "model_died"
 UNREAD = "model_unread"
-"""A copy that is not asked, or whose answer is not read, for the bound on bytes of copies."""
+"""Cause of a copy that is not asked, or not read, because of the limit on bytes of copies."""
 MUTE = (LATE, DIED, "model_down", "model_unasked", "bad_column", "too_large")
 """Failures that are no sign of life: nothing came from the process."""
 GONE = (DIED, "model_down", "model_unasked")
 """Failures after which another process of the release is asked."""
 MOST_ASKED = 2
-"""Processes that one request is sent to: it may be what they die of."""
+"""Most processes that one request is sent to: the request may be the cause of their deaths."""
 DROPPED = {
     "model_down": "down",
     "model_expired": "expired",
@@ -55,11 +55,11 @@ DROPPED = {
     UNREAD: "bytes",
     EXCUSED: "unread",
 }
-"""What counts of copies call these causes."""
+"""The names of these causes in the counts of copies."""
 
 
 COPIED = 32 << 20
-"""Most bytes of inputs and answers that copies under way keep in a worker: 64 copies of half a megabyte."""
+"""Limit of the bytes of inputs and answers of copies under way in a worker: 64 copies of 500 kB."""
 
 
 class Serving:
@@ -71,25 +71,25 @@ class Serving:
         last_asked: LastAsked | None = None,
         copies: Copies | None = None,
     ) -> None:
-        """Serve nothing yet. Without `copies` each copy is given away within `finish`."""
+        """Start with nothing served. Without `copies`, `finish` sends each copy itself."""
         self._lives: dict[str, Live] = {}
         self._monotonic = monotonic
         self._copies = copies
         self._copied = 0
-        """Bytes of inputs and answers that copies under way keep."""
+        """Bytes of inputs and answers that copies under way hold."""
         self._last_asked = last_asked or LastAsked()
         self._note = self._last_asked.note
 
     def swap(self, live: Live) -> None:
-        """Serve this from now on. One assignment: a request sees the old or the new, whole."""
+        """Serve this from now on. One assignment: a request sees the old or the new snapshot."""
         self._lives[live.state.endpoint] = live
 
     def live(self, endpoint: str) -> Live | None:
-        """What an endpoint serves now."""
+        """Return what an endpoint serves now."""
         return self._lives.get(endpoint)
 
     def lives(self) -> list[Live]:
-        """Everything that is served now."""
+        """Return everything that is served now."""
         return list(self._lives.values())
 
     async def answer(self, live: Live, request: Request) -> Answer:
@@ -121,7 +121,7 @@ class Serving:
         return await self._canary(live, choice, request)
 
     def _failed(self, live: Live, choice: Choice, request: Request) -> None:
-        """Note that production failed a caller, and see whether the copy would have."""
+        """Note that production failed a caller, and check whether the copy would have failed."""
         if choice.shadow is not None:
             self._copy(live, choice.shadow, request, None)
         elif live.watched:
@@ -137,9 +137,9 @@ class Serving:
             )
 
     async def _canary(self, live: Live, choice: Choice, request: Request) -> Answer:
-        """Ask the candidate; production answers when it fails, is late, or is spared."""
+        """Ask the candidate; production answers if it fails, is late or is withheld."""
         handle = live.handles.get(choice.release)
-        counts = not request.probe  # a probe moves neither the breaker nor a count
+        counts = not request.probe  # a probe changes neither the breaker nor a count
         if counts:
             live.recorder.conduct.routed(request.entity)
         cause = self._unasked(live, handle, request)
@@ -164,7 +164,7 @@ class Serving:
         try:
             answer = await self._instead(live, reason, cause, request, unknown=unknown)
         except (ModelFailure, Unavailable):
-            # What production fails too says nothing about the candidate alone.
+            # A failure that production shares is no evidence against the candidate.
             if late is not None:
                 late.answered = False
             raise
@@ -175,7 +175,7 @@ class Serving:
         return answer
 
     def _unasked(self, live: Live, handle: Handle | None, request: Request) -> str:
-        """Why a request does not go to the candidate; empty when it goes."""
+        """Return why a request does not go to the candidate; empty if it goes."""
         now = self._monotonic()
         if handle is None or not handle.remotes:
             return "model_down"
@@ -197,7 +197,7 @@ class Serving:
 
     @staticmethod
     def _waits(live: Live, handle: Handle, now: float, *, asks: bool = True) -> None:
-        """Note that the candidate is asked, and for how long nothing was heard of it."""
+        """Note that the candidate is asked, and how long it has been silent."""
         silence = handle.breaker.silence
         if asks:
             silence.asked(now)
@@ -208,7 +208,7 @@ class Serving:
     async def _asked(
         self, live: Live, handle: Handle, request: Request, late: Late | None
     ) -> Predicted:
-        """Ask the candidate for a caller, or for a probe, which waits in a lane of its own."""
+        """Ask the candidate for a caller, or for a probe, which waits in a separate lane."""
         remote = handle.remotes[0]
         deadline_s = live.deadlines.behind(handle, request.rows, self._monotonic())
         if late is not None:
@@ -220,10 +220,10 @@ class Serving:
 
     @asynccontextmanager
     async def _lane(self, live: Live, handle: Handle, request: Request) -> AsyncIterator[None]:
-        """Let one request of a tester, or of a probe, at a candidate at a time.
+        """Let one request of a tester or a probe reach a candidate at a time.
 
         Raises:
-            ModelFailure: `model_unasked`: those before it took all the time it has.
+            ModelFailure: `model_unasked`: the requests before it took all of its time.
         """
         handle.asks(request.rows, self._monotonic())
         try:
@@ -240,13 +240,13 @@ class Serving:
 
     @staticmethod
     def _succeeded(live: Live, handle: Handle) -> None:
-        """Note an answer of the candidate that fits."""
+        """Note an answer of the candidate that fits its signature."""
         handle.breaker.succeeded()
         live.recorder.conduct.answered()
         live.recorder.conduct.silent_s = 0.0
 
     def _heard(self, live: Live, handle: Handle, cause: str) -> None:
-        """Note what a failure says of the candidate's process, whatever production does."""
+        """Note what a failure shows about the candidate's process, whatever production does."""
         conduct = live.recorder.conduct
         if cause == DIED:
             conduct.crashed(self._monotonic())
@@ -268,7 +268,7 @@ class Serving:
             live.recorder.nonsense()
 
     def settle(self, late: Late, answered: bool, cause: str) -> None:
-        """Note what came of a request after its deadline."""
+        """Note the result of a request after its deadline."""
         if answered:
             self._succeeded(late.live, late.handle)
             return
@@ -279,7 +279,7 @@ class Serving:
     async def _instead(
         self, live: Live, reason: Reason, cause: str, request: Request, *, unknown: bool
     ) -> Answer:
-        """Let production answer for the release that was asked. When it fails too, both arms have."""
+        """Let production answer for the release that was asked; count a failure of both arms."""
         try:
             answer = await self._trusted(live, live.instead[reason], request)
         except (ModelFailure, Unavailable):
@@ -299,7 +299,7 @@ class Serving:
         return answer
 
     async def _held_back(self, live: Live, choice: Choice, request: Request) -> Answer:
-        """Ask the previous release; production answers when it is not there, or fails."""
+        """Ask the previous release; production answers if it is missing or fails."""
         try:
             return await self._trusted(live, choice, request)
         except (ModelFailure, Unavailable) as failure:
@@ -309,7 +309,7 @@ class Serving:
             )
 
     async def _trusted(self, live: Live, choice: Choice, request: Request) -> Answer:
-        """Ask a release that has no other behind it."""
+        """Ask a release that has no other release behind it."""
         handle = live.handles.get(choice.release)
         if handle is None:
             raise Unavailable(f"r{choice.release} is not loaded on this replica", code="not_loaded")
@@ -338,17 +338,17 @@ class Serving:
         return await self._remote(live, handle, choice, request)
 
     async def _remote(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
-        """Ask the process; when it dies under the question, ask the one beside it, once."""
+        """Ask the process; if it dies during the request, ask the second one, once."""
         if choice.release == live.state.candidate:  # only a tester gets here
             async with self._lane(live, handle, request):
                 return await self._one_of(live, handle, choice, request)
         return await self._one_of(live, handle, choice, request)
 
     async def _one_of(self, live: Live, handle: Handle, choice: Choice, request: Request) -> Answer:
-        """Ask its processes, at most two of them: a request may be what kills them.
+        """Ask at most two of its processes: the request may be what kills them.
 
-        A request for production has no other release behind it: while none of its processes is
-        there, it waits for one that is started again.
+        A request for production has no other release behind it. While none of its processes is
+        there, the request waits for one that is started again.
         """
         failure = ModelFailure(f"r{choice.release} has no process", code="model_down")
         waits = choice.release == live.state.production and handle.met
@@ -385,15 +385,15 @@ class Serving:
         raise failure
 
     def _is_there(self, live: Live, handle: Handle, choice: Choice) -> bool:
-        """Whether a request that waits for production's process has somewhere to go."""
+        """Return whether a request that waits for production's process can be sent to one now."""
         ready = any(remote.ready for remote in handle.remotes)
         return ready or self._later(live, choice) is not None
 
     def _later(self, live: Live, choice: Choice) -> Live | None:
-        """The snapshot that took this one's place with another release in production.
+        """Return the snapshot that replaced this one with another release in production.
 
         A rollback also rescues the requests that wait for the release that it leaves. Their columns
-        were read for this contract: with another one they stay where they are.
+        were read for this contract: if the contract differs, they continue to wait.
         """
         later = self._lives.get(live.state.endpoint)
         if later is None or later.contract is not live.contract:
@@ -434,7 +434,7 @@ class Serving:
         else:
             if live.sampled and not live.log.keeps(request.entity or request.id):
                 recorder.lack(unrecorded.SAMPLING, request.rows)
-                return  # held for a second, a request costs more than this hash
+                return  # a request that waits for a second costs more than this hash
             failed = answer.failover is not None
             side = PRODUCTION if not failed and choice.arm is Arm.PRODUCTION else CANDIDATE
             recorder.offer(
@@ -452,7 +452,7 @@ class Serving:
             )
 
     def _copy(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
-        """Have a copy given away once the answer has left this process."""
+        """Schedule a copy, to be sent once the answer has left this process."""
         if self._copies is None:
             self._shadow(live, release, request, answer)
             return
@@ -460,7 +460,7 @@ class Serving:
         def give() -> None:
             try:
                 self._shadow(live, release, request, answer)
-            # One copy's fault must not cost the others.
+            # One copy's fault must not affect the others.
             except BaseException as error:  # noqa: BLE001
                 self._trouble(live, error)
 
@@ -469,16 +469,16 @@ class Serving:
 
     @staticmethod
     def _trouble(live: Live, error: BaseException) -> None:
-        """Count what went wrong after an answer."""
+        """Count a fault after an answer."""
         live.recorder.count("errors.after_answer")
-        if not live.troubled:  # once a snapshot: the count has the rest
+        if not live.troubled:  # log once a snapshot: the count has the rest
             live.troubled = True
             log.warning("serving.after_answer", fault=f"{type(error).__name__}: {error}")
 
     def _shadow(self, live: Live, release: int, request: Request, answer: Answer | None) -> None:
-        """Give a release a copy: bounded, with a deadline, dropped and counted when full.
+        """Send a release a copy: bounded, with a deadline, dropped and counted when full.
 
-        `answer` is production's; None when it failed.
+        `answer` is production's; None if it failed.
         """
         recorder = live.recorder
         recorder.count("shadow.requests")
@@ -497,7 +497,7 @@ class Serving:
         if cause or handle is None:
             drop(cause)
             return
-        # Production has just answered this very request: a copy may take as long as that allows.
+        # Production has just answered this request: a copy may take as long as that allows.
         now = self._monotonic()
         usual_s = live.deadlines.behind(handle, request.rows, now)
         deadline_s = max(usual_s, DEADLINE_RATIO * our_micros / 1e6)
@@ -534,7 +534,10 @@ class Serving:
             self._again(live, request, ours)
 
     def _not_copied(self, handle: Handle | None, size: int) -> str:
-        """Why bytes keep a copy from a release, which is no question to it, and no silence of it; "" when none do."""
+        """Return the cause if a limit of bytes stops a copy, or "".
+
+        The release is not asked for such a copy, so it is not silent over it.
+        """
         full = self._copied > 0 and self._copied + size > COPIED
         throttled = handle is not None and handle.remotes and handle.remotes[0].throttled
         return UNREAD if full or throttled else ""
@@ -542,10 +545,10 @@ class Serving:
     def _copy_failed(
         self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool
     ) -> None:
-        """Count a copy that was not answered. What production failed too says nothing of it.
+        """Count a copy that was not answered, unless production failed too.
 
-        One that is late beyond all patience is lost coverage: that the process is silent is told
-        by its silence.
+        A copy that is later than its limit is lost coverage: a silent process is detected by its
+        silence.
         """
         if error in UNASKED or error == EXCUSED:
             live.recorder.count(f"shadow.dropped.{DROPPED.get(error, error)}")
@@ -556,7 +559,7 @@ class Serving:
             self._failed_alone(live, handle, request, error)
 
     def _again(self, live: Live, request: Request, ours: Columns) -> None:
-        """Ask production a second time, after its answer went out: how much is its own noise."""
+        """Ask production a second time, after its answer went out, to measure its own noise."""
 
         def done(theirs: Columns | None, micros: int, _error: str | None, _bad: bool) -> None:
             if theirs is not None:
@@ -589,10 +592,10 @@ class Serving:
 
 
 class Late:
-    """A request whose caller was answered by production while the candidate still works on it.
+    """A request that production answered for its caller while the candidate still works on it.
 
-    It is called once, with what came of it. The candidate is held to production's own timeout: an
-    answer within it is latency, and none, or a failure, is an error, as production's would be.
+    The object is called once, with the result. The candidate is held to production's own timeout:
+    an answer within it is latency. No answer, or a failure, is an error, as production's would be.
     """
 
     __slots__ = ("answered", "handle", "live", "request", "serving")
@@ -603,12 +606,12 @@ class Late:
         self.handle = handle
         self.request = request
         self.answered: bool | None = None
-        """Whether production answered the caller; None while it has not yet."""
+        """Whether production answered the caller; None until then."""
 
     def __call__(
         self, theirs: Columns | None, micros: int, error: str | None, violated: bool
     ) -> None:
-        """Count what came."""
+        """Count the result."""
         live = self.live
         self.serving.settle(self, theirs is not None, error or LATE)
         if theirs is not None:
@@ -646,7 +649,7 @@ def _offer_pair(
     dropped: bool = False,
     bad: bool = False,
 ) -> None:
-    """Record both answers to a request; `answer` is production's, None when it failed."""
+    """Record both answers to a request; `answer` is production's, None if it failed."""
     if not live.watched:
         return
     ours, our_micros = (None, 0) if answer is None else (answer.outputs, answer.micros)
