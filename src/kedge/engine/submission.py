@@ -1,19 +1,19 @@
-"""Submission of a command: decide, prepare, write, and wait until every replica has said so.
+"""Submission of a command: decide, prepare, write, and wait for the ack of every replica.
 
 Theory of operation
 -------------------
-* `decide` is asked about the row as it stands; a "no" is raised before anything is touched.
-* Two-phase: what the row would need is wished for (`want`), every replica known loads it,
-  answers its golden rows and says it is ready; only then the row moves. What becomes production
-  in a process has both of its processes by then. A forward move, and the start of a drill, are
-  refused when a replica fails or is silent. A rollback, and the return from a drill, are never
-  refused for that. They say which replica is cold and for how long, give it time to load, and
-  flip in any case. They never wait for a second process where the first is warm.
-* The row moves by compare-and-set with the epoch that was decided on. Losing the race is an
-  answer ("stale: now at epoch N, by X"). The exceptions are a rollback, which always means "back" and
-  decides again, and a return, which means "as before the drill".
+* `decide` judges the row as it is now; a refusal is raised before anything is changed.
+* Two-phase: the command wishes for what the row would need (`want`). Every known replica loads it,
+  answers its golden rows and reports that it is ready; only then the row moves. A release that
+  becomes production in a process has both of its processes by then. A forward move, and the start
+  of a drill, are refused if a replica fails or is silent. A rollback, and the return from a drill,
+  are never refused for that. They name the cold replicas and their waits, give them time to load,
+  and flip in any case. They never wait for a second process if the first is warm.
+* The row moves by compare-and-set with the epoch that was decided on. A lost race is an answer
+  ("stale: now at epoch N, by X"). There are two exceptions. A rollback always means "back", and
+  decides again; a return means "as before the drill".
 * Acks are counted against the roster as it was known *before* the flip. A replica that does
-  not ack within the patience is named; it is never skipped over.
+  not ack within the patience is named; it is never skipped.
 * The receipt's parts are measured on this process's clock, from the entry of `submit`, and
   stored in the ledger.
 """
@@ -58,36 +58,36 @@ from kedge.engine import runbook
 from kedge.ports import Clock, Ledger, Roster, Signal
 
 SILENT_S = 5.0
-"""Five missed heartbeats: a replica that is late by this is called silent."""
+"""Age of a heartbeat from which a replica is silent: five were due."""
 ENDED_S = 3.0
-"""A replica that is off the roster for so long has ended. One that lives writes itself again each
-second, also into a roster that was made anew."""
+"""Time off the roster after which a replica has ended. A live one writes its row each second, even
+into a new roster."""
 PREPARE_S = 120.0
 """How long a forward move waits for the slowest replica to load."""
 COLD_S = 60.0
 """How long a cold rollback waits for a replica to load before it flips in any case."""
 SECOND_S = 5.0
 """How long a cold rollback waits for a second process once each replica has a first. Both load at
-the same time, and production is wrong as long as it waits."""
+the same time, and production is wrong while it waits."""
 RETRIED_S = 10.0
 """How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
 RETRIES = 20
-"""How often a rollback decides again when it lost a race. Each loss means another operator's
-command was written, so twenty in a row is a machine fighting us, not an operator."""
+"""How often a rollback decides again after a lost race. Each loss means that another command was
+written; twenty in a row come from a machine, not from an operator."""
 
 ALWAYS = (Rollback, Return)
-"""What flips whatever happens: nothing delays it for long, and a lost race is run again."""
+"""Commands that always flip: nothing delays them for long, and after a lost race they run again."""
 UNPREPARED = (Configure, Pause, Abort, Certify, Fail, Freeze, Thaw, Follow, commands.Hold)
-"""What needs no replica to load anything: callers are answered by nothing new after it. A replica
-that is silent or cannot load a candidate must not keep a rollout from being held or ended."""
+"""Commands for which no replica must load anything: callers get no new release after them. A silent
+replica, or one that cannot load a candidate, must not prevent holding or ending a rollout."""
 MEASURED = (Rollback, Drill, Return)
-"""What a caller's first answer is waited for."""
+"""Commands after which `submit` waits for a caller's first answer."""
 
 Say = Callable[[str], None]
 Gate = Callable[[State, int, "str | None", str], None]
-"""Asked before a release becomes production: the row, the release, the reason for which an operator
-overrides it, and who asks. Raises `Refused` when it may not."""
+"""Called before a release becomes production: the row, the release, the reason for which an
+operator overrides the gate, and the actor. Raises `Refused` if it must not."""
 Probe = Callable[[Member, str, int], "int | None"]
 
 
@@ -99,11 +99,11 @@ class Unready(StrEnum):
     FAILED = "failed"
     SILENT = "silent"
     WINDOW_OVER = "window_over"
-    """`back_window` is over: the way back is not held any more, as the policy has it."""
+    """`back_window` is over: by policy, the way back is no longer held."""
 
 
 class Lack(NamedTuple):
-    """What keeps one replica from serving a release: the code, and the words for people."""
+    """Why one replica cannot serve a release: the code, and the text for people."""
 
     code: Unready
     text: str
@@ -113,7 +113,7 @@ SILENT = Lack(Unready.SILENT, "silent")
 
 
 class Receipt(Value, frozen=True):
-    """What a command did and how long each part took. Milliseconds since `submit` was entered."""
+    """The result of a command and the duration of each part, in ms since `submit` was entered."""
 
     endpoint: str
     epoch: int
@@ -139,7 +139,7 @@ class Receipt(Value, frozen=True):
 
 
 class Silent(NotAcknowledged):
-    """A replica is silent; what was still done is in the receipt."""
+    """A replica is silent; the receipt shows what was done."""
 
     def __init__(self, receipt: Receipt) -> None:
         acks = ", ".join(sorted(receipt.acks))
@@ -160,7 +160,7 @@ class Silent(NotAcknowledged):
 
 
 class Hooks(NamedTuple):
-    """What is asked around a submission: a gateway after it, and the gate before a promotion."""
+    """Functions called around a submission: a gateway after it, and the gate before a promotion."""
 
     probe: Probe | None = None
     gate: Gate | None = None
@@ -206,13 +206,13 @@ class Control:
 
         Args:
             endpoint: whose row.
-            command: what is asked.
-            by: who asks.
+            command: the command.
+            by: the actor.
             reason: why, for the ledger.
-            expect: the epoch that the caller saw; None: whatever it is now.
+            expect: the epoch that the caller saw; None: any.
 
         Raises:
-            Refused: the rules say no, or a replica could not prepare.
+            Refused: the rules refuse it, or a replica could not prepare.
             Stale: the row moved on since `expect`, or between deciding and writing.
             Silent: written, but a replica does not acknowledge it.
             Unavailable: the ledger cannot be reached.
@@ -258,7 +258,7 @@ class Control:
         """Decide and prepare as `submit` does, and write nothing: the row stays as it is.
 
         Raises:
-            Refused: the rules say no, or a replica could not prepare.
+            Refused: the rules refuse it, or a replica could not prepare.
             Unavailable: the ledger cannot be reached.
         """
         started, at = self._clock.monotonic(), self._clock.now()
@@ -298,7 +298,7 @@ class Control:
         reason to move endpoints that are not ready for it.
 
         Raises:
-            Refused: the rules say no to one of them, or a replica could not prepare.
+            Refused: the rules refuse one of them, or a replica could not prepare.
             Stale: one of the rows moved on meanwhile.
             NotAcknowledged, Unavailable: as `submit`; all rows have moved, or none.
         """
@@ -313,7 +313,7 @@ class Control:
             name: self._prepare(states[name], after, commands[name], members, by)
             for name, (_, after) in moves.items()
         }
-        for name, (_, after) in moves.items():  # a wish of the first may have run out meanwhile
+        for name, (_, after) in moves.items():  # the first wish may have expired meanwhile
             self._prepare(states[name], after, commands[name], members, by)
         prepared = self._clock.monotonic()
         changes = [Change(name, events, states[name].epoch) for name, (events, _) in moves.items()]
@@ -349,7 +349,7 @@ class Control:
         entries: tuple[Entry, ...],
         by: str,
     ) -> Receipt:
-        """Wait for the acks of what was written, and store what it took.
+        """Wait for the acks of what was written, and store the durations.
 
         Raises:
             Silent: a replica does not acknowledge it.
@@ -386,10 +386,10 @@ class Control:
     def _ask_gate(
         self, state: State, events: tuple[AnyEvent, ...], override: str | None, by: str
     ) -> None:
-        """Ask whether a release may become production, where one would.
+        """Ask the gate if a release would become production.
 
         Raises:
-            Refused: it may not.
+            Refused: it must not.
         """
         for event in events:
             if isinstance(event, Promoted) and self._gate is not None:
@@ -417,10 +417,10 @@ class Control:
     def _prepare(
         self, state: State, after: State, command: AnyCommand, members: tuple[Member, ...], by: str
     ) -> dict[str, str]:
-        """Wait until every replica holds what the new row serves. Returns who was cold, and why."""
+        """Wait until every replica holds what the new row serves; return why others are cold."""
         if isinstance(command, UNPREPARED) or after.stage is Stage.EMPTY or not members:
             return {}
-        # Of what is production already, one process is enough here: it does not become it.
+        # One process of a release that is production already is enough here: it does not become it.
         serves = [
             first_of(need) if need.release == state.production else need
             for need in needs(after, now=self._clock.unix())
@@ -473,7 +473,7 @@ class Control:
         *,
         rollback: bool,
     ) -> dict[str, Lack]:
-        """Wish, wait, and say who is still not ready and why."""
+        """Wish for what is to be served, wait, and return why replicas are still not ready."""
         started = self._clock.monotonic()
         deadline = started + patience
         renew, first_at = 0.0, None
@@ -498,7 +498,7 @@ class Control:
             present = tuple(known[m.name] for m in members if m.name in known)
             left = lacking(present, endpoint, serves)
             silent = {m.name: SILENT for m in present if self._clock.unix() - m.beat_at > SILENT_S}
-            # What had failed before this command is tried again: it may be fixed by now.
+            # A load that failed before this command is tried again: its cause may be fixed by now.
             again = now < started + RETRIED_S and old & attempts(present, endpoint, serves)
             failed = {n for n, lack in left.items() if lack.code is Unready.FAILED and not again}
             if (
@@ -521,7 +521,7 @@ class Control:
     def _await_acks(
         self, endpoint: str, epoch: int, members: tuple[Member, ...], started: float
     ) -> tuple[dict[str, float], set[str]]:
-        """Return when each replica said it serves the epoch, and which replicas ended meanwhile."""
+        """Return when each replica acknowledged the epoch, and which replicas ended meanwhile."""
         missing = {member.name for member in members}
         acks: dict[str, float] = {}
         seen = dict.fromkeys(missing, self._clock.monotonic())
@@ -545,7 +545,7 @@ class Control:
     def _first_answer(
         self, endpoint: str, after: State, members: tuple[Member, ...], started: float
     ) -> float | None:
-        """When a caller first got the old release: from traffic, else by a marked probe."""
+        """Return when a caller first got the old release: from traffic or by a marked probe."""
         until = self._clock.monotonic() + 0.06
         while members:
             for member in self._roster.members():
@@ -573,7 +573,7 @@ class Control:
         )
 
     def _file_runbook(self, after: State, by: str) -> None:
-        """The page that says what to do now that something else is live. Never a command's fault."""
+        """Record the runbook for the new state. A fault of it never fails the command."""
         try:
             runbook.filed(self._ledger, self._clock, after, self._site, by=by)
         except KedgeError as error:
@@ -581,10 +581,10 @@ class Control:
 
 
 def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent, ...], State]:
-    """What the rules make of a command, and the row after it.
+    """Return the events of a command and the row after it.
 
     Raises:
-        Refused: the rules say no.
+        Refused: the rules refuse it.
     """
     events = decide(state, command, at)
     if isinstance(events, Refusal):
@@ -596,14 +596,14 @@ def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent
 
 
 def replicas(members: tuple[Member, ...]) -> tuple[Member, ...]:
-    """The members that serve."""
+    """Return the members that serve."""
     return tuple(member for member in members if member.kind == "gateway")
 
 
 def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> dict[str, Lack]:
-    """Which replicas do not hold what is to be served, and in which state it is there.
+    """Return the replicas that do not hold what is to be served, each with the state of the load.
 
-    Where a replica lacks several releases, one that failed to load is named.
+    If several releases are missing on a replica, one that failed to load is named.
     """
     found: dict[str, Lack] = {}
     for member in members:
@@ -618,12 +618,12 @@ def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> d
 
 
 def first_of(need: Need) -> Need:
-    """The same need, met by one process: enough to answer, until that one dies."""
+    """Return the same need, met by one process: enough to answer until that process dies."""
     return replace(need, copies=1)
 
 
 def _is_short(hold: ReplicaHold, need: Need) -> bool:
-    """Whether some of its processes answer and not all; a replica that does not tell has all."""
+    """Return whether some of its processes answer and not all; a replica without counts has all."""
     return 0 < hold.copies < need.copies
 
 
@@ -644,7 +644,7 @@ def _lack(hold: ReplicaHold | None, need: Need) -> Lack:
 def attempts(
     members: tuple[Member, ...], endpoint: str, serves: list[Need]
 ) -> set[tuple[str, int, str, int]]:
-    """The loads that have failed of what is to be served, each with which try it was."""
+    """Return the failed loads of what is to be served, each with the number of its try."""
     needed = {(need.release, need.placement) for need in serves}
     return {
         (member.name, hold.release, hold.placement, hold.attempt)

@@ -1,7 +1,7 @@
-"""What the serving loop saw of a request, and many of them column by column.
+"""Observation: what the serving loop saw of a request; and many observations column by column.
 
 A loop in C over a column (`map`, `zip`, `compress`) is several times faster than one in Python over
-observations, and nothing else here takes as long.
+observations, and no other part of the recording takes as long.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class Observation(NamedTuple):
     micros: int
     failed: bool
     weight: int
-    """The stratum it was answered in, in buckets."""
+    """Stratum in which it was answered, in buckets."""
     ours: Columns | None = None
     mirrored: bool = False
     theirs: Columns | None = None
     their_micros: int = 0
     dropped: bool = False
-    """The release, or the copy, was never asked, or how it fared is told apart (`settles`):
-    no release's failure, but no coverage."""
+    """The release, or the copy, was never asked, or its result is reported separately (`settles`):
+    no failure of a release, but no coverage."""
     again: bool = False
-    """`theirs` is production's own second answer: its noise, and evidence for no release."""
+    """`theirs` is production's second answer: its noise, and evidence for no release."""
     violated: bool = False
-    """A feature of it was not as its schema promises."""
+    """A feature of it violated its schema."""
     their_violated: bool = False
     settles: bool = False
-    """How a release fared with a request whose caller was answered, and seen, before."""
+    """The result of a release for a request whose caller was answered, and observed, before."""
 
 
 class ObservationColumns:
-    """Observations, column by column; what is by row has as many items as they have rows."""
+    """Observations, column by column; a column by row has an item for each of their rows."""
 
     __slots__ = (
         "_said",
@@ -101,19 +101,19 @@ class ObservationColumns:
         self.segments, self.slices = segments.cut([one.columns for one in requests], self.rows)
 
     def by_row(self, column: Sequence[T]) -> Sequence[T]:
-        """What holds for a request, for each of its rows."""
+        """Return a column by request as one by row."""
         if len(self.segments) == len(column):
             return column
         return list(chain.from_iterable(map(repeat, column, self.rows)))
 
     def ids(self) -> list[str]:
-        """By row the name of the prediction."""
+        """Return the prediction's id of each row."""
         if len(self.segments) == len(self.rows):
             return [f"{one.id}/0" for one in self.requests]
         return [f"{one.id}/{row}" for one in self.requests for row in range(one.rows)]
 
     def differing(self, output: Output, row: int) -> tuple[Differing, ...]:
-        """The outputs of one row in which production and the copy differ."""
+        """Return the outputs of one row in which production and the copy differ."""
         for rows, ours, theirs in zip(self.rows, self.ours, self.theirs, strict=True):
             if row < rows:
                 return differing(output, ours or {}, theirs or {}, row)
@@ -121,13 +121,13 @@ class ObservationColumns:
         return ()
 
     def said(self, output: Output) -> Sayings:
-        """What production says, by row: read once, for the comparison and for the record."""
+        """Return production's answers by row: read once, for the comparison and for the record."""
         if self._said is None:
             self._said = sayings(output, self.ours, self.rows)
         return self._said
 
     def said_by_copy(self, output: Output) -> Sayings:
-        """What the copy says, by row."""
+        """Return the copy's answers by row."""
         if self._said_by_copy is None:
             self._said_by_copy = sayings(output, self.theirs, self.rows)
         return self._said_by_copy

@@ -1,8 +1,8 @@
-"""What happened, in bounded counts: which arm answered, what a shadow said, what was lost.
+"""Recorder of events in bounded counts: which arm answered, what a shadow answered, what was lost.
 
-Everything is cumulative since this process began to serve a comparison, and is written whole
-(never as a delta), so that a lost or repeated write changes nothing. One thread writes (the
-serving loop); the recording's thread reads a copy once a second.
+Counts are cumulative since this process began to serve a comparison. They are written as a whole
+(never as a delta), so a lost or repeated write changes nothing. One thread writes (the serving
+loop); the recording's thread reads a copy once a second.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 WORD = 64
-"""Bytes that a word in a column is taken for."""
+"""Assumed bytes of one word in a column."""
 SUB_BITS = 3
-"""Eight latency bins an octave: a bin is at most 12.5 % wide."""
+"""Bits of a latency bin within an octave: eight bins, each at most 12.5 % wide."""
 MAX_US = 1 << 36
-"""About 19 hours. Anything above falls into the last bin."""
+"""Latency from which all fall into the last bin: about 19 hours."""
 
 
 def latency_bin(us: int) -> int:
-    """The log-bin of a latency in microseconds."""
+    """Return the log-bin of a latency in microseconds."""
     us = min(us, MAX_US)
     shift = us.bit_length() - SUB_BITS - 1
     return us if shift <= 0 else (shift << SUB_BITS) + (us >> shift)
 
 
 def bin_upper_us(index: int) -> int:
-    """The largest latency in microseconds that falls into a bin."""
+    """Return the largest latency in microseconds that falls into a bin."""
     if index < 2 << SUB_BITS:
         return index
     shift = (index >> SUB_BITS) - 1
@@ -45,7 +45,7 @@ def bin_upper_us(index: int) -> int:
 
 
 def quantile_us(bins: Mapping[int, int], q: float) -> int | None:
-    """An upper bound of a quantile, at most 12.5 % too high; None without observations."""
+    """Return an upper bound of a quantile, at most 12.5 % too high; None without observations."""
     total = sum(bins.values())
     rank, seen = q * total, 0
     for index in sorted(bins):
@@ -65,19 +65,20 @@ UNASKED = (
     "bad_column",
     "too_large",
 )
-"""Why a request never reached the release that was to answer it, or its answer did not reach us: no
-failure of it, and no unit. `model_unread` is a copy's answer that a worker had no bytes left for. The
-last two are the bounds of the frame to its process, which a caller can break and no release."""
+"""Why a request never reached the release that was to answer it, or its answer did not arrive: no
+failure of the release, and no unit. `model_unread` is a copy's answer that a worker had no bytes
+left for. The last two are the limits of the frame to its process, which a caller can exceed and no
+release."""
 PRODUCTION_ARM = Arm.PRODUCTION.value
 
 
 def size_of(rows: int) -> int:
-    """The size of a request: each is twice the one before, 0 is a single row."""
+    """Return the size of a request: each is twice the one before, 0 is a single row."""
     return max(rows - 1, 0).bit_length()
 
 
 def size_of_columns(*given: Columns | None) -> int:
-    """About how many bytes columns hold: of words as many as they would have as pointers and short text."""
+    """Return about how many bytes columns hold, counting pointers and short texts as words."""
     size = 0
     for columns in given:
         if columns is not None:
@@ -87,7 +88,7 @@ def size_of_columns(*given: Columns | None) -> int:
 
 
 class Taken(NamedTuple):
-    """What a recorder gathered in a second."""
+    """Observations of one second."""
 
     seen: list[Observation]
     lost: int
@@ -97,11 +98,11 @@ class Taken(NamedTuple):
 
 
 ANSWERED = ("requests.", "rows.", "keyless")
-"""What `Recorder.answered` counts: the first two by arm."""
+"""Counts of `Recorder.answered`: the first two by arm."""
 
 
 class _Batch:
-    """What waits to be counted. Taken whole, so that its rows are always those of its list."""
+    """Observations that wait to be counted; taken whole, so that list and rows match."""
 
     __slots__ = ("rows", "seen", "size")
 
@@ -125,7 +126,7 @@ class Recorder:
         self._broken = 0
         self.conduct = Tracker(state.salt)
         self._sized: dict[int, dict[int, int]] = {}
-        """Latencies of production by the size of the request (`size_of`); not of single rows."""
+        """Latencies of production by the size of the request (`size_of`), without single rows."""
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a count. Names come from a closed set (docs/reference/counts.md)."""
@@ -138,7 +139,7 @@ class Recorder:
     def answered(
         self, names: tuple[str, str, str], rows: int, micros: int, *, keyless: bool
     ) -> None:
-        """Count one answered request: what every request pays, in one call."""
+        """Count one answered request: all that every request costs, in one call."""
         counts, (arm, requests, all_rows) = self._counts, names
         counts[requests] = counts.get(requests, 0) + 1
         counts[all_rows] = counts.get(all_rows, 0) + rows
@@ -151,7 +152,7 @@ class Recorder:
             bins[index] = bins.get(index, 0) + 1
 
     def sized(self) -> dict[int, tuple[int, int, int]]:
-        """By size of the request: production's p99, its slowest in microseconds, and how many."""
+        """Return production's p99 and slowest latency in us, and the count, by request size."""
         found: dict[int, tuple[int, int, int]] = {}
         for size, bins in list(self._sized.items()):
             copy = dict(bins)
@@ -161,13 +162,13 @@ class Recorder:
         return found
 
     def offer(self, seen: Observation) -> None:
-        """Hand an observation over to be counted by segment; dropped and counted when full."""
+        """Offer an observation for counting by segment; it is dropped and counted if full."""
         batch = self._batch
         if len(batch.seen) >= BOUND or batch.rows >= ROWS:
             self._lose(seen)
             return
         size = size_of_columns(seen.request.columns, seen.ours, seen.theirs)
-        # One alone is always taken: what is larger than the bound is counted too.
+        # A single one is always taken: what is larger than the bound is counted too.
         if batch.size and batch.size + size > BYTES:
             self._lose(seen)
             self.count("lost.bytes")
@@ -182,9 +183,9 @@ class Recorder:
             self.lack(RECORDER, seen.request.rows)
 
     def taken(self) -> Taken:
-        """Take what was offered since the last time.
+        """Take what was offered since the last call.
 
-        Called by the other thread: each assignment is atomic, and what arrives in between is
+        The recording's thread calls this: each assignment is atomic, and what arrives in between is
         taken the next time.
         """
         batch, self._batch = self._batch, _Batch()
@@ -197,7 +198,7 @@ class Recorder:
         self._broken += 1
 
     def bounds(self, ratio: float, floor_us: int, least: int) -> SlowBounds:
-        """Above which latency a request is slow: production's quantiles, `ratio` times.
+        """Return the latencies above which a request is slow: production's quantiles times `ratio`.
 
         Zero while fewer than `least` answers are known.
         """
@@ -208,23 +209,23 @@ class Recorder:
         return SlowBounds(*(max(int(q * ratio), q + floor_us) for q in (p50, p99)))
 
     def requests(self) -> int:
-        """How many requests were answered so far; for another thread to ask."""
+        """Return how many requests were answered so far. Other threads call this."""
         counts = list(self._counts.items())
         return sum(number for name, number in counts if name.startswith(ANSWERED[0]))
 
     def latency(self, arm: str, us: int) -> None:
-        """Note how long a model took."""
+        """Count the latency of a model."""
         bins = self._latency.setdefault(arm, {})
         index = latency_bin(us)
         bins[index] = bins.get(index, 0) + 1
 
     def quantile_us(self, arm: str, q: float) -> tuple[int | None, int]:
-        """A latency quantile of an arm in microseconds, and from how many observations."""
+        """Return a latency quantile of an arm in microseconds, and the number of observations."""
         bins = dict(self._latency.get(arm, {}))
         return quantile_us(bins, q), sum(bins.values())
 
     def tally(self) -> Tally:
-        """A copy of everything counted so far."""
+        """Return a copy of all counts so far."""
         production, candidate, salt = self.key
         return Tally(
             replica=self._replica,

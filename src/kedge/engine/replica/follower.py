@@ -1,21 +1,22 @@
-"""Follower of the ledger: follow, prepare, swap, acknowledge: one thread beside the serving loop.
+"""Follower of the ledger: follow, prepare, swap, acknowledge; one thread beside the serving loop.
 
 Theory of operation
 -------------------
-* The ledger's row is the truth and the only thing followed. A wake-up may come for nothing, or
+* The follower follows the ledger's row and nothing else. A wake-up may come without a change, or
   early (SQLite writes its log before the commit is visible; the writer touches the file once
-  more after it). Or it may not come at all (polling then finds it).
-* Only the newest row is served: epochs in between are passed over, never replayed.
-* A row is swapped in when what it needs to *serve* is ready. Two-phase commands make sure it
-  is before they flip; if it is not (a cold rollback), the old snapshot goes on serving and the
-  ack waits. So no swap makes a request wait for a load.
-* The ack is the replica's published word, written after the swap, whole, by one writer.
-* Without contact for `LEASE_S` the candidate's share is dropped: a gateway that cannot hear
-  that a candidate was rolled back may not go on serving it.
+  more after it). It may also not come at all (polling then finds the change).
+* Only the newest row is served: epochs in between are skipped, never replayed.
+* A row is swapped in when the releases that it needs to *serve* are ready. Two-phase commands
+  ensure
+  this before they flip. If they are not ready (a cold rollback), the old snapshot still serves and
+  the ack waits. So no swap makes a request wait for a load.
+* One writer writes the ack after the swap, as a whole.
+* Without contact for `LEASE_S` the candidate's share is dropped. A gateway that cannot learn that a
+  candidate was rolled back must not continue to serve it.
 * A failure in a step never ends the thread. It changes a visible state (the roster shows the
   age of the last contact, the log the fault), and the next step tries again.
-* Nothing that takes long happens here: counting and writing evidence is the recording's thread.
-* Deliberately absent: any knowledge of commands, and any talk to another replica.
+* Nothing slow runs here: the recording's thread counts and writes the evidence.
+* Deliberately absent: any knowledge of commands, and any communication with another replica.
 """
 
 from __future__ import annotations
@@ -44,29 +45,31 @@ from kedge.engine.station import Station
 from kedge.ports import CallerContract
 
 LEASE_S = 30.0
-"""How long a gateway gives a candidate its share without having heard from the ledger."""
+"""How long a gateway continues a candidate's share without contact with the ledger."""
 BEAT_S = 1.0
 SAID_AT_ONCE = ("epochs", "answered", "pinned", "holds", "lease", "unwritten", "astray", "loads")
-"""Fields of the roster whose change is said at once. Counts move all the time: they go with the next beat."""
+"""Fields of the roster whose changes are published at once. Counts change all the time: they are
+published with the next beat."""
 PENDING_S = 0.02
-"""How often to look while a model is being loaded."""
+"""Polling interval while a model is being loaded."""
 REMEMBER_S = 0.05
-"""How long after a swap it is kept on disk, however often we are woken. Other replicas have
-swapped by then (all of a host take some 25 ms), and `rollback --local` goes by what is there."""
+"""Delay from a swap to its write to disk, however often the thread is woken. Other replicas have
+swapped by then (all of a host take some 25 ms), and `rollback --local` reads what is stored
+there."""
 ASTRAY = "replica.ledger_history"
-"""The place of the fault that the ledger is not the one that was followed before."""
+"""Place of the fault that the ledger is not the one that was followed before."""
 NO_EPOCH = -1
-"""What a replica says that it serves of a ledger which it does not follow."""
+"""Epoch that a replica publishes for a ledger which it does not follow."""
 PAUSE_S = 0.1
-"""After a fault of the whole step."""
+"""Pause after a fault of the whole step."""
 LAST_WORDS_S = 3.0
-"""How long the recording may take to write what is left when this process ends."""
+"""Time for the recording to write what is left when this process ends."""
 
 log = structlog.get_logger("kedge.replica")
 
 
 class Replica:
-    """One worker's follower. `run` is the thread; everything else is private to it."""
+    """The follower of one worker. `run` is the thread; everything else is private to it."""
 
     def __init__(
         self,
@@ -112,17 +115,18 @@ class Replica:
         self._published, self._published_at = member, clock.monotonic() - BEAT_S
         self._due = 0.0
         self.started = threading.Event()
-        """Set once everything that can be served from what is known is served."""
+        """Set once every endpoint that can be served from what is known is served."""
         self.missing: dict[str, bool] = {}
-        """Endpoints that should be served and are not yet, each with whether its load has failed."""
+        """Endpoints that should be served and are not yet, each with whether its load has
+        failed."""
 
     def stop(self) -> None:
-        """End the thread after its present step."""
+        """End the thread after its current step."""
         self._loop.stop()
         self._signal.wake()
 
     def run(self) -> None:
-        """Follow until stopped."""
+        """Follow the ledger until stopped."""
         self._loop.run()
 
     def _end(self) -> None:
@@ -130,12 +134,12 @@ class Replica:
             self._faults.attempt("replica.stop", part)
 
     def _turn(self) -> bool:
-        """Wait for something to do, and do it; the next turn waits by itself."""
+        """Wait for work and do it; return True, since the next turn waits itself."""
         self._net.run("replica.recording", self._recording.start)
         woken = self._signal.wait(PENDING_S if self._pending() else BEAT_S / 4)
         if self._to_remember() and self._clock.monotonic() >= self._remember_at:
             self._net.run("replica.remember", self._remember)
-        # Every reader of the ledger wakes this thread too, and may do so all the time.
+        # Every reader of the ledger wakes this thread too, perhaps all the time.
         due = not woken or self._clock.monotonic() >= self._due
         if self._read() or due or self._unsaid():
             self._step()
@@ -144,21 +148,21 @@ class Replica:
         return True
 
     def _pending(self) -> bool:
-        """Whether something is under way that no signal tells of: a load, or a file to write."""
+        """Return whether something without a signal is under way: a load, or a file to write."""
         return self._to_remember() or not self._pool.settled
 
     def _to_remember(self) -> bool:
         return bool(self._unremembered) or self._kept_head != self._head
 
     def _unsaid(self) -> bool:
-        """Whether a load ended, or an epoch had its first answer, and the roster has not heard."""
+        """Return whether the roster lacks the end of a load or the first answer of an epoch."""
         return self._pool.holds() != self._member.holds or any(
             live.answered and self._member.answered.get(live.state.endpoint, -1) < live.state.epoch
             for live in self._serving.lives()
         )
 
     def _read(self) -> bool:
-        """Read the ledger if it moved. True when there is something new to act on."""
+        """Read the ledger if it has changed; return whether there is something new to act on."""
         before = self._pins
         self._net.run("replica.pins", self._read_pins)
         moved = before != self._pins
@@ -178,10 +182,11 @@ class Replica:
         return moved
 
     def _follow(self, book: Book) -> bool:
-        """Follow what was read, unless its history is not the one that was followed before.
+        """Follow the rows that were read, unless their history is not the one followed before.
 
-        A ledger that lacks the newest entry that was seen was replaced by an older copy, or rewritten.
-        Until an operator accepts it, it is as a lost one: what is served stays, and a candidate's share ends.
+        A ledger without the newest entry that was seen was replaced by an older copy, or rewritten.
+        Until an operator accepts it, it counts as lost: what is served stays, and a candidate's
+        share ends.
         """
         if not book.follows:
             assert self._head is not None
@@ -214,7 +219,7 @@ class Replica:
                 log.info("replica.ledger_back", replica=self._member.name)
 
     def _step(self) -> None:
-        """Keep what is needed, serve what can be served, say so."""
+        """Keep what is needed, serve what can be served, publish it."""
         now = self._clock.unix()
         states = {
             name: self._pins[name].state if name in self._pins else state
@@ -240,7 +245,7 @@ class Replica:
                 self.started.set()
 
     def _wish(self, state: State, wanted: list[Wanted], now: float) -> None:
-        """Derive what one endpoint needs; where that fails, what it needed before stays."""
+        """Derive what one endpoint needs; on a fault, what it needed before stays."""
         mine = tuple(
             (w.release, w.placement, w.copies) for w in wanted if w.endpoint == state.endpoint
         )
@@ -276,7 +281,7 @@ class Replica:
         plan = compile_plan(state, lease=lease)
         if pinned:
             plan = _pinned(plan)
-        # The contract is compiled anew only when it changed: it is the same for most epochs.
+        # The contract is compiled only when it changed: most epochs have the same one.
         same = live is not None and live.state.fields == state.fields
         contract = live.contract if same and live is not None else self._contract(state)
         fresh = Live(
@@ -301,7 +306,7 @@ class Replica:
             )
 
     def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
-        """What is ready, by release: production where its release says, a candidate in a process."""
+        """Return ready releases: production placed as its release states, a candidate in a process."""
         found: dict[int, Handle] = {}
         beside = state.compared
         for need in wishes:
@@ -319,11 +324,11 @@ class Replica:
         return found
 
     def _name(self, state: State) -> str:
-        """What this process counts of a comparison under, should it begin now."""
+        """Return the name under which this process counts a comparison that starts now."""
         return f"{self._member.name}@{self._member.started_at}/{state.epoch}"
 
     def _publish(self, states: dict[str, State], lease: bool) -> None:
-        """Say what is served; at once when it changed, else once a second."""
+        """Publish what is served: at once if it changed, else once a second."""
         now = self._clock.monotonic()
         lives = self._serving.lives()
         answered = {
@@ -385,7 +390,7 @@ class Replica:
             self._unremembered = [live for live in lives if not live.pinned]
 
     def _remember(self) -> None:
-        """Keep what is served on this host's disk: soon, but not while others swap."""
+        """Store what is served on this host's disk: soon, but not while others swap."""
         lives, self._unremembered = self._unremembered, []
         for live in lives:
             place = f"replica.remember.{live.state.endpoint}"
@@ -396,7 +401,7 @@ class Replica:
             self._keep(place, partial(self._disk.remember_head, self._slot, head))
 
     def _keep(self, place: str, write: Callable[[], None]) -> None:
-        """Write a file; where that fails, the next swap writes the next one."""
+        """Write a file; if that fails, the next swap writes the next one."""
         if self._faults.attempt(place, write):
             self._faults.clear(place)
 
@@ -409,7 +414,7 @@ class Replica:
 
 
 def _standing(faults: tuple[ProcessFault, ...]) -> list[tuple[str, bool]]:
-    """The faults without their counts."""
+    """Return the faults without their counts."""
     return [(fault.place, fault.standing) for fault in faults]
 
 

@@ -1,12 +1,12 @@
-"""Writer of what was observed, once a second: counts, windows for the judge, rows for the outcomes.
+"""Writer of observations, once a second: counts, windows for the judge, rows for the outcomes.
 
 Theory of operation
 -------------------
-* A thread of its own (`run`). The replica's thread acknowledges commands, so it may not count: a
-  second of batch requests is a second of counting.
-* It rests as long as it has worked, every millisecond or so. So the serving loop, which needs
-  the same interpreter, keeps its turn however much there is to count.
-* Nothing here reaches a request: what cannot be written is lost, counted and logged.
+* It runs on a separate thread (`run`). The replica's thread acknowledges commands, so it must not
+  count: counting a second of batch requests takes a second.
+* It rests for as long as it has worked, about every millisecond. So the serving loop, which needs
+  the same interpreter, gets its turn however much there is to count.
+* A fault here never reaches a request: what cannot be written is lost, counted and logged.
 * What waits is bounded: observations by the recorder (`BOUND`, `ROWS`), windows by `WAITING`, what
   is remembered of comparisons by `COMPARISONS` and `COUNTERS`.
 """
@@ -37,21 +37,22 @@ log = structlog.get_logger("kedge.recording")
 
 BEAT_S = 1.0
 SILENT_S = 5.0
-"""Without a finished beat for so long while requests come the recording is silent: five were due."""
+"""Time without a finished beat, while requests arrive, after which the recording is silent: five
+beats were due."""
 SILENT = f"nothing was written for more than {SILENT_S:g} s while requests came"
 LEAST = 200
-"""Production answers from which its quantiles are worth a bound: two lie above the p99."""
+"""Minimum number of production answers for a bound from their quantiles: two lie above the p99."""
 WAITING = 120
-"""Windows kept while the store cannot be written: two minutes of one comparison."""
+"""Windows stored in memory while the store cannot be written: two minutes of one comparison."""
 COMPARISONS = 64
-"""Comparisons whose counts this process keeps; an older one that comes back counts under a new
-name, so that nothing it counted before is written over."""
+"""Comparisons whose counts this process remembers. An older one that returns counts under a new
+name, so that it does not overwrite its earlier counts."""
 COUNTERS = 8
-"""Comparisons whose units are remembered, 20 MB each at most. One that comes back after so many
+"""Comparisons whose units are remembered, 20 MB each at most. One that returns after this many
 others checks its split from the beginning."""
 TURN_S = 0.001
-"""Counting goes on for so long before it rests as long: a request meets at most this and one part of
-the counting (`windows.PART`) beside it."""
+"""How long counting continues before it rests for the same time: a request waits for at most this
+and one part of the counting (`windows.PART`)."""
 
 _STRATUM = attrgetter("weight", "mirrored")
 
@@ -60,7 +61,7 @@ Key = tuple[object, ...]
 
 
 class Recording:
-    """One worker's pen."""
+    """The writer of one worker."""
 
     def __init__(
         self,
@@ -101,10 +102,10 @@ class Recording:
         self._told_at: float | None = None
         self._told_requests = 0
         self.unwritten = ""
-        """Why windows cannot be written; empty when they can."""
+        """Why windows cannot be written; empty if they can."""
 
     def start(self) -> None:
-        """Begin to write, once a second; nothing where it has begun."""
+        """Start to write once a second, unless it has started."""
         if self._thread.ident is None:
             self._told_at = self._clock.monotonic()
             self._thread.start()
@@ -116,9 +117,9 @@ class Recording:
             self._thread.join(patience_s)
 
     def recorder(self, state: State, name: str) -> Recorder:
-        """The comparison's counts: those it had, when it comes back, so that they only grow.
+        """Return the comparison's counts, or new ones; earlier counts continue, so they only grow.
 
-        Called by the replica's thread. `name` is given to counts that begin.
+        The replica's thread calls this. `name` is given to new counts.
         """
         key = (state.endpoint, state.production, state.candidate, state.salt)
         with self._lock:
@@ -133,7 +134,7 @@ class Recording:
     # ------------------------------------------------------------ the thread
 
     def fault(self) -> str:
-        """Why what is counted is not written; empty when it is. For another thread to ask."""
+        """Return why counts are not written; empty if they are. Other threads call this."""
         if self.unwritten or self._told_at is None:
             return self.unwritten
         silent = self._clock.monotonic() - self._told_at > SILENT_S
@@ -145,7 +146,7 @@ class Recording:
         return sum(recorder.requests() for recorder in recorders)
 
     def _beat(self) -> None:
-        """Tell one second. A fault costs what was being told, and the next second is another."""
+        """Record one second. A fault loses that second only."""
         before = self._requests()
         if not self._net.run("recording.tell", self._tell):
             self._blotted(self._faults.standing("recording.tell"))
@@ -174,16 +175,16 @@ class Recording:
                     del self._watched[key]
 
     def _publish(self, recorders: list[Recorder]) -> None:
-        """Write the counts that changed; what is not written now is written with the next."""
+        """Write the counts that changed; what is not written now is written with the next beat."""
         tallies = [recorder.tally() for recorder in recorders]
         fresh = [t for t in tallies if self._told.get((t.endpoint, t.replica)) != t]
         self._evidence.publish(fresh)
         self._told = {(tally.endpoint, tally.replica): tally for tally in tallies}
 
     def flush(self, pairs: Iterable[tuple[State, Recorder]]) -> list[Recorder]:
-        """Count and write what was offered since the last call; each comparison has its own net.
+        """Count and write what was offered since the last call, each comparison in its own net.
 
-        Returns those that could not be counted: they are tried again.
+        Returns the recorders that could not be counted: they are tried again.
         """
         self._began = self._clock.monotonic()
         fault, failed = "", list[Recorder]()
@@ -206,7 +207,7 @@ class Recording:
         return failed
 
     def _count_one(self, state: State, recorder: Recorder) -> None:
-        """Count what one comparison has gathered; where that fails, it is lost and counted as lost."""
+        """Count what one comparison has collected; on a fault it is lost, and counted as lost."""
         taken, rows = recorder.taken(), list[JoinRow]()
         lost, self._lost = self._lost, 0
         try:
@@ -229,7 +230,7 @@ class Recording:
     ) -> None:
         counter, bounds = self._counter(state, recorder)
         seen, lost, broken, streak, conduct = taken
-        lost += unwritten  # what could not be written a second ago is told with what can be now
+        lost += unwritten  # add what could not be written a second ago
         if not state.divided:
             logged, torn = counter.logged([one for one in seen if not one.mirrored])
             rows += logged
@@ -271,12 +272,12 @@ class Recording:
             rows += more
 
     def _counter(self, state: State, recorder: Recorder) -> tuple[Counter, SlowBounds]:
-        """What counts this comparison, and the bounds of the second that is to be counted.
+        """Return the counter of this comparison, and the bounds for the second to be counted.
 
-        They come from before it: they may not depend on what they judge.
+        The bounds come from earlier seconds: they must not depend on what they judge.
         """
-        # A drill, and a rollback to what it was about, count one production: compared with
-        # nothing, then with something.
+        # A drill, and the rollback that ends it, have the same production. It is compared with
+        # nothing at # first, and with a release later.
         key = (state.endpoint, *recorder.key, state.compared)
         policy = state.policy_digest
         kept = self._counters.pop(key, None)
@@ -291,7 +292,7 @@ class Recording:
         return counter, bounds
 
     def _rest(self) -> None:
-        """Between two parts of the counting: leave others the interpreter as long as it was ours."""
+        """Rest between two parts of the counting, for as long as the last part took."""
         worked = self._clock.monotonic() - self._began
         if worked >= TURN_S:
             self._loop.rest(worked)
@@ -299,13 +300,13 @@ class Recording:
 
 
 def _look_at(live: Live) -> None:
-    """Refresh what callers wait for at most, and count what transformations gave."""
+    """Refresh the limits of callers' waits, and count the violations of transformations."""
     live.refresh_deadline()
     _count_violations(live)
 
 
 def _count_violations(live: Live) -> None:
-    """Count by arm what transformations gave out of range or unseen."""
+    """Count by arm the values that transformations gave out of range or unseen."""
     arms = {"production": live.state.production, "candidate": live.state.candidate}
     for arm, number in arms.items():
         handle = live.handles.get(number) if number is not None else None
