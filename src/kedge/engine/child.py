@@ -1,4 +1,4 @@
-"""One child of the supervisor: a process, its pipes, and how often it died."""
+"""Child of the supervisor: a process, its pipes, and the count of its deaths."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kedge.system.door import ModelDoor
 from kedge.system.streams import LogFile
 
 BACKOFF_S = (0.0, 0.2, 1.0, 5.0, 15.0, 30.0)
-"""Before the n-th start in a row of something that lived for less than `STEADY_S`."""
+"""Wait before the n-th start in a row of a child that lived for less than `STEADY_S`."""
 
 
 SPARE = 16
-"""Descriptors kept for the start of a child when no others are left: it takes about eight."""
+"""Descriptors reserved for the start of a child when no others are left: it takes about eight."""
 
 
 Command = tuple[str, ...]
@@ -31,25 +31,25 @@ class Launch(NamedTuple):
 
     command: Command
     told: bytes = b""
-    """What it reads on its standard input: a command line is no place for a URL with a password."""
+    """Its standard input: a command line is no place for a URL with a password."""
 
 
 HostLaunch = Callable[[State, int, Path], Launch]
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process with this number runs, of whatever user."""
+    """Return whether a process with this number runs, whatever its user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # of another user
+        pass  # it belongs to another user
     return True
 
 
 class Died(Exception):
-    """What stands in `status` of a child that ended by itself."""
+    """The fault in `status` of a child that ended by itself."""
 
 
 CAUSES: dict[int, str] = {
@@ -62,20 +62,20 @@ CAUSES: dict[int, str] = {
 
 
 class Spare:
-    """Descriptors that are kept open, to be let go when no others are left."""
+    """Descriptors that are held open, and closed when no others are left."""
 
     def __init__(self) -> None:
         self._held: list[int] = []
         self.take()
 
     def take(self) -> None:
-        """Take as many as there are, up to `SPARE`."""
+        """Open as many as there are, up to `SPARE`."""
         with suppress(OSError):
             while len(self._held) < SPARE:
                 self._held.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
 
     def release(self) -> None:
-        """Let all go."""
+        """Close all of them."""
         while self._held:
             os.close(self._held.pop())
 
@@ -104,24 +104,24 @@ class Child:
         self.deaths = 0
         self.unneeded_at: float | None = None
         self.memory_limit: int | None = None
-        """Bytes. Of a worker too; None: of control."""
+        """Limit in bytes. Workers have one too; None: control."""
         self.over_at: float | None = None
         """Since when it holds more."""
         self.log = LogFile(log_path)
         self.door: ModelDoor | None = None
-        """Of a model process: what it is handed, and gets anew."""
+        """The door of a model process: what is handed to it, and renewed."""
         self.log_fault: OSError | None = None
-        """Why its output does not go to the file of its name; None when it does."""
-        self.log_at = 0  # bytes of it when the process was started
+        """Why its output does not go to its log file; None if it does."""
+        self.log_at = 0  # its size when the process was started
         self._environment = environment
-        self._open_log()  # while it is possible: a later start can go on with it
+        self._open_log()  # while it is possible: a later start can continue with it
 
     def _open_log(self) -> int:
         out, self.log_fault = self.log.descriptor()
         return out
 
     def start(self, now: float, spare: Spare) -> None:
-        """Launch it; its output goes to a file of its own, or, if need be, nowhere.
+        """Start the process; its output goes to its log file or, if that is impossible, nowhere.
 
         Raises:
             OSError: there are no processes, memory or descriptors left.
@@ -154,22 +154,25 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process; None while there is none."""
+        """Its process id; None while there is none."""
         return self.process.pid if self.process is not None else None
 
     def last_line(self) -> str:
-        """What its log ends with, to be appended; a model may print callers' data: what its host says."""
+        """Return the last line of its log, to be appended; of a model, only its host's report.
+
+        A model may print callers' data.
+        """
         told = self.log.last_error(self.log_at) if self.door is None else self.door.read_detail()
         return f", which ends with: {told}" if told else ""
 
     def due(self, now: float) -> bool:
-        """Whether it should be started now."""
+        """Return whether it should be started now."""
         if self.process is not None and self.process.poll() is None:
             return False
         return now - self.started_at >= BACKOFF_S[min(self.deaths, len(BACKOFF_S) - 1)]
 
     def memory(self) -> int:
-        """Resident bytes; 0 when it is gone."""
+        """Return its resident bytes; 0 if it is gone."""
         try:
             with Path(f"/proc/{self.process.pid}/statm").open() as file:  # type: ignore[union-attr]
                 return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

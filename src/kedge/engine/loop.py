@@ -1,14 +1,14 @@
-"""Loops: what a fault costs one, how long it rests, whether it leads, and how it stops.
+"""Loops: the cost of a fault, the rest after it, the lead, and the end.
 
 Theory of operation
 -------------------
-* A loop takes one step again and again. A step runs in a `Net`: whatever it raises is noted in the
-  `ProcessFaults` of the process, which publishes it, and costs that step alone.
+* A loop takes one step again and again. A step runs in a `Net`: any exception is noted in the
+  `ProcessFaults` of the process, which publishes it, and costs only that step.
 * A step that failed waits before it is tried again, longer after each failure in a row. A step may
-  have steps of its own in the same net: one endpoint's fault costs no other endpoint its step.
-* Only one process of a state directory leads. A loop that needs the lead asks before each step;
-  without it, it forgets what it knew, since another process acts meanwhile.
-* A loop ends after its present step once it is told to, and then takes its last step.
+  run steps in the same net: one endpoint's fault does not cost another endpoint its step.
+* Only one process of a state directory leads. A loop that needs the lead asks before each step.
+  Without the lead it forgets its state, since another process acts meanwhile.
+* A loop that is stopped ends after its current step, and then takes its last step.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.ports import Clock
 
 WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before a step that failed so many times in a row is tried again. Short at first: most faults pass
-(a full table of processes, a locked file); bounded, so that production waits 5 s at most after it."""
+"""Waits before a step is tried again, by its failures in a row. Short at first: most faults pass (a
+full table of processes, a locked file). Bounded, so that production waits 5 s at most after it."""
 
 
 class Net:
@@ -65,7 +65,7 @@ class Net:
     def _attempt(
         self, place: str, step: Callable[[], object], passing: tuple[type[BaseException], ...]
     ) -> bool:
-        """Run it, within the step that runs it if there is one; another thread sees since when."""
+        """Run a step within the step that runs it, if any; other threads can read its start."""
         self._depth += 1
         self.began = self._clock.monotonic()
         try:
@@ -75,7 +75,7 @@ class Net:
             self.began = self._clock.monotonic() if self._depth else None
 
     def forget(self, place: str) -> None:
-        """Let a step be tried at once, or be gone: its fault does not stand any more."""
+        """Allow a step at once, or remove it: its fault no longer stands."""
         self._failed.pop(place, None)
         self._faults.clear(place)
 
@@ -97,7 +97,7 @@ class Duty:
     leads: Callable[[], bool] = _always
     """Whether this process is the one that acts; asked before each step."""
     by: str = ""
-    """Who acts, for the ledger."""
+    """The actor, for the ledger."""
 
 
 class Loop:
@@ -115,17 +115,17 @@ class Loop:
         told: Callable[[str], None] | None = None,
         last: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare it; `run` or `start` begins.
+        """Prepare the loop; `run` or `start` begins.
 
         Args:
             duty: of the process that it runs in.
             place: under which faults of the step are noted.
-            step: what it does; returns True when the next step is due at once.
+            step: the work; returns True if the next step is due at once.
             every_s: seconds between two steps.
-            rests_first: whether it waits for as long before the first step.
-            forget: done instead of the step while another process leads.
-            told: told of the fault that stands after each step; empty when none does.
-            last: done once when it was stopped.
+            rests_first: whether it waits for this time before the first step.
+            forget: called instead of the step while another process leads.
+            told: called after each step with the fault that stands; empty if none does.
+            last: called once after the loop was stopped.
         """
         self.net = Net(duty.faults, duty.clock)
         self._duty = duty
@@ -138,8 +138,8 @@ class Loop:
         self._last = last
         self._again = False
         self.is_stopped = False
-        # An event would be shorter, but its `set` in a signal handler can wait for ever for the
-        # `wait` that it interrupts.
+        # An event would be shorter, but its `set` in a signal handler can deadlock with the `wait`
+        # that it interrupts.
         self._stop: SimpleQueue[None] = SimpleQueue()
 
     @property
@@ -148,21 +148,21 @@ class Loop:
         return self.net.began
 
     def start(self, name: str) -> threading.Thread:
-        """Run it on a thread of its own, which dies with the process."""
+        """Run it on a daemon thread, which dies with the process."""
         thread = threading.Thread(target=self.run, name=name, daemon=True)
         thread.start()
         return thread
 
     def stop(self) -> None:
-        """End after the present step; any thread and signal handler may call it."""
+        """End after the current step; any thread and signal handler may call this."""
         self.is_stopped = True
         self._stop.put(None)
 
     def rest(self, seconds: float) -> None:
-        """Wait for so long, or until it is stopped."""
+        """Wait for this time, or until the loop is stopped."""
         with suppress(Empty):
             self._stop.get(timeout=seconds)
-            self._stop.put(None)  # another thread that waits need not
+            self._stop.put(None)  # another waiting thread then ends at once
 
     def run(self) -> None:
         """Take steps until stopped, and then the last one."""
@@ -179,7 +179,7 @@ class Loop:
             self._duty.faults.attempt(f"{self._place}.last", self._last)
 
     def turn(self) -> None:
-        """Take one step; forget instead where another process leads."""
+        """Take one step, or forget the state if another process leads."""
         if self._duty.leads():
             self._again = bool(self._step())
         else:

@@ -1,4 +1,4 @@
-"""Memory bounds of a host's processes: what each may hold, and what becomes of one that holds more."""
+"""Memory bounds of a host's processes: the limit of each, and what happens above it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from kedge.system.machine import Machine
 log = structlog.get_logger("kedge.supervisor")
 
 OVER_S = 5.0
-"""How long a worker that holds too much may answer what it has, before it is killed."""
+"""How long a worker above its limit may answer its open requests before it is killed."""
 NEARLY = 0.9
-"""Of its limit, from where on a worker is ended. At the limit an allocation fails, and with it one request; a worker
-that stayed just below it would fail request after request."""
+"""Share of its limit from which a worker is ended. At the limit an allocation fails, and one
+request with it; a worker that stayed just below the limit would fail request after request."""
 
 
 class TooLarge(Exception):
-    """What stands in `status` of a process that held more memory than its limit."""
+    """The fault in `status` of a process that held more memory than its limit."""
 
 
 class KeptProcess(Protocol):
-    """A process that is kept."""
+    """A process under a memory bound."""
 
     name: str
     memory_limit: int | None
@@ -39,10 +39,10 @@ class KeptProcess(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Its process; None while there is none."""
+        """Its process id; None while there is none."""
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return its resident bytes."""
 
     def tell(self, sig: signal.Signals) -> None:
         """Send a signal."""
@@ -61,15 +61,15 @@ class MemoryBounds:
         net: Net,
         move: Callable[..., None],
     ) -> None:
-        """Bound nothing yet.
+        """Start without bounds.
 
         Args:
-            machine: what there is.
+            machine: the processors and memory.
             workers: how many share it.
             run_dir: where workers note which release they ask.
             faults: shows what was ended.
             net: of a step that may fail.
-            move: has a release run in a process on this host.
+            move: moves a release into a process on this host.
         """
         self._machine = machine
         self._workers = workers
@@ -78,9 +78,10 @@ class MemoryBounds:
         self._net = net
         self._move = move
         self._told: dict[str, tuple[int, int]] = {}
-        """By worker: the process that was told a limit, and the limit."""
+        """By worker: the process to which a limit was set, and the limit."""
         self.inline: dict[str, tuple[int, int]] = {}
-        """By endpoint that has a release inline: the MB that its policy allows that, and its newest one."""
+        """By endpoint with a release inline: the MB that its policy allows, and its newest
+        release."""
 
     def hold(self, endpoint: str, release: int, memory_mb: int) -> None:
         """Note a release that workers hold."""
@@ -88,7 +89,7 @@ class MemoryBounds:
         self.inline[endpoint] = memory_mb, newest
 
     def for_model(self, memory_mb: int) -> int:
-        """The bytes that a model process may hold."""
+        """Return the limit of a model process in bytes."""
         return self._machine.for_model(memory_mb)
 
     def limit(self, workers: Iterable[KeptProcess]) -> None:
@@ -98,7 +99,7 @@ class MemoryBounds:
             worker.memory_limit = self._machine.for_worker(inline_mb, self._workers)
 
     def tend(self, child: KeptProcess, now: float) -> None:
-        """End a process that holds more than it may: a model at once, a worker when it has answered what it has."""
+        """End a process above its limit: a model at once, a worker after its open requests."""
         if child.memory_limit is None or child.pid is None:
             return
         starved, most = None, child.memory_limit
@@ -130,7 +131,7 @@ class MemoryBounds:
         child.tell(signal.SIGTERM)
 
     def _suspect(self, worker: str) -> tuple[str, int] | None:
-        """The release that a worker is asking, or the only one that it could ask."""
+        """Return the release that a worker is asking, or the only one that it could ask."""
         asked = read_last_asked(path_of(self._run_dir, worker))
         if asked is None and len(self.inline) == 1:
             ((endpoint, (_, release)),) = self.inline.items()
@@ -138,10 +139,10 @@ class MemoryBounds:
         return asked
 
     def _tell_kernel(self, worker: KeptProcess) -> None:
-        """Tell the kernel how much a worker may allocate.
+        """Set a worker's limit of allocations in the kernel.
 
-        Of data (RLIMIT_DATA), and not of addresses (RLIMIT_AS): maps of files, stacks and reserved heaps are
-        addresses without memory, and would fail a worker that holds little.
+        The limit is on data (RLIMIT_DATA), not on addresses (RLIMIT_AS). Maps of files, stacks and
+        reserved heaps are addresses without memory, and would fail a worker that holds little.
 
         Raises:
             OSError: the kernel refuses.

@@ -1,10 +1,10 @@
-"""What a host keeps on its own disk: the last state, and a pin set by hand.
+"""Pins and other state that a host stores on its disk: the last state, and a pin set by hand.
 
-A gateway starts and serves from here when the ledger is away. A pin is the break-glass
-rollback (`kedge rollback --local`): a file that every replica of the host follows, with the
-command that a human gave and the epoch it left. When the ledger is back the command is
-submitted with that epoch. If the row moved on meanwhile the pin stays, is shown as drift, and
-only `kedge unpin` ends it.
+A gateway starts and serves from here while the ledger is unavailable. A pin is the break-glass
+rollback (`kedge rollback --local`): a file that every replica of the host follows. It contains the
+operator's command and the epoch that it left. When the ledger is back, the command is submitted
+with that epoch. If the row moved on meanwhile, the pin stays and is shown as drift, and only `kedge
+unpin` ends it.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Pin(Value, frozen=True):
     reason: str
     at: str
     drift: str = ""
-    """Why the pin could not be handed in; empty while the ledger is away."""
+    """Why the pin could not be submitted; empty while the ledger is unavailable."""
 
     def events(self, row: State, at: str) -> tuple[AnyEvent, ...]:
-        """What the pinned command does to the row, now that the ledger is back.
+        """Return the events of the pinned command for the row, now that the ledger is back.
 
         Raises:
-            Refused: the rules say no to it by now.
+            Refused: the rules refuse it by now.
         """
         return _decided(row, self.command, at)
 
@@ -71,7 +71,7 @@ class Apart(Value, frozen=True):
 
 
 HEAD = "ledger.head"
-"""The file of a replica with the head of the ledger's chain. Not `.json`: that is an endpoint's row."""
+"""File of a replica with the head of the ledger's chain. Not `.json`: that is an endpoint's row."""
 
 
 class HostDisk:
@@ -83,16 +83,16 @@ class HostDisk:
         self._apart_dir = state_dir / "apart"
 
     def remember(self, replica: str, state: State) -> None:
-        """Keep the last state a replica served.
+        """Store the last state that a replica served.
 
-        Without a flush: eight workers that flush at once would hold up the receipt of the very
-        rollback that they remember. After a power cut the ledger, which is flushed, is there.
+        It is not flushed: eight workers that flush at once would delay the receipt of the very
+        rollback that they store. After a power cut the ledger is there, which is flushed.
         """
         path = self._replicas / replica / f"{state.endpoint}.json"
         _write(path, encode(state), durable=False)
 
     def set_aside_unreadable(self, replica: str) -> list[str]:
-        """Rename what this replica keeps and cannot be read; the new names. Its writer calls it."""
+        """Rename this replica's unreadable files; return the new names. Their writer calls this."""
         found = []
         for path in sorted((self._replicas / replica).glob("*.json")):
             try:
@@ -105,16 +105,16 @@ class HostDisk:
         return found
 
     def list_aside(self, endpoint: str) -> list[Path]:
-        """What replicas of this host kept of an endpoint, and could not be read."""
+        """Return the unreadable files that replicas of this host stored of an endpoint."""
         folders = sorted(self._replicas.glob("*/"))
         return [one for folder in folders for one in list_aside(folder / f"{endpoint}.json")]
 
     def remember_head(self, replica: str, head: Head) -> None:
-        """Keep the newest entry of the ledger that a replica followed."""
+        """Store the newest entry of the ledger that a replica followed."""
         _write(self._replicas / replica / HEAD, encode(head), durable=False)
 
     def heads(self) -> dict[str, Head]:
-        """The newest entry that each replica of this host followed; without files that cannot be read."""
+        """Return the newest entry that each replica of this host followed; skip unreadable ones."""
         found = {}
         for path in sorted(self._replicas.glob(f"*/{HEAD}")):
             try:
@@ -124,9 +124,9 @@ class HostDisk:
         return found
 
     def remembered(self) -> dict[str, State]:
-        """The newest state of every endpoint that any replica of this host has served.
+        """Return the newest state of every endpoint that any replica of this host has served.
 
-        A file that cannot be read is passed over: another replica's may be whole.
+        A file that cannot be read is skipped: another replica's may be whole.
         """
         newest: dict[str, State] = {}
         for path in self._replicas.glob("*/*.json"):
@@ -139,22 +139,22 @@ class HostDisk:
         return newest
 
     def has_served(self, endpoint: str) -> bool:
-        """Whether any replica of this host has served an endpoint, or it is pinned here."""
+        """Return whether any replica of this host has served an endpoint, or it is pinned here."""
         files = self._replicas.glob(f"*/{endpoint}.json")
         return any(files) or (self.pins_dir / f"{endpoint}.json").exists()
 
     def set_apart(self, one: Apart) -> None:
-        """Have a release run in a process on this host from now on, whatever it was made for."""
+        """Run a release in a process on this host from now on, whatever it was made for."""
         _write(self._apart_dir / f"{one.endpoint}-r{one.release}.json", encode(one))
 
     def forgive(self, endpoint: str, release: int, code: str) -> None:
-        """Let a release run where it was made to run, when it was set apart for this reason."""
+        """Let a release run where it was made to run, if it was set apart for this reason."""
         found = self.apart().get((endpoint, release))
         if found is not None and found.code == code:
             (self._apart_dir / f"{endpoint}-r{release}.json").unlink(missing_ok=True)
 
     def apart(self) -> dict[tuple[str, int], Apart]:
-        """The releases that run in a process on this host although they were made to run inline.
+        """Return the releases that run in a process here although they were made to run inline.
 
         Raises:
             OSError: as `pins`.
@@ -167,7 +167,7 @@ class HostDisk:
         return found
 
     def pins(self) -> dict[str, Pin]:
-        """The pins in force on this host.
+        """Return the pins in force on this host.
 
         Raises:
             OSError: they cannot be read. That is not the same as none: what is pinned stays pinned.
@@ -184,7 +184,7 @@ class HostDisk:
 
         Raises:
             Unavailable: this host has never served the endpoint.
-            Refused: there is nothing to go back to.
+            Refused: there is nothing to roll back to.
         """
         state = self.remembered().get(endpoint)
         if state is None:
@@ -213,7 +213,7 @@ class HostDisk:
         _write(self.pins_dir / f"{pin.endpoint}.json", encode(pin))
 
     def unpin(self, endpoint: str) -> bool:
-        """End a pin; False when there was none."""
+        """End a pin; return False if there was none."""
         path = self.pins_dir / f"{endpoint}.json"
         if not path.exists():
             return False
@@ -222,7 +222,7 @@ class HostDisk:
 
 
 class KeptPins:
-    """Pins, and releases set apart, as they were read last: a read that fails once ends neither.
+    """Pins, and releases set apart, as last read: a single failed read ends neither.
 
     A host that could never read them serves what the ledger says: production comes first.
     """
@@ -243,11 +243,11 @@ class KeptPins:
 
 
 def _named_files(folder: Path) -> Iterator[Path]:
-    """The files of a folder; none where it is missing."""
-    # Asked at each wake-up: listing an empty directory costs a third of what a glob does.
+    """Return the files of a folder; none if it is missing."""
+    # Called at each wake-up: listing an empty directory costs a third of what a glob does.
     try:
         names = os.listdir(folder)  # noqa: PTH208
-    except (FileNotFoundError, NotADirectoryError):  # neither holds any
+    except (FileNotFoundError, NotADirectoryError):  # neither has files
         return
     for name in names:
         if name.endswith(".json") and name[0] != ".":
@@ -255,7 +255,7 @@ def _named_files(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, kind: type[_Kept]) -> _Kept | None:
-    """Read one; None where it is no such value, or was deleted meanwhile."""
+    """Read one file; return None if it is no such value, or was deleted meanwhile."""
     try:
         return decode(path.read_bytes(), kind)
     except (FileNotFoundError, msgspec.DecodeError):

@@ -20,14 +20,14 @@ from kedge.system.streams import lost
 log = structlog.get_logger("kedge.faults")
 
 LOG_WRITES = "log_writes"
-"""The bound that counts what standard output and error could not take."""
+"""The bound that counts writes which standard output and error could not take."""
 PLACES = 64
-"""Most places and bounds that are kept; further ones are counted under `OTHER`."""
+"""Limit of places and bounds that are stored; further ones are counted under `OTHER`."""
 OTHER = "other"
 TEXT = 500
-"""Characters of an error's text that are kept."""
+"""Limit of characters of an error's text."""
 CAUSES = 10
-"""Most errors that are followed from one to what began it: more than any chain of ours has."""
+"""Limit of errors followed from one to its cause: more than any of our chains has."""
 
 
 class ProcessFaults:
@@ -61,10 +61,10 @@ class ProcessFaults:
                 self._changed()
 
     def passed(self, place: str, text: str) -> None:
-        """Count a fault that was dealt with where it happened, and is logged there already.
+        """Count a fault that was handled and logged where it happened.
 
         Unlike `note` it wakes no loop: what a loop logs in each turn must not make it turn faster.
-        A fault that stands under a place of its own is the same one, and is not counted twice.
+        A fault that stands under another place is the same one, and is not counted twice.
         """
         text = text[:TEXT]
         with self._lock:
@@ -89,29 +89,29 @@ class ProcessFaults:
         step: Callable[[], object],
         passing: tuple[type[BaseException], ...] = (),
     ) -> bool:
-        """Run a step, and note what it raises; return whether it succeeded.
+        """Run a step, and note the error that it raises; return whether it succeeded.
 
-        Also what is no `Exception` costs the step only: a library's `sys.exit` ends no loop.
-        Exceptions of the types in `passing` are raised to the caller, which expects them.
+        An error that is no `Exception` also costs the step only: a library's `sys.exit` ends no
+        loop. Exceptions of the types in `passing` are raised to the caller, which expects them.
         """
         try:
             step()
         except passing:
             raise
-        # That is what a net is for; the fault is published.
+        # That is the purpose of a net; the fault is published.
         except BaseException as error:  # noqa: BLE001
             self.note(place, error)
             return False
         return True
 
     def standing(self, place: str) -> str:
-        """Return the text of the fault that stands at a place; empty when none does."""
+        """Return the text of the fault that stands at a place; empty if none does."""
         with self._lock:
             fault = self._faults.get(place)
         return fault.text if fault is not None and fault.standing else ""
 
     def clear(self, place: str) -> None:
-        """Note that a step succeeded: its fault is history, and its count stays."""
+        """Note that a step succeeded: its fault no longer stands, and its count stays."""
         if place not in self._faults:
             return
         with self._lock:
@@ -132,13 +132,13 @@ class ProcessFaults:
 
     @property
     def faults(self) -> tuple[ProcessFault, ...]:
-        """Every fault since the process started, by place."""
+        """Return every fault since the process started, by place."""
         with self._lock:
             return tuple(self._faults[place] for place in sorted(self._faults))
 
     @property
     def limited(self) -> dict[str, int]:
-        """How often each bound refused or dropped something, and how many log writes were lost."""
+        """Return how often each bound refused or dropped something, and the lost log writes."""
         with self._lock:
             found = dict(self._limited)
         if lost():
@@ -147,7 +147,7 @@ class ProcessFaults:
 
 
 def _text(error: BaseException) -> str:
-    """Return its class and message, and those of the error that began it, where they say more."""
+    """Return the class and message of an error, and those of its causes if they say more."""
     try:
         text = f"{type(error).__name__}: {error}"
         first = error

@@ -1,9 +1,9 @@
-"""The relief of earlier workers: they serve until new ones do, then drain and end.
+"""Relief of earlier workers: they serve until new ones do, then drain and end.
 
-What an earlier supervisor started, or this process before it executed itself again, is a
-predecessor: workers, the model processes that they ask, and the folder of their sockets. A
-predecessor ends in this order: the new workers are ready; its workers drain; its model processes
-end; its folder is removed. What is running before the new workers are ready is never touched.
+A predecessor is what an earlier supervisor started, or this process before it executed itself
+again: workers, the model processes that they ask, and the folder of their sockets. A predecessor
+ends in this order: the new workers are ready; its workers drain; its model processes end; its
+folder is removed. Nothing that runs is touched before the new workers are ready.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from kedge.ports import Clock
 log = structlog.get_logger("kedge.supervisor")
 
 RELIEVE = signal.SIGUSR1
-"""What tells a worker that others serve in its place; SIGTERM tells it to stop."""
+"""The signal which tells a worker that others serve in its place; SIGTERM tells it to stop."""
 DRAIN_S = 60.0
 """How long a relieved worker may take: 30 s for idle connections, the rest of its drain, and as
-much again. Then it hangs."""
+much again. After that it counts as hanging."""
 END_S = 15.0
 """How long a model process may take to end."""
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process, told from a later one with its number by when it started."""
+    """A process, distinguished by its start time from a later one with the same number."""
 
     pid: int
     started: str = ""
-    """Clock ticks since boot, as /proc has it."""
+    """Clock ticks since boot, from /proc."""
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; one that only waits to be reaped does not."""
+        """Whether it still runs; a process that only waits to be reaped does not."""
         found = _stat(self.pid)
         return found is not None and found[0] not in "ZX" and found[1] == self.started
 
     def tell(self, sig: signal.Signals) -> None:
-        """Send a signal, if it is still this one."""
+        """Send a signal if it is still the same process."""
         if self.alive:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, sig)
@@ -58,7 +58,7 @@ def process_of(pid: int) -> Process:
 
 
 def _stat(pid: int) -> tuple[str, str] | None:
-    """Return the state of a process and when it started."""
+    """Return the state of a process and its start time."""
     try:
         raw = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -68,12 +68,12 @@ def _stat(pid: int) -> tuple[str, str] | None:
 
 
 def takes(process: Process, sig: signal.Signals) -> bool:
-    """Return whether a process has a function for a signal; a worker of an older kedge has none."""
+    """Return whether a process handles a signal; a worker of an older kedge does not."""
     return _has(process, "SigCgt", sig)
 
 
 def defers(process: Process, sig: signal.Signals) -> bool:
-    """Return whether a signal waits: an image that starts obeys it once it has its function for it."""
+    """Return whether a signal is pending: an image that starts obeys it once its handler is set."""
     return _has(process, "SigBlk", sig)
 
 
@@ -95,16 +95,16 @@ class Predecessor(msgspec.Struct):
     others: tuple[Process, ...] = ()
     """Control: only one can run, so it ends before the new one starts."""
     served: bool = True
-    """Whether its workers were ever ready. Those that were not are not waited for."""
+    """Whether its workers were ever ready. Workers that never were are not waited for."""
     relieved_at: float | None = None
     ended_at: float | None = None
 
 
 class Relief:
-    """Takes care of earlier predecessors, one small step at a time."""
+    """Relieves earlier predecessors, one small step at a time."""
 
     def __init__(self, predecessors: list[Predecessor], remove: Callable[[Path], None]) -> None:
-        """Start with what runs, oldest first; `remove` removes the folder of what has ended."""
+        """Start with what runs, oldest first; `remove` removes the folder of an ended one."""
         self._predecessors = predecessors
         self._remove = remove
         self.relieved: Callable[[], None] = lambda: None
@@ -116,7 +116,7 @@ class Relief:
 
     @property
     def predecessors(self) -> list[Predecessor]:
-        """What has not ended yet."""
+        """Predecessors that have not ended yet."""
         return self._predecessors
 
     @property
@@ -125,7 +125,7 @@ class Relief:
         return {w.pid for one in self._predecessors for w in one.workers if w.alive}
 
     def others_alive(self, now: float) -> bool:
-        """Return whether an earlier control still runs, and end it: there can be only one."""
+        """Return whether an earlier control still runs, and end it: only one can run."""
         alive = [other for one in self._predecessors for other in one.others if other.alive]
         if alive and self._others_at is None:
             self._others_at = now
@@ -137,7 +137,7 @@ class Relief:
         return bool(alive)
 
     def step(self, now: float, *, ready: Callable[[], bool]) -> None:
-        """Relieve what can be relieved, end what has drained, forget what is gone."""
+        """Relieve and end what is due; forget predecessors that have ended."""
         if self.waiting and not self._began:
             self._began = True
             self._tell_useless(now)
@@ -153,7 +153,7 @@ class Relief:
                     self._remove(Path(one.folder))
 
     def _tell_useless(self, now: float) -> None:
-        """Relieve at once what was never ready, while what it should have relieved still serves."""
+        """Relieve at once predecessors that were never ready, while an older one still serves."""
         if any(one.served and any(w.alive for w in one.workers) for one in self._predecessors):
             for one in self._predecessors:
                 if not one.served:
@@ -169,7 +169,7 @@ class Relief:
 
     @staticmethod
     def _end(one: Predecessor, now: float) -> bool:
-        """Return whether nothing of a relieved predecessor runs any more; end what has served its turn."""
+        """Return whether a relieved predecessor has ended; end its models after its workers."""
         left = [worker for worker in one.workers if worker.alive]
         if left:
             if one.relieved_at is not None and now - one.relieved_at > DRAIN_S:
@@ -194,7 +194,7 @@ class Relief:
             process.tell(signal.SIGTERM)
 
     def wait(self, kind: Literal["workers", "hosts"], clock: Clock, until: float) -> None:
-        """Wait until they have; kill what has not."""
+        """Wait until they have ended; kill the rest."""
         left = self._all(kind)
         while clock.monotonic() < until and any(process.alive for process in left):
             clock.sleep(0.05)
@@ -207,7 +207,7 @@ class Relief:
         return [p for one in self._predecessors for p in (*one.workers, *one.others)]
 
     def clear(self) -> None:
-        """Remove the folders of what was stopped."""
+        """Remove the folders of stopped predecessors."""
         for one in self._predecessors:
             if one.folder:
                 self._remove(Path(one.folder))

@@ -417,7 +417,7 @@ class Control:
     def _prepare(
         self, state: State, after: State, command: AnyCommand, members: tuple[Member, ...], by: str
     ) -> dict[str, str]:
-        """Wait until every replica holds what the new row serves; return why others are cold."""
+        """Wait until every replica holds what the new row serves; return cold ones, and why."""
         if isinstance(command, UNPREPARED) or after.stage is Stage.EMPTY or not members:
             return {}
         # One process of a release that is production already is enough here: it does not become it.

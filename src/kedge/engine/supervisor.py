@@ -1,12 +1,12 @@
-"""Keep the processes of one host: gateway workers, model processes, control.
+"""Supervisor of the processes of one host: gateway workers, model processes, control.
 
-What should run is derived, never remembered: workers from the settings, model processes from
-the ledger's rows and wishes. What dies is started again, ever more slowly when it dies at
-once. A process that an earlier image left behind (it was killed, or executed itself again) goes on
-serving until the new workers are ready, and is then asked to drain. Neither is an outage.
+The supervisor derives what should run and remembers nothing: workers from the settings, model
+processes from the ledger's rows and wishes. It restarts a process that died, after growing waits if
+it died at once. An orphan (its supervisor was killed, or executed itself again) continues serving
+until the new workers are ready. It is then told to drain. Neither is an outage.
 
-A fault costs its step: each part of a step, and each child in it, has a net of its own. Children
-are stopped by `stop` alone. What ends `run` in any other way leaves them serving.
+A fault costs only its step: each part of a step, and each child in it, runs in a net. Only `stop`
+stops the children. If `run` ends in any other way, they continue serving.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ log = structlog.get_logger("kedge.supervisor")
 
 STEADY_S = 10.0
 STOP_S = 15.0
-"""How long a child has to end after SIGTERM; workers have the time of their drain besides."""
+"""Time for a child to end after SIGTERM; workers have the time of their drain in addition."""
 BEAT_S = 1.0
 LINGER_S = 10.0
-"""How long a model process stays after the last row that needed it: in-flight requests of
+"""How long a model process stays after the last row that needed it: for in-flight requests of
 workers that have not swapped yet."""
 
 CONTROL = "control"
-"""The child that judges, takes back and sends alerts."""
+"""The child that judges, rolls back and sends alerts."""
 
 
 class Restarting(Protocol):
-    """What makes this process execute itself again, when it was asked to."""
+    """Makes this process execute itself again on request."""
 
     @property
     def known(self) -> set[int]:
@@ -79,7 +79,7 @@ class Launches:
     """By name; each inherits the listener."""
     listener_fd: int | None
     host: HostLaunch
-    """Of a model's process."""
+    """For the process of a model."""
     others: Mapping[str, Launch]
     environment: Mapping[str, str]
     host_environment: Mapping[str, str]
@@ -88,7 +88,7 @@ class Launches:
 
 
 class Supervisor:
-    """Runs what should run on this host until told to stop."""
+    """Runs the processes that should run on this host until it is stopped."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Supervisor:
         self._wished: set[tuple[str, int, float]] = set()
         self._endings = Endings()
         self._stand_in: Child | None = None
-        """Sends alerts while control keeps ending; wanted as long as `unneeded_at` is None."""
+        """Sends alerts while control keeps ending; wanted while `unneeded_at` is None."""
         if launches.stand_in is not None:
             self._stand_in = started(
                 "stand-in", launches.stand_in, log_path=log_dir / "stand-in.log"
@@ -198,7 +198,7 @@ class Supervisor:
         self._net.run("supervisor.beat", self._beat)
 
     def _keep_run_dir(self) -> None:
-        """Make the run directory again where a cleanup job has deleted it."""
+        """Make the run directory again if a cleanup job deleted it."""
         try:
             keep_folder(self._run_dir)
             self._faults.clear("supervisor.run_directory")
@@ -206,7 +206,7 @@ class Supervisor:
             self._faults.note("supervisor.run_directory", error)
 
     def _read(self) -> None:
-        before, self._seen = self._seen, None  # whatever is raised, the ledger was not read
+        before, self._seen = self._seen, None  # after any exception, the ledger counts as not read
         try:
             stamp = self._stamp()
             if stamp != before or self._clock.monotonic() - self._contact > BEAT_S:
@@ -221,7 +221,7 @@ class Supervisor:
     # ------------------------------------------------------------ model processes
 
     def _plan_hosts(self, now: float) -> None:
-        """Derive which model processes should run; start the new, let the old linger."""
+        """Derive which model processes should run; start new ones, let old ones linger."""
         self._renew()
         pins, apart = self._pinned.read()
         wished: set[tuple[str, int, int]] = set()
@@ -239,7 +239,7 @@ class Supervisor:
             elif child.unneeded_at is None:
                 child.unneeded_at = now
             elif now - child.unneeded_at > LINGER_S:
-                # A model that hangs within predict does not hear the first one.
+                # A model that hangs within predict does not react to the SIGTERM.
                 late = now - child.unneeded_at > LINGER_S + STOP_S
                 child.tell(signal.SIGKILL if late else signal.SIGTERM)
                 if child.process is None or child.process.poll() is not None:
@@ -251,7 +251,7 @@ class Supervisor:
         apart: Mapping[tuple[str, int], object],
         wished: set[tuple[str, int, int]],
     ) -> None:
-        """Add what one endpoint needs."""
+        """Add the model processes that one endpoint needs."""
         unix, name = self._clock.unix(), state.endpoint
         wanted = tuple(
             (w.release, w.placement, w.copies)
@@ -278,7 +278,7 @@ class Supervisor:
             self._net.forget(f"supervisor.{part}.{child.name}")
 
     def _renew(self) -> None:
-        """A new wish starts what failed at once: an operator may have fixed its cause."""
+        """Start failed processes at once after a new wish: an operator may have fixed the cause."""
         wishes = {(w.endpoint, w.release, w.until) for w in self._book.wanted}
         for endpoint, release, _ in wishes - self._wished:
             for key, child in self.hosts.items():
@@ -302,12 +302,12 @@ class Supervisor:
             self.hosts[key] = child
 
     def _tend_due(self, child: Child, now: float) -> None:
-        """Tend it, unless an earlier image's process of its kind must end first."""
+        """Tend a child, unless an earlier image's process of its kind must end first."""
         if child.fds or child.memory_limit is not None or not self._relief.others_alive(now):
             self._tend(child, now)
 
     def _tend(self, child: Child, now: float) -> None:
-        """Launch it when it is due; note its death; end it when it eats too much."""
+        """Start a child when it is due; note its death; end it when it holds too much memory."""
         process, place = child.process, f"supervisor.child.{child.name}"
         if process is not None and process.poll() is not None:
             steady = now - child.started_at > STEADY_S
@@ -355,13 +355,13 @@ class Supervisor:
         self._net.run(f"supervisor.log.{child.name}", partial(self._tend_log, child))
 
     def _tend_log(self, child: Child) -> None:
-        """Keep its log bounded; raise what keeps its output from it."""
+        """Keep the child's log bounded; raise the error that keeps its output from the log."""
         child.log.bound()
         if child.log_fault is not None:
             raise child.log_fault
 
     def _move_hung(self, worker: str) -> None:
-        """Have the release that a hung worker was asking run in a process on this host."""
+        """Move the release that a hung worker was asking into a process on this host."""
         asked = read_last_asked(path_of(self._run_dir, worker))
         what = "no model was being asked" if asked is None else f"{asked[0]} r{asked[1]} was asked"
         log.error("worker.hung", worker=worker, told=what)
@@ -372,7 +372,7 @@ class Supervisor:
     def _move(
         self, asked: tuple[str, int] | None, *, code: Literal["hung", "memory"], why: str
     ) -> None:
-        """Have a release that a worker was asking run in a process on this host."""
+        """Move a release that a worker was asking into a process on this host."""
         if asked is None or asked[0] not in self._book.states:
             return
         endpoint, release = asked
@@ -395,7 +395,7 @@ class Supervisor:
     # ------------------------------------------------------------ pins, orphans, heartbeat
 
     def _hand_in_pins(self) -> None:
-        """The ledger is back: submit what was pinned by hand, with the epoch that it left."""
+        """Submit host pins once the ledger is reachable, each with the epoch that it left."""
         if self._seen is None:
             return
         for endpoint, pin in self._disk.pins().items():
@@ -447,11 +447,11 @@ class Supervisor:
             self._forget(pid)
 
     def _beside(self) -> tuple[Child, ...]:
-        """The stand-in, where there is one."""
+        """Return the stand-in, if there is one."""
         return () if self._stand_in is None else (self._stand_in,)
 
     def _all_ready(self) -> bool:
-        """Whether each new worker is open, and serves what those serve that it relieves."""
+        """Return whether each new worker is open, and serves what the relieved workers serve."""
         workers = [child for child in self.children.values() if child.fds]
         if not all((self._run_dir / f"{child.name}.handoff").exists() for child in workers):
             return False
@@ -472,7 +472,7 @@ class Supervisor:
         return True
 
     def as_predecessor(self) -> Predecessor:
-        """What this image has started, as the next one has to know it."""
+        """Return what this image has started, in the form that the next image reads."""
 
         def running(children: Iterable[Child]) -> tuple[Process, ...]:
             return tuple(process_of(c.process.pid) for c in children if c.process is not None)
@@ -505,10 +505,10 @@ class Supervisor:
         self._faults.clear("supervisor.roster")
 
     def _died(self, member: Member, now: float) -> bool:
-        """Whether a worker died unseen: while the ledger was away, or no supervisor was there.
+        """Return whether a worker died unseen: while the ledger or the supervisor was away.
 
-        It would be waited for at every rollback. Where two containers have one name, those of the
-        other have no process here; but they speak.
+        Otherwise every rollback would wait for it. If two containers have one name, the workers of
+        the other have no process here; but they still report.
         """
         if (member.kind, member.host) != ("gateway", self._member.host):
             return False
@@ -517,7 +517,7 @@ class Supervisor:
     # ------------------------------------------------------------ stopping
 
     def _stop_all(self) -> None:
-        """Workers first, so that their models outlive their last request."""
+        """Stop everything, workers first, so that their models outlive their last request."""
         if self.restart is not None:
             self._net.run("supervisor.stop.restart", self.restart.stop)
         beside = [*self.children.values(), *self._beside()]
@@ -532,7 +532,7 @@ class Supervisor:
     def _stop_kind(
         self, kind: Literal["workers", "hosts"], children: list[Child], within_s: float
     ) -> None:
-        """Stop one kind of children, and what earlier images left of it."""
+        """Stop one kind of children, including those of earlier images."""
         began, place = self._clock.monotonic(), f"supervisor.stop.{kind}"
         self._net.run(f"{place}.ask", partial(self._relief.stop, kind))
         self._stop_some(children, within_s)
@@ -543,8 +543,8 @@ class Supervisor:
         for child in children:
             with suppress(OSError):
                 child.tell(signal.SIGTERM)
-        # The workers answer who waits in the socket; while it is open here, more would come and
-        # be cut off at the end.
+        # The workers answer the callers that wait in the socket. If it stayed open here, more would
+        # arrive and be cut off at the end.
         with suppress(OSError):
             self._close_door()
         deadline = self._clock.monotonic() + within_s

@@ -1,6 +1,6 @@
-"""The supervisor's lock: who runs on a state directory, and what its last restart came to.
+"""Supervisor lock: which process runs on a state directory, and the result of its last restart.
 
-The kernel lets go of the lock however the process ends. The file holds a record of a fixed size,
+The kernel releases the lock however the process ends. The file contains a record of a fixed size,
 which is written in place: that needs no room on a full disk.
 """
 
@@ -23,34 +23,34 @@ NAME = "supervisor.lock"
 SIZE = 4096
 """Bytes of the record: one block of a file system."""
 TEXT = 1500
-"""Characters of a fault that are kept."""
+"""Limit of characters of a fault."""
 
 
 class Phase(StrEnum):
-    """Where a supervisor is."""
+    """Phase of a supervisor."""
 
     SERVING = "serving"
     CHECKING = "checking"
-    """It tries the new code and kedge.toml out in a child."""
+    """It tests the new code and kedge.toml in a child."""
     REFUSED = "refused"
-    """They are not good; nothing was touched."""
+    """The test failed; nothing was touched."""
     STARTING = "starting"
-    """The new image starts workers; those before them serve."""
+    """The new image starts workers; the previous ones serve."""
     FAILED = "failed"
-    """The new image cannot start; the workers before it serve."""
+    """The new image cannot start; the previous workers serve."""
 
 
 class Record(msgspec.Struct):
-    """What the file says."""
+    """The contents of the file."""
 
     pid: int = 0
     started: str = ""
-    """When, in the clock ticks of /proc: another process may have the number by now."""
+    """Start in the clock ticks of /proc: another process may have the number by now."""
     namespace: int = 0
-    """In which the number means this process: containers have their own."""
+    """Namespace in which the number means this process: containers have separate ones."""
     version: str = ""
     number: int = 0
-    """Restarts that were asked for since the process started."""
+    """Restarts that were requested since the process started."""
     phase: Phase = Phase.SERVING
     told: str = ""
     """Why it was refused, or failed, or what it waits for."""
@@ -79,7 +79,7 @@ class SupervisorLock:
         os.pwrite(self.descriptor, raw[: SIZE - 1].ljust(SIZE - 1) + b"\n", 0)
 
     def keep(self, state_dir: Path) -> None:
-        """Hold the lock of the file that stands there now: a deleted one keeps no other supervisor away.
+        """Lock the file that now has the path: a lock on a deleted file stops no other supervisor.
 
         Raises:
             OSError: it cannot be made, or another supervisor holds it.
@@ -98,7 +98,7 @@ class SupervisorLock:
         self.write()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self.descriptor)
 
 
@@ -126,7 +126,7 @@ def one_supervisor(state_dir: Path, inherited: int | None = None) -> Iterator[Su
 
 
 def read(state_dir: Path) -> Record | None:
-    """Return what the running supervisor says; None when none runs."""
+    """Return the record of the running supervisor; None if none runs."""
     try:
         descriptor = os.open(state_dir / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -146,11 +146,11 @@ def _read(descriptor: int) -> Record:
 
 
 def _namespace() -> int:
-    """Return which process ids are meant."""
+    """Return the namespace of process ids."""
     return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - a link of the kernel's
 
 
 def is_same(found: Record) -> bool:
-    """Whether the process id of a record means the supervisor that wrote it, here and now."""
+    """Return whether a record's process id means the supervisor that wrote it, here and now."""
     process = process_of(found.pid)
     return found.pid != 0 and (found.started, found.namespace) == (process.started, _namespace())

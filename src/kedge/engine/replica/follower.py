@@ -306,7 +306,7 @@ class Replica:
             )
 
     def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
-        """Return ready releases: production placed as its release states, a candidate in a process."""
+        """Return ready releases: production placed as it was released, a candidate in a process."""
         found: dict[int, Handle] = {}
         beside = state.compared
         for need in wishes:

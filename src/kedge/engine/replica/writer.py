@@ -277,7 +277,7 @@ class Recording:
         The bounds come from earlier seconds: they must not depend on what they judge.
         """
         # A drill, and the rollback that ends it, have the same production. It is compared with
-        # nothing at # first, and with a release later.
+        # nothing at first, and with a release later.
         key = (state.endpoint, *recorder.key, state.compared)
         policy = state.policy_digest
         kept = self._counters.pop(key, None)
