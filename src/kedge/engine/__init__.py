@@ -1,1 +1,1 @@
-"""The shell: gathers values, asks the core once, carries out what it said."""
+"""Engine: the shell that gathers values, asks the core once, and carries out its decision."""

@@ -17,7 +17,7 @@ HINT = '{"inputs": [{"name": "age", "range": [0, 120]}]}'
 
 
 class _Stated(msgspec.Struct):
-    """What a file states of one input; what a loader reads of it is passed over."""
+    """Bounds of one input in a file; fields that a loader reads are skipped."""
 
     name: str
     range: tuple[float, float] | msgspec.UnsetType = msgspec.UNSET
@@ -35,12 +35,12 @@ def with_bounds(
     """Return a model's signature with the bounds of its inputs.
 
     Args:
-        signature: what the model takes and gives, by its loader.
-        source: the file or directory that is registered; signature.json lies in it.
+        signature: the model's inputs and outputs, from its loader.
+        source: the file or directory that is registered; signature.json is in it.
         statistics: of the training set, to learn bounds of inputs that have none. None: learn none.
 
     Raises:
-        Refused: `bad_signature`: what is stated does not fit the inputs.
+        Refused: `bad_signature`: the stated bounds do not fit the inputs.
     """
     inputs = bounded(signature.inputs, _stated(source / FILE, signature))
     if statistics is not None:
@@ -52,7 +52,7 @@ def with_bounds(
 
 
 def _stated(file: Path, signature: Signature) -> dict[str, Field]:
-    """The inputs with the bounds that a file states."""
+    """Return the inputs with the bounds that a file states."""
     if not file.is_file():
         return {}
     try:
@@ -77,7 +77,7 @@ def _stated(file: Path, signature: Signature) -> dict[str, Field]:
 
 
 def seen(statistics: ColumnStatistics) -> TrainingColumn:
-    """Return what a column of a training set shows of its bounds."""
+    """Return the bounds that a column of a training set shows."""
     told = len(statistics.values) == statistics.distinct
     return TrainingColumn(
         statistics.count - statistics.nulls,

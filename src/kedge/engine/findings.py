@@ -1,4 +1,4 @@
-"""Findings out of the ledger, for those who act: a rollback, the patrol, alerts."""
+"""Findings in the ledger, for a rollback, the patrol and alerts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from kedge.core.stored.ledger import Entry, Note
 from kedge.ports import Ledger
 
 WITHIN = 10_000
-"""Entries of the endpoint looked through: months of most, and some milliseconds beside a rollback."""
+"""Limit of entries of the endpoint that are read: months of most endpoints; it delays a rollback by
+some milliseconds."""
 
 
 def newest_finding(ledger: Ledger, endpoint: str) -> DiagnosisSummary | None:
-    """The newest diagnosis that was filed of an endpoint.
+    """Return the newest recorded diagnosis of an endpoint.
 
     Raises:
         Unavailable: the ledger cannot be read.
@@ -23,7 +24,7 @@ def newest_finding(ledger: Ledger, endpoint: str) -> DiagnosisSummary | None:
 
 
 def finding_of(entry: Entry) -> DiagnosisSummary | None:
-    """The finding that an entry is; None when it is another one.
+    """Return the finding in an entry; None if the entry is another one.
 
     Raises:
         Refused: `finding_unreadable`: another version of kedge wrote it.

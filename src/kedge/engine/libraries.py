@@ -1,4 +1,4 @@
-"""Libraries of a release: which of them are not installed here, and which are of another version than wrote its model."""
+"""Libraries of a release: those missing here, and those not of the version that wrote its model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kedge.ports import Artifacts
 
 
 def find_differences(artifacts: Artifacts, digest: str) -> tuple[str, ...]:
-    """Return a sentence for each library of another version than the one that wrote this model."""
+    """Return a sentence for each library whose version is not the one that wrote this model."""
     proof = _proof(artifacts, digest)
     if proof is None:
         return ()
@@ -26,7 +26,7 @@ def find_differences(artifacts: Artifacts, digest: str) -> tuple[str, ...]:
 def find_missing(
     artifacts: Artifacts, digest: str, *, flavour: str, trusted: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return a sentence for the loader and for each module that a model needs and this environment lacks."""
+    """Return a sentence for the loader and for each module that a model needs, if missing here."""
     found = []
     if not entry_points(group="kedge.loaders", name=flavour):
         found.append(f"no loader for flavour {flavour} is installed")
@@ -37,7 +37,7 @@ def find_missing(
 
 
 def _absent(names: Iterable[str]) -> list[str]:
-    """The top modules of these names that are not there. Private ones are part of a library."""
+    """Return the missing top modules of these names. Private ones are part of a library."""
     tops = dict.fromkeys(name.partition(".")[0] for name in names)
     return [top for top in tops if top and not top.startswith("_") and not _is_there(top)]
 
@@ -56,5 +56,5 @@ def _version(name: str) -> str | None:
 def _proof(artifacts: Artifacts, digest: str) -> Proof | None:
     try:
         return artifacts.proof(digest)
-    except CorruptArtifact:  # whatever looks at artifacts says so
+    except CorruptArtifact:  # each reader of artifacts reports this
         return None

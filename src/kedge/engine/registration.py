@@ -1,8 +1,8 @@
-"""Registration of a file as a model version: claimed, stored, tried out, proven, numbered.
+"""Registration of a file as a model version: claimed, stored, tested, proven, numbered.
 
-The order is such that a crash at any point leaves nothing that could be released. The version
-is added last, when its bytes and its golden rows are on the disk. Bytes of a refused model stay
-in the store, where nothing names them.
+The order ensures that a crash at any point leaves nothing that could be released. The version is
+added last, when its bytes and its golden rows are on the disk. Bytes of a refused model stay in the
+store without a reference.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from kedge.system.files import read_bounded, walk
 from kedge.tabular.statistics import Training, read_names, read_training, read_types
 
 STALL_S = 0.2
-"""A load that holds the interpreter lock for longer would be felt by callers (policy: p99)."""
+"""Longest load that holds the interpreter lock without an effect on callers (policy: p99)."""
 DEATHS = frozenset({"probe_died", "probe_hung"})
 """Ends of a probe that a row may have caused."""
 GOLDEN_BYTES = 64 << 20
-"""Bytes of golden rows as people write them: hundreds of rows of the widest models."""
+"""Limit of the bytes of golden rows in a file: hundreds of rows of the widest models."""
 ENTRIES = 10_000
-"""Entries of a directory that are looked at, to say what it is."""
+"""Limit of entries of a directory that are read to name its format."""
 LOOKED_AT = 200
-"""Files of which the first bytes are read, for the same."""
+"""Limit of files whose first bytes are read for the same purpose."""
 
 
 class Golden(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,8 +72,8 @@ class Golden(msgspec.Struct, forbid_unknown_fields=True):
 
 
 MOST_RTOL, MOST_ATOL = 1.0, 1e6
-"""Largest tolerances of golden rows: twice the answer, and the error of a prediction in millions. With more,
-the rows would be answered whatever the model says."""
+"""Largest tolerances of golden rows: twice the answer, and the error of a prediction in millions.
+With larger ones, every model would pass."""
 
 
 def register(
@@ -98,20 +98,21 @@ def register(
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model, and return whether it is new.
 
-    The same bytes are the same version. It is tested again when golden rows or a training set are
-    given, which replace the stored ones, or when it is unknown whether answers depend on the batch.
+    The same bytes are the same version. It is tested again if golden rows or a training set are
+    given, which replace the stored ones, or if it is unknown whether answers depend on the batch.
 
     Args:
-        probe: loads the artifact where it can do no harm, asks `rows(signature)` for rows and
-            answers them twice and in groupings: called with digest, flavour, trusted and rows.
+        probe: loads the artifact in isolation, asks `rows(signature)` for rows and answers them
+            twice
+            and in groupings: called with digest, flavour, trusted and rows.
         features: what its schema promises of its inputs, for rows that are made.
-        raw: columns of the training set before their transformation, of which some rows are kept.
-        inline: who lets it run inline although it may not be proven plain, and why.
+        raw: columns of the training set before their transformation, of which some rows are stored.
+        inline: the operator who lets it run inline although it may not be proven plain, and why.
         learns: whether bounds of its inputs are learned from the training set.
 
     Raises:
-        Refused: nothing claims it, it cannot be tried out, or it breaks its golden rows; or these
-            bytes are a version already that was trained on something else.
+        Refused: no flavour claims it, it cannot be tested, or it breaks its golden rows; or these
+            bytes are already a version that was trained on something else.
         UnfitModel: the loader that claims it cannot load it.
     """
     check_name(model)
@@ -149,7 +150,7 @@ def register(
 
 
 class InputsFound(Exception):
-    """A training set says of the inputs what the model does not; carries them."""
+    """A training set states facts of the inputs that the model does not; carries them."""
 
     def __init__(self, inputs: Sequence[Field]) -> None:
         super().__init__(inputs)
@@ -157,7 +158,7 @@ class InputsFound(Exception):
 
 
 def _output_names(source: Path, beside: Sequence[Path]) -> list[DeclaredName] | None:
-    """Return the names of outputs that a signature.json gives, which states no inputs."""
+    """Return the names of outputs from a signature.json that states no inputs."""
     for file in (*beside, source / SIGNATURE_FILE):
         if file.name == SIGNATURE_FILE and file.is_file():
             return read_declared(file.read_bytes()).outputs
@@ -189,7 +190,7 @@ def _attempt(
     """Register these bytes. See `register`.
 
     Raises:
-        InputsFound: the training set says more of the inputs than the model does.
+        InputsFound: the training set states more of the inputs than the model does.
     """
     digest, files = artifacts.put(source, beside)
     known = next((v for v in registry.versions(model) if v.digest == digest), None)
@@ -233,12 +234,12 @@ def _attempt(
 
 
 def told(origin: Origin) -> Literal["given", "training", "made"]:
-    """Return an origin as a version names it: models have no golden rows out of the log."""
+    """Return the name of an origin in a version: no model has golden rows from the log."""
     return origin if origin in ("given", "training") else "made"
 
 
 def _is_judged(proof: Proof) -> bool:
-    """Whether it has a batch mark, and was walked by the tables of today."""
+    """Return whether it has a batch mark, and was inspected by the current rules."""
     return proof.rows != "unknown" and proof.plain is not None and proof.plain.rule == RULE
 
 
@@ -250,7 +251,7 @@ def _kept(artifacts: Artifacts, digest: str) -> Proof | None:
 
 
 class _Desk:
-    """The rows of one registration, and what its answers prove."""
+    """The rows of one registration, and what the model's answers prove."""
 
     def __init__(
         self,
@@ -274,7 +275,7 @@ class _Desk:
         self._asked = False
 
     def tried(self, probe: Callable[..., ProbeResult]) -> ProbeResult:
-        """Try the model out. Made rows that kill it are dropped: no caller sent them."""
+        """Test the model. Made rows that kill it are dropped: no caller sent them."""
         try:
             return probe(rows=self._rows)
         except Refused as error:
@@ -284,7 +285,7 @@ class _Desk:
             return probe(rows=self._rows)
 
     def _rows(self, signature: Signature, described: Described) -> Offered:
-        """The rows that a probe asks."""
+        """Return the rows that a probe asks."""
         self._asked = True
         fields = self._bounded(signature).inputs
         self._known = described.known
@@ -306,7 +307,7 @@ class _Desk:
         return Offered(sample=sample, made=self._made(fields, sample), nulls=True)
 
     def _made(self, fields: Sequence[Field], rows: Lists) -> dict[str, list[Any]]:
-        """Made rows: within what the training set, the schema or other rows say of each column."""
+        """Return made rows within the limits of the training set, the schema and other rows."""
         known = {**seen(rows), **self._known, **promised(self._features)}
         statistics = self._kept.statistics if self._kept is not None else self._training.statistics
         for name, one in statistics.items():
@@ -315,7 +316,7 @@ class _Desk:
         return made_rows(fields, known, rows)
 
     def proof(self, result: ProbeResult) -> Proof:
-        """Judge the two answers; what is kept is what the model said, not what was expected.
+        """Judge the two answers; the model's answers are stored, not the expected ones.
 
         Raises:
             Refused: `bad_answer`, `not_deterministic`, `golden_mismatch`.
@@ -353,11 +354,11 @@ class _Desk:
 
 
 def check_stated(file: Path, signature: Signature, described: Described) -> None:
-    """Raise where a training set says more of a model's inputs than the model itself.
+    """Raise if a training set states more of a model's inputs than the model itself.
 
     Raises:
-        InputsFound: names, dtypes or nulls that the model does not say.
-        Refused: `bad_training`: the model has no names, and the file has other columns beside its own.
+        InputsFound: names, dtypes or nulls that the model does not state.
+        Refused: `bad_training`: the model has no names, and the file has additional columns.
     """
     inputs = signature.inputs
     names = read_names(file) if described.unnamed else []
@@ -387,7 +388,7 @@ def check_stated(file: Path, signature: Signature, described: Described) -> None
 
 
 def promised(features: Mapping[str, Feature]) -> dict[str, Known]:
-    """Return what a schema says of its columns: ranges and categories."""
+    """Return the ranges and categories that a schema promises of its columns."""
     found = {}
     for name, feature in features.items():
         if feature.range is not None or feature.categories:
@@ -418,10 +419,11 @@ def _check_trained(known: ModelVersion | None, now: TrainingSet | None) -> None:
 
 
 def find_source(text: str) -> Path:
-    """Return where a model lies that a command names.
+    """Return the path of a model that a command names.
 
     Raises:
-        Refused: `no_files`: it lies elsewhere, and the command that fetches it; or nowhere.
+        Refused: `no_files`: it does not exist, or is remote; then the hint is the command that
+            fetches it.
     """
     if not Path(text).exists():
         command = fetching(text)
@@ -434,10 +436,10 @@ def find_source(text: str) -> Path:
 
 
 def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
-    """The one flavour that claims a file or a directory.
+    """Return the one flavour that claims a file or a directory.
 
     Raises:
-        Refused: none does, and what each looks for; or more than one does.
+        Refused: none does, with what each looks for; or more than one does.
     """
     if not source.exists():
         raise Refused(f"{source} does not exist", code="no_files")
@@ -445,7 +447,7 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
         claims = [one for one in flavours.values() if one.claims(source)]
     else:
         with tempfile.TemporaryDirectory() as directory:
-            # A directory is what is judged; this is the one that the store will make of the file.
+            # Flavours judge a directory: the store will make this one of the file.
             (Path(directory) / source.name).symlink_to(source.resolve())
             claims = [one for one in flavours.values() if one.claims(Path(directory))]
     if len(claims) == 1:
@@ -460,9 +462,9 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
 
 
 def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) -> list[Path]:
-    """Return the files beside a single file that state what it takes: those of a directory that holds one model.
+    """Return the files beside a single file that state its inputs, in a directory of one model.
 
-    Of a directory they are a part anyway.
+    A directory contains them anyway.
     """
     names: Sequence[str] = getattr(claimed, "companions", ())
     if not names or source.is_dir():
@@ -486,7 +488,7 @@ def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
 
 
 def _pieces(source: Path) -> Iterator[Piece]:
-    """The first files of a source, with what tells their format. What cannot be read is left out."""
+    """Return the first files of a source, with what identifies their format; skip unreadable ones."""
     for name, path in _files(source)[:LOOKED_AT]:
         try:
             with path.open("rb") as file:
@@ -501,14 +503,14 @@ def _pieces(source: Path) -> Iterator[Piece]:
 
 
 def _files(source: Path) -> list[tuple[str, Path]]:
-    """The names and paths of some files in a directory; itself if it is a file."""
+    """Return the names and paths of some files in a directory, or of the file itself."""
     if source.is_file():
         return [(source.name, source)]
     try:
         some = islice(walk(source), ENTRIES) if source.is_dir() else ()
         return sorted((name, Path(each.path)) for name, each in some if each.is_file())
     except OSError:
-        return []  # it only makes the hint better
+        return []  # it only improves the hint
 
 
 # ---------------------------------------------------------------- golden rows
@@ -573,7 +575,7 @@ def _judge(result: ProbeResult, proof: Proof, given: Golden | None) -> None:
             hint="fix its random state, or widen rtol and atol in the golden rows",
         )
     if given is not None and given.outputs is not None:
-        rows = range(count(given.inputs))  # rows with nulls may stand behind them
+        rows = range(count(given.inputs))  # rows with nulls may follow them
         fault = compare(taken(result.outputs, rows), given.outputs, rtol=rtol, atol=atol)
         if fault is not None:
             batch = (

@@ -1,4 +1,4 @@
-"""The request, as the serving loop has it."""
+"""Request in the form that the serving loop uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One parsed request. Routed whole; each row is one prediction."""
+    """One parsed request. It is routed as a whole; each row is one prediction."""
 
     __slots__ = ("asked", "chosen", "columns", "draw", "entity", "id", "probe", "rows")
 
@@ -26,7 +26,7 @@ class Request:
         chosen: bool = False,
     ) -> None:
         self.chosen = chosen
-        """Whether the caller chose the id; else the gateway made it."""
+        """Whether the caller chose the id; otherwise the gateway did."""
         self.id = id
         self.columns = columns
         self.rows = rows

@@ -9,12 +9,12 @@ from kedge.core.values import State
 from kedge.ports import Clock, Ledger
 
 READ = 500
-"""Entries looked through for what a rollback last took. A busy month has fewer; an older figure
-would be of another machine."""
+"""Limit of entries read for the newest duration of a rollback. A busy month has fewer; an older
+figure would be of another machine."""
 
 
 def made(ledger: Ledger, clock: Clock, state: State, site: Site) -> Runbook:
-    """The runbook of an endpoint as it stands, with what the ledger last measured."""
+    """Return the runbook of an endpoint as it is now, with the newest figures of the ledger."""
     notes = [
         (entry.at, entry.event.body)
         for entry in ledger.history(state.endpoint, READ)
@@ -24,7 +24,7 @@ def made(ledger: Ledger, clock: Clock, state: State, site: Site) -> Runbook:
 
 
 def filed(ledger: Ledger, clock: Clock, state: State, site: Site, *, by: str) -> Runbook:
-    """Make it, and keep it in the history unless the newest one there is still true."""
+    """Make the runbook, and record it in the history unless the newest one there is still true."""
     book = made(ledger, clock, state, site)
     newest = [entry.event for entry in ledger.entries(state.endpoint, "runbook")]
     kept = [n.body for n in newest if isinstance(n, Note) and isinstance(n.body, RunbookNote)]

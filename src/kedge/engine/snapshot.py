@@ -1,4 +1,4 @@
-"""Snapshots of a watch: what is kept of a comparison, packed and checked."""
+"""Snapshot of a watch: what is stored of a comparison, packed and checked."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from kedge.core.evidence.windows import (
 from kedge.core.values import Value
 
 UNREADABLE = "what was kept of it cannot be read"
-"""Damaged, or written by a kedge that counts differently: never a reason to stop judging."""
+"""Reason for a snapshot that is damaged, or written by a kedge that counts differently. It never
+stops judging."""
 
 
 class Labels(Value, frozen=True, kw_only=True):
-    """What late labels said of one comparison so far."""
+    """What late labels showed of one comparison so far."""
 
     cursor: int = 0
     corrected: int = 0
     """The newest correction that is taken into account."""
     version: str | None = None
-    """The label version that is judged: that of the first batch. Others are counted, not mixed in."""
+    """The label version that is judged: that of the first batch. Other versions are only
+    counted."""
     versions: dict[str, int] = {}
     units: tuple[int, int] = (0, 0)
-    """Labelled predictions by arm; in pairs, the pairs twice."""
+    """Labelled predictions by arm; in pairs, each pair counts for both."""
     loss: tuple[float, float] = (0.0, 0.0)
     """Sums of the declared loss over them."""
     declined: int = 0
@@ -40,22 +42,24 @@ class Labels(Value, frozen=True, kw_only=True):
     matching: Matching = Matching()
     """What labels and answers have in common: without it nothing is proven about quality."""
     scores: tuple[Scored, Scored] = (Scored(), Scored())
-    """Scores and their outcomes, of the measure and of the release that is judged: for figures without a verdict."""
+    """Scores and their outcomes, of the measure and of the judged release: for figures without a
+    verdict."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
-    """A watch as it is kept."""
+    """The stored form of a watch."""
 
     cursor: int
     judge: bytes
     policy: str
     method: int = 1
     spent: tuple[int, tuple[int, ...]] = (0, ())
-    """What other policies, or another method, used up of the promise: further steps, and weights."""
+    """What other policies, or another method, used up of the promise: further steps, and
+    weights."""
     restarted: str = ""
-    """Why the evidence was begun anew; empty when it was not."""
+    """Why the evidence was restarted; empty if it was not."""
     held: str = ""
-    """Why the rollout is to be paused, because evidence was lost; empty when it is, or need not be."""
+    """Why the rollout must be paused, because evidence was lost; empty otherwise."""
     waiting: tuple[Window, ...] = ()
     """Windows of seconds that are not judged yet."""
     requests: dict[str, list[int]] = {}
@@ -77,7 +81,7 @@ class Snapshot(Value, frozen=True, kw_only=True):
     faults: Faults = Faults()
     check: bytes = b""
     """CRC-32 of all bytes before it. It is the last field, and of a fixed length: a damaged figure
-    may still be a figure, and must prove nothing."""
+    may still be a valid figure, and must prove nothing."""
 
 
 CHECK = 4
@@ -91,7 +95,7 @@ unpack = msgspec.msgpack.Decoder(Snapshot).decode
 
 
 def read_snapshot(kept: bytes) -> Snapshot:
-    """Read a snapshot back; one of before has no check.
+    """Read a snapshot; an old one has no check.
 
     Raises:
         ValueError, msgspec.MsgspecError: it is damaged, or of a newer kedge.

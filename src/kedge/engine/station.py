@@ -1,4 +1,4 @@
-"""The station of a process of this host: the ledger that it follows, and its row in the roster."""
+"""Station of a process of this host: the ledger that it follows, and its row in the roster."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kedge.ports import Ledger, Roster, Signal
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """What a worker and a supervisor follow, and where they say how far they are."""
+    """What a worker and a supervisor follow, and where they report their state."""
 
     duty: Duty
     member: Member
     """Its row, before the first heartbeat."""
     ledger: Ledger
     stamp: Callable[[], object]
-    """Gives a value that differs when the ledger may say something new."""
+    """Returns a value that changes when the ledger may have changed."""
     roster: Roster
     disk: HostDisk
     signal: Signal

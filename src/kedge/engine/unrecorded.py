@@ -1,4 +1,4 @@
-"""Unrecorded predictions of an endpoint: what workers counted, and what was counted beside the records."""
+"""Unrecorded predictions of an endpoint: counts of workers, and counts beside the records."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from kedge.core.values import Value
 from kedge.ports import EvidenceStore, RecordStore
 
 ROWS = "rows."
-"""What the counts begin with that have answered predictions, by arm."""
+"""Prefix of the counts of answered predictions, by arm."""
 
 
 class UnrecordedPredictions(Value, frozen=True):
-    """How many predictions of an endpoint left no record."""
+    """The number of predictions of an endpoint that left no record."""
 
     answered: int
     """Predictions that were answered, with and without a record."""
     by_cause: dict[str, int]
-    """Those without one, the most frequent cause first."""
+    """Predictions without a record, the most frequent cause first."""
 
 
 def unrecorded(
     evidence: EvidenceStore, records: RecordStore, endpoint: str
 ) -> UnrecordedPredictions:
-    """Return how many predictions were answered, and how many of them left no record, by cause.
+    """Return how many predictions were answered, and how many left no record, by cause.
 
-    All comparisons together: counts of workers since telemetry began, those of records for thirty days.
+    All comparisons together: counts of workers since telemetry began, those of records for thirty
+    days.
 
     Raises:
         Unavailable: either cannot be read.

@@ -1,10 +1,10 @@
-"""What is known of one comparison: windows gathered into seconds, and the judge's state.
+"""Watch of one comparison: windows gathered into seconds, and the judge's state.
 
-The patrol keeps one per rollout; `kedge evidence` makes one for a look. Both fold the same
-windows in the same order, so both know the same. Everything here is a fold over windows: no
-clock but the seconds in them.
+The patrol keeps one watch per rollout; `kedge evidence` makes one for a look. Both fold the same
+windows in the same order, so both have the same result. Everything here is a fold over windows: the
+only clock is the seconds in them.
 
-A second is judged when a window of a later one came, or two seconds later. Many failures in one
+A second is judged once a window of a later one arrived, or two seconds later. Many failures in one
 second are one event, so the windows of all workers are needed.
 """
 
@@ -54,35 +54,36 @@ from kedge.engine.snapshot import CHECK, UNREADABLE, Labels, Snapshot, pack, rea
 
 EXAMPLES = 20
 SEGMENTS = 2_000
-"""Segments counted in one comparison; the rest is left to `other`, and counted."""
+"""Limit of segments counted in one comparison; further ones go to `other`, and are counted."""
 HELD_S = 2.0
 """How long a second waits for the windows of all workers: each writes once a second."""
 LULL_S = 5
-"""A second without a window within so many seconds of one still counts as watched."""
+"""Longest gap without a window that still counts as watched time."""
 
 
 def comparison_of(state: State) -> str:
-    """The key under which a comparison is kept: the pair, its salt and how it is watched."""
+    """Return the key of a comparison: the pair, its salt and its stage."""
     return f"{state.production}/{state.compared}/{state.salt}/{state.stage}"
 
 
 class Watch:
-    """One comparison, watched."""
+    """The watch of one comparison."""
 
     def __init__(self, state: State, kept: bytes | None = None) -> None:
         self.key = comparison_of(state)
         self.comparison = (state.production, state.compared, state.salt)
         self.paired = state.mirrored is not None
         self.reverse = state.candidate is None
-        """After a promotion: the release that was left has production's part, and is the measure."""
+        """After a promotion, the release that was left has production's part, and is the
+        measure."""
         self.arms = _names(state) if self.reverse else ARMS
-        """What both releases are called: by name once their roles have changed."""
+        """The names of both releases, such as `r3` once their roles have changed."""
         self._policy = state.policy_digest
         self.rules = rules(
             state.policy, paired=self.paired, held=state.holdback if state.held is not None else 0
         )
         self.cursor = 0
-        # Who is held back after a promotion had an arm before it, at the canary's steps.
+        # Callers who are held back after a promotion had an arm before it, at the canary's steps.
         before = canary_steps(state.policy) if state.held is not None else ()
         self._judge = Judge(self.rules, paired=self.paired, known=before)
         self._waiting: list[Window] = []
@@ -108,16 +109,19 @@ class Watch:
         rail = guardrails(state.policy)["quality"]
         self._metric = rail.metric or "error_rate"
         self.own = self._metric if is_own(self._metric) else None
-        """The function of the policy's that says how bad an answer was; None: there is none."""
+        """The policy's function that returns how bad an answer was; None: there is none."""
         self.own_fault = ""
-        """Why it gave no losses; its labels wait. Told by who folds labels, not kept."""
+        """Why the function gave no losses; its labels wait. Set by the caller of `fold_labels`, not
+        stored."""
         self.labels_left = False
-        """Whether labels may be left that are not folded. Told by who folds them, not kept."""
+        """Whether some labels may not be folded yet. Set by the caller of `fold_labels`, not
+        stored."""
         self.label_coverage: dict[str, tuple[int, int]] = {}
-        """By arm: labelled, and predictions that were given. Told by the patrol, not kept."""
+        """By arm: labelled predictions, and all. Set by the patrol, not stored."""
         self.held = ""
         self.reused = Reused()
-        """Ids of the endpoint that more than one request used. Told by who shows it, not kept."""
+        """Ids of the endpoint that more than one request used. Set by the command that shows it,
+        not stored."""
         if kept is not None:
             try:
                 self._restore(state, read_snapshot(kept))
@@ -134,21 +138,21 @@ class Watch:
 
     @property
     def judge(self) -> Judge:
-        """What was folded of it, for an estimate of what is missing."""
+        """What was folded so far, for an estimate of what is missing."""
         return self._judge
 
     def fits(self, state: State) -> bool:
-        """Whether this is the watch of the row as it is now."""
+        """Return whether this is the watch of the row as it is now."""
         return self.key == comparison_of(state) and self._policy == state.policy_digest
 
     def begin_anew(self, why: str) -> None:
-        """Note that evidence was lost: the rollout is to be paused."""
+        """Note that evidence was lost: the rollout must be paused."""
         self.restarted = self.held = why
 
     # ------------------------------------------------------------ keeping
 
     def snapshot(self) -> bytes:
-        """Everything, as bytes."""
+        """Return the whole watch as bytes."""
         raw = pack(
             Snapshot(
                 cursor=self.cursor,
@@ -188,7 +192,7 @@ class Watch:
             self.cursor = kept.cursor
             self._judge.go_on(*kept.spent)
             return
-        if kept.policy != self._policy:  # another policy asks other questions, from the beginning
+        if kept.policy != self._policy:  # another policy has other guardrails: start again
             self.restarted = "the policy changed"
             self._judge.go_on(*kept.spent)
             return
@@ -205,7 +209,7 @@ class Watch:
     # ------------------------------------------------------------ folding
 
     def fold(self, window: Window) -> None:
-        """Take one window in. Those of other comparisons, or of the other stage, are passed over."""
+        """Fold one window; those of other comparisons, or of another stage, are skipped."""
         if window.comparison != self.comparison or window.paired != self.paired:
             return
         if window.method != METHOD:
@@ -244,13 +248,13 @@ class Watch:
         self._unhealthy()
 
     def _unhealthy(self) -> None:
-        """Begin the healthy window again when something failed."""
+        """Restart the healthy window after a new failure."""
         if len(self._judge.failures) > self._failed and overall(self._judge).verdict == "fail":
             self.healthy_s = 0.0
         self._failed = len(self._judge.failures)
 
     def _pass_time(self, at: int) -> None:
-        """Healthy seconds: those with traffic. A clock that jumps adds none."""
+        """Add to the healthy time if there was traffic. A clock that jumps adds none."""
         if not self._last:
             self._began = at
             if not self._step[1]:
@@ -262,7 +266,7 @@ class Watch:
         self._last = at
 
     def _add(self, window: Window) -> None:
-        """Count what is shown, and what coverage rests on."""
+        """Count what is shown, and what coverage is computed from."""
         cells = self._bounded(window.exposed)
         added(self.totals, cells)
         added(self._requests, cells)
@@ -296,7 +300,7 @@ class Watch:
         return kept
 
     def end(self) -> None:
-        """Judge what is still open: nothing more will come."""
+        """Judge the seconds that are still open: no window will follow."""
         self._judge_before(inf)
         if self._dearer:
             self._dearer.end()
@@ -304,11 +308,12 @@ class Watch:
     # ------------------------------------------------------------ labels
 
     def correct(self, newest: int, first: int | None) -> None:
-        """Take note of corrections: where a label was folded that is corrected, all are folded again.
+        """Note corrections: if a folded label was corrected, all labels are folded again.
 
         Args:
             newest: the number of the newest correction.
-            first: the first label that was corrected since the newest one known; None: none that was joined.
+            first: the first label that was corrected since the newest one known; None: no joined
+                one.
         """
         if first is None or first > self.labels.cursor:
             self.labels = msgspec.structs.replace(self.labels, corrected=newest)
@@ -320,13 +325,13 @@ class Watch:
     def fold_labels(
         self, rows: Sequence[Labelled], cursor: int, at: float, own: Loss | None = None
     ) -> None:
-        """Take a batch of labelled predictions in, in the order in which they were joined.
+        """Fold a batch of labelled predictions, in the order in which they were joined.
 
         Args:
-            rows: those of the endpoint after the cursor; of other comparisons are passed over.
+            rows: those of the endpoint after the cursor; those of other comparisons are skipped.
             cursor: where the next batch begins.
             at: Unix seconds now.
-            own: the loss, where the metric is a function of the policy's (`own`).
+            own: the loss, if the metric is a function of the policy's (`own`).
 
         Raises:
             Refused: `metric_unfit`: the declared quality metric cannot judge this output.
@@ -373,7 +378,7 @@ class Watch:
         )
 
     def uneven_labels(self) -> str:
-        """Say that the arms' labels do not come alike, where a verdict waits for that; else empty."""
+        """Return why a verdict waits for labels that arrive unevenly by arm; empty if none does."""
         step = self._judge.step
         if step is None or not step.uneven:
             return ""
@@ -417,13 +422,13 @@ class Watch:
         )
 
     def _figure(self, mean: float | None) -> float | None:
-        """Return a mean loss as the declared metric spells it."""
+        """Return a mean loss in the form of the declared metric."""
         return None if mean is None else figure_of(self._metric, self._output, mean)
 
     # ------------------------------------------------------------ telling
 
     def facts(self, now: float) -> PatrolFacts:
-        """What is known, for the policy to decide on."""
+        """Return the facts for the policy's decision."""
         self.settle(now)
         whole = {(name, "") for name in self.rules.rails}
         production, candidate = self.totals.get("", [0, 0])
@@ -460,12 +465,12 @@ class Watch:
         )
 
     def verdicts(self, only: set[tuple[str, str]] | None = None) -> tuple[Verdict, ...]:
-        """Every verdict, or those of some (metric, segment)."""
+        """Return every verdict, or those of some (metric, segment)."""
         found = verdicts(self._judge, self._shown(), only=only, arms=self.arms)
         return (*self._believed(found), *self._costly())
 
     def _believed(self, found: Sequence[Verdict]) -> tuple[Verdict, ...]:
-        """Take back a pass of quality while no label equals any answer: both are wrong in every row."""
+        """Withdraw a pass of quality while no label equals any answer: all rows are wrong."""
         why = told(self.labels.matching, self._output)
         if not why:
             return tuple(found)
@@ -481,14 +486,14 @@ class Watch:
         )
 
     def _arms_turned(self, arms: tuple[int, int]) -> tuple[int, int]:
-        """Production first: after a promotion the release that was left has its part."""
+        """Return production first: after a promotion the release that was left has its part."""
         return (arms[1], arms[0]) if self.reverse else arms
 
     def _shown(self) -> dict[str, tuple[int, int]]:
         return {name: (cell[0], cell[1]) for name, cell in self._requests.items()}
 
     def _costly(self, only: set[str] | None = None) -> tuple[Verdict, ...]:
-        """Verdicts on cost: of the whole, where it is guarded. The rest are figures."""
+        """Return the verdict on the total cost if cost is guarded; the rest are figures."""
         judge = self._dearer
         return tuple(
             (
@@ -501,11 +506,11 @@ class Watch:
         )
 
     def cost_figures(self) -> CostFigures | None:
-        """Return what the judge of cost clipped and left out; None where cost is not guarded."""
+        """Return what the judge of cost clipped and left out; None if cost is not guarded."""
         return self._dearer.figures() if self._dearer else None
 
     def _mismatch(self) -> str:
-        """Whether the arms have the shares they were told: per replica, averaged."""
+        """Return how the arms' shares differ from the set weights; empty unless significant."""
         if self.paired or not self._arms:
             return ""
         found = []
@@ -535,7 +540,7 @@ class Watch:
 
 
 def second_of(windows: Sequence[Window]) -> Second:
-    """Return what all workers counted in one second."""
+    """Return the counts of all workers in one second."""
     keyless: dict[str, Growing] = {}
     met: Growing = {}
     timed: Growing = {}
@@ -587,7 +592,7 @@ def _less(counts: Mapping[str, Sequence[int]], named: Counts) -> Mapping[str, Se
 
 
 def _metrics(bits: int) -> frozenset[str]:
-    """Return the metrics of `FirstAsk.bad` in which the candidate, or the one arm, went bad."""
+    """Return the metrics of `FirstAsk.bad` in which the candidate, or the only arm, went bad."""
     return (
         frozenset(name for n, name in enumerate(METRICS) if bits >> n & 1) if bits else frozenset()
     )
@@ -605,7 +610,7 @@ def _summed(one: Mapping[_K, int], other: Mapping[_K, int]) -> dict[_K, int]:
 
 
 def _cost_judge(state: State, kept: bytes) -> CostJudge | None:
-    """Begin or continue the judge of cost, where the policy guards cost."""
+    """Begin or continue the judge of cost, if the policy guards cost."""
     policy = state.policy
     rail, cost = policy.guardrails.get("cost"), policy.cost
     if rail is None or cost is None:
@@ -623,9 +628,9 @@ def _cost_judge(state: State, kept: bytes) -> CostJudge | None:
 
 
 def judged(state: State) -> tuple[int | None, int | None]:
-    """Which release is the measure and which is judged by it.
+    """Return the release that is the measure, and the one that is judged by it.
 
-    After a promotion the one that was left is the measure: production is judged.
+    After a promotion the release that was left is the measure: production is judged.
     """
     if state.candidate is None:
         return state.compared, state.production
