@@ -2,19 +2,20 @@
 
 Theory of operation
 -------------------
-* It runs beside the patrol, on a thread of its own: a mail server that hangs holds no verdict up.
-  Only the leader's runs; should two ever run, the store lets one of them claim each message.
-* What has happened is read from the ledger, from where the last look ended: a patrol that was
-  killed after it acted has lost no page. What lasts is asked of the patrol's newest look.
-* Each message is sent on a thread of its own, eight at once at most; more wait for the next look.
-  A claim is written before and the outcome after; a claim that runs out is sent again.
-* Without the ledger nothing can be written, and that is itself told: from memory, by the policies
-  that were read last. It becomes an alert with a number when the ledger is back.
-* Each part of a look, each entry and each message has a net of its own: what cannot be raised holds
-  no message back, and one message no other.
-* Of an endpoint that was restored from a backup nothing is raised and nothing sent, and the time of its
+* It runs beside the patrol, on a separate thread: a mail server that hangs delays no verdict.
+  Only the leader's runs; if two ever run, the store lets one of them claim each message.
+* Past events are read from the ledger, from the end of the last look: a patrol that is killed after
+  a command loses no page. Lasting conditions come from the patrol's newest look.
+* Each message is sent on a separate thread, eight at once at most; more wait for the next look.
+  A claim is written before and the outcome after; an expired claim is sent again.
+* Without the ledger nothing can be written, and that is itself an alert: from memory, by the
+  policies
+  that were read last. It gets its number when the ledger is back.
+* Each part of a look, each entry and each message runs in a net: an alert that cannot be raised
+  delays no message, and one message no other.
+* For an endpoint that was restored from a backup nothing is raised or sent, and the time of its
   alerts stands still, until a person confirms it.
-* Deliberately absent: whom and when. `core.alerts.alerts` says.
+* Deliberately absent: recipients and times. `core.alerts.alerts` decides them.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ from kedge.ports import AlertStore, Channels, Ledger
 
 TICK_S = 0.5
 NEWS = 500
-"""Entries of the ledger looked at at once."""
+"""Limit of entries of the ledger that are read at once."""
 IN_FLIGHT = 8
 BLIND_S = 10.0
-"""Without the ledger for so long before it is told: a restore from a copy takes seconds."""
+"""Time without the ledger before the alert: a restore from a copy takes seconds."""
 SINCE = 200
-"""Entries looked through for who took a failing release further. It happened within this look or
-the one before, and each move writes two or three entries."""
+"""Limit of entries read for the actor that took a failing release further. It happened within this
+look or the one before, and each move writes two or three entries."""
 STEADY_S = 600.0
-"""After so long control is said to run again: as long as its ends are remembered."""
+"""Time after which control counts as running again: as long as its ends are remembered."""
 WRITE_S = 60.0
-"""How often an alert's own time is written while it waits: the most that a restart forgets when
-a clock was set back meanwhile."""
+"""How often a waiting alert's own time is written: the most that a restart forgets if a clock was
+set back meanwhile."""
 
 log = structlog.get_logger("kedge.alerting")
 
@@ -67,7 +68,7 @@ class _Sent(NamedTuple):
 
 
 class Alerting:
-    """One control's alerts."""
+    """The alerts of one control."""
 
     def __init__(
         self,
@@ -81,17 +82,17 @@ class Alerting:
         remembered: Callable[[], Mapping[str, State]],
         stands_in: bool = False,
     ) -> None:
-        """Remember what it works with.
+        """Store the dependencies.
 
         Args:
-            duty: of control; its `by` is another one for each process.
-            store: where alerts are kept.
+            duty: of control; its `by` differs for each process.
+            store: where alerts are stored.
             ledger: the rows and policies.
-            stamp: a value that differs when the ledger may say something new.
-            channels: the ways out.
-            sight: what the patrol saw last.
-            remembered: the rows as this host knows them, when there is no ledger.
-            stands_in: it is not control's, and says that control keeps ending.
+            stamp: returns a value that changes when the ledger may have changed.
+            channels: the ways to recipients.
+            sight: returns what the patrol saw last.
+            remembered: returns the rows that this host stored, for when there is no ledger.
+            stands_in: whether it runs in the stand-in, and reports that control keeps ending.
         """
         self._stands_in = stands_in
         self._began = duty.clock.monotonic()
@@ -109,12 +110,12 @@ class Alerting:
         self._states: Mapping[str, State] = {}
         self._live: dict[int, Alert] = {}
         self._lost: dict[str, Alert] = {}
-        """By endpoint: the alert that there is no ledger. It has no number yet."""
+        """By endpoint: the alert that the ledger is unavailable. It has no number yet."""
         self._lost_at: float | None = None
         self._elapsed: dict[tuple[str, int], float] = {}
         self._looked: float | None = None
         self._anew: set[tuple[str, int]] = set()
-        """Alerts that this process has only just met: what failed is tried at once."""
+        """Alerts that are new to this process: a failed delivery is tried at once."""
         self._since: dict[tuple[str, str], float] = {}
         self._seen = self._marked = 0
         self._flying: set[tuple[str, int, AlertTarget, Kind]] = set()
@@ -124,7 +125,7 @@ class Alerting:
         self._net = self.loop.net
 
     def look(self) -> None:
-        """Look once: what is wrong, what is over, and what must be sent."""
+        """Look once: raise, resolve and send what is due."""
         try:
             for name, part in (
                 ("read", self._read),
@@ -148,7 +149,7 @@ class Alerting:
             self._faults.note("alerting.ledger", error)
 
     def _forget(self) -> None:
-        """Forget what is known: another process leads, and it may be old when this one does again."""
+        """Forget the state: another process leads, and the state would be outdated later."""
         self._stamped, self._looked, self._seen, self._marked = None, None, 0, 0
         self._elapsed.clear()
         self._since.clear()
@@ -164,7 +165,7 @@ class Alerting:
         self._stamped = stamp
 
     def _is_silenced(self, endpoint: str) -> bool:
-        """Whether alerts of an endpoint wait: it was restored, and no person has confirmed it."""
+        """Return whether alerts of an endpoint wait: restored, and not confirmed by a person."""
         state = self._states.get(endpoint)
         return state is not None and state.unconfirmed
 
@@ -173,7 +174,7 @@ class Alerting:
         return alerts.rungs(state.policy, self._clock.unix()) if state is not None else ()
 
     def _pass_time(self) -> None:
-        """Each alert's own time goes on; what is known of it only from before is caught up."""
+        """Advance each alert's own time; catch up on alerts that are known only from before."""
         now = self._clock.monotonic()
         since = None if self._looked is None else now - self._looked
         self._looked = now
@@ -230,7 +231,7 @@ class Alerting:
         )
 
     def _since_opened(self, alert: Alert) -> Iterator[tuple[AnyEvent, str, str]]:
-        """What moved the row since an alert was opened, newest first."""
+        """Yield the changes of the row since an alert was opened, newest first."""
         for entry in self._ledger.history(alert.endpoint, SINCE):
             if not isinstance(entry.event, Note):
                 yield entry.event, entry.by, entry.reason
@@ -240,7 +241,7 @@ class Alerting:
                 return
 
     def _raise_news(self) -> None:
-        """What has happened since: entries of the ledger."""
+        """Raise alerts for the entries of the ledger since the last look."""
         while entries := self._store.news(self._seen, NEWS):
             told: list[tuple[str, Raise]] = []
             for entry in entries:
@@ -250,12 +251,12 @@ class Alerting:
             self._seen = entries[-1].seq
             self._marked = self._marked or entries[0].seq
             if told or self._seen - self._marked >= NEWS:
-                # Now and then also for nothing: the next control begins to read here.
+                # Also without alerts after enough entries: the next control begins to read here.
                 self._raise(told, self._seen)
                 self._marked = self._seen
 
     def _raise_conditions(self) -> None:
-        """What lasts: begun for long enough it is raised, over for long enough it is resolved."""
+        """Raise conditions that have lasted long enough; resolve those that are over."""
         sight, standing = self._sight(), set[tuple[str, str]]()
         fresh: list[tuple[str, Raise]] = []
         for state in self._states.values():
@@ -276,7 +277,7 @@ class Alerting:
         standing: set[tuple[str, str]],
         fresh: list[tuple[str, Raise]],
     ) -> None:
-        """Find what lasts at one endpoint: what is fresh of it, and whose timers go on."""
+        """Find the conditions at one endpoint: those to raise, and those whose timers continue."""
         if self._stands_in:
             told = {a.endpoint for a in self._live.values() if a.open and a.topic is Topic.CONTROL}
             if state.endpoint not in told:
@@ -286,7 +287,7 @@ class Alerting:
         now, fault = self._clock.monotonic(), sight.fault_at(state.endpoint)
         epoch, decision = sight.decisions.get(state.endpoint, (state.epoch, None))
         unseen = epoch != state.epoch or (state.compared is not None and decision is None)
-        # A drill pauses what is compared: nothing is over because of it.
+        # A drill pauses the comparison: no condition ends because of it.
         if (unseen or state.drill is not None) and not fault:
             standing |= {key for key in self._since if key[0] == state.endpoint}
             return  # the patrol has not looked at this row yet
@@ -310,7 +311,7 @@ class Alerting:
             standing |= self._resolve_conditions(state, decision, keys, now, unready=unready)
 
     def _resolve_control(self, endpoint: str) -> None:
-        """End what the stand-in raised, once control has run for long enough."""
+        """Resolve the stand-in's alert, once control has run for long enough."""
         if self._clock.monotonic() - self._began < STEADY_S:
             return
         for alert in tuple(self._live.values()):
@@ -326,7 +327,7 @@ class Alerting:
         *,
         unready: Sequence[str] | None,
     ) -> set[tuple[str, str]]:
-        """Resolve what is over at an endpoint; the timers of what seems so, and waits."""
+        """Resolve what is over at an endpoint; return the timers of conditions that may be over."""
         waiting = set()
         here = [a for a in self._live.values() if a.open and a.endpoint == state.endpoint]
         for alert in here:
@@ -371,7 +372,7 @@ class Alerting:
         }
 
     def _found_again(self) -> None:
-        """The ledger is back: what was told without it is written, and is over."""
+        """Store the alerts that were sent without the ledger, and resolve them: it is back."""
         if self._lost_at is None:
             return
         self._write_outcomes_of_the_lost()
@@ -394,7 +395,7 @@ class Alerting:
             self._faults.clear("alerting.send")
 
     def _send_one(self, alert: Alert) -> None:
-        """Send what is due of one alert, while a thread for it is left."""
+        """Send what is due of one alert, while a thread is free."""
         if self._is_silenced(alert.endpoint):
             return
         levels = self._levels(alert.endpoint)
@@ -437,8 +438,8 @@ class Alerting:
         if after is None or not alerts.claimed(after, target, kind, by=self._by, until=until):
             return
         self._flying.add(flight)
-        # A daemon: control does not wait for a mail server when it is told to stop. The claim
-        # runs out, and the process that leads then sends it again.
+        # A daemon: control does not wait for a mail server when it is stopped. The claim expires,
+        # and the process that leads then sends it again.
         thread = threading.Thread(target=self._fly, args=(after, target, kind), daemon=True)
         try:
             thread.start()
@@ -461,7 +462,7 @@ class Alerting:
         self._landed.put(_Sent(alert, target, kind, fault))
 
     def _change(self, alert: Alert, edit: Callable[[Alert], Alert]) -> Alert | None:
-        """Change an alert where it is kept: in the store, or for want of a ledger in memory."""
+        """Change an alert in the store, or in memory without a ledger."""
         if not alert.number:
             after: Alert | None = edit(self._lost.get(alert.endpoint, alert))
             if after is not None and alert.endpoint in self._lost:
@@ -496,7 +497,7 @@ class Alerting:
                 )
 
     def _write_outcomes(self) -> None:
-        """Record what came of messages; what cannot be written now waits, eight at most."""
+        """Record the outcomes of messages; those that cannot be written now wait, eight at most."""
         self._land()
         while self._unwritten:
             write = partial(self._write_outcome, self._unwritten[0])
@@ -542,7 +543,7 @@ class Alerting:
         )
 
     def _delivers(self, sent: _Sent) -> None:
-        """A channel that delivers is not dead."""
+        """Resolve the alert of a dead channel that delivers again."""
         for alert in tuple(self._live.values()):
             mine = (sent.alert.endpoint, sent.target.channel)
             if alert.open and (alert.endpoint, alert.channel) == mine:
@@ -550,14 +551,14 @@ class Alerting:
 
 
 def _tell(entry: Entry, told: list[tuple[str, Raise]]) -> None:
-    """Add what an entry gives to know."""
+    """Add the alert that an entry raises."""
     found = _told_by(entry)
     if found is not None:
         told.append((entry.endpoint, found))
 
 
 def _told_by(entry: Entry) -> Raise | None:
-    """Return the alerts that an entry of the ledger raises."""
+    """Return the alert that an entry of the ledger raises."""
     if not isinstance(entry.event, Note):
         return conditions.happened(entry.event, by=entry.by, actor=entry.actor, reason=entry.reason)
     if isinstance(entry.event.body, EvidenceLost):

@@ -1,8 +1,8 @@
-"""Continuity of evidence: notices that what the judge knew was lost, and keeps what cannot be read.
+"""Continuity of evidence: detects a loss of evidence, and stores what cannot be read.
 
-Evidence may be lost; then it begins anew. But a rollout must not go forward on it as if nothing had
-happened: the loss is written into the ledger (where an alert is raised of it), and the rollout is
-paused until a person resumes it. A failure that is proven still takes a candidate back.
+After a loss the evidence restarts. But a rollout must not go forward as if nothing had happened:
+the loss is written to the ledger (which raises an alert), and the rollout is paused until a person
+resumes it. A proven failure still rolls a candidate back.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.ports import Clock, Ledger, Roster, WindowStore
 
 SETTLING_S = 10.0
-"""After the roster began anew nothing goes forward for so long: ten beats, in which each replica
-writes itself into it."""
+"""How long nothing goes forward after a new roster: ten beats, in which each replica writes its
+row."""
 UNREAD_S = 60.0
-"""Nor after windows that cannot be read: those of a newer kedge, whose workers are being relieved.
-A relieved worker is gone after so long."""
+"""The same after unreadable windows: a newer kedge wrote them, whose workers are being relieved. A
+relieved worker is gone after this time."""
 HISTORY = 500
-"""Entries looked through for the start of a rollout; what began before them began before the loss."""
+"""Limit of entries read for the start of a rollout; an earlier start was before the loss."""
 
 log = structlog.get_logger("kedge.patrol")
 
@@ -46,12 +46,13 @@ class Continuity:
         self._seen: Beginning | None = None
         self._looked = False
         self._filed: set[tuple[str, str, str]] = set()
-        """Losses that are in the ledger: once each, also where the next step fails and is tried again."""
+        """Losses that are in the ledger: once each, even if the next step fails and is tried
+        again."""
         self._skipped: dict[str, int] = {}
         self._unread_until: dict[str, float] = {}
 
     def open(self, state: State) -> Watch:
-        """Return the watch of a rollout: the kept one, or a new one where that is lost.
+        """Return the watch of a rollout: the stored one, or a new one if that is lost.
 
         Raises:
             KedgeError: the store or the ledger cannot be reached.
@@ -69,7 +70,7 @@ class Continuity:
         return watch
 
     def check(self, state: State, watch: Watch) -> None:
-        """Notice a store that was made anew meanwhile, and a rollout that is paused by now.
+        """Detect a new store, and a rollout that was paused meanwhile.
 
         Raises:
             KedgeError: the ledger cannot be reached.
@@ -85,7 +86,7 @@ class Continuity:
             self._unread_until[state.endpoint] = now + UNREAD_S
 
     def look(self, states: Mapping[str, State], watches: Mapping[str, Watch]) -> None:
-        """Notice a store that was made anew since the last look: each watch at hand has a hole.
+        """Detect a new store since the last look: each watch in memory has a gap.
 
         Raises:
             KedgeError: the ledger cannot be reached.
@@ -103,7 +104,7 @@ class Continuity:
         watch.begin_anew(why)
 
     def hold(self, endpoint: str) -> str:
-        """Return why nothing may go forward for a while; empty when it may."""
+        """Return why nothing may go forward for a while; empty if it may."""
         if self._clock.monotonic() < self._unread_until.get(endpoint, 0.0):
             return "windows of a newer kedge, or damaged ones, cannot be read"
         roster = self._roster.beginning()
@@ -128,7 +129,7 @@ class Continuity:
 
 
 def began_at(ledger: Ledger, state: State) -> float:
-    """Return when a comparison began, Unix time; 0 when that is long ago.
+    """Return when a comparison began, Unix time; 0 if that is long ago.
 
     Raises:
         KedgeError: the ledger cannot be reached.

@@ -1,14 +1,17 @@
-"""Has production diagnosed by itself: when it fails after a promotion, and while labels come.
+"""Automatic diagnosis of production: when it fails after a promotion, and when labels arrive.
 
 Theory of operation
 -------------------
-* Beside the patrol, on a thread of its own, and the work in a process of its own: niced, one at a time,
-  ended after a bound. Nothing waits for it; the next decision reads what it records.
-* A failing contrast after a promotion is diagnosed at once, and once for each epoch. That production is
-  worse than it was, with nothing to compare it with, no contrast sees: so with new labels it is diagnosed
-  every hour, too. Both are the one diagnosis that `kedge diagnose` makes.
-* What it did last is read from the ledger, so that a new control does not begin anew.
-* Deliberately absent: any judgement, and any act.
+* The loop runs beside the patrol, on a separate thread. Each diagnosis runs in a niced process, one
+  at a
+  time, with a time limit. Nothing waits for it; the next decision reads what it records.
+* A failing contrast after a promotion is diagnosed at once, and once for each epoch. If production
+  is
+  worse than it was, with nothing to compare it with, no contrast shows it. So an endpoint with new
+  labels
+  is also diagnosed every hour. Both are the same diagnosis as `kedge diagnose`.
+* The newest diagnosis is read from the ledger, so that a new control does not repeat it.
+* Deliberately absent: any judgement, and any command.
 """
 
 from __future__ import annotations
@@ -34,21 +37,21 @@ from kedge.system.interpreter import safe_environment
 
 TICK_S = 2.0
 EVERY_S = 3_600.0
-"""How often an endpoint with new labels is diagnosed. It costs some ten seconds of one niced core; labels
-come in batches, mostly, and what no contrast sees has nothing that could be taken back in a hurry."""
+"""How often an endpoint with new labels is diagnosed. It costs some ten seconds of one niced core.
+Labels mostly arrive in batches, and a cause that no contrast shows allows no quick rollback."""
 AGAIN_S = 600.0
-"""So long after one diagnosis of an endpoint no other is begun, whatever fails."""
+"""Shortest time between two diagnoses of an endpoint, whatever fails."""
 LABELS = 50
-"""New labels below which a diagnosis could tell nothing."""
+"""Minimum number of new labels for a diagnosis: with fewer it could not tell."""
 WITHIN_S = 300.0
-"""Longest time of one: ten times what 100,000 requests take."""
+"""Longest duration of one diagnosis: ten times what 100,000 requests take."""
 LOOK_S = 30.0
-"""How often new labels are looked for."""
+"""Interval between looks for new labels."""
 
 log = structlog.get_logger("kedge.inquiry")
 
 Command = Callable[[State, float], Sequence[str]]
-"""How an endpoint, as its row is, is diagnosed within so many seconds."""
+"""Returns the command that diagnoses an endpoint, in its current row, within this many seconds."""
 
 
 class _Running(NamedTuple):
@@ -59,7 +62,7 @@ class _Running(NamedTuple):
 
 
 class Inquiry:
-    """One control's inquiries."""
+    """The inquiry of one control."""
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Inquiry:
         self._by = duty.by
         self._running: _Running | None = None
         self._begun: dict[str, float] = {}
-        """By endpoint: when one was begun last, Unix time."""
+        """By endpoint: when its last diagnosis began, Unix time."""
         self._labels: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         """By endpoint: the epoch whose failure was diagnosed."""
@@ -94,7 +97,7 @@ class Inquiry:
         self._net = self.loop.net
 
     def look(self) -> None:
-        """Look once: is one done or overdue, and is another one due?"""
+        """End the diagnosis that is done or overdue, and start one that is due."""
         self._net.run("inquiry.reap", self._reap)
         if self._running is None:
             self._net.run("inquiry.read", self._look_at_all)
@@ -111,7 +114,7 @@ class Inquiry:
         try:
             self._begin(state)
         except BaseException:
-            self._begun.pop(state.endpoint, None)  # it is due still
+            self._begun.pop(state.endpoint, None)  # it is still due
             self._failed.pop(state.endpoint, None)
             raise
 
@@ -121,7 +124,7 @@ class Inquiry:
         name, now = state.endpoint, self._clock.unix()
         if name not in self._begun:
             self._begun[name] = self._last(name)
-            # What came before the last one is known to it.
+            # The last diagnosis has seen earlier labels.
             fresh = now - self._begun[name] < EVERY_S
             self._labels[name] = self._records.newest_label(name) if fresh else 0
         since = now - self._begun[name]
@@ -134,19 +137,19 @@ class Inquiry:
             return False
         self._looked[name] = self._clock.monotonic() + LOOK_S
         after, rows = self._records.labels(name, self._labels[name], LABELS)
-        self._labels[name] = min(self._labels[name], after)  # less: they were made anew
+        self._labels[name] = min(self._labels[name], after)  # fewer: the store is new
         return len(rows) >= LABELS
 
     def _last(self, name: str) -> float:
-        """When an endpoint was diagnosed last, by any process; 0 when unknown."""
+        """Return when any process last diagnosed an endpoint; 0 if unknown."""
         try:
             known = newest_finding(self._ledger, name)
-        except Refused:  # another version of kedge filed it
+        except Refused:  # another version of kedge recorded it
             return 0.0
         return known.at if known is not None else 0.0
 
     def _fails(self, state: State) -> bool:
-        """Whether it fails against the release that was left, and this was not diagnosed yet."""
+        """Return whether it fails against the release that was left, not diagnosed yet."""
         epoch, decision = self._sight().decisions.get(state.endpoint, (-1, None))
         return (
             decision is not None

@@ -1,12 +1,14 @@
-"""Ends a drill whose own process does not, and starts those that a policy asks for.
+"""Drills in control: ends drills whose own process does not, and starts scheduled ones.
 
-The row says until when a drill lasts. The command that started it returns before that; when the time is
-over and the row still stands in the drill, its process died or hangs. The time is told by two
-clocks: the wall, which a jump may set back, and this process's own. The patrol asks, twice a second.
+The row states until when a drill lasts. The command that started it returns earlier. If the time is
+over and the row is still in the drill, its process died or hangs. Two clocks measure the time: the
+wall clock, which a jump may set back, and this process's monotonic clock. The patrol checks twice a
+second.
 
-A drill that is due is `kedge drill` in a process of its own, which the patrol ends like any other.
-It is not started before every replica serves the row with all that it is to hold. After a reboot
-control is there long before the models are, and a drill that fails of that says nothing of a rollback.
+A drill that is due is `kedge drill` in a separate process, which the patrol ends like any other. It
+does not start before every replica serves the row with all that it must hold. After a reboot
+control is there long before the models are, and a drill that fails then shows nothing about a
+rollback.
 """
 
 from __future__ import annotations
@@ -29,27 +31,28 @@ from kedge.engine.submission import SILENT_S, Control, lacking, replicas
 from kedge.ports import Clock, Ledger, Roster
 
 LONGEST_S = 60.0
-"""No drill lasts longer."""
+"""Longest duration of a drill."""
 READ = 50
-"""Entries looked through for the drill's own: between its start and its end there are few."""
+"""Limit of entries read for the drill's own: between its start and its end there are few."""
 DIED = "its process died, and the patrol returned"
 
 TICK_S = 5.0
 CHECK_S = 600.0
-"""How often an endpoint is asked whether a drill is due; one that was refused is tried again then."""
+"""How often control checks whether a drill of an endpoint is due; a refused one is tried again
+then."""
 CALM_S = 600.0
-"""Not so soon after production changed: people look at that then."""
+"""Wait after a change of production: operators look at the change at that time."""
 READY_S = 300.0
-"""So long a drill that is due waits for replicas that are not ready. Then it begins anyway: what
-does not become ready within two loads and a restart is what a drill is to find."""
+"""How long a drill that is due waits for replicas that are not ready. Then it begins in any case:
+what is not ready after two loads and a restart is what a drill must find."""
 ENTRIES = 20_000
-"""Looked through for the last drill, newest first. One that is further back was long ago."""
+"""Limit of entries read for the last drill, newest first. An older one was long ago."""
 
 log = structlog.get_logger("kedge.drills")
 
 
 class Returns:
-    """Returns from drills that are out of time."""
+    """Ends drills that are out of time."""
 
     def __init__(
         self, *, ledger: Ledger, control: Callable[[], Control], clock: Clock, by: str
@@ -62,7 +65,7 @@ class Returns:
         """By endpoint: until when its drill lasts, and since when (monotonic) it is known here."""
 
     def look(self, state: State) -> None:
-        """Return if the row stands in a drill whose time is over, and file that it failed."""
+        """End the drill of the row if its time is over, and record that it failed."""
         drill = state.drill
         if drill is None:
             self._seen.pop(state.endpoint, None)
@@ -78,7 +81,7 @@ class Returns:
             self._file(state, drill)
 
     def _returned(self, state: State, drill: Drilling) -> bool:
-        """Whether it was this that moved the row."""
+        """End the drill; return whether this call moved the row."""
         try:
             self._control().submit(
                 state.endpoint, Return(until=drill.until), by=self._by, reason=DIED
@@ -118,7 +121,7 @@ class Returns:
 
 
 def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, ReceiptParts | None]:
-    """When a drill began (Unix time), and its receipt's parts; None where there is no entry."""
+    """Return when a drill began (Unix time), and its receipt's parts; None without an entry."""
     began = next(
         (e for e in entries if isinstance(e.event, DrillStarted) and e.event.until == drill.until),
         None,
@@ -132,11 +135,12 @@ def _of(entries: tuple[Entry, ...], drill: Drilling) -> tuple[float | None, Rece
 
 
 Start = Callable[[str], Callable[[], bool]]
-"""Starts a drill of an endpoint; what it gives says whether it still runs."""
+"""Starts a drill of an endpoint; the function that it returns tells whether the drill still
+runs."""
 
 
 class Schedule:
-    """Starts the drills that policies ask for (`drill.every`), where this control's patrol leads."""
+    """Starts drills that are due by policy (`drill.every`), while this control's patrol leads."""
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class Schedule:
         self._net = self.loop.net
 
     def look(self) -> None:
-        """Start what is due, does not run yet, and has its replicas ready."""
+        """Start each drill that is due, does not run yet, and has its replicas ready."""
         for state in self._ledger.read().states.values():
             if state.policy.drill.every is not None:
                 self._net.run(f"drills.look.{state.endpoint}", partial(self._look_at, state))
@@ -175,7 +179,7 @@ class Schedule:
             if not waited or self._is_due(state):
                 log.info("drills.due", endpoint=name)
                 self._running[name] = self._start(name)
-            # Otherwise an operator drilled, or began something, while it waited. A start that
+            # Otherwise an operator drilled, or began another change, while it waited. A start that
             # fails stays due.
             del self._due[name]
 
@@ -185,7 +189,7 @@ class Schedule:
         return idle and due(state, self._last(state.endpoint), self._clock.unix())
 
     def _ready(self, state: State) -> bool:
-        """Whether every replica speaks, serves this row, and holds what it is to hold."""
+        """Return whether every replica reports, serves this row, and holds what it must hold."""
         members, now = replicas(self._roster.members()), self._clock.unix()
         serving = all(
             now - m.beat_at <= SILENT_S and m.epochs.get(state.endpoint) == state.epoch
@@ -195,7 +199,7 @@ class Schedule:
         return bool(members) and serving and held
 
     def _last(self, endpoint: str) -> float | None:
-        """When the newest drill was filed that flipped something, well or not; Unix time."""
+        """Return when the newest drill that flipped was recorded, well or not; Unix time."""
         return next(
             (
                 read_instant(entry.at)
@@ -209,11 +213,11 @@ class Schedule:
 
 
 def due(state: State, last: float | None, now: float) -> bool:
-    """Whether the policy asks for a drill now. Freezing stops it, as all automation.
+    """Return whether the policy requires a drill now. Freezing stops it, as all automation.
 
     Args:
         state: the row.
-        last: when the last drill was filed, Unix time; None: never.
+        last: when the last drill was recorded, Unix time; None: never.
         now: Unix time.
     """
     every = state.policy.drill.every

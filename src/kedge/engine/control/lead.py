@@ -1,4 +1,4 @@
-"""The lead among the control processes of one state directory: the lock of the patrol."""
+"""Lead among the control processes of one state directory: the lock of the patrol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAME = "patrol.lock"
 
 
 class Lead:
-    """One process's claim to lead."""
+    """The claim of one process to the lead."""
 
     def __init__(self, state_dir: Path) -> None:
         """Open the lock.
@@ -22,12 +22,12 @@ class Lead:
         self._lock = open_lock(state_dir / NAME)
 
     def take(self) -> bool:
-        """Return whether this process leads; it does until it ends, once it does."""
+        """Take the lead if it is free; return whether this process leads, from then to its end."""
         return try_lock(self._lock)
 
 
 def is_led(state_dir: Path) -> bool:
-    """Return whether a process leads. The lock is let go of at once where none does."""
+    """Return whether a process leads. If none does, the lock is released at once."""
     try:
         handle = os.open(state_dir / NAME, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

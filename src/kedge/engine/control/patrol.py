@@ -1,19 +1,20 @@
-"""Observe, judge, submit: the very commands a human would give, with the figures it saw.
+"""Patrol: observes, judges, and submits an operator's commands, with the figures that it saw.
 
 Theory of operation
 -------------------
-* One patrol leads; the others wait for its lock, which the kernel lets go of however it dies.
-* Nothing is remembered that is not written: a watch is folded from windows that are kept, and
-  its snapshot says which it has folded. The process that takes over folds the rest.
-* An action carries the epoch it was decided on. When the row was moved in between, the
-  ledger refuses it, and the next look decides anew. So an act is never done twice, and one that
-  was decided but not written is decided again.
-* Backward moves are made at once, on this thread. Forward moves wait for replicas to load, so
-  they are made on another: watching never waits for them.
-* An endpoint that was restored from a backup is left alone until a person confirms it: the original
-  may still be running.
+* One patrol leads; the others wait for its lock, which the kernel releases however it dies.
+* The patrol remembers only what is written: a watch is folded from stored windows, and its
+  snapshot states which windows it has folded. The process that takes over folds the rest.
+* A command carries the epoch that it was decided on. If the row moved in between, the ledger
+  refuses the command, and the next look decides again. So no command is carried out twice, and
+  one that was decided but not written is decided again.
+* Backward moves run at once, on this thread. Forward moves wait for replicas to load, so they run
+  on another thread: watching never waits for them.
+* The patrol does not touch an endpoint that was restored from a backup until a person confirms it:
+  the original may still be running.
 * A fault of one endpoint is counted and shown, and does not stop the others. What was folded of its
-  windows until then is dropped: the next look begins with what is kept, so that none counts twice.
+  windows until then is dropped. The next look begins with the stored snapshot, so that no window
+  counts twice.
 * Deliberately absent: any judgement. `core.evidence` and `core.automation` judge.
 """
 
@@ -43,26 +44,26 @@ from kedge.engine.watch import Watch, judged
 from kedge.ports import Ledger, RecordStore, Roster, WindowStore
 
 TICK_S = 0.5
-"""How often it looks: twice a second, so that a breach waits for half a second at most."""
+"""Interval between looks: twice a second, so that a breach waits for half a second at most."""
 BATCH = 2_000
-"""Windows folded in one look; the rest is folded in the next, at once."""
+"""Limit of windows folded in one look; the next look folds the rest, at once."""
 KEEP_S = 2.0
-"""How often what is known is kept; what is lost with the patrol is folded again."""
+"""Interval between snapshots; what is lost with the patrol is folded again."""
 LABELS = 5_000
-"""Labels folded in one look."""
+"""Limit of labels folded in one look."""
 COVERED_S = 10.0
-"""How often label coverage is counted anew."""
+"""Interval between counts of label coverage."""
 UNREADY_S = 60.0
-"""How long a promotion that readiness refused is not tried again: it is judged as seldom."""
+"""How long a promotion that readiness refused is not tried again: readiness is judged as seldom."""
 LARGE = 1 << 20
 LARGE_KEEP_S = 30.0
-"""A snapshot of a megabyte and more is kept less often: folding again is cheaper than writing."""
+"""Interval between snapshots of a megabyte and more: folding again is cheaper than writing."""
 
 log = structlog.get_logger("kedge.patrol")
 
 
 class Patrol:
-    """Watches every rollout, as long as it leads."""
+    """Watches every rollout while it leads."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Patrol:
         self._behind = False
         """Whether the last look left something to fold at once."""
         self.sight = Sight()
-        """What it saw last; replaced whole, so that another thread may read it."""
+        """What it saw last; replaced as a whole, so that another thread may read it."""
         self.loop = Loop(
             duty,
             "patrol.look",
@@ -109,7 +110,7 @@ class Patrol:
         self._net = self.loop.net
 
     def look(self) -> bool:
-        """Look once at every rollout. True when there is more to fold at once."""
+        """Look once at every rollout; return True if there is more to fold at once."""
         self._behind = False
         decisions: dict[str, tuple[int, Decision]] = {}
         faults: dict[str, str] = {}
@@ -159,18 +160,18 @@ class Patrol:
         return decision, facts
 
     def _replicas(self) -> tuple[Raise, ...]:
-        """What replicas say is wrong with them."""
+        """Return the faults that replicas report."""
         try:
             members = self._roster.members()
         except KedgeError:
-            return self.sight.replicas  # nothing is over because the roster cannot be read
+            return self.sight.replicas  # an unreadable roster resolves nothing
         return of_replicas(
             {member.name: member.astray for member in members if member.astray},
             {member.name: member.unwritten for member in members if member.unwritten},
         )
 
     def _watch(self, state: State) -> Watch:
-        """The watch of this rollout: the one at hand, the kept one, or a new one."""
+        """Return the watch of this rollout: the one in memory, the stored one, or a new one."""
         watch = self._watches.get(state.endpoint)
         if watch is None or not watch.fits(state):
             watch = self._continuity.open(state)
@@ -185,7 +186,7 @@ class Patrol:
         return len(windows) == BATCH
 
     def _gather_labels(self, state: State, watch: Watch) -> bool:
-        """Fold late labels; without them the rest is still judged."""
+        """Fold late labels; return whether there may be more. A fault of this fails no look."""
         now = self._clock.monotonic()
         try:
             behind = fold_labels(self._records, state, watch, self._clock.unix())
@@ -198,7 +199,7 @@ class Patrol:
         return behind
 
     def _known(self, state: State, facts: PatrolFacts) -> PatrolFacts:
-        """With the newest diagnosis that there is; none is waited for."""
+        """Return the facts with the newest diagnosis, without waiting for one."""
         try:
             finding = newest_finding(self._ledger, state.endpoint)
         except KedgeError as error:
@@ -209,7 +210,7 @@ class Patrol:
     # ------------------------------------------------------------ acting
 
     def _act(self, state: State, decision: Decision, facts: PatrolFacts) -> None:
-        """Say what is new, and submit what is decided."""
+        """Record a new verdict, and submit the command that was decided."""
         told = (decision.verdict, decision.code)
         command = decision.command
         if self._said.get(state.endpoint) != told and decision.verdict != "inconclusive":
@@ -297,7 +298,7 @@ class Patrol:
 
 
 def unwritten(roster: Roster) -> str:
-    """Which replicas cannot write what they count, and why; empty when all can."""
+    """Return which replicas cannot write their counts, and why; empty if all can."""
     try:
         mute = [m for m in roster.members() if m.unwritten]
     except KedgeError as error:
@@ -310,11 +311,11 @@ def unwritten(roster: Roster) -> str:
 def fold_labels(
     records: RecordStore, state: State, watch: Watch, at: float, patience_s: float = 0.0
 ) -> bool:
-    """Fold the labels that were joined since the last time; True when there may be more.
+    """Fold the labels that were joined since the last call; return True if there may be more.
 
-    Where labels were corrected since, all are folded again; but what is under way ends first, so that
-    corrections that keep coming do not keep it from ending. So there may be more after its last batch, too:
-    what was corrected meanwhile. Where a function of the policy's judges them and
+    If labels were corrected since then, all are folded again. A fold under way is completed first,
+    so that a series of corrections cannot prevent its end. So there may be more after its last
+    batch, too: the labels that were corrected meanwhile. If the policy's function judges them and
     its child is not ready within `patience_s`, they wait.
     """
     was_left = watch.labels_left
@@ -324,7 +325,7 @@ def fold_labels(
             watch.correct(newest, first)
     after, rows = records.labels(state.endpoint, watch.labels.cursor, LABELS)
     if after < watch.labels.cursor:
-        watch.correct(0, 0)  # labels.db was made anew: what is handed in again is folded again
+        watch.correct(0, 0)  # labels.db is new: labels that are handed in again are folded again
         return True
     own, watch.own_fault = None, ""
     if rows and watch.own is not None:
@@ -339,7 +340,7 @@ def fold_labels(
 
 
 def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple[int, int]]:
-    """By arm: predictions of this comparison with a label, and all of them."""
+    """Return by arm the predictions of this comparison with a label, and all of them."""
     found: dict[str, tuple[int, int]] = {}
     for arm in records.coverage(state.endpoint):
         if (arm.production, arm.candidate, arm.salt) == watch.comparison:
@@ -349,7 +350,7 @@ def covered(records: RecordStore, watch: Watch, state: State) -> dict[str, tuple
 
 
 def figures(state: State, decision: Decision, facts: PatrolFacts) -> VerdictNote:
-    """Return what a decision saw, for its ledger entry."""
+    """Return the figures behind a decision, for its ledger entry."""
     return VerdictNote(
         verdict=decision.verdict,
         code=decision.code,

@@ -1,11 +1,13 @@
-"""Judges the readiness of every endpoint, beside the patrol, and says which checks fail.
+"""Readiness loop: judges every endpoint's readiness, beside the patrol, and reports failing checks.
 
 Theory of operation
 -------------------
-* A thread of its own, once a minute: it may wait for a proof, and no look of the patrol waits for it.
-* A row that has moved within the minute is left alone: a state of seconds is not reported.
-* What a check costs and what is filed is `check`'s affair; this says when, and keeps the newest word.
-* A fault costs the look at one endpoint. Its last word stands, and the next look is another.
+* It runs on a separate thread, once a minute: it may wait for a proof, and the patrol never waits
+  for it.
+* It skips a row that moved within the minute: a state of seconds is not reported.
+* `check` decides what a check costs and what is recorded; this loop schedules it, and holds the
+  result.
+* A fault costs the look at one endpoint. Its last result stands until the next look.
 """
 
 from __future__ import annotations
@@ -20,23 +22,24 @@ from kedge.engine.loop import Duty, Loop
 from kedge.ports import Ledger
 
 EVERY_S = 60.0
-"""How often it looks: a person who fixed something looks again after about as long."""
+"""Interval between looks: after a fix, an operator looks again after about this time."""
 
 log = structlog.get_logger("kedge.readiness")
 
 
 class Readiness:
-    """What is known of the readiness of endpoints that have something in production."""
+    """The readiness of the endpoints that have a production release."""
 
     def __init__(
         self, duty: Duty, *, ledger: Ledger, check: Callable[[State], tuple[str, ...]]
     ) -> None:
-        """Judge by `check`, which names the checks that fail; only while this one leads."""
+        """Judge by `check`, which returns the checks that fail; only while this process leads."""
         self._ledger = ledger
         self._check = check
         self._epochs: dict[str, int] = {}
         self.unready: Mapping[str, tuple[str, ...]] = {}
-        """By endpoint: the checks that fail. Replaced whole, so that another thread may read it."""
+        """By endpoint: the checks that fail. Replaced as a whole, so that another thread may read
+        it."""
         self.loop = Loop(
             duty,
             "readiness.look",
@@ -51,7 +54,7 @@ class Readiness:
         self._epochs, self.unready = {}, {}
 
     def look(self) -> None:
-        """Look once at every endpoint that stood still since the last look."""
+        """Look once at every endpoint whose row has not moved since the last look."""
         states = self._ledger.read().states
         before, self._epochs = self._epochs, {n: state.epoch for n, state in states.items()}
         for name, state in states.items():

@@ -1,6 +1,6 @@
-"""Takes in what workers wrote, and ages what is old: the housekeeping of records and windows.
+"""Retention of records and windows: stores what workers wrote, and removes what is old.
 
-Runs beside the patrol, so that a flood of outcomes or a slow disk holds no verdict up.
+The loop runs beside the patrol, so that many outcomes or a slow disk delay no verdict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kedge.engine.loop import Duty, Loop
 from kedge.ports import Ledger, RecordStore, RollStore
 
 TICK_S = 2.0
-"""How often it looks; a worker closes its file every ten seconds."""
+"""Interval between looks; a worker closes its file every ten seconds."""
 PRUNE_S = 3_600.0
 AGE_S = 60.0
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("kedge.clerk")
 
 
 class Clerk:
-    """One host's clerk. Several may run: the store lets one write at a time."""
+    """The clerk of one host. Several may run: the store allows one write at a time."""
 
     def __init__(
         self, duty: Duty, *, ledger: Ledger, records: RecordStore, rolls: RollStore
@@ -40,9 +40,9 @@ class Clerk:
         self._net = self.loop.net
 
     def look(self) -> None:
-        """Take in everything that waits; once an hour, drop what is too old.
+        """Store everything that waits; once an hour, remove what is too old.
 
-        Each part has a net of its own: what cannot be taken in keeps nothing from being dropped.
+        Each part runs in a net: a fault while storing does not stop the removal.
         """
         self._net.run("clerk.ingest", self._ingest)
         now = self._clock.monotonic()
