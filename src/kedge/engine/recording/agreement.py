@@ -1,4 +1,4 @@
-"""Whether two answers to the same rows say the same, in the endpoint's own sense."""
+"""Agreement of two answers to the same rows, as the endpoint's output defines it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class RowAnswer(NamedTuple):
-    """What one row of an answer says, in the endpoint's own sense."""
+    """The content of one row of an answer, as the endpoint's output defines it."""
 
     score: float | None
     decision: str | None
     yes: bool
 
     def same(self, other: RowAnswer, output: Output) -> bool:
-        """Whether the other says the same: side of the threshold, tolerance, or equal words."""
+        """Return whether both agree: side of the threshold, within tolerance, or equal text."""
         if output.kind in DECIDED or self.score is None or other.score is None:
             return self.decision == other.decision
         if isnan(self.score) or isnan(other.score):
@@ -37,16 +37,16 @@ class RowAnswer(NamedTuple):
         return isclose(self.score, other.score, rel_tol=0.0, abs_tol=output.tolerance)
 
     def text(self) -> str:
-        """For people: the score, or else the decision."""
+        """Return the score, or else the decision, as text for people."""
         return f"{self.score:.4g}" if self.score is not None else (self.decision or "")[:80]
 
 
 DECIDED = frozenset({"binary", "class", "ranking"})
-"""Kinds of output whose answers are the same when their decisions are."""
+"""Kinds of output whose answers are the same if their decisions are."""
 
 
 def read_as(output: Output, columns: Columns) -> Target:
-    """Return how an answer is read; where no release told it, by the columns themselves."""
+    """Return how an answer is read; without a release's outputs, by the columns."""
     if isinstance(output, Target):
         return output
     return target(
@@ -59,13 +59,13 @@ def read_as(output: Output, columns: Columns) -> Target:
 
 
 def _dtype(column: Any) -> Dtype:
-    """Return a dtype of the same kind as a column's: only the kind is read."""
+    """Return a dtype of the same kind as a column's: only the kind is used."""
     kinds: dict[str, Dtype] = {"f": "float64", "i": "int64", "u": "int64", "b": "bool"}
     return kinds.get(column.dtype.kind, "string")
 
 
 def said(output: Output, columns: Columns, row: int) -> RowAnswer:
-    """Read one row of an answer. Where no output is known, the decision is the whole row as text."""
+    """Read one row of an answer. Without a known output, the decision is the whole row as text."""
     of = read_as(output, columns)
     column = columns.get(of.name) if of.name is not None else None
     if column is None and len(columns) == 1 and of.reads in ("yes", "number"):
@@ -109,7 +109,7 @@ def _yes(of: Target, value: Any, *, numeric: bool) -> RowAnswer:
 
 
 def _named(of: Target, place: int) -> RowAnswer:
-    """Return the class at a place of a vector: its name where the policy has one, else its number."""
+    """Return the class at a place of a vector: its name in the policy if any, else its number."""
     if not of.classes:
         return RowAnswer(float(place), str(place), yes=False)
     if place >= len(of.classes):
@@ -119,14 +119,14 @@ def _named(of: Target, place: int) -> RowAnswer:
 
 
 class Sayings(NamedTuple):
-    """What many rows say: `RowAnswer`, column by column."""
+    """The content of many rows: `RowAnswer`, column by column."""
 
     scores: list[float | None]
     decisions: list[str | None]
     yes: list[bool]
 
     def row(self, row: int) -> RowAnswer:
-        """One of them."""
+        """Return one of them."""
         return RowAnswer(self.scores[row], self.decisions[row], self.yes[row])
 
 
@@ -135,7 +135,7 @@ SILENCE = (None, None, False)
 
 
 def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[int]) -> Sayings:
-    """Read every row of many answers, each as `said` does; `rows` is how many each has."""
+    """Read every row of many answers, each as `said` does; `rows` is the number of rows of each."""
     there = [one for one in answers if one is not None]
     if len(there) == len(answers):
         return _read(output, there, rows)
@@ -152,7 +152,7 @@ def sayings(output: Output, answers: Sequence[Columns | None], rows: Sequence[in
 
 
 def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sayings:
-    """Read answers; numbers in C's loops, a column of them in one piece."""
+    """Read answers; numbers in C's loops, a column of them at once."""
     numbers = _single_numbers(output, answers) if sum(rows) == len(answers) else None
     if numbers is not None:
         return _of_numbers(output, numbers)
@@ -175,14 +175,14 @@ def _read(output: Output, answers: Sequence[Columns], rows: Sequence[int]) -> Sa
 
 
 def _plain(of: Output) -> bool:
-    """Whether the output is read as a number: a value, or a score on a side of the threshold."""
+    """Return whether the output is read as a number: a value, or a score with a threshold."""
     if not isinstance(of, Target):
         return of.score is not None and of.kind in ("binary", "score") and not of.classes
     return of.reads == "number" or (of.reads == "yes" and not of.classes)
 
 
 def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | None:
-    """The score of each answer of one row, where all are numbers; else None."""
+    """Return the score of each answer of one row, if all are numbers; else None."""
     name = output.name if isinstance(output, Target) else output.score
     if name is None or not _plain(output):
         return None
@@ -190,13 +190,13 @@ def _single_numbers(output: Output, answers: Sequence[Columns]) -> list[Any] | N
         columns = list(map(itemgetter(name), answers))
         if {column.dtype.kind for column in columns} <= _KINDS:
             return list(map(np.ndarray.item, columns))
-    except (KeyError, ValueError):  # no such output, or of several numbers
+    except (KeyError, ValueError):  # no such output, or one of several numbers
         pass
     return None
 
 
 def same_rows(output: Output, ours: Sayings, theirs: Sayings) -> list[bool]:
-    """Whether each row says the same on both sides."""
+    """Return for each row whether both sides agree."""
     if output.kind in DECIDED:
         return list(map(eq, ours.decisions, theirs.decisions))
     return [
@@ -227,20 +227,20 @@ def _of_classes(column: Any) -> Sayings:
 
 
 def _word(value: Any) -> str:
-    """A class in words: NumPy's text and bytes are text."""
+    """Return a class as text: NumPy's text and bytes are text."""
     return spelled(value) if isinstance(value, str | bytes | int | float) else _text(value)
 
 
 LONGEST_VALUE = 80
-"""Characters of one output in an example."""
+"""Limit of characters of one output in an example."""
 LONGEST = 8
-"""Elements of a vector that its text shows; the comparison looks at all of them."""
+"""Limit of elements of a vector in its text; the comparison reads all of them."""
 
 
 def _text(value: Any) -> str:
-    """A value in words. NumPy's own would take longer than everything else that is counted."""
+    """Return a value as text. NumPy's own function would take longer than all other counting."""
     if isinstance(value, np.ndarray) and value.ndim:
-        value = _begin(value)  # a million elements as Python's would hold up all other threads
+        value = _begin(value)  # converting a million elements would block all other threads
     plain = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(plain, list):
         more = ", ..." if len(plain) > LONGEST else ""
@@ -251,12 +251,12 @@ def _text(value: Any) -> str:
 
 
 def _begin(array: NDArray[Any]) -> NDArray[Any]:
-    """The elements that the text of an array shows, and one more on each axis."""
+    """Return the elements that the text of an array shows, and one more on each axis."""
     return array[tuple(slice(LONGEST + 1) for _ in array.shape)]
 
 
 def same_row(output: Output, ours: Columns, theirs: Columns, row: int) -> bool:
-    """Whether every output of a row is equal, floats within the tolerance; NaN equals NaN."""
+    """Return whether all outputs of a row are equal, within the tolerance; NaN equals NaN."""
     return ours.keys() == theirs.keys() and all(
         _alike(ours[name][row], theirs[name][row], output.tolerance) for name in ours
     )
@@ -275,7 +275,7 @@ def _alike(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def _alike_arrays(one: NDArray[Any], other: NDArray[Any], tolerance: float) -> bool:
-    """The same for many values, in NumPy's loops: they leave the interpreter to others."""
+    """Return the same for many values, in NumPy's loops: they release the interpreter."""
     kinds = one.dtype.kind, other.dtype.kind
     if one.shape != other.shape:
         return False
@@ -292,16 +292,16 @@ def _alike_arrays(one: NDArray[Any], other: NDArray[Any], tolerance: float) -> b
 
 
 MOST_DIFFERING = 3
-"""Outputs of one example that are shown as different."""
+"""Limit of outputs of one example that are shown as different."""
 NOT_GIVEN = "not given"
-"""Shown for an output that one of two releases does not give."""
+"""Text for an output that one of two releases does not give."""
 
 
 def differing(output: Output, ours: Columns, theirs: Columns, row: int) -> tuple[Differing, ...]:
     """Return the outputs in which two answers to one row differ, the compared one first.
 
-    Where only decisions are compared and those agree, or a function judges, values that differ at all
-    are shown: the reader decides.
+    If only decisions are compared and those agree, or a function judges, all values that differ are
+    shown: the reader decides.
     """
     first = read_as(output, ours).name
     named = sorted({*ours, *theirs}, key=lambda name: (name != first, name))
@@ -317,21 +317,21 @@ def differing(output: Output, ours: Columns, theirs: Columns, row: int) -> tuple
             _text(answer[name][row])[:LONGEST_VALUE] if name in answer else NOT_GIVEN
             for answer in (ours, theirs)
         )
-        if old == new:  # what rounding hides
+        if old == new:  # they differ only in digits that the text rounds
             old, new = (_exact(answer[name][row]) for answer in (ours, theirs))
         found.append(Differing(name, old, new))
     return tuple(found[:MOST_DIFFERING])
 
 
 def _exact(value: Any) -> str:
-    """A value in all its digits; of a long vector its begin, whatever differs behind it."""
+    """Return a value in all its digits; of a long vector only its beginning."""
     if np.size(value) > SMALL:
         return f"{_text(value)} and others"
     return repr(value.tolist() if hasattr(value, "tolist") else value)[:LONGEST_VALUE]
 
 
 def judge_of(output: Output) -> Agree:
-    """How the rows of two answers are compared, in the endpoint's own sense; not of kind "custom"."""
+    """Return the comparison of two answers' rows for an output; not for kind "custom"."""
     if output.kind == "exact" and output.score is None:
         return lambda ours, theirs, rows: [
             same_row(output, ours, theirs, row) for row in range(rows)
@@ -346,11 +346,12 @@ def judge_of(output: Output) -> Agree:
 
 
 BIN_RATIO = 1.1
-"""Scores whose size differs by less than a tenth share a bin: fixed, so that bins can be added."""
+"""Ratio of the bins of scores: those that differ by less than a tenth share one. It is fixed, so
+that bins can be added."""
 
 
 def bin_of(score: float) -> int:
-    """The signed log-bin of a score; 0 is zero, and what is no number."""
+    """Return the signed log-bin of a score; 0 for zero, NaN and infinity."""
     if not isfinite(score) or score == 0:
         return 0
     size = floor(ln(abs(score)) / ln(BIN_RATIO)) + 1000
@@ -362,15 +363,15 @@ NUMBERS = "fiub"
 """NumPy's kinds of dtype that have an order and a distance."""
 _KINDS = frozenset(NUMBERS)
 SMALL = 64
-"""Values of an output up to which a single row is compared value by value."""
+"""Limit of values of an output for which a single row is compared value by value."""
 
 
 def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> int:
-    """How many rows of two answers say the same, in the endpoint's own sense.
+    """Return how many rows of two answers agree, as the endpoint's output defines it.
 
     binary: the same side of the threshold. score: within the tolerance. class: the same class.
-    exact: every output equal, floats within the tolerance; an output that one of them lacks is a disagreement.
-    NaN says the same as NaN, and as nothing else. A score that is no number is compared exactly.
+    exact: every output equal, floats within the tolerance; an output that is missing in one is a
+    disagreement. NaN equals NaN only. A score that is not finite is compared exactly.
     """
     score = output.score or (output.value if output.kind == "score" else None)
     if output.kind in ("class", "ranking"):
@@ -388,7 +389,7 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
         if mine.shape != other.shape:
             return 0
         if (mine.dtype.kind in NUMBERS) != (other.dtype.kind in NUMBERS):
-            return 0  # a word and a number: NumPy does not even compare them
+            return 0  # text and a number: NumPy does not even compare them
         if rows == 1 and mine.size <= SMALL:
             if not _same_values(mine, other, output.tolerance):
                 return 0
@@ -402,7 +403,7 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
 
 
 def _same_values(ours: Any, theirs: Any, tolerance: float) -> bool:
-    """Whether the few values of a row are the same: without NumPy, whose calls cost more than they."""
+    """Return whether the few values of a row are the same; NumPy's calls would cost more."""
     mine, other = ours.reshape(-1).tolist(), theirs.reshape(-1).tolist()
     if ours.dtype.kind != "f":
         return all(map(eq, mine, other))

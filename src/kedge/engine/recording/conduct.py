@@ -1,7 +1,7 @@
-"""Conduct of the candidate at one worker: runs of failures, crashes, and what it was not asked.
+"""Conduct of the candidate at one worker: runs of failures, crashes, and requests it was not asked.
 
-The serving loop writes; the recording's thread takes what is new once a second. Counts only grow, so
-that a count which is read while it is written is at worst told a second later.
+The serving loop writes; the recording's thread takes what is new once a second. Counts only grow,
+so a count that is read while it is written is reported at most a second later.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from kedge.core.evidence.windows import CALLERS, INSTANT_S, Conduct
 from kedge.core.routing import key_of, unit_of
 
 CRASH_S = 1.0
-"""Questions that died within a second died of one crash."""
+"""Requests that died within this time died of one crash."""
 
 
 class FailureRun:
@@ -26,10 +26,10 @@ class FailureRun:
         """When the newest event began."""
         self.callers: tuple[int, ...] = ()
         self.seconds: tuple[int, ...] = ()
-        """In which requests without an entity failed."""
+        """Seconds in which requests without an entity failed."""
 
     def failed(self, caller: int | None, now: float) -> None:
-        """Take one failure in."""
+        """Count one failure."""
         if now - self.at >= INSTANT_S:
             self.events += 1
             self.at = now
@@ -40,7 +40,7 @@ class FailureRun:
 
 
 class Tracker:
-    """What the candidate of one comparison did by itself, as one worker saw it."""
+    """The conduct of one comparison's candidate, as one worker saw it."""
 
     def __init__(self, salt: str) -> None:
         self._key = key_of(salt)
@@ -55,17 +55,17 @@ class Tracker:
         self._told: tuple[int, ...] = (0,) * 5
         self._told_unasked: dict[str, int] = {}
         self.silent_s = 0.0
-        """The silence at the newest question; told once."""
+        """The silence at the newest request; reported once."""
         self.patience_s = 0.0
 
     def routed(self, entity: str | None) -> None:
-        """Count a request that is the candidate's to answer, or to get a copy of."""
+        """Count a request that the candidate must answer, or of which it must get a copy."""
         self._routed += 1
         if entity and len(self._callers) < CALLERS:
             self._callers = _with(self._callers, unit_of(self._key, entity)[0])
 
     def unasked(self, cause: str) -> None:
-        """Count one of them that never reached it."""
+        """Count such a request that never reached it."""
         self._unasked[cause] = self._unasked.get(cause, 0) + 1
 
     def answered(self) -> None:
@@ -75,7 +75,7 @@ class Tracker:
             self._end_run()
 
     def alive(self) -> None:
-        """Count a sign of life that is no answer of use."""
+        """Count a sign of life that is no valid answer."""
         self._answered += 1
 
     def late(self) -> None:
@@ -83,7 +83,7 @@ class Tracker:
         self._late += 1
 
     def crashed(self, now: float) -> None:
-        """Note that the process died with a question under way."""
+        """Note that the process died with a request under way."""
         if now - self._crashed_at >= CRASH_S:
             self._crashes += 1
             self._crashed_at = now
@@ -103,7 +103,7 @@ class Tracker:
             self._longest = run
 
     def taken(self) -> tuple[int, Conduct]:
-        """Take the longest run of failures, and what is new beside it."""
+        """Return the longest run of failures, and what else is new since the last call."""
         counts = (self._routed, self._answered, self._late, self._failed, self._crashes)
         before, self._told = self._told, counts
         routed, answered, late, failed, crashes = (
@@ -139,5 +139,5 @@ class Tracker:
 
 
 def _with(known: tuple[int, ...], one: int) -> tuple[int, ...]:
-    """The first `CALLERS` distinct ones."""
+    """Return the first `CALLERS` distinct ones."""
     return known if one in known or len(known) >= CALLERS else (*known, one)

@@ -1,17 +1,19 @@
-"""Observations into windows: off the way of a request, bounded, a second at a time.
+"""Counter of observations: turns them into windows, apart from requests, bounded, each second.
 
-The serving loop only appends a tuple to a list (`offer`). A thread of its own takes the list once
-a second and counts: distinct units exposed, units gone bad, pairs that agree, by segment. What does
-not fit is dropped and counted, never waited for.
+The serving loop only appends a tuple to a list (`offer`). The recording's thread takes the list
+once a second and counts: distinct units exposed, units gone bad, pairs that agree, by segment. What
+exceeds a bound is dropped and counted, never waited for.
 
 Theory of operation
 -------------------
-* Some dozens of observations are counted at once (`ObservationColumns`), column by column. What is true of all of
-  them is found by loops in C (`map`, `zip`, `compress`, a tally). Only what is not usual (a
-  failure, a slow request, a unit met twice) is looked at by itself, in the order in which it came.
-* Requests are counted by segment, and those with an entity apart. A caller is reported with its
-  first request at a weight, and with each second in which it went bad.
-* Between two parts others get the interpreter (`rest`).
+* Some dozens of observations are counted at once (`ObservationColumns`), column by column. Loops in
+  C
+  find what is true of all of them (`map`, `zip`, `compress`, a tally). Only unusual ones (a
+  failure,
+  a slow request, a unit met twice) are examined singly, in their order of arrival.
+* Requests are counted by segment, and those with an entity separately. A caller is reported with
+  its first request at a weight, and with each second in which it went bad.
+* Between two parts, other threads get the interpreter (`rest`).
 """
 
 from __future__ import annotations
@@ -53,36 +55,39 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 BOUND = 16_384
-"""Observations waiting in one worker: more than a second of what one worker can answer."""
+"""Limit of observations that wait in one worker: more than one worker can answer in a second."""
 ROWS = 50_000
-"""Rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill the first bound
-with a thousand times as much."""
+"""Limit of rows in them: some 40 MB, and a quarter of a second of counting. A batch job would fill
+the first limit with a thousand times as much."""
 BYTES = 32 << 20
-"""Inputs and answers in them: answers of four megabytes each would fill a gigabyte a second."""
+"""Limit of bytes of inputs and answers in them: answers of 4 MB each would fill a gigabyte a
+second."""
 UNITS = 512
-"""Callers of one kind in one window. Above it those with the smallest `pick` are kept, which knows
-nothing of the arm."""
+"""Limit of callers of one kind in one window. Above it those with the smallest `pick` are counted,
+which does not depend on the arm."""
 FRESH = 200_000
-"""Callers whose first request is remembered: 64 bytes each, 13 MB, however long their names are. Beyond it no caller counts as new."""
+"""Limit of callers whose first request is remembered: 64 bytes each, 13 MB, whatever their names.
+Above it no caller counts as new."""
 EXAMPLES = 3
-"""Disagreements kept as examples in one window."""
+"""Limit of disagreements stored as examples in one window."""
 SLOW_FLOOR_US = 5_000
-"""A request is slow only if it is this much above the quantile. Less than that, a caller across a
-network cannot feel, and a process woken up from sleep already differs from code inline."""
+"""A request is slow only if it exceeds the quantile by this much. A caller across a network cannot
+notice less, and a process that wakes up from sleep already differs from inline code."""
 
 
 PART = 50
-"""Observations counted at once: at 6 to 9 us each, recorded, less than half of the millisecond after
-which a thread that counts has to rest. In parts of 200 one costs no less (`count_batch_us`, by turns)."""
+"""Observations counted at once: at 6 to 9 us each, recorded, less than half of the millisecond
+after which a counting thread must rest. In parts of 200 one costs no less (`count_batch_us`, by
+turns)."""
 NEVER_US = 1 << 62
-"""No request is as slow."""
+"""A latency above that of every request."""
 VIOLATIONS = METRICS.index("violations")
 QUIET = Conduct()
-"""Of a candidate that nothing is to be told of."""
+"""Conduct of a candidate without anything to report."""
 
 
 class SlowBounds(NamedTuple):
-    """Above these a request is slow, in microseconds; 0 while production's own are unknown."""
+    """Latencies above which a request is slow, in us; 0 while production's own are unknown."""
 
     p50: int = 0
     p99: int = 0
@@ -101,20 +106,20 @@ class Counter:
         self._whole = self._output.kind == "custom" or (
             self._output.kind == "exact" and self._output.score is None
         )
-        """Whether all outputs are compared, and not one score or decision."""
+        """Whether all outputs are compared, instead of one score or decision."""
         self._custom = Custom(self._output) if self._output.kind == "custom" else None
         self._agrees: Agree = self._custom or judge_of(self._output)
         self.uncompared = 0
-        """Rows of pairs that the policy's own function was not heard on: neither alike nor not."""
+        """Rows of pairs that the policy's function did not compare: neither alike nor different."""
         self._prices = tuple(self._price(release) for release in (state.production, state.compared))
         self._dearer = "cost" in state.policy.guardrails
         self._segments = Segments(state.policy.segments)
         self._known: set[int] = set()
-        """Callers whose arm was counted for the check of the split, as Python's hashes: 64 bits under a
-        secret of this process, so that no caller can collide with another."""
+        """Callers whose arm was counted for the check of the split, as Python's hashes: 64 bits
+        under a secret of this process, so that no caller can collide with another on purpose."""
         self._step = (-1, False)
         self._asked: set[int] = set()
-        """Callers whose first request at this weight was reported, the same way."""
+        """Callers whose first request at this weight was reported, in the same form."""
 
     def _price(self, release: int | None) -> Prices | None:
         cost = self._state.policy.cost
@@ -200,7 +205,7 @@ class Counter:
         paired: bool,
         weight: int,
     ) -> list[JoinRow]:
-        """Count observations into a draft; returns the rows that are kept of them."""
+        """Count observations into a draft; return their rows that are recorded."""
         rows: list[JoinRow] = []
         for some in self._parts(self._first(draft, seen)):
             part = ObservationColumns(some, self._segments)
@@ -214,7 +219,7 @@ class Counter:
         return rows
 
     def logged(self, seen: Sequence[Observation]) -> tuple[list[JoinRow], int]:
-        """Rows of sampled units while nothing is compared; and how many could not be written."""
+        """Return rows of sampled units while nothing is compared, and how many lack inputs."""
         rows: list[JoinRow] = []
         keeps = self._predictions.log.keeps
         for some in self._parts(seen):
@@ -228,7 +233,7 @@ class Counter:
         return rows, sum(not row.inputs for row in rows)
 
     def _parts(self, seen: Sequence[Observation]) -> Iterator[Sequence[Observation]]:
-        """The observations, as many at once as make `PART` rows or a few more; a rest after each part."""
+        """Yield the observations in parts of `PART` rows or a few more; rest after each part."""
         for begin in range(0, len(seen), PART):
             some = seen[begin : begin + PART]
             if sum([one.request.rows for one in some]) == len(some):
@@ -246,7 +251,7 @@ class Counter:
                     part, rows = [], 0
 
     def _first(self, draft: _Draft, seen: Sequence[Observation]) -> Sequence[Observation]:
-        """Take out where production was asked a second time, which is its noise and nothing else."""
+        """Count production's second answers as its noise; return the other observations."""
         if not draft.paired:
             return seen
         for one in seen:
@@ -261,7 +266,7 @@ class Counter:
     # ------------------------------------------------------------ what a request met
 
     def _pairs(self, draft: _Draft, part: ObservationColumns, bounds: SlowBounds) -> None:
-        """Requests that both releases were asked: only what differs between them is bad."""
+        """Count requests that both releases were asked: only what differs between them is bad."""
         draft.mirrored += len(part.seen)
         asked = [not dropped for dropped in part.dropped]
         copied = [copy is not None for copy in part.theirs]
@@ -300,7 +305,7 @@ class Counter:
                 self._bad(draft, VIOLATIONS, arm, unit, names, first)
 
     def _singles(self, draft: _Draft, part: ObservationColumns, bounds: SlowBounds) -> None:
-        """Requests that one of the releases was asked."""
+        """Count requests that one of the releases was asked."""
         self._split(draft, part)
         columns: tuple[Sequence[Any], ...] = (
             part.units,
@@ -310,7 +315,7 @@ class Counter:
             part.micros,
             part.violated,
         )
-        if any(part.dropped):  # what was never asked is no unit
+        if any(part.dropped):  # a request that was never sent is no unit
             asked = [not dropped for dropped in part.dropped]
             columns = tuple(list(compress(column, asked)) for column in columns)
         units, all_slices, arms, failed, took, violated = columns
@@ -363,7 +368,7 @@ class Counter:
         arms: Sequence[int],
         untimed: Sequence[bool],
     ) -> None:
-        """Count requests by segment, those with an entity apart. `untimed`: it has no latency."""
+        """Count requests by segment, those with an entity separately. `untimed`: no latency."""
         named = [bool(unit) for unit in units]
         timed = [not without for without in untimed]
         whole = all(timed)
@@ -375,7 +380,7 @@ class Counter:
     def _newcomers(
         self, draft: _Draft, units: Sequence[str], slices: Sequence[Names], arms: Sequence[int]
     ) -> dict[int, list[Any]]:
-        """Report callers that are new at this weight: by their place, so that its faults are theirs."""
+        """Report callers that are new at this weight, by their place, to add their faults later."""
         asked, found = self._asked, {}
         for place, unit in enumerate(units):
             if unit and (name := hash(unit)) not in asked and len(asked) < FRESH:
@@ -409,7 +414,7 @@ class Counter:
     # ------------------------------------------------------------ what it cost
 
     def _spend(self, draft: _Draft, part: ObservationColumns) -> None:
-        """Add what requests cost, to the arm that answered; in pairs where both did."""
+        """Add the cost of requests to the arm that answered; in pairs, only if both did."""
         if self._state.policy.cost is None:
             return
         largest = self._state.policy.cost.max
@@ -488,7 +493,7 @@ class Counter:
             )
 
     def _alike(self, part: ObservationColumns, there: Sequence[bool]) -> list[bool | None]:
-        """Return by row whether the whole answers are alike; None where they are not compared."""
+        """Return for each row whether the whole answers are alike; None if not compared."""
         pairs: list[Pair] = [
             (one.ours, one.theirs, one.request.rows)
             for one, both in zip(part.seen, there, strict=True)
@@ -506,22 +511,22 @@ class Counter:
 
 
 class _Hits:
-    """Slices in which units were met; counted all at once at the end."""
+    """Slices of the units that were met; all counted at once at the end."""
 
     __slots__ = ("every", "theirs")
 
     def __init__(self) -> None:
         self.every: list[Names] = []
         self.theirs: list[Names] = []
-        """Those that the candidate answered."""
+        """The slices of units that the candidate answered."""
 
     def add(self, slices: Sequence[Names], arms: Sequence[int]) -> None:
-        """Add the slices of some units; `arms` says who was asked."""
+        """Add the slices of some units; `arms` states which release was asked."""
         self.every += slices
         self.theirs += compress(slices, arms)
 
     def cells(self, *, paired: bool) -> Counts:
-        """Both arms' counts by slice. The loops are C's. In pairs every unit met both."""
+        """Return both arms' counts by slice, counted in C. In pairs every unit met both."""
         if not self.every:
             return {}
         every = Tally(chain.from_iterable(self.every))
@@ -536,7 +541,7 @@ class _Hits:
 
 
 class _Met:
-    """Requests that were met: those that have a latency, and those that have none."""
+    """Requests that were met: those with a latency, and those without."""
 
     __slots__ = ("timed", "untimed")
 
@@ -546,7 +551,7 @@ class _Met:
     def add(
         self, slices: Sequence[Names], arms: Sequence[int], timed: Sequence[bool] | None
     ) -> None:
-        """Add some; `timed` None: all of them have a latency."""
+        """Add requests; with `timed` None, all of them have a latency."""
         if timed is None:
             self.timed.add(slices, arms)
             return
@@ -555,13 +560,13 @@ class _Met:
         self.untimed.add(list(compress(slices, without)), list(compress(arms, without)))
 
     def met(self, *, paired: bool) -> tuple[Counts, Counts]:
-        """Return all requests, and those that have a latency."""
+        """Return all requests, and those with a latency."""
         timed = self.timed.cells(paired=paired)
         return _plus(timed, self.untimed.cells(paired=paired)), timed
 
 
 class _Draft:
-    """A window in the making."""
+    """A window under construction."""
 
     __slots__ = (
         "bad",
@@ -592,22 +597,22 @@ class _Draft:
         self.every, self.named = _Met(), _Met()
         self.bad: dict[str, dict[str, list[int]]] = {}
         self.units: dict[tuple[int, int, int], list[Any]] = {}
-        """By caller, metric and arm: its bucket, how often, and its segments."""
+        """By caller, metric and arm: the bucket, the number of times, and the segments."""
         self.first: list[list[Any]] = []
-        """What makes a `FirstAsk`."""
+        """The fields of each `FirstAsk`."""
         self.pairs: _Pairs = {}
-        """By what the two said: the segments of each row. Counted all at once at the end."""
+        """The segments of each row, by both answers. All counted at once at the end."""
         self.scores: dict[int, list[float]] = {}
         self.examples: list[DisagreeingPair] = []
         self.mirrored = 0
         self.copied = 0
 
     def met(self) -> tuple[Counts, Counts]:
-        """Requests, and those that have a latency."""
+        """Return all requests, and those with a latency."""
         return self.every.met(paired=self.paired)
 
     def callers(self) -> tuple[tuple[BadUnit, ...], tuple[FirstAsk, ...]]:
-        """Callers that went bad and callers that are new, in the order in which a bound keeps them."""
+        """Return the callers that went bad, and new ones, in the order in which a bound keeps them."""
         bad = [
             BadUnit(unit, metric, arm, segments, bucket, times)
             for (unit, metric, arm), (bucket, times, segments) in self.units.items()
@@ -635,9 +640,9 @@ def _frozen(cells: dict[str, list[int]]) -> Counts:
 
 
 MISSING = None
-"""The copy of a pair said nothing."""
+"""Key of pairs whose copy did not answer."""
 _Pairs = dict[tuple[bool, bool, bool] | None, list[Names]]
-"""By (alike, production says yes, the copy says yes)."""
+"""Segments by (alike, production says yes, the copy says yes)."""
 
 
 def _examples(
@@ -659,7 +664,7 @@ def _examples(
 
 
 def _agreement(pairs: _Pairs) -> dict[str, Agreement]:
-    """The table of each segment."""
+    """Return the agreement table of each segment."""
     cells: dict[str, list[int]] = {"": [0] * 7} if pairs else {}
     for said_so, rows in pairs.items():
         if said_so is MISSING:

@@ -1,4 +1,4 @@
-"""Counts of several replicas, added up: what was asked, answered, refused, mirrored and failed over."""
+"""Counts of several replicas, added up: requests answered, refused, mirrored and failed over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kedge.engine.recording.recorder import UNASKED, quantile_us
 
 
 class ArmLatency(Value, frozen=True):
-    """How long an arm's answers took, in microseconds: upper bounds, at most 12.5 % too high."""
+    """Durations of an arm's answers in microseconds: upper bounds, at most 12.5 % too high."""
 
     p50: int | None
     """Null: no observation."""
@@ -20,10 +20,10 @@ class ArmLatency(Value, frozen=True):
 
 
 class ShadowCounts(Value, frozen=True, kw_only=True):
-    """What became of the copies of requests that a shadow got."""
+    """The results of the copies of requests for a shadow."""
 
     requests: int
-    """Copies that it was to get."""
+    """Copies to be sent."""
     answered: int
     pairs: int
     """Rows that both answered."""
@@ -36,26 +36,26 @@ class ShadowCounts(Value, frozen=True, kw_only=True):
     """Copies that the candidate was never asked, or could not answer."""
     dropped_by_cause: dict[str, int]
     late: int
-    """Copies that were answered after their deadline; they are in `answered` too."""
+    """Copies that were answered after their deadline; they are also in `answered`."""
     timed_out: int
     """Copies without an answer in time."""
     failed: int
-    """Without those that timed out."""
+    """Failed copies, without those that timed out."""
     failed_by_cause: dict[str, int]
 
 
 class CanaryCounts(Value, frozen=True):
-    """What became of the requests that a canary was to answer."""
+    """The results of the requests that a canary was to answer."""
 
     requests: int
     failovers: int
-    """Those that production answered instead."""
+    """Requests that production answered instead."""
     unasked: int
     """Failovers in which the candidate was never asked."""
 
 
 class CountSummary(Value, frozen=True, kw_only=True):
-    """Everything that replicas counted of an endpoint's comparison."""
+    """All counts of replicas for an endpoint's comparison."""
 
     requests: dict[str, int]
     """Answered requests by the arm that answered, without those of testers."""

@@ -1,8 +1,8 @@
-"""Custom comparison: whether two answers say the same, as a function that the policy names says it.
+"""Custom comparison: whether two answers agree, decided by a function that the policy names.
 
-The function is other people's code. It runs in a child of its own, never in a worker: it may hold the
-interpreter, exit, print or eat memory there. What the child does not answer within its time is not
-compared, which is counted, and is neither an agreement nor a disagreement.
+The function is other people's code. It runs in a child process, never in a worker: it may hold the
+interpreter, exit, print or exhaust memory there. What the child does not answer within its time is
+not compared. It is counted, and is neither an agreement nor a disagreement.
 """
 
 from __future__ import annotations
@@ -36,38 +36,41 @@ if TYPE_CHECKING:
 log = structlog.get_logger("kedge.custom")
 
 Agree = Callable[["Columns", "Columns", int], Sequence[bool | None]]
-"""(production's answer, the other one, rows) to whether each row says the same; None: not compared."""
+"""(production's answer, the other one, rows) to whether each row agrees; None: not compared."""
 Pair = tuple["Columns", "Columns", int]
 
 START_S = 30.0
-"""For importing the function's module; nothing waits for it but `kedge apply`."""
+"""Time to import the function's module; only `kedge apply` waits for it."""
 ANSWER_S = 2.0
-"""For some dozens of pairs, of which one takes a fraction of a millisecond. The recording waits for
-it, and is a fault when it has not written for 5 s."""
+"""Time for some dozens of pairs, of which one takes a fraction of a millisecond. The recording
+waits for it, and counts as silent if it has not written for 5 s."""
 BACKOFF_S = (1.0, 5.0, 15.0, 60.0)
-"""Before the next child, after as many that failed in a row."""
+"""Waits before the next child, by the number of failures in a row."""
 MEMORY_BYTES = 1 << 30
-"""A batch of pairs is some megabytes; the rest is for the libraries that a function imports."""
+"""Memory limit of the child. A batch of pairs is some megabytes; the rest is for the libraries that
+a function imports."""
 LONGEST_FRAME = 16 << 20
 FENCE = "kedge.adapters.process.fence:enclose"
-"""What the child enters before it imports the function; by name, as the engine imports no adapter."""
+"""The fence that the child enters before it imports the function; by name, as the engine imports no
+adapter."""
 PR_SET_PDEATHSIG = 1
 
 
 _fence: list[str] = ["", "warn"]
-"""The state directory, and `[server] fence`: words of the child's command line."""
+"""The state directory, and `[server] fence`: arguments of the child's command line."""
 
 
 def set_fence(state_dir: Path, policy: str) -> None:
-    """Let no child of this process read the state directory, also where its module lies beside it.
+    """Forbid this process's children to read the state directory, even beside their module.
 
-    With the policy "require" a function does not run where this machine lacks a part of the fence.
+    With the policy "require" a function does not run if a part of the fence is missing on this
+    machine.
     """
     _fence[:] = str(state_dir), policy
 
 
 class _Said(msgspec.Struct):
-    """What the child says: ready, the answers to a batch, or a fault."""
+    """A message of the child: ready, the answers to a batch, or a fault."""
 
     ready: bool = False
     same: list[list[bool] | None] | None = None
@@ -90,7 +93,7 @@ def check_function(
     Raises:
         BadConfig: it cannot be imported, is no function, or its module does not load in time.
     """
-    compare = Custom(output, logs=False)  # a command says it itself
+    compare = Custom(output, logs=False)  # the command reports the fault itself
     try:
         fault = compare.wait(START_S)
     finally:
@@ -106,7 +109,7 @@ def check_function(
 
 
 class Custom:
-    """The function, in a child that is started again after it failed; used by one thread."""
+    """The function, in a child that is restarted after a failure; used by one thread."""
 
     def __init__(self, output: Output, *, logs: bool = True) -> None:
         self._logs = logs
@@ -123,11 +126,11 @@ class Custom:
         self.close()
 
     def __call__(self, ours: Columns, theirs: Columns, rows: int) -> Sequence[bool | None]:
-        """Return whether each row says the same."""
+        """Return for each row whether both answers agree."""
         return self.compare([(ours, theirs, rows)])[0]
 
     def compare(self, pairs: Sequence[Pair]) -> list[Sequence[bool | None]]:
-        """Return for each pair whether each of its rows says the same; None where it is not compared."""
+        """Return for each pair whether each of its rows agrees; None if it is not compared."""
         asked = [(dict(ours), dict(theirs)) for ours, theirs, _ in pairs]
         said = self._ask(asked) if pairs and self._starts() else None
         same = said.same if said is not None and said.same is not None else []
@@ -141,9 +144,10 @@ class Custom:
     def measure(
         self, answers: Sequence[Known], outcomes: Sequence[Known]
     ) -> list[float | None] | None:
-        """Return how bad each answer was, 0 to 1; None for one where the function gives no such number.
+        """Return how bad each answer was, 0 to 1; None for one where the function gives no number.
 
-        None altogether where the child is not ready or failed: `fault` says why, and it is asked again later.
+        The result is None if the child is not ready or failed. `fault` gives the reason, and a
+        later call asks again.
         """
         if not answers:
             return []
@@ -154,11 +158,11 @@ class Custom:
 
     @property
     def fault(self) -> str:
-        """What went wrong last; empty when nothing did."""
+        """The last fault; empty without one."""
         return self._fault
 
     def wait(self, patience_s: float) -> str:
-        """Wait until the child is ready. Returns its fault; empty when it is."""
+        """Wait until the child is ready; return its fault, empty if it is ready."""
         until = monotonic() + patience_s
         while not self._starts() and self._child is not None and monotonic() < until:
             with suppress(subprocess.TimeoutExpired):
@@ -180,7 +184,7 @@ class Custom:
     # ------------------------------------------------------------ the child, from outside
 
     def _starts(self) -> bool:
-        """Start the child where it is due. Returns whether it is ready; never waits."""
+        """Start the child if it is due; return whether it is ready. Never waits."""
         if self._ready:
             return True
         now = monotonic()
@@ -249,7 +253,7 @@ class Custom:
         return said
 
     def _failed(self, fault: str) -> None:
-        """Kill the child; the next one is started after a while."""
+        """Kill the child; the next one starts after a wait."""
         self._tell(fault)
         self.close()
         self._retry_at = monotonic() + BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
@@ -266,11 +270,11 @@ def _send(line: socket.socket, raw: bytes) -> None:
 
 
 def _hear(line: socket.socket, patience_s: float) -> _Said:
-    """Return what the child says next.
+    """Return the child's next message.
 
     Raises:
-        TimeoutError: it says nothing in time.
-        EOFError: it hung up, or says too much.
+        TimeoutError: it sends nothing in time.
+        EOFError: it disconnected, or sent too much.
     """
     line.settimeout(patience_s)
     size = int.from_bytes(line.recv(8, socket.MSG_WAITALL))
@@ -335,7 +339,7 @@ def main(words: Sequence[str]) -> int:
         function_of(FENCE)(*words[3:])
     except KedgeError as error:
         refusal = error
-    with suppress(AttributeError):  # no Linux
+    with suppress(AttributeError):  # not Linux
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(words[2]):
         return 1

@@ -1,7 +1,7 @@
 """Own losses: how bad each answer was, by a function that the policy names, asked in a child.
 
-The function may hold the interpreter, exit or eat memory there. While its child is not ready or has failed,
-labels wait: none is judged by anything else meanwhile.
+The function may hold the interpreter, exit or exhaust memory there. While its child is not ready or
+has failed, labels wait: nothing else judges them meanwhile.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from kedge.core.values import Output
 from kedge.engine.recording.custom import Custom
 
 AT_ONCE = 1_000
-"""Answers in one question: a function of a millisecond each takes half of the child's time to answer."""
+"""Answers in one question: a function of a millisecond each takes half of the child's time to
+answer."""
 Question = tuple[float | None, str | None, Known]
-"""Score, decision and outcome: an answer as it is kept, and what was true."""
+"""Score, decision and outcome: a stored answer, and the true result."""
 
 _children: dict[str, OwnLoss] = {}
 _making = threading.Lock()
 
 
 class OwnLoss:
-    """One function, asked by any thread, one at a time."""
+    """One function. Any thread may ask it, one at a time."""
 
     def __init__(self, function: str) -> None:
         self._child = Custom(Output(kind="custom", function=function))
         self._lock = threading.Lock()
 
     def measure(self, rows: Iterable[Labelled], patience_s: float) -> tuple[Loss | None, str]:
-        """Return the loss of every answer of some rows, and why there is none.
+        """Return the loss of every answer of some rows, or why there is none.
 
         Args:
             rows: labelled predictions.
@@ -51,7 +52,7 @@ class OwnLoss:
             return None, fault
 
         def loss(_: Output, score: float | None, decision: str | None, value: Known) -> float:
-            """1 for no answer; NaN where the function gives no number from 0 to 1."""
+            """Return 1 without an answer; NaN if the function gives no number from 0 to 1."""
             if score is None and decision is None:
                 return 1.0
             return found.get((score, decision, value), nan)
@@ -73,7 +74,7 @@ class OwnLoss:
 
 
 def own_loss(function: str) -> OwnLoss:
-    """Return the one child of this process that answers for a function."""
+    """Return this process's only child for a function."""
     with _making:
         if function not in _children:
             _children[function] = OwnLoss(function)

@@ -1,6 +1,6 @@
-"""Predictions as they are kept: a row for each, for the outcome that may come in a month.
+"""Predictions as they are stored: a row for each, for the outcome that may arrive in a month.
 
-Of sampled units the inputs are kept too: that is the prediction log, which a replay asks again.
+For sampled units the inputs are stored too: that is the prediction log, which a replay asks again.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 ARMS = ("production", "candidate")
-"""What the columns of a count are called in a row."""
+"""Names in a row of the columns of a count."""
 NO_COPIES: tuple[Iterable[Any], ...] = (repeat(None), repeat(None), repeat(False))  # noqa: FBT003
-"""What rows say of a copy where there is none."""
+"""The columns of a copy in rows without a copy."""
 
 UNKNOWN = b"-"
-"""The digest of inputs that cannot be written: equal to no other one (`records.is_same`)."""
+"""Digest of inputs that cannot be written: it equals no other digest (`records.is_same`)."""
 
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
-"""Sorted by name, so that a retry has the same digest in whatever order it names its inputs."""
+"""Encodes inputs sorted by name, so that a retry has the same digest in whatever order it names
+them."""
 
 
 class Log:
-    """Which predictions are kept with their inputs, for a replay: those of sampled units."""
+    """Selects predictions to store with their inputs, for a replay: those of sampled units."""
 
     def __init__(self, state: State) -> None:
         policy = state.policy.log
@@ -46,18 +47,18 @@ class Log:
         self._hash = blake2b(digest_size=8, key=b"log")
         self._hidden = frozenset(policy.redact)
         self.samples = below > 0
-        """Whether any unit is."""
+        """Whether any unit is sampled."""
 
     def keeps(self, unit: str) -> bool:
-        """Whether a unit is sampled: always the same ones, so that all of a unit is there."""
+        """Return whether a unit is sampled: always the same ones, so that all of a unit is there."""
         if self._everything or not self.samples:
             return self.samples
-        digest = self._hash.copy()  # a third cheaper than another one made
+        digest = self._hash.copy()  # a third cheaper than a new hash
         digest.update(unit.encode("utf-8", "surrogatepass"))
         return digest.digest() < self._below
 
     def inputs(self, asked: Sequence[Request]) -> Iterable[bytes]:
-        """The inputs of each row; empty where the unit is not sampled, or they cannot be written."""
+        """Return the inputs of each row; empty if not sampled, or if they cannot be written."""
         if not self.samples:
             return repeat(b"")
         found: list[bytes] = []
@@ -69,9 +70,9 @@ class Log:
         return found
 
     def digests(self, asked: Sequence[Request], inputs: Iterable[bytes]) -> Iterable[bytes]:
-        """By row a digest of its inputs, where the caller chose the id; else empty.
+        """Return for each row a digest of its inputs if the caller chose the id; else empty.
 
-        Columns that are redacted are left out: nothing of them is kept.
+        Redacted columns are left out: nothing of them is stored.
         """
         if not any(one.chosen for one in asked):
             return repeat(b"")
@@ -89,7 +90,7 @@ class Log:
         return found
 
     def _row(self, columns: Columns, row: int) -> bytes:
-        """One row of the inputs, without what is redacted; empty when it cannot be written."""
+        """Return one row of the inputs without redacted columns; empty if it cannot be written."""
         try:
             return _pack(
                 {
@@ -110,10 +111,10 @@ class Predictions:
         self.log = Log(state)
         about = (state.endpoint, state.production or 0, state.compared, state.salt)
         self._comparison = tuple(repeat(value) for value in about)
-        """What every row says of the comparison."""
+        """The columns of the comparison, the same in every row."""
 
     def rows(self, part: ObservationColumns, weight: int) -> Iterable[JoinRow]:
-        """One row a prediction. What production did not answer, or has no id, is none."""
+        """Return one row for each prediction that production answered and that has an id."""
         told = [one.ours is not None and bool(one.request.id) for one in part.seen]
         if not any(told):
             return ()

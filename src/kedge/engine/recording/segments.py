@@ -1,23 +1,27 @@
-"""The segments of many rows at once, with a bound on how many values a field may have.
+"""Segments of many rows at once, with a bound on how many values a field may have.
 
-A column of labels is read in C's loops: the cell of each request, then its label. Only what has no
-label yet (a new value, nothing, one value too many) is looked at by itself.
+A column of labels is read in C's loops: the cell of each request, then its label. Only values
+without a label (a new value, none, one value too many) are examined singly.
 
 Theory of operation
 -------------------
-* A field's first `AT_ONCE` values are told apart at once. A further one is `other` until it was met
+* A field's first `AT_ONCE` values are distinguished at once. A further one is `other` until it was
+  met
   `LEAST` times, so that values which a caller invents get no part of a judge's alpha.
-* When `VALUES` are told apart, one takes the place of the lightest when it is met twice as often as
-  that one. The heaviest are told apart, in whatever order values come. Each change of a place doubles
-  its weight, so names grow with the logarithm of the requests.
-* What was not told apart is counted in a frequent-items sketch. Misra and Gries, "Finding repeated
-  elements" (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for Identifying
+* When `VALUES` are distinguished, a value replaces the lightest once it was met twice as often. The
+  heaviest are distinguished, in whatever order values arrive. Each replacement doubles the weight
+  of
+  the place, so names grow with the logarithm of the requests.
+* Other values are counted in a frequent-items sketch. Misra and Gries, "Finding repeated
+  elements" (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for
+  Identifying
   Frequent Items in Data Streams", 2017). Its counts are never too high, and too low by less than a
   `SKETCH`-th of the requests.
-* Whether a request is counted under its segment follows from the requests before it and from its own
-  value, never from its answer. So a segment's evidence is that of the requests since it is told apart,
-  and a judge may use it; what came before stays in `other` and in the whole.
-* Each worker decides by what it met; a judge adds what they report.
+* Whether a request is counted under its segment follows from the requests before it and from its
+  own
+  value, never from its answer. So a segment's evidence is that of the requests since it is
+  distinguished, and a judge may use it; earlier requests stay in `other` and in the whole.
+* Each worker decides by the values that it met; a judge adds what the workers report.
 """
 
 from __future__ import annotations
@@ -37,17 +41,18 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 VALUES = 200
-"""Values of one segment field that a worker tells apart; the rest is `other`. A thousand cells a
-window is what a second may cost to write."""
+"""Limit of values of one segment field that a worker distinguishes; the rest is `other`. A thousand
+cells a window is what a second may cost to write."""
 AT_ONCE = 20
-"""Values told apart from their first request on: fields such as a country or a device have no more, and
-lose nothing."""
+"""Values distinguished from their first request on: fields such as a country or a device have no
+more, and lose nothing."""
 LEAST = 10
-"""Requests of a further value before it is told apart: a judge says nothing of a segment below a hundred."""
+"""Requests of a further value before it is distinguished: a judge ignores a segment below a
+hundred."""
 SKETCH = 1_000
-"""Values counted while they are not told apart, twice as many between two purges."""
+"""Values counted while they are not distinguished; twice as many between two purges."""
 LONG = 64
-"""Characters of a value in its label. A longer value is kept as a digest."""
+"""Limit of characters of a value in its label. A longer value is stored as a digest."""
 
 Names = tuple[str, ...]
 """Segments, such as origin=JFK."""
@@ -63,12 +68,12 @@ class Segments:
         self._places: dict[str, _Places] = {field: _Places() for field in fields}
         # How a field is found in a request, and a value's label.
         self._readers = [(field, itemgetter(field), self._known[field].get) for field in fields]
-        # One more "=" in a field, and two fields could share a segment.
+        # With one more "=" in a field, two fields could share a segment.
         self._plain = not any("=" in field for field in fields)
         self.other = 0
 
     def cut(self, asked: Sequence[Columns], rows: Sequence[int]) -> tuple[list[Names], list[Names]]:
-        """By row its segments; and by request where it counts, each time a tuple of its own.
+        """Return the segments of each row; and for each request where it counts, as one tuple.
 
         That is everywhere (`""`), then in each of its rows' segments once.
         """
@@ -108,7 +113,7 @@ class Segments:
     def _complete(
         self, field: str, found: list[Any], asked: Sequence[Columns], rows: Sequence[int]
     ) -> None:
-        """Look by itself at each row whose segment was not found."""
+        """Find singly the segment of each row that has none yet."""
         at = 0
         for one, count in zip(asked, rows, strict=True):
             for row in range(count):
@@ -117,7 +122,7 @@ class Segments:
                 at += 1
 
     def _label(self, field: str, columns: Columns, row: int) -> str | None:
-        """The segment of one field of one row; None where the request does not have it."""
+        """Return the segment of one field of one row; None if the request lacks the field."""
         column, known = columns.get(field), self._known[field]
         if column is None or row >= len(column):
             return None
@@ -150,7 +155,7 @@ class Segments:
         return label
 
     def _enters(self, field: str, times: int) -> bool:
-        """Whether a value that was met so often is told apart from now on; one may lose its place."""
+        """Return whether a value with this count is distinguished now; it may replace another."""
         known, places = self._known[field], self._places[field]
         if times < LEAST:
             return False
@@ -177,9 +182,9 @@ class _Places:
 
     def __init__(self) -> None:
         self.met: dict[Any, int] = {}
-        """By label. Under None: what was looked at by itself."""
+        """By label; under None, the values that were examined singly."""
         self.bar = 0
-        """At most this often: no value takes a place. It only grows, as the weights do."""
+        """Count up to which no value replaces another. It only grows, as the weights do."""
         self.sketch = Sketch(SKETCH)
 
 
@@ -187,12 +192,12 @@ class Sketch:
     """Counts of the most frequent values of a stream; none is too high."""
 
     def __init__(self, size: int) -> None:
-        """Keep so many values, and twice as many between two purges."""
+        """Store this number of values, and twice as many between two purges."""
         self._size = size
         self._counts: dict[Any, int] = {}
 
     def add(self, value: Any) -> int:
-        """Count a value; how often it was met at least."""
+        """Count a value; return how often it was met at least."""
         times = self._counts[value] = self._counts.get(value, 0) + 1
         if len(self._counts) > 2 * self._size:
             self._purge()
@@ -204,21 +209,21 @@ class Sketch:
         self._counts[value] = times
 
     def pop(self, value: Any) -> int:
-        """Count a value no longer; how often it was met at least."""
+        """Stop counting a value; return how often it was met at least."""
         return self._counts.pop(value, 0)
 
     def __len__(self) -> int:
-        """How many values it keeps."""
+        """Return the number of values."""
         return len(self._counts)
 
     def _purge(self) -> None:
-        """Take the count of the first value that is too many from all, and drop those with none left."""
+        """Subtract the count of the first value beyond the size from all; drop the empty ones."""
         less = sorted(self._counts.values(), reverse=True)[self._size]
         self._counts = {value: n - less for value, n in self._counts.items() if n > less}
 
 
 def _cells(columns: Iterable[NDArray[Any]], rows: Sequence[int]) -> Iterator[Any]:
-    """All values of columns that have so many rows.
+    """Return all values of columns with these numbers of rows.
 
     Raises:
         ValueError: one of them has another number of rows.

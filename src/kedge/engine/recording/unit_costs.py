@@ -1,4 +1,4 @@
-"""Unit costs of one window: callers, and requests without one. Bounded, and what is left out is counted."""
+"""Unit costs of one window: callers, and requests without one. Bounded; the rest is counted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from kedge.core.evidence.windows import CallerCost, CostCell
 from kedge.core.routing import unit_of
 
 CALLERS = 512
-"""Callers in one window: 20 kB. Above it those with the smallest second hash are kept."""
+"""Limit of callers in one window: 20 kB. Above it those with the smallest second hash are
+stored."""
 PAIRS = 1_024
-"""Cells in one window: 40 kB. Without pairs there are fewer bins; of pairs, those that come later are
+"""Limit of cells in one window: 40 kB. Without pairs there are fewer bins; of pairs, later ones are
 left out together, whatever they cost."""
 
 
 class UnitCosts:
-    """What the units of one window cost, while it is counted."""
+    """The costs of the units of one window, while it is counted."""
 
     __slots__ = ("_callers", "_cells", "_left_out", "_paired", "clips")
 
@@ -24,7 +25,7 @@ class UnitCosts:
         self._cells: dict[tuple[int, int], list[float]] = {}
         self._left_out = 0
         self.clips = [0, 0]
-        """Costs that were clipped, by arm."""
+        """Number of costs that were clipped, by arm."""
 
     def add(self, unit: str, requests: tuple[int, int], cost: tuple[float, float]) -> None:
         """Add one request: by arm whether it was answered, and its cost per inference."""
