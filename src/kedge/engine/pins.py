@@ -3,8 +3,8 @@
 A gateway starts and serves from here while the ledger is unavailable. A pin is the break-glass
 rollback (`kedge rollback --local`): a file that every replica of the host follows. It contains the
 operator's command and the epoch that it left. When the ledger is back, the command is submitted
-with that epoch. If the row moved on meanwhile, the pin stays and is shown as drift, and only `kedge
-unpin` ends it.
+with that epoch. If the row moved on meanwhile, the pin stays and is shown as drift, and only
+`kedge unpin` ends it.
 """
 
 from __future__ import annotations

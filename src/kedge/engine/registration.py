@@ -98,13 +98,12 @@ def register(
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model, and return whether it is new.
 
-    The same bytes are the same version. It is tested again if golden rows or a training set are
-    given, which replace the stored ones, or if it is unknown whether answers depend on the batch.
+    The same bytes are the same version. Golden rows or a training set that are given replace the
+    stored ones. It is then tested again, and also if its batch mark is unknown.
 
     Args:
         probe: loads the artifact in isolation, asks `rows(signature)` for rows and answers them
-            twice
-            and in groupings: called with digest, flavour, trusted and rows.
+            twice and in groupings: called with digest, flavour, trusted and rows.
         features: what its schema promises of its inputs, for rows that are made.
         raw: columns of the training set before their transformation, of which some rows are stored.
         inline: the operator who lets it run inline although it may not be proven plain, and why.
@@ -488,7 +487,7 @@ def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
 
 
 def _pieces(source: Path) -> Iterator[Piece]:
-    """Return the first files of a source, with what identifies their format; skip unreadable ones."""
+    """Return the first files of a source, with what identifies their format."""
     for name, path in _files(source)[:LOOKED_AT]:
         try:
             with path.open("rb") as file:

@@ -9,12 +9,11 @@ Theory of operation
 * Each message is sent on a separate thread, eight at once at most; more wait for the next look.
   A claim is written before and the outcome after; an expired claim is sent again.
 * Without the ledger nothing can be written, and that is itself an alert: from memory, by the
-  policies
-  that were read last. It gets its number when the ledger is back.
+  policies that were read last. It gets its number when the ledger is back.
 * Each part of a look, each entry and each message runs in a net: an alert that cannot be raised
   delays no message, and one message no other.
-* For an endpoint that was restored from a backup nothing is raised or sent, and the time of its
-  alerts stands still, until a person confirms it.
+* Until a person confirms an endpoint that was restored from a backup, nothing is raised or sent
+  for it, and the time of its alerts stands still.
 * Deliberately absent: recipients and times. `core.alerts.alerts` decides them.
 """
 

@@ -3,13 +3,10 @@
 Theory of operation
 -------------------
 * The loop runs beside the patrol, on a separate thread. Each diagnosis runs in a niced process, one
-  at a
-  time, with a time limit. Nothing waits for it; the next decision reads what it records.
+  at a time, with a time limit. Nothing waits for it; the next decision reads what it records.
 * A failing contrast after a promotion is diagnosed at once, and once for each epoch. If production
-  is
-  worse than it was, with nothing to compare it with, no contrast shows it. So an endpoint with new
-  labels
-  is also diagnosed every hour. Both are the same diagnosis as `kedge diagnose`.
+  is worse than it was, with nothing to compare it with, no contrast shows it. So an endpoint with
+  new labels is also diagnosed every hour. Both are the same diagnosis as `kedge diagnose`.
 * The newest diagnosis is read from the ledger, so that a new control does not repeat it.
 * Deliberately absent: any judgement, and any command.
 """

@@ -186,7 +186,7 @@ class Patrol:
         return len(windows) == BATCH
 
     def _gather_labels(self, state: State, watch: Watch) -> bool:
-        """Fold late labels; return whether there may be more. A fault of this fails no look."""
+        """Fold late labels; return whether there may be more. The rest never waits for this."""
         now = self._clock.monotonic()
         try:
             behind = fold_labels(self._records, state, watch, self._clock.unix())

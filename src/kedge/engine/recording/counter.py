@@ -7,10 +7,8 @@ exceeds a bound is dropped and counted, never waited for.
 Theory of operation
 -------------------
 * Some dozens of observations are counted at once (`ObservationColumns`), column by column. Loops in
-  C
-  find what is true of all of them (`map`, `zip`, `compress`, a tally). Only unusual ones (a
-  failure,
-  a slow request, a unit met twice) are examined singly, in their order of arrival.
+  C find what is true of all of them (`map`, `zip`, `compress`, a tally). Only unusual ones (a
+  failure, a slow request, a unit met twice) are examined singly, in their order of arrival.
 * Requests are counted by segment, and those with an entity separately. A caller is reported with
   its first request at a weight, and with each second in which it went bad.
 * Between two parts, other threads get the interpreter (`rest`).
@@ -612,7 +610,7 @@ class _Draft:
         return self.every.met(paired=self.paired)
 
     def callers(self) -> tuple[tuple[BadUnit, ...], tuple[FirstAsk, ...]]:
-        """Return the callers that went bad, and new ones, in the order in which a bound keeps them."""
+        """Return the callers that went bad, and new ones, in the order of their bound."""
         bad = [
             BadUnit(unit, metric, arm, segments, bucket, times)
             for (unit, metric, arm), (bucket, times, segments) in self.units.items()

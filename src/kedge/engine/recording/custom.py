@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("kedge.custom")
 
 Agree = Callable[["Columns", "Columns", int], Sequence[bool | None]]
-"""(production's answer, the other one, rows) to whether each row agrees; None: not compared."""
+"""From (production's answer, the other one, rows) to whether each row agrees; None: unknown."""
 Pair = tuple["Columns", "Columns", int]
 
 START_S = 30.0

@@ -1,7 +1,7 @@
 """Observation: what the serving loop saw of a request; and many observations column by column.
 
 A loop in C over a column (`map`, `zip`, `compress`) is several times faster than one in Python over
-observations, and no other part of the recording takes as long.
+observations. No other part of the recording takes as long.
 """
 
 from __future__ import annotations

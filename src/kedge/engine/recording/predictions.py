@@ -50,7 +50,7 @@ class Log:
         """Whether any unit is sampled."""
 
     def keeps(self, unit: str) -> bool:
-        """Return whether a unit is sampled: always the same ones, so that all of a unit is there."""
+        """Return whether a unit is sampled: always the same units, so that each is complete."""
         if self._everything or not self.samples:
             return self.samples
         digest = self._hash.copy()  # a third cheaper than a new hash

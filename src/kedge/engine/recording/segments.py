@@ -6,20 +6,16 @@ without a label (a new value, none, one value too many) are examined singly.
 Theory of operation
 -------------------
 * A field's first `AT_ONCE` values are distinguished at once. A further one is `other` until it was
-  met
-  `LEAST` times, so that values which a caller invents get no part of a judge's alpha.
+  met `LEAST` times, so that values which a caller invents get no part of a judge's alpha.
 * When `VALUES` are distinguished, a value replaces the lightest once it was met twice as often. The
   heaviest are distinguished, in whatever order values arrive. Each replacement doubles the weight
-  of
-  the place, so names grow with the logarithm of the requests.
-* Other values are counted in a frequent-items sketch. Misra and Gries, "Finding repeated
-  elements" (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for
-  Identifying
-  Frequent Items in Data Streams", 2017). Its counts are never too high, and too low by less than a
+  of the place, so names grow with the logarithm of the requests.
+* Other values are counted in a frequent-items sketch. Misra and Gries, "Finding repeated elements"
+  (1982), purged in batches (Anderson et al., "A High-Performance Algorithm for Identifying Frequent
+  Items in Data Streams", 2017). Its counts are never too high, and too low by less than a
   `SKETCH`-th of the requests.
 * Whether a request is counted under its segment follows from the requests before it and from its
-  own
-  value, never from its answer. So a segment's evidence is that of the requests since it is
+  own value, never from its answer. So a segment's evidence is that of the requests since it is
   distinguished, and a judge may use it; earlier requests stay in `other` and in the whole.
 * Each worker decides by the values that it met; a judge adds what the workers report.
 """

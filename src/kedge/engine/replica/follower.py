@@ -7,9 +7,8 @@ Theory of operation
   more after it). It may also not come at all (polling then finds the change).
 * Only the newest row is served: epochs in between are skipped, never replayed.
 * A row is swapped in when the releases that it needs to *serve* are ready. Two-phase commands
-  ensure
-  this before they flip. If they are not ready (a cold rollback), the old snapshot still serves and
-  the ack waits. So no swap makes a request wait for a load.
+  ensure this before they flip. If they are not ready (a cold rollback), the old snapshot still
+  serves and the ack waits. So no swap makes a request wait for a load.
 * One writer writes the ack after the swap, as a whole.
 * Without contact for `LEASE_S` the candidate's share is dropped. A gateway that cannot learn that a
   candidate was rolled back must not continue to serve it.
@@ -306,7 +305,7 @@ class Replica:
             )
 
     def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
-        """Return ready releases: production placed as it was released, a candidate in a process."""
+        """Return ready releases: production placed as released, a candidate in a process."""
         found: dict[int, Handle] = {}
         beside = state.compared
         for need in wishes:

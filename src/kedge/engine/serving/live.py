@@ -23,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Live:
-    """What an endpoint serves at one epoch; immutable but for the deadline and the answered mark."""
+    """What an endpoint serves at one epoch; immutable except the deadline and the answered mark."""
 
     __slots__ = (
         "answered",

@@ -1,10 +1,9 @@
 """Pool of warm releases: loads what this replica needs ahead of time, and drops it afterwards.
 
-A release is held either *inline* (the model object, in this process) or in a *process* (a
-connection to the host's model process, which the supervisor runs). Inline loads run on a separate
-thread. The serving loop never waits for a load, and a flip only selects among ready releases. A
-release that is no longer needed stays for a grace period. So a request that is under way keeps the
-model that it was given.
+A release is held *inline* (the model object) or in a *process* (a connection to the host's model
+process, which the supervisor runs). Inline loads run on a separate thread. The serving loop never
+waits for a load, and a flip only selects among ready releases. A release that is no longer needed
+stays for a grace period. So a request that is under way keeps the model that it was given.
 """
 
 from __future__ import annotations
@@ -205,7 +204,7 @@ class Handle:
         return self.largest[0] if now - self.largest[1] <= LARGEST_S else 0
 
     def violations(self) -> dict[str, int]:
-        """Return how many values its transformation gave out of range or unseen since the last call."""
+        """Return how many values its transformation gave out of range or unseen since last time."""
         total: dict[str, int] = {}
         for remote in self.remotes:
             for name, count in list(remote.violations.items()):
@@ -510,9 +509,8 @@ class Pool:
 
         Raises:
             NotPlain: a transformation runs before it, or it needs modules that no worker imports,
-                whatever an operator
-                allows. Also if no operator allows it and the release is already known not to be
-                plain.
+                whatever an operator allows. Also if no operator allows it and the release is
+                already known not to be plain.
         """
         if release.code is not None:
             raise NotPlain("a transformation runs before it")
