@@ -87,7 +87,7 @@ MEASURED = (Rollback, Drill, Return)
 Say = Callable[[str], None]
 Gate = Callable[[State, int, "str | None", str], None]
 """Called before a release becomes production: the row, the release, the reason for which an
-operator overrides the gate, and the actor. Raises `Refused` if it must not."""
+operator overrides the gate, and the actor. Raises `Refused` to stop it."""
 Probe = Callable[[Member, str, int], "int | None"]
 
 
@@ -389,7 +389,7 @@ class Control:
         """Ask the gate if a release would become production.
 
         Raises:
-            Refused: it must not.
+            Refused: the gate refuses it.
         """
         for event in events:
             if isinstance(event, Promoted) and self._gate is not None:

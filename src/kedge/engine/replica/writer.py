@@ -276,8 +276,8 @@ class Recording:
 
         The bounds come from earlier seconds: they must not depend on what they judge.
         """
-        # A drill, and the rollback that ends it, have the same production. It is compared with
-        # nothing at first, and with a release later.
+        # A drill, and a rollback to the drilled release, have the same production. It is compared
+        # with nothing in the drill, and with a release after the rollback.
         key = (state.endpoint, *recorder.key, state.compared)
         policy = state.policy_digest
         kept = self._counters.pop(key, None)
