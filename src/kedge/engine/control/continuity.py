@@ -1,7 +1,7 @@
 """Continuity of evidence: detects a loss of evidence, and stores what cannot be read.
 
-After a loss the evidence restarts. But a rollout must not go forward as if nothing had happened:
-the loss is written to the ledger (which raises an alert), and the rollout is paused until a person
+After a loss the evidence restarts. But a rollout must not go forward as if nothing had happened.
+The loss is written to the ledger (which raises an alert), and the rollout is paused until a person
 resumes it. A proven failure still rolls a candidate back.
 """
 

@@ -113,8 +113,8 @@ class Counter:
         self._dearer = "cost" in state.policy.guardrails
         self._segments = Segments(state.policy.segments)
         self._known: set[int] = set()
-        """Callers whose arm was counted for the check of the split, as Python's hashes: 64 bits
-        under a secret of this process, so that no caller can collide with another on purpose."""
+        """Callers whose arm was counted for the check of the split, as Python's hashes. They have 64
+        bits under a secret of this process, so that no caller can collide with another."""
         self._step = (-1, False)
         self._asked: set[int] = set()
         """Callers whose first request at this weight was reported, in the same form."""
