@@ -460,7 +460,7 @@ def wanted(alert: Alert, levels: Sequence[Rung], elapsed_s: float) -> tuple[Aler
 def _reached(
     alert: Alert, levels: Sequence[Rung], elapsed_s: float, kind: str
 ) -> list[AlertTarget]:
-    """Yield the targets of the levels that are due, and of those behind a dead level."""
+    """Return the targets of the levels that are due, and of those behind a dead level."""
     found: list[AlertTarget] = []
     fell = False
     for number, rung in enumerate(levels):
@@ -474,7 +474,7 @@ def _reached(
 
 
 def _knowing(alert: Alert, levels: Sequence[Rung]) -> Iterable[AlertTarget]:
-    """Yield the targets that got the alert and are still in the policy."""
+    """Return the targets that got the alert and are still in the policy."""
     known = {(d.level, d.channel, d.who) for d in alert.told}
     targets = (t for rung in levels for t in (*rung.targets, *rung.relieved))
     return (t for t in targets if (t.level, t.channel, t.who) in known)

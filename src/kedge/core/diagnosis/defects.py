@@ -324,7 +324,7 @@ class _Comparing:
         return rise > SHARE and rise / error > PROOF
 
     def _gone(self, share: float) -> bool:
-        """Return whether hardly a row has a value, as in no stretch of the reference."""
+        """Return whether nearly all rows are null, beyond any stretch of the reference."""
         if share <= 1 - SHARE:
             return False
         return all(float(part.mean()) < GONE for part in self.stretches.of(self.was))
