@@ -252,9 +252,8 @@ def register_version(
 ) -> tuple[ModelVersion, bool]:
     """Register the artifact at `path`; return True if it is new.
 
-    With `trained_on`, its training set's own description, it is for that set's schema. With
-    `inline`, a reason, it may run inline unproven. With `learns` its inputs get bounds of the
-    training set.
+    `trained_on`, the description of its training set, names its schema. `inline` is the reason to
+    run it inline unproven. `learns` takes bounds of its inputs from the training set.
 
     Raises:
         Refused: also `schema_misfit`: the model needs columns that its feature schema lacks.
