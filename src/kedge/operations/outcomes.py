@@ -5,7 +5,6 @@ An unreadable line is a fault with its place, and never stops the other lines.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections import Counter
@@ -33,7 +32,13 @@ from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
-from kedge.tabular.rows import bounded_lines
+from kedge.tabular.rows import (
+    NOT_AN_OBJECT,
+    BadRow,
+    bounded_lines,
+    each_csv_row,
+    each_json_line,
+)
 from kedge.workspace import Workplace
 
 BATCH = 20_000
@@ -285,28 +290,16 @@ def _unread(path: Path, error: OSError) -> LineFault:
 def _json_lines(
     lines: Iterable[bytes], place: str, reading: OutcomeReading
 ) -> Iterator[Placed | LineFault]:
-    for number, given in enumerate(lines, 1):
-        line = given
-        if number == 1:
-            try:
-                line = codec.utf8(line)
-            except ValueError as error:
-                yield LineFault(f"{place}1: {error}")
-                return
-        if not line.strip():
+    for found in each_json_line(lines, LINE):
+        if isinstance(found, BadRow):
+            yield LineFault(f"{place}{found.line}: {found.why}")
             continue
-        if len(line) > LINE:
-            yield LineFault(f"{place}{number}: has more than {LINE:,} bytes")
-            continue
+        line, raw = found
         try:
-            raw = msgspec.json.decode(line)
-            one = _outcome(raw, f"{place}{number}", reading)
-        except UnicodeDecodeError:
-            one = LineFault(f"{place}{number}: {codec.NOT_UTF8}")
+            one = _outcome(raw, f"{place}{line}", reading)
         except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
-            # Any content of a line (data nested a thousand deep, a number of 5,000 digits)
-            # costs this line only, never the others.
-            one = LineFault(f"{place}{number}: not a JSON object: {tell_fault(error)}")
+            # Any content of a line, such as a number of 5,000 digits, costs this line only.
+            one = LineFault(f"{place}{line}: {NOT_AN_OBJECT}: {tell_fault(error)}")
         yield one
 
 
@@ -322,43 +315,22 @@ def _csv(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
 
 
 def _csv_rows(path: Path, reading: OutcomeReading) -> Iterator[Placed | LineFault]:
-    # Bytes that are not UTF-8 become surrogates, which make their line a fault.
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        try:
-            names = list(reader.fieldnames or ())
-        except csv.Error as error:
-            yield LineFault(f"{path.name}:1: {error}")
-            return
-        if not {"id", "value"} <= set(names):
-            header = ", ".join(names) or "nothing"
-            yield LineFault(
-                f"{path.name}:1: the header must name id and value; got {header[:SHOWN]!r}"
-            )
-            return
-        twice = sorted(name for name in KNOWN if names.count(name) > 1)
-        if twice:
-            yield LineFault(f"{path.name}:1: the header names {twice[0]} twice")
-            return
-        rows = iter(reader)
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield LineFault(f"{path.name}:{reader.line_num + 1}: {error}")
-                continue
-            given = {k: v for k, v in row.items() if k is not None and v}
-            place = f"{path.name}:{reader.line_num}"
-            if not all(map(_is_utf8, given.values())):
-                yield LineFault(f"{place}: {codec.NOT_UTF8}")
-                continue
-            yield _outcome({"value": None, **given, **_typed(given, reading)}, place, reading)
+    for found in each_csv_row(path, _refuse_header):
+        if isinstance(found, BadRow):
+            yield LineFault(f"{path.name}:{found.line}: {found.why}")
+            continue
+        line, given = found
+        raw = {"value": None, **given, **_typed(given, reading)}
+        yield _outcome(raw, f"{path.name}:{line}", reading)
 
 
-def _is_utf8(word: str) -> bool:
-    return word.isascii() or not any("\udc80" <= each <= "\udcff" for each in word)
+def _refuse_header(names: list[str]) -> str:
+    """Return why a header does not fit outcomes; empty if it does."""
+    if not {"id", "value"} <= set(names):
+        header = ", ".join(names) or "nothing"
+        return f"the header must name id and value; got {header[:SHOWN]!r}"
+    twice = sorted(name for name in KNOWN if names.count(name) > 1)
+    return f"the header names {twice[0]} twice" if twice else ""
 
 
 def _typed(given: Mapping[str, str], reading: OutcomeReading) -> dict[str, float]:

@@ -6,13 +6,14 @@ Memory is bounded: a line is held up to a limit, and Parquet is read in batches.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from kedge.core import codec
+from kedge.core.phrases import tell_fault
 from kedge.tabular.parquet import ColumnKind, UnreadableFile, column_as, kind_of, parquet_rows
 
 LINE = 16 << 20
@@ -60,6 +61,87 @@ def csv_rows(file: Path, names: Collection[str]) -> Rows:
         raise UnreadableFile(codec.NOT_UTF8) from None
     except OSError as error:
         raise UnreadableFile(error.strerror or str(error)) from error
+
+
+class BadRow(NamedTuple):
+    """A line of a table that cannot be read, where the other lines can."""
+
+    line: int
+    """Counted from 1."""
+    why: str
+
+
+def each_csv_row(file: Path, refuse: Callable[[list[str]], str]) -> Iterator[Numbered | BadRow]:
+    """Yield the rows of a CSV file as text by column, without empty values; a bad line costs itself.
+
+    Args:
+        file: UTF-8, with or without a byte order mark; its first line names the columns.
+        refuse: says why the named columns cannot be read, and the file then ends; empty if they can.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    # Bytes that are not UTF-8 become surrogates, which make their line a bad one.
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            why = refuse(list(reader.fieldnames or ()))
+        except csv.Error as error:
+            why = str(error)
+        if why:
+            yield BadRow(1, why)
+            return
+        rows = iter(reader)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadRow(reader.line_num + 1, str(error))
+                continue
+            given = {name: text for name, text in row.items() if name is not None and text}
+            if all(map(_is_utf8, given.values())):
+                yield reader.line_num, given
+            else:
+                yield BadRow(reader.line_num, codec.NOT_UTF8)
+
+
+NOT_AN_OBJECT = "not a JSON object"
+
+
+def each_json_line(lines: Iterable[bytes], most: int) -> Iterator[tuple[int, Any] | BadRow]:
+    """Yield the value of each JSON line that is not empty; a bad line costs itself.
+
+    Args:
+        lines: from `bounded_lines` with the same `most`. The first may have a byte order mark; text
+            that is marked as UTF-16 there ends the file.
+        most: bytes of a line.
+    """
+    for number, given in enumerate(lines, 1):
+        line = given
+        if number == 1:
+            try:
+                line = codec.utf8(line)
+            except ValueError as error:
+                yield BadRow(1, str(error))
+                return
+        if not line.strip():
+            continue
+        if len(line) > most:
+            yield BadRow(number, f"has more than {most:,} bytes")
+            continue
+        try:
+            yield number, msgspec.json.decode(line)
+        except UnicodeDecodeError:
+            yield BadRow(number, codec.NOT_UTF8)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            # Data that is nested a thousand deep costs this line only.
+            yield BadRow(number, f"{NOT_AN_OBJECT}: {tell_fault(error)}")
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\udc80" <= each <= "\udcff" for each in text)
 
 
 def csv_names(file: Path) -> list[str]:
