@@ -518,7 +518,7 @@ def test_requests_that_wait_on_all_connections_are_bounded_together() -> None:
         lines = [distant(world) for _ in range(6)]
         for line in lines:
             line.sendall(request() + small * 30)
-        world.settle(lambda: world.counted["pipelined"] == 3, "the last ones to be closed")
+        world.settle(lambda: world.counted["pipelined"] == 3, "the last ones to be closed", 20.0)
         world.settle(lambda: 80 < world.connections.pipelined <= 90, "theirs to be let go")
         for line in lines:
             line.close()
