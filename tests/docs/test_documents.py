@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from kedge.cli.documents import check, documents, main, page, spell
+from kedge.cli.documents import check, documents, find_absent, main, page, spell
 from kedge.core.values import Stage, Value
 from kedge.operations.rollback import PinnedHost
 
@@ -60,6 +60,21 @@ def test_a_document_of_two_kinds_is_held_against_both() -> None:
     check(words, raw)
     with pytest.raises(ValueError, match="rollback"):
         check(words, raw.replace("silent", "quiet"))
+
+
+class Sparse(Value, frozen=True, omit_defaults=True):
+    always: int
+    sometimes: int = 0
+
+
+class Open(Value, frozen=True):
+    always: int
+    sometimes: int | msgspec.UnsetType = msgspec.UNSET
+
+
+@pytest.mark.parametrize("struct", [Sparse, Open])
+def test_fields_that_can_be_absent_are_found(struct: type[msgspec.Struct]) -> None:
+    assert find_absent(struct) == {"sometimes"}
 
 
 @pytest.mark.parametrize(

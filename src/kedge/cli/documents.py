@@ -26,6 +26,7 @@ import msgspec
 from kedge.cli.main import main as root
 from kedge.cli.root import walk
 from kedge.core.release.commands import Event
+from kedge.core.stored.notes import KINDS
 from kedge.core.values import Policy
 
 WORDS = {
@@ -173,6 +174,17 @@ fields for some codes. [Errors](errors.md) has the codes.
 """
 
 
+NOTES = """\
+## Notes of the ledger
+
+An entry of `kedge history` whose event is `noted` has a `kind` and a `body`. A body that another
+version wrote, and that does not fit, is printed as it was written. [Events](events.md) says when
+each is written.
+
+| Kind | Body |
+|---|---|"""
+
+
 def page() -> str:
     """Write the page: each command with its document, then each struct with its fields."""
     known = {
@@ -181,18 +193,31 @@ def page() -> str:
         if kind is not None and kind is not inspect.Parameter.empty
     }
     lines = [f"| `kedge {path}` | {spell(kind)} |" for path, kind in sorted(known.items())]
-    structs = dict.fromkeys(part for _, kind in sorted(known.items()) for part in parts(kind))
+    kinds = [kind for _, kind in sorted(known.items())]
+    structs = dict.fromkeys(part for kind in (*kinds, *KINDS.values()) for part in parts(kind))
+    lines += ["", NOTES, *(f"| `{kind}` | {spell(body)} |" for kind, body in KINDS.items())]
     for struct in sorted(structs, key=lambda one: one.__name__):
         lines += ["", *_section(struct)]
     return INTRODUCTION + "\n".join(lines) + "\n"
 
 
+def find_absent(struct: type[msgspec.Struct]) -> set[str]:
+    """Return the fields of a struct that its JSON can leave out."""
+    hints = typing.get_type_hints(struct)
+    unset = {name for name in hints if msgspec.UnsetType in typing.get_args(hints[name])}
+    if not struct.__struct_config__.omit_defaults:
+        return unset
+    fields = msgspec.structs.fields(struct)
+    return unset | {field.name for field in fields if not field.required}
+
+
 def _section(struct: type[msgspec.Struct]) -> list[str]:
     """Write one struct: its name, its meaning and a table of its fields."""
-    hints, told = typing.get_type_hints(struct), meanings(struct)
+    hints, told, absent = typing.get_type_hints(struct), meanings(struct), find_absent(struct)
     about = " ".join((inspect.getdoc(struct) or "").split("\n\n")[0].split())
     rows = [
-        f"| `{wire}` | {spell(hints[name])} | {told.get(name, '')} |".replace("|  |", "| |")
+        f"| `{wire}` | {spell(hints[name])}{', or absent' if name in absent else ''}"
+        f" | {told.get(name, '')} |".replace("|  |", "| |")
         for name, wire in zip(
             struct.__struct_fields__, struct.__struct_encode_fields__, strict=True
         )

@@ -127,15 +127,22 @@ class Alert(Value, frozen=True, kw_only=True):
     number: int
     endpoint: str
     key: str
+    """Its identity: a second condition with this key opens no alert while this one is open."""
     topic: Topic
     level: Level
+    """A warning goes to the first level only; a page escalates until it is acknowledged."""
     lasts: Literal["condition", "event", "channel"]
+    """What ends it: the condition's end, an acknowledgement, or a delivery by its channel."""
     summary: str
     detail: str = ""
     subject: int | None = None
+    """The release that it is about."""
     step: str = ""
+    """Where in a rollout that release waits, such as "25 %"."""
     channel: str = ""
+    """The channel that does not deliver."""
     times: int = 1
+    """How often the event occurred while it was open."""
     opened_at: str
     elapsed_s: float = 0.0
     """Seconds that it had been open at `seen`."""

@@ -17,8 +17,7 @@ class Note(Value, tag_field="event", tag="noted", frozen=True):
 
     kind: str
     body: object
-    """The struct of this kind (`core.stored.notes`), or a dict if this version knows none that
-    fits."""
+    """The struct of this kind, or a plain object if this version knows none that fits."""
 
 
 class Entry(Value, frozen=True):
