@@ -216,12 +216,17 @@ class Connections:
         self._lingering[each] = self._loop.time()
 
     def queues(self, each: Connection, requests: int) -> None:
-        """Record how many requests wait on a connection; close it if there are too many."""
-        self.pipelined += requests - each.queued
-        each.queued = requests
-        if requests > self.limits.pipelined or self.pipelined > self.limits.all_pipelined:
+        """Record how many requests wait on a connection; close it if it adds too many."""
+        delta, each.queued = requests - each.queued, requests
+        self.pipelined += delta
+        # A connection whose queue shrinks is not closed for the requests of another one.
+        if delta > 0 and (
+            requests > self.limits.pipelined or self.pipelined > self.limits.all_pipelined
+        ):
             self.limit("pipelined")
             each.hang_up()
+            # The loop reports the lost connection later; until then others would be closed for it.
+            self.pipelined, each.queued = self.pipelined - requests, 0
 
     # ------------------------------------------------------------ heads
 
