@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 from kedge.core.alerts.alerts import Alert, Topic
-from kedge.core.stored.notes import KINDS, AlertOpened, ReceiptNote, VerdictNote, build_note
+from kedge.core.stored.notes import (
+    KINDS,
+    AlertOpened,
+    DrillResult,
+    ReceiptNote,
+    VerdictNote,
+    build_note,
+)
 from kedge.core.stored.upcast import decode_alert, derive_actor, read_body
 from kedge.core.values import ActorKind
 
@@ -115,6 +122,27 @@ def test_a_receipt_of_an_older_version_is_shown_as_it_was_stored() -> None:
     assert isinstance(found, ReceiptNote)
     assert "ended" not in msgspec.to_builtins(found)
     assert found.parts.ended == ()
+
+
+def test_replicas_that_ended_are_read_under_their_earlier_name() -> None:
+    parts = {
+        "decide_ms": 1.0,
+        "prepare_ms": 1.0,
+        "write_ms": 1.0,
+        "last_ack_ms": None,
+        "first_old_answer_ms": None,
+        "total_ms": 5.0,
+        "left": ["h-0"],
+    }
+    receipt = read_body("receipt", {"of": 1, "command": "rollback", **parts})
+    assert isinstance(receipt, ReceiptNote)
+    assert receipt.ended == ("h-0",)
+    drill = read_body(
+        "drill", {"ok": True, "release": 2, "left": 3, "back": parts, "forward": None}
+    )
+    assert isinstance(drill, DrillResult)
+    assert drill.back is not None
+    assert (drill.left, drill.back.ended, drill.forward) == (3, ("h-0",), None)
 
 
 def example(kind: type) -> Any:

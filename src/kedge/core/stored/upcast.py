@@ -52,7 +52,20 @@ def _upcast(kind: str, body: dict[str, object]) -> dict[str, Any]:
         return {**body, "topic": told["topic"], "subject": told.get("subject")}
     if kind == "verdict" and "subject" not in body:
         return {**body, "subject": _release_number(str(body.get("candidate", "")))}
+    if kind == "receipt":
+        return _rename_left(body)
+    if kind == "drill":
+        flips = {name: body[name] for name in ("back", "forward") if name in body}
+        return body | {
+            name: _rename_left(parts) if isinstance(parts, dict) else parts
+            for name, parts in flips.items()
+        }
     return body
+
+
+def _rename_left(receipt: dict[str, object]) -> dict[str, object]:
+    """Return a receipt whose ended replicas are in `ended`; older versions wrote `left`."""
+    return {"ended": receipt["left"], **receipt} if "left" in receipt else receipt
 
 
 def decode_alert(raw: bytes) -> Alert:
