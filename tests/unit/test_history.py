@@ -96,7 +96,7 @@ def test_a_clock_that_was_set_back_changes_no_order() -> None:
         ),
         (
             Note("alert_continued", {"alert": 1, "key": "failing:r2"}),
-            "alert 1 (failing:r2) goes on as another one",
+            "an operator continued despite alert 1 (failing:r2)",
         ),
         (
             Note("readiness", {"ready": False, "failed": ["drill"], "promoting": "r3"}),

@@ -167,7 +167,7 @@ def _noted_by_people(note: Note) -> str:
         case n.AlertResolved(alert=number, key=key):
             return f"alert {number} ({key}) is resolved"
         case n.AlertContinued(alert=number, key=key):
-            return f"alert {number} ({key}) goes on as another one"
+            return f"an operator continued despite alert {number} ({key})"
         case dict() as body:
             return f"{note.kind}: {', '.join(f'{k} {v}' for k, v in body.items())}"
     return note.kind
