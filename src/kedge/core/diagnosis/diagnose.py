@@ -8,13 +8,13 @@ answers so far, and returns an addition to them. A question that cannot be answe
 
 0. Can the figures be trusted? No part is blamed on a broken split or a torn log.
 1. Is a column broken? This needs no labels, so it is always asked. Is one stale or recoded
-(`suspects`)?
+   (`suspects`)?
 2. Is the newer release worse than the older one *on the same requests*? The comparison is paired,
-so that hard inputs of today are hard for both and cancel.
+   so that hard inputs of today are hard for both and cancel.
 3. If so: its model or its features? The available replays decide (`contrast.shares`).
 4. Is the *same* release worse than it was in the reference? Then the world changed.
 5. If so: more of one outcome only, the same inputs with other outcomes, or other inputs
-   (`disde`)?
+   (`shift`)?
 
 A cause is named from 3.5 standard errors and 5 % of the reference's loss. Two causes are two
 findings. *Noise* is a finding too, and has to be proven: the interval of both contrasts lies

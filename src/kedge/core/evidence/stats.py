@@ -155,7 +155,7 @@ def rate_ratio_interval(
     """Return estimate and anytime interval of a rate ratio, from log-likelihoods on a grid.
 
     Args:
-        likelihood: sums of `label_sums` with r0 = 1 over all intervals, (R,). So every interval
+        likelihood: sums of `bets.label_likelihood` over all intervals, (R,). So every interval
             keeps its own share, and a ramp cannot bias it as it biases pooled counts.
         grid: ascending, (R,).
         alpha: greatest probability that the interval ever misses the truth.

@@ -93,4 +93,4 @@ class Tally(Value, frozen=True):
     salt: str
     counts: dict[str, int]
     latency: dict[str, dict[int, int]] = {}
-    """Per arm: count by logarithmic bin of microseconds (see engine.observe)."""
+    """Per arm: count by logarithmic bin of microseconds (see `latency_bin` of the recorder)."""

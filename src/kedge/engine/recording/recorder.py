@@ -133,7 +133,7 @@ class Recorder:
         self._counts[name] = self._counts.get(name, 0) + by
 
     def lack(self, cause: str, rows: int) -> None:
-        """Count predictions that leave no record, by a cause of `core/unrecorded`."""
+        """Count predictions that leave no record, by a cause of `core/evidence/unrecorded`."""
         self.count(f"unrecorded.{cause}", rows)
 
     def answered(
