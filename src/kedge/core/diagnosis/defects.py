@@ -65,7 +65,7 @@ WHOLE = frozenset({Code.MISSING, Code.TYPE, Code.SCALE, Code.CONSTANT})
 
 
 class Trained(Protocol):
-    """Statistics of a training set's column, such as `ports.ColumnStatistics`."""
+    """Statistics of a training set's column, such as `values.ColumnStatistics`."""
 
     @property
     def count(self) -> int: ...  # noqa: D102 - as there
