@@ -503,7 +503,7 @@ def test_a_declared_form_may_have_a_zone(tmp_path: Path) -> None:
     assert found.outcome.at == read_instant("2023-11-02T09:00:00Z")
 
 
-@pytest.mark.parametrize("form", ["", "d/m/Y", "%Q", "%d/%"])
+@pytest.mark.parametrize("form", ["", "d/m/Y", "%Q", "%d/%", "%d/%m/%Y %d"])
 def test_a_form_that_reads_no_time_is_refused_once(tmp_path: Path, form: str) -> None:
     path = file(tmp_path, "a.csv", ["id,value,at", "a,1,02/11/2023"])
     with pytest.raises(Refused) as refused:

@@ -58,19 +58,22 @@ def check_form(form: str) -> None:
     """Raise if a time format is invalid.
 
     Raises:
-        Refused: `bad_time_format`: it has no directives of `strptime`, or unknown ones.
+        Refused: `bad_time_format`: it has no directives of `strptime`, unknown ones, or one twice.
     """
     some = datetime(2026, 11, 26, 9, 30, tzinfo=UTC)
     try:
         datetime.strptime(some.strftime(form), form)  # noqa: DTZ007 - only whether it can be read
-        if some.strftime(form) == form:
-            raise ValueError("it has no directive")
+        fault = "it has no directive" if some.strftime(form) == form else ""
     except ValueError as error:
+        fault = str(error)
+    except re.error:  # each directive is a group of one pattern
+        fault = "a directive occurs twice"
+    if fault:
         raise Refused(
-            f"{form[:_LONGEST]!r} is not a form of times: {str(error)[:_LONGEST]}",
+            f"{form[:_LONGEST]!r} is not a form of times: {fault[:_LONGEST]}",
             code="bad_time_format",
             hint="write it as for strptime, such as %d/%m/%Y %H:%M",
-        ) from None
+        )
 
 
 def read_formed(text: str, form: str) -> float:
