@@ -220,13 +220,6 @@ class World:
         with self.line(sent) as line:
             return answer(line)
 
-    def settle(self, true: Callable[[], Any], what: str, within_s: float = 5.0) -> None:
-        """Wait until something holds."""
-        end = time.monotonic() + within_s
-        while not true():
-            assert time.monotonic() < end, what
-            time.sleep(0.01)
-
 
 def _rename(protocol: BoundedProtocol, peer: tuple[str, int]) -> None:
     made = protocol.connection_made

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from kedge.core.errors import ModelFailure
 from kedge.core.values import Proof
 from kedge.system.door import ModelDoor, own_directory
 from models import LOADER, SIGNATURE, environment, misbehaving
+from support.waiting import wait_on_loop_until
 
 PROOF = Proof(
     {"x": [1.0, -2.5], "word": ["a", None]},
@@ -134,15 +134,6 @@ async def failure(
     return caught.value.code
 
 
-def wait_until(true: Callable[[], bool], within_s: float = 10) -> bool:
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(0.02)
-    return False
-
-
 class Told:
     """What `submit` called back."""
 
@@ -158,7 +149,8 @@ class Told:
         return {code for _, _, code in self.answers}
 
     async def all(self, count: int, within_s: float = 5) -> None:
-        until = time.monotonic() + within_s
-        while len(self.answers) < count:
-            assert time.monotonic() < until, f"{len(self.answers)} of {count}"
-            await asyncio.sleep(0.005)
+        await wait_on_loop_until(
+            lambda: len(self.answers) >= count,
+            lambda: f"{count} answers; there are {len(self.answers)}",
+            within_s,
+        )

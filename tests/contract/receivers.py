@@ -11,7 +11,6 @@ import socketserver
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -174,14 +173,3 @@ class Mail:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def until(true: Callable[[], Any], what: str, within_s: float = 10.0) -> Any:
-    """Wait until something holds."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        found = true()
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"waited {within_s} s for {what}")

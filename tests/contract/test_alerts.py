@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from contract.receivers import Mail, Web, until
+from contract.receivers import Mail, Web
 from contract.sql_world import POLICY, World, world
 from kedge.adapters.channels.dispatch import Outgoing
 from kedge.adapters.sql.alerts import SqlAlerts
@@ -35,6 +35,7 @@ from kedge.operations.alerts import (
     test_of,
 )
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 
 test_of.__test__ = False  # type: ignore[attr-defined]
 
@@ -113,9 +114,9 @@ class Place:
         """A look, and another one when what it sent has landed."""
         who = who or self.one
         who.look()
-        until(lambda: who._landed.qsize() == len(who._flying), "messages to land")
+        wait_until(lambda: who._landed.qsize() == len(who._flying), "messages to land")
         who.look()
-        until(lambda: who._landed.qsize() == len(who._flying), "messages to land")
+        wait_until(lambda: who._landed.qsize() == len(who._flying), "messages to land")
         who.look()
 
     def canary(self) -> None:
@@ -665,7 +666,7 @@ def test_a_delivery_while_the_ledger_is_away_is_recorded_later(place: Place, web
     """The ledger goes between the sending and the record."""
     place.sees(FAIL)
     place.one.look()
-    until(place.one._landed.qsize, "the message")
+    wait_until(place.one._landed.qsize, "the message")
     away = place.world.path.with_suffix(".away")
     place.world.path.rename(away)
     place.one.look()

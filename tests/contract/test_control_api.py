@@ -33,6 +33,7 @@ from kedge.web.api import Admin
 from kedge.web.bodies import Bodies
 from kedge.workspace import Workplace
 from models import environment
+from support.waiting import wait_until
 
 NDJSON = {"content-type": "application/x-ndjson"}
 LINES = "/api/outcomes/flights"
@@ -140,13 +141,6 @@ def rest_of(connection: socket.socket) -> bytes:
     return got
 
 
-def until(true: Any, within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("headers", "status", "code"),
     [
@@ -229,7 +223,7 @@ def test_half_a_batch_is_discarded(api: Api, shape: str) -> None:
         how,
         body=half,
     ).close()
-    until(lambda: api.faults.limited.get("control.hung_up") == 1)
+    wait_until(lambda: api.faults.limited.get("control.hung_up") == 1, "the count")
     assert post(api, full)[1]["parked"] == 100
     assert api.bodies.held == 0
 
@@ -266,10 +260,10 @@ def test_a_head_is_bounded(api: Api) -> None:
 def test_connections_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS", 4)
     held = [socket.create_connection(("127.0.0.1", api.port), timeout=5) for _ in range(20)]
-    until(lambda: api.faults.limited.get("control.connections", 0) >= 16)
+    wait_until(lambda: api.faults.limited.get("control.connections", 0) >= 16, "the count")
     for one in held:
         one.close()
-    until(lambda: not api.server.server_state.connections)
+    wait_until(lambda: not api.server.server_state.connections, "all connections to end")
     assert api.ask("GET", "/health")[0] == 200
 
 
@@ -282,11 +276,11 @@ def test_bodies_under_way_are_bounded_in_all(api: Api, monkeypatch: pytest.Monke
         f"Content-Length: {1 << 20}",
     )
     first = api.open(*heads, body=b"x" * (900 << 10))
-    until(lambda: api.bodies.held >= 900 << 10)
+    wait_until(lambda: api.bodies.held >= 900 << 10, "most of the body")
     assert b'"bodies_full"' in rest_of(api.open(*heads, body=b"x" * (1 << 20)))
     assert api.bodies.held <= 1 << 20
     first.close()
-    until(lambda: api.bodies.held == 0)
+    wait_until(lambda: api.bodies.held == 0, "the body to be released")
     monkeypatch.setattr(bodies, "LONGEST", 1000)
     assert post(api, b"x" * 2000)[1]["code"] == "too_large"
     assert api.bodies.held == 0

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import models
-from contract.receivers import Web, until
+from contract.receivers import Web
 from contract.sql_world import World, world
 from contract.test_alerts import FAIL as FAILS
 from contract.test_alerts import WELL, HandClock, Place, heard, policy_of
@@ -39,6 +39,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.stand_in import ALIVE_S, WITHIN_S, Endings
 from kedge.runtime.parts import Parts
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 
 LONGEST = WAITS_S[-1]
 
@@ -196,9 +197,9 @@ def test_a_patrol_whose_ledger_raises_anything_continues_and_reports_it(tmp_path
     thread = threading.Thread(target=site.patrol.loop.run)
     thread.start()
     try:
-        until(lambda: site.patrol.sight.fault, "the fault", 10)
+        wait_until(lambda: site.patrol.sight.fault, "the fault", 10)
         ledger.raises = lambda name, given: False
-        until(lambda: site.patrol.sight.decisions and not site.patrol.sight.fault, "sight", 10)
+        wait_until(lambda: site.patrol.sight.decisions and not site.patrol.sight.fault, "sight", 10)
     finally:
         site.patrol.loop.stop()
         thread.join(10)
@@ -377,7 +378,7 @@ def test_a_part_that_ends_by_itself_is_run_again(tmp_path: Path) -> None:
     parts.start("part", SimpleNamespace(run=run, stop=ended.set))
     hangs = SimpleNamespace(run=lambda: time.sleep(30), stop=lambda: None)
     parts.start("hangs", hangs, waits=False)
-    until(lambda: len(runs) == 3, "the third run", 10)
+    wait_until(lambda: len(runs) == 3, "the third run", 10)
     (fault,) = [fault for fault in faults.faults if fault.place == "control.part"]
     assert (fault.count, fault.text) == (2, "Ended: it returned, and is run again")
     began = time.monotonic()

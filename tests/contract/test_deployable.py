@@ -34,6 +34,7 @@ from kedge.transforms.authoring import Field as Feature
 from kedge.transforms.bundle import Bare, Transform
 from kedge.workspace import Workplace
 from models import SIGNATURE, misbehaving
+from support.waiting import wait_until
 
 VIEW = schema(
     "view/1",
@@ -305,17 +306,14 @@ def test_killed_in_the_middle_it_leaves_nothing_behind(home: Home) -> None:
     begun = home.root / "begun"
     home.release("hang", log=str(begun))
     prover = subprocess.Popen([sys.executable, "-c", KILLED, str(home.state_dir)])
-    until = time.monotonic() + 40
-    while not list(home.state_dir.glob("*/*/own/begun")) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: list(home.state_dir.glob("*/*/own/begun")), "the first golden row", 40)
     (name,) = home.left()
     (child,) = [pid for pid in running(name) if b"prove" in command_of(pid)]
     try:
         prover.send_signal(signal.SIGKILL)
         prover.wait()
-        while (home.left() or running(name)) and time.monotonic() < until:
-            time.sleep(0.02)
-        assert (home.left(), running(name), home.notes()) == ([], [], 0)
+        wait_until(lambda: not home.left() and not running(name), "the end of its processes", 40)
+        assert home.notes() == 0
     finally:
         if b"prove" in command_of(child):
             os.kill(child, signal.SIGKILL)

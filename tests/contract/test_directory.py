@@ -24,6 +24,7 @@ from kedge.adapters.artifacts.directory import (
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
 from kedge.core.values import Proof
 from kedge.system.reserve import RESERVE, get_free
+from support.waiting import wait_until
 
 PROOF = Proof({"x": [1.0]}, {"y": [2.0]})
 
@@ -227,11 +228,12 @@ def left_by_a_killed_copy(root: Path, tmp_path: Path, number: int) -> Path:
     (large / "holes.bin").touch()
     os.truncate(large / "holes.bin", 4 << 30)
     copying = subprocess.Popen([sys.executable, "-c", PUT, str(root), str(large)])
-    until = time.monotonic() + 30
-    while not any(path.stat().st_size > 1 << 20 for path in root.glob(".tmp-*/*/files/*")):
-        assert time.monotonic() < until
-        assert copying.poll() is None
-        time.sleep(0.01)
+    wait_until(
+        lambda: any(path.stat().st_size > 1 << 20 for path in root.glob(".tmp-*/*/files/*")),
+        "a part of the copy",
+        30,
+    )
+    assert copying.poll() is None
     (left,) = root.glob(".tmp-*")
     DirectoryArtifacts(root).put(large / "small.bin")
     assert left.exists(), "the copy of a process that lives is not touched"

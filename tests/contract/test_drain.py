@@ -22,6 +22,7 @@ from kedge.gateway.http import server as drains
 from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.infer import WorkerBounds
 from kedge.gateway.http.server import GatewayServer
+from support.waiting import wait_until
 
 
 class Slow(Gateway):
@@ -60,8 +61,7 @@ class Running:
         serving = self.server.serve(sockets=[self.listener])
         self.thread = threading.Thread(target=uvloop.run, args=(serving,), daemon=True)
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0.01)
+        wait_until(lambda: self.server.started, "the server to start")
 
     def tell(self, sig: int = signal.SIGTERM) -> None:
         self.server.handle_exit(sig, None)

@@ -20,6 +20,7 @@ from kedge.core.values import Field as Column
 from kedge.system.interpreter import module_command
 from kedge.transforms.authoring import SPEC, Declared, Field, materialise, schema, transform
 from kedge.transforms.bundle import Transform
+from support.waiting import wait_until
 
 HEAD = "import kedge\nimport numpy as np\nimport os, re, sys, time\n"
 VIEW = schema(
@@ -314,10 +315,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     asking.kill()
     asking.wait()
     asking.stdout.close()
-    until = time.monotonic() + 10
-    while child.exists() and ") Z " not in child.read_text() and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not child.exists() or ") Z " in child.read_text()
+    wait_until(lambda: not child.exists() or ") Z " in child.read_text(), "the end of the child")
 
 
 def test_no_features_file_runs_where_the_fence_is_required_and_a_part_is_missing(

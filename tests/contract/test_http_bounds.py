@@ -22,6 +22,7 @@ from contract.http_world import (
 )
 from kedge.gateway.http.connections import ConnectionLimits
 from kedge.gateway.http.peers import Peers
+from support.waiting import wait_until
 
 ELSEWHERE = ("192.0.2.7", 1234)
 TOKEN = "0123456789abcdef-tester"
@@ -50,7 +51,7 @@ def test_half_a_body_takes_no_place_of_a_request() -> None:
         assert answer(lines[0]).status == 200
         for line in lines:
             line.close()
-        world.settle(lambda: not world.connections.body_bytes, "the bytes to be let go")
+        wait_until(lambda: not world.connections.body_bytes, "the bytes to be let go")
         assert world.problems == []
 
 
@@ -73,7 +74,7 @@ def test_a_body_in_parts_is_put_together(chunked: bool) -> None:
 @pytest.mark.parametrize("sent", [b"", b"{"])
 def test_a_body_slower_than_the_least_rate_is_refused(sent: bytes) -> None:
     with World() as world, world.line(head(5000) + sent) as line:
-        world.settle(lambda: world.connections._bodies, "the body to begin")
+        wait_until(lambda: world.connections._bodies, "the body to begin")
         world.later(4.5)
         assert world.counted == {}
         world.later(7.0)
@@ -88,7 +89,7 @@ def test_a_body_slower_than_the_least_rate_is_refused(sent: bytes) -> None:
 def test_a_body_at_the_least_rate_is_waited_for() -> None:
     raw = body().ljust(40_000)
     with World() as world, world.line(head(len(raw)) + raw[:30_000]) as line:
-        world.settle(lambda: world.connections.body_bytes == 30_000, "most of the body")
+        wait_until(lambda: world.connections.body_bytes == 30_000, "most of the body")
         world.later(29.0)
         line.sendall(raw[30_000:])
         assert answer(line).status == 200
@@ -96,7 +97,7 @@ def test_a_body_at_the_least_rate_is_waited_for() -> None:
 
 def test_no_body_is_waited_for_longer_than_its_time() -> None:
     with World() as world, world.line(head(900_000) + b" " * 800_000) as line:
-        world.settle(lambda: world.connections.body_bytes == 800_000, "most of the body")
+        wait_until(lambda: world.connections.body_bytes == 800_000, "most of the body")
         world.later(31.0)
         assert answer(line).code == "body_too_slow"
 
@@ -149,7 +150,7 @@ def test_the_oldest_body_goes_when_all_together_are_too_much() -> None:
             lines.append(world.line(head(100_000) + b" " * 90_000))
             if number < 2:
                 held = 90_000 * (number + 1)
-                world.settle(lambda held=held: world.connections.body_bytes == held, "the bytes")  # type: ignore[misc]
+                wait_until(lambda held=held: world.connections.body_bytes == held, "the bytes")  # type: ignore[misc]
         refused = answer(lines[0])
         assert (refused.status, refused.code) == (503, "bodies_full")
         assert refused.headers["retry-after"] == "1"
@@ -165,18 +166,18 @@ def test_one_caller_has_a_part_of_bodies_and_of_bytes() -> None:
     limits = ConnectionLimits(body=100_000, peer_bodies=3, peer_bytes=150_000)
     with World(limits, as_peer=ELSEWHERE) as world:
         lines = [world.line(head(1000) + b"{") for _ in range(3)]
-        world.settle(lambda: len(world.connections._bodies) == 3, "three bodies")
+        wait_until(lambda: len(world.connections._bodies) == 3, "three bodies")
         refused = world.ask(head(1000) + b"{")
         assert (refused.status, refused.code) == (429, "peer_busy")
         assert world.ask(request()).status == 200
         for line in lines:
             line.close()
-        world.settle(lambda: not world.connections._bodies, "them to go")
+        wait_until(lambda: not world.connections._bodies, "them to go")
         first = world.line(head(100_000) + b" " * 90_000)
-        world.settle(lambda: world.connections.body_bytes == 90_000, "the first")
+        wait_until(lambda: world.connections.body_bytes == 90_000, "the first")
         assert world.ask(head(100_000) + b" " * 90_000).code == "peer_busy"
         first.close()
-        world.settle(lambda: not world.connections.body_bytes, "all to be let go")
+        wait_until(lambda: not world.connections.body_bytes, "all to be let go")
         assert not world.connections._peer_bytes
         assert not world.connections._peer_bodies
 
@@ -185,7 +186,7 @@ def test_callers_on_this_host_have_no_bounds_of_their_own() -> None:
     """Behind a proxy on the same host that is not listed, all callers have one address."""
     with World(ConnectionLimits(body=100_000, peer_bodies=1, peer_bytes=1)) as world:
         lines = [world.line(head(100_000) + b" " * 20_000) for _ in range(20)]
-        world.settle(lambda: world.connections.body_bytes == 400_000, "all bodies")
+        wait_until(lambda: world.connections.body_bytes == 400_000, "all bodies")
         assert world.counted == {}
         for line in lines:
             line.close()
@@ -197,10 +198,10 @@ def test_behind_a_trusted_peer_the_forwarded_address_counts() -> None:
     with World(limits, peers=peers) as world:
         half = [head(100, f"x-forwarded-for: 9.9.9.9, 198.51.100.{n}, 10.0.0.1") for n in (1, 2)]
         lines = [world.line(each + b"{") for each in half * 2]
-        world.settle(lambda: len(world.connections._bodies) == 4, "two bodies of two callers")
+        wait_until(lambda: len(world.connections._bodies) == 4, "two bodies of two callers")
         assert world.ask(half[0] + b"{").code == "peer_busy"
         lines.append(world.line(head(100, "forwarded: for=203.0.113.9;proto=http") + b"{"))
-        world.settle(lambda: len(world.connections._bodies) == 5, "a third caller")
+        wait_until(lambda: len(world.connections._bodies) == 5, "a third caller")
         for line in lines:
             line.close()
 
@@ -242,7 +243,7 @@ def test_a_head_of_just_the_bound_is_taken_and_one_beyond_is_not() -> None:
 
 def test_a_head_that_does_not_come_is_refused_in_time() -> None:
     with World() as world, world.line(b"POST /v2/mod") as line:
-        world.settle(lambda: world.connections._heads, "the head to begin")
+        wait_until(lambda: world.connections._heads, "the head to begin")
         world.later(9.0)
         assert world.counted == {}
         line.sendall(b"els/flights/")
@@ -323,7 +324,7 @@ def test_a_connection_whose_body_is_under_way_is_not_closed_for_a_new_one() -> N
     raw = body()
     with World(most=8) as world:
         busy = [world.line(head(len(raw)) + raw[:1]) for _ in range(8)]
-        world.settle(lambda: len(world.connections._bodies) == 8, "the bodies")
+        wait_until(lambda: len(world.connections._bodies) == 8, "the bodies")
         assert closed(world.line())
         for line in busy:
             line.sendall(raw[1:])
@@ -332,7 +333,7 @@ def test_a_connection_whose_body_is_under_way_is_not_closed_for_a_new_one() -> N
 
 def test_a_connection_that_never_asks_is_closed_in_the_end() -> None:
     with World() as world, world.line() as line:
-        world.settle(lambda: world.connections._silent, "the connection")
+        wait_until(lambda: world.connections._silent, "the connection")
         world.later(76.0)
         assert closed(line)
         assert world.counted == {"silent_connections": 1}
@@ -353,12 +354,12 @@ def test_an_answer_that_is_not_read_takes_no_place_and_is_cut_in_time() -> None:
     with World(requests=1, model=Wide(2_000_000)) as world:
         line = slow_reader(world)
         line.sendall(request() * 3)
-        world.settle(lambda: world.connections.answer_bytes > 1_000_000, "the answer to wait")
+        wait_until(lambda: world.connections.answer_bytes > 1_000_000, "the answer to wait")
         assert world.bounds.in_flight == 0
         world.later(4.0)
         assert world.counted == {}
         world.later(6.0)
-        world.settle(lambda: not world.connections.answer_bytes, "the bytes to be let go")
+        wait_until(lambda: not world.connections.answer_bytes, "the bytes to be let go")
         assert world.counted == {"answers_unread": 1}
         assert closed(line)
         assert world.problems == []
@@ -393,13 +394,13 @@ def test_a_connection_that_ends_with_an_unread_answer_is_closed_in_time(last: bo
     """It would hold its descriptor for as long as its caller does not read."""
     with World(model=Wide(7_500)) as world:
         line = distant_reader(world, *(["connection: close"] if last else []))
-        world.settle(lambda: 0 < unsent(world) < 64 * 1024, "a part of the answer to wait")
+        wait_until(lambda: 0 < unsent(world) < 64 * 1024, "a part of the answer to wait")
         if not last:
             (each,) = world.connections._open
             world.on_loop(each.timeout_keep_alive_handler)  # type: ignore[attr-defined]
         assert world.connections.answer_bytes == unsent(world)
         world.later(10.0)
-        world.settle(lambda: not world.connections._open, "the connection to be gone")
+        wait_until(lambda: not world.connections._open, "the connection to be gone")
         assert world.counted == {"answers_unread": 1}
         assert world.connections.answer_bytes == 0
         line.close()
@@ -409,7 +410,7 @@ def test_a_connection_that_ends_with_an_unread_answer_is_closed_in_time(last: bo
 def test_unread_answers_keep_no_new_connection_out(headers: list[str]) -> None:
     with World(most=4, model=Wide(7_500)) as world:
         lines = [distant_reader(world, *headers) for _ in range(4)]
-        world.settle(lambda: unsent(world) > 4 * 16_000, "the answers to wait")
+        wait_until(lambda: unsent(world) > 4 * 16_000, "the answers to wait")
         for _ in range(4):
             assert world.ask(request()).status == 200
         for line in lines:
@@ -438,7 +439,7 @@ def test_slow_callers_keep_no_new_connection_out(what: str) -> None:
             "heads": world.connections._heads,
             "bodies": world.connections._bodies,
         }[what]
-        world.settle(lambda: len(slow) == 4, "all to be slow")
+        wait_until(lambda: len(slow) == 4, "all to be slow")
         if what != "answers":
             assert closed(world.line()), "a young one is no slow one"
             time.sleep(0.4)
@@ -452,7 +453,7 @@ def test_the_kernel_holds_little_of_an_unread_answer() -> None:
     """Its memory is outside all limits; on loopback it would take all of this answer."""
     with World(model=Wide(300_000)) as world, slow_reader(world) as line:
         line.sendall(request())
-        world.settle(lambda: world.connections.answer_bytes > 800_000, "the answer to be counted")
+        wait_until(lambda: world.connections.answer_bytes > 800_000, "the answer to be counted")
 
 
 def test_a_slow_reader_that_reads_on_gets_all_of_its_answers() -> None:
@@ -470,7 +471,7 @@ def test_unread_answers_are_bounded_in_all_and_by_caller() -> None:
         lines = [slow_reader(world) for _ in range(4)]
         for line in lines:
             line.sendall(request())
-        world.settle(lambda: world.counted["answers_unread"], "one to be cut")
+        wait_until(lambda: world.counted["answers_unread"], "one to be cut")
         assert world.on_loop(lambda: world.connections.answer_bytes) <= 2_000_000
         for line in lines:
             line.close()
@@ -480,7 +481,7 @@ def test_unread_answers_are_bounded_in_all_and_by_caller() -> None:
         lines = [slow_reader(world) for _ in range(2)]
         for line in lines:
             line.sendall(request())
-        world.settle(lambda: world.counted["answers_unread"], "one to be cut")
+        wait_until(lambda: world.counted["answers_unread"], "one to be cut")
         for line in lines:
             line.close()
 
@@ -490,9 +491,9 @@ def test_a_caller_that_hangs_up_is_no_error(caplog: pytest.LogCaptureFixture) ->
         for _ in range(5):
             line = slow_reader(world)
             line.sendall(request() * 4)
-            world.settle(lambda: world.connections.answer_bytes, "the answer to wait")
+            wait_until(lambda: world.connections.answer_bytes, "the answer to wait")
             line.close()
-            world.settle(lambda: not world.connections.answer_bytes, "the connection to go")
+            wait_until(lambda: not world.connections.answer_bytes, "the connection to go")
         world.ask(request())
         assert world.problems == []
         assert "refused.internal" not in world.live.recorder.tally().counts
@@ -522,29 +523,29 @@ def test_requests_that_wait_on_all_connections_are_bounded_together(at_once: boo
     small = b"GET /v2 HTTP/1.1\r\nhost: x\r\n\r\n"
     with World(ConnectionLimits(all_pipelined=100), model=Wide(60_000)) as world:
         lines = [distant(world) for _ in range(6)]
-        world.settle(lambda: len(world.connections._open) == 6, "all connections")
+        wait_until(lambda: len(world.connections._open) == 6, "all connections")
         sent = threading.Event()
         if at_once:
             world._loop.call_soon_threadsafe(sent.wait, 5)
         for line in lines:
             line.sendall(request() + small * 30)
         sent.set()
-        world.settle(lambda: world.counted["pipelined"] >= 3, "the last ones to be closed")
-        world.settle(lambda: world.connections.pipelined == 87, "the others to wait")
-        world.settle(lambda: len(world.connections._open) == 3, "three connections to be left")
+        wait_until(lambda: world.counted["pipelined"] >= 3, "the last ones to be closed")
+        wait_until(lambda: world.connections.pipelined == 87, "the others to wait")
+        wait_until(lambda: len(world.connections._open) == 3, "three connections to be left")
         assert world.counted == {"pipelined": 3}
         for line in lines:
             line.close()
-        world.settle(lambda: not world.connections._open, "all to be gone")
+        wait_until(lambda: not world.connections._open, "all to be gone")
         assert world.connections.pipelined == 0
         assert world.ask(request() + small * 3).status == 200
-        world.settle(lambda: world.connections.pipelined == 0, "each to be let go in turn")
+        wait_until(lambda: world.connections.pipelined == 0, "each to be let go in turn")
 
 
 def test_a_body_behind_another_request_is_bounded_in_time_too() -> None:
     with World() as world, world.line(request() + head(5000) + b"{") as line:
         assert answer(line).status == 200
-        world.settle(lambda: world.connections._bodies, "the body to be under way")
+        wait_until(lambda: world.connections._bodies, "the body to be under way")
         world.later(8.0)
         assert answer(line).code == "body_too_slow"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from contract.receivers import until
 from contract.sql_world import POLICY, World, world
 from contract.test_alerts import HandClock
 from contract.test_records import row
@@ -26,6 +25,7 @@ from kedge.engine.control.diagnosis import AGAIN_S, EVERY_S, LABELS, LOOK_S, WIT
 from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 from unit.test_summary import finding
 
 LATE = Decision("fail", "late_regression", "quality is worse")
@@ -65,7 +65,7 @@ class Place:
     def look(self) -> None:
         """Look until what was begun, if anything, has ended."""
         self.inquiry.look()
-        until(self._over, "its end", 20)
+        wait_until(self._over, "its end", 20)
 
     def _over(self) -> bool:
         self.inquiry.look()
@@ -185,14 +185,14 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(at: Place) -> None:
     began = time.monotonic()
     at.inquiry.look()
     assert time.monotonic() - began < 5
-    until(lambda: pid.exists() and pid.read_text(), "what it starts", 20)
+    wait_until(lambda: pid.exists() and pid.read_text(), "what it starts", 20)
     at.fail()
     at.inquiry.look()
     assert at.times == 1
     at.clock.go(WITHIN_S)
     at.inquiry.look()
     assert at.inquiry._running is None
-    until(lambda: _gone(int(pid.read_text())), "the end of both", 10)
+    wait_until(lambda: _gone(int(pid.read_text())), "the end of both", 10)
 
 
 def _gone(pid: int) -> bool:

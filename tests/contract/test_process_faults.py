@@ -25,11 +25,11 @@ from contract.process_world import (
     home,
     reach,
     run,
-    wait_until,
 )
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.process import ProcessModel
 from models import SIGNATURE
+from support.waiting import wait_until
 
 __all__ = ["home"]  # a fixture
 
@@ -130,7 +130,7 @@ def test_a_deleted_socket_is_made_again_and_handed_over(home: Home) -> None:
             assert await fresh.wait_ready(5)
             await fresh.predict(columns(1.0), 5)
             await model.predict(columns(1.0), 5)
-            assert wait_until(lambda: home.says().get("state") == "ready")
+            wait_until(lambda: home.says().get("state") == "ready", "a ready model")
 
     run(story())
     door.close()
@@ -210,7 +210,7 @@ def test_an_orphan_serves_its_clients_and_goes_when_it_has_none(home: Home) -> N
 
     try:
         run(story())
-        assert wait_until(lambda: not alive(pid), 8)
+        wait_until(lambda: not alive(pid), "the end of the orphan", 8)
     finally:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)

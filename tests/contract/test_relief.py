@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.engine import relief as reliefs
 from kedge.engine.relief import Predecessor, Process, Relief, defers, process_of, takes
 from kedge.runtime.restart import reap, words_of
+from support.waiting import wait_until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 """A process that hears no SIGTERM."""
@@ -38,15 +38,6 @@ def start() -> Iterator[Start]:
         one.wait()
 
 
-def ended(process: Process) -> bool:
-    """Whether it ends soon; as in a supervisor, it has not been reaped yet."""
-    for _ in range(100):
-        if not process.alive:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_nothing_is_touched_before_the_new_workers_are_ready(start: Start) -> None:
     """Then the workers, then their models, then the folder."""
     worker, host = start(), start()
@@ -62,9 +53,9 @@ def test_nothing_is_touched_before_the_new_workers_are_ready(start: Start) -> No
     relief.step(1.0, ready=lambda: True)
     assert told == ["relieved"]
     assert not relief.waiting
-    assert ended(worker)
+    wait_until(lambda: not worker.alive, "its end")
     relief.step(2.0, ready=lambda: True)
-    assert ended(host)
+    wait_until(lambda: not host.alive, "its end")
     assert removed == []
     relief.step(3.0, ready=lambda: True)
     assert removed == [Path("folder")]
@@ -79,11 +70,11 @@ def test_a_process_that_does_not_end_is_killed_after_its_time(start: Start) -> N
     relief.step(reliefs.DRAIN_S - 1, ready=lambda: True)
     assert worker.alive
     relief.step(reliefs.DRAIN_S + 1, ready=lambda: True)
-    assert ended(worker)
+    wait_until(lambda: not worker.alive, "its end")
     relief.step(100.0, ready=lambda: True)
     assert host.alive
     relief.step(100.0 + reliefs.END_S + 1, ready=lambda: True)
-    assert ended(host)
+    wait_until(lambda: not host.alive, "its end")
 
 
 def test_what_was_never_ready_ends_at_once_while_what_it_should_relieve_serves(
@@ -95,7 +86,7 @@ def test_what_was_never_ready_ends_at_once_while_what_it_should_relieve_serves(
         [Predecessor("", (old,)), Predecessor("", (useless,), served=False)], lambda _: None
     )
     relief.step(0.0, ready=lambda: False)
-    assert ended(useless)
+    wait_until(lambda: not useless.alive, "its end")
     assert old.alive
     only = start()
     alone = Relief([Predecessor("", (only,), served=False)], lambda _: None)
@@ -108,7 +99,7 @@ def test_control_ends_before_another_starts(start: Start) -> None:
     control = start()
     relief = Relief([Predecessor("", (), (), (control,))], lambda _: None)
     assert relief.others_alive(0.0)
-    assert ended(control)
+    wait_until(lambda: not control.alive, "its end")
     assert not relief.others_alive(0.1)
 
 
@@ -129,9 +120,9 @@ def test_a_stop_signals_all_processes_and_kills_those_that_ignore_it(start: Star
     relief = Relief([Predecessor("", (polite, deaf))], lambda _: None)
     clock = SystemClock()
     relief.stop("workers")
-    assert ended(polite)
+    wait_until(lambda: not polite.alive, "its end")
     relief.wait("workers", clock, clock.monotonic() + 0.2)
-    assert ended(deaf)
+    wait_until(lambda: not deaf.alive, "its end")
 
 
 def test_a_signal_is_sent_only_to_a_process_with_a_handler(start: Start) -> None:
@@ -139,7 +130,7 @@ def test_a_signal_is_sent_only_to_a_process_with_a_handler(start: Start) -> None
     hears = start(
         "import signal, time; signal.signal(12, print); print(flush=True); time.sleep(60)"
     )
-    assert ended_up(lambda: takes(hears, signal.SIGUSR2))
+    wait_until(lambda: takes(hears, signal.SIGUSR2), "the handler")
     assert not takes(hears, signal.SIGUSR1)
     assert not takes(Process(0), signal.SIGUSR1)
 
@@ -148,23 +139,17 @@ def test_a_signal_that_waits_is_not_lost_on_an_image_that_starts(start: Start) -
     """It is blocked from the exec on until there is a function for it."""
     block = "import signal, time; signal.pthread_sigmask(signal.SIG_BLOCK, [12]); time.sleep(60)"
     blocking = start(block)
-    assert ended_up(lambda: defers(blocking, signal.SIGUSR2))
+    wait_until(lambda: defers(blocking, signal.SIGUSR2), "the blocked signal")
     assert not takes(blocking, signal.SIGUSR2)
     assert not defers(blocking, signal.SIGUSR1)
-
-
-def ended_up(true: Callable[[], bool]) -> bool:
-    for _ in range(100):
-        if true():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_only_unknown_children_are_reaped() -> None:
     """The others have a parent that needs their exit code."""
     known, unknown = subprocess.Popen(["false"]), subprocess.Popen(["true"])
-    assert ended_up(lambda: not process_of(known.pid).alive and not process_of(unknown.pid).alive)
+    wait_until(
+        lambda: not process_of(known.pid).alive and not process_of(unknown.pid).alive, "both ends"
+    )
     found = reap({known.pid})
     assert known.wait() == 1
     found += reap(set())

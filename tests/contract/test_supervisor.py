@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from kedge.engine.supervisor import Launches, Supervisor
 from kedge.operations.setup import create_workplace
 from kedge.system.machine import Machine
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 
 SLEEPS = ("/bin/sleep", "1000")
 
@@ -98,16 +98,6 @@ def running(supervisor: Supervisor) -> Iterator[Supervisor]:
         assert not thread.is_alive()
 
 
-def until(true: Callable[[], Any], within_s: float = 10.0) -> Any:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        found = true()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it did not become true")
-
-
 def pid(supervisor: Supervisor, name: str) -> int:
     process = supervisor.children[name].process
     return process.pid if process is not None and process.poll() is None else 0
@@ -121,15 +111,15 @@ def test_a_child_that_cannot_be_started_costs_the_others_nothing(tmp_path: Path)
     missing = tmp_path / "missing"
     supervisor = build(tmp_path, {"w0": (str(missing),), "w1": SLEEPS})
     with running(supervisor):
-        until(lambda: pid(supervisor, "w1"))
-        fault = until(lambda: told(supervisor).get("supervisor.start.w0"))
+        wait_until(lambda: pid(supervisor, "w1"), "w1")
+        fault = wait_until(lambda: told(supervisor).get("supervisor.start.w0"), "the fault")
         assert "missing" in fault.text
         first = pid(supervisor, "w1")
         os.kill(first, signal.SIGKILL)
-        until(lambda: pid(supervisor, "w1") not in {0, first})
+        wait_until(lambda: pid(supervisor, "w1") not in {0, first}, "another w1")
         assert "code -9" in told(supervisor)["supervisor.child.w1"].text
         missing.symlink_to("/bin/yes")
-        until(lambda: pid(supervisor, "w0"))
+        wait_until(lambda: pid(supervisor, "w0"), "w0")
         assert not told(supervisor)["supervisor.start.w0"].standing
 
 
@@ -137,8 +127,11 @@ def test_without_a_file_for_its_log_a_child_is_still_started(tmp_path: Path) -> 
     (tmp_path / "logs" / "w0.log").mkdir(parents=True)
     supervisor = build(tmp_path, {"w0": SLEEPS})
     with running(supervisor):
-        until(lambda: pid(supervisor, "w0"))
-        assert "directory" in until(lambda: told(supervisor).get("supervisor.log.w0")).text
+        wait_until(lambda: pid(supervisor, "w0"), "w0")
+        assert (
+            "directory"
+            in wait_until(lambda: told(supervisor).get("supervisor.log.w0"), "the fault").text
+        )
 
 
 def test_without_descriptors_a_child_is_started_with_the_spare_ones(tmp_path: Path) -> None:
@@ -146,11 +139,12 @@ def test_without_descriptors_a_child_is_started_with_the_spare_ones(tmp_path: Pa
     program = """
         import os, resource, signal, sys, time
         from pathlib import Path
-        from contract.test_supervisor import SLEEPS, build, pid, running, until
+        from contract.test_supervisor import SLEEPS, build, pid, running
+        from support.waiting import wait_until
 
         supervisor = build(Path(sys.argv[1]), {"w0": SLEEPS})
         with running(supervisor):
-            first = until(lambda: pid(supervisor, "w0"))
+            first = wait_until(lambda: pid(supervisor, "w0"), "w0")
             time.sleep(1)
             limit = max(map(int, os.listdir("/proc/self/fd"))) + 1
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -161,7 +155,7 @@ def test_without_descriptors_a_child_is_started_with_the_spare_ones(tmp_path: Pa
             except OSError:
                 pass
             os.kill(first, signal.SIGKILL)
-            until(lambda: pid(supervisor, "w0") not in (0, first))
+            wait_until(lambda: pid(supervisor, "w0") not in (0, first), "another w0")
     """
     script = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     subprocess.run(script, check=True, timeout=60, env=models.environment())
@@ -187,10 +181,10 @@ def test_whatever_a_part_raises_children_are_tended(tmp_path: Path, part: str, p
         tmp_path, {"w0": SLEEPS}, **{part: broken.stamp if part == "stamp" else broken}
     )
     with running(supervisor):
-        first = until(lambda: pid(supervisor, "w0"))
-        assert "was called" in until(lambda: told(supervisor).get(place)).text
+        first = wait_until(lambda: pid(supervisor, "w0"), "w0")
+        assert "was called" in wait_until(lambda: told(supervisor).get(place), "the fault").text
         os.kill(first, signal.SIGKILL)
-        until(lambda: pid(supervisor, "w0") not in {0, first})
+        wait_until(lambda: pid(supervisor, "w0") not in {0, first}, "another w0")
 
 
 def test_an_exception_out_of_the_loop_leaves_the_children_and_a_code(tmp_path: Path) -> None:
@@ -224,6 +218,6 @@ def test_a_log_is_rotated_while_the_child_writes(tmp_path: Path) -> None:
     )
     supervisor.children["w0"].log._limit = 1_000_000
     with running(supervisor):
-        until((tmp_path / "logs" / "w0.log.2").exists, 30)
+        wait_until((tmp_path / "logs" / "w0.log.2").exists, "two rotations", 30)
         sizes = [path.stat().st_size for path in (tmp_path / "logs").iterdir()]
         assert sum(sizes) < 12_000_000

@@ -16,11 +16,11 @@ import pytest
 
 import kedge
 from contract.http_world import World, request
-from contract.receivers import until
 from contract.test_command_line import run, site
 from contract.test_worker_loops import Worker
 from e2e.test_features_ahead import DELAYS, write_source
 from kedge.core.release.commands import Promote, Shadow
+from support.waiting import wait_until
 
 SOURCE = f"{Path(kedge.__file__).parent}/"
 WHEN_DUE = {
@@ -160,7 +160,7 @@ def worker(tmp_path: Path, tracer: Tracer) -> Iterator[Worker]:
 
 def follows(worker: Worker) -> None:
     row = worker.world.row().epoch
-    until(lambda: worker.epochs().get("flights") == row, "the row to be followed", 10)
+    wait_until(lambda: worker.epochs().get("flights") == row, "the row to be followed", 10)
 
 
 def test_a_rollback_passes_the_files_that_the_architecture_lists(

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from contract.receivers import until
 from contract.sql_world import World, world
 from contract.test_control_loops import Faulty, standing
 from kedge.core.evidence.windows import PRODUCTION
@@ -29,6 +28,7 @@ from kedge.engine.serving.serving import Serving
 from kedge.engine.station import Station
 from kedge.ports import RemoteModel
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 from unit.test_models import Loads, Shelf
 
 
@@ -127,35 +127,35 @@ def test_an_endpoint_that_cannot_be_swapped_keeps_no_other_from_it(tmp_path: Pat
     worker = Worker(tmp_path, broken={"flights"})
     try:
         row = worker.world.row("taxis").epoch
-        until(lambda: worker.epochs() == {"taxis": row}, "taxis to be followed", 10)
-        until(lambda: "replica.serve.flights" in standing(worker.faults), "the fault", 10)
+        wait_until(lambda: worker.epochs() == {"taxis": row}, "taxis to be followed", 10)
+        wait_until(lambda: "replica.serve.flights" in standing(worker.faults), "the fault", 10)
         worker.world.do(Promote(release=2, override="a test"), "taxis")
-        until(lambda: worker.epochs().get("taxis") == row + 1, "taxis to be followed", 10)
+        wait_until(lambda: worker.epochs().get("taxis") == row + 1, "taxis to be followed", 10)
         worker.broken = set()
-        until(lambda: len(worker.epochs()) == 2, "flights to be followed", 20)
-        until(lambda: not standing(worker.faults), "the fault to be over", 10)
+        wait_until(lambda: len(worker.epochs()) == 2, "flights to be followed", 20)
+        wait_until(lambda: not standing(worker.faults), "the fault to be over", 10)
     finally:
         worker.end()
 
 
 def test_pins_that_cannot_be_listed_stay_as_they_were(worker: Worker) -> None:
-    until(lambda: len(worker.serving.lives()) == 2, "both to be served", 10)
+    wait_until(lambda: len(worker.serving.lives()) == 2, "both to be served", 10)
     worker.world.do(Promote(release=2, override="a test"))
     row = worker.world.row().epoch
-    until(lambda: worker.epochs().get("flights") == row, "flights to follow", 10)
+    wait_until(lambda: worker.epochs().get("flights") == row, "flights to follow", 10)
     disk, at = worker.place.disk, worker.place.clock.now()
-    until(
+    wait_until(
         lambda: (disk.remembered().get("flights") or worker.world.row("none")).epoch == row,
         "it to be kept",
         10,
     )
     disk.pin("flights", Rollback(), by="ada", reason="an incident", at=at)
-    until(lambda: pinned(worker) == 1, "the pin", 10)
+    wait_until(lambda: pinned(worker) == 1, "the pin", 10)
     worker.disk.raises = lambda name, given: name == "pins"
-    until(lambda: "replica.pins" in standing(worker.faults), "the fault", 10)
+    wait_until(lambda: "replica.pins" in standing(worker.faults), "the fault", 10)
     assert pinned(worker) == 1
     worker.disk.raises = lambda name, given: False
-    until(lambda: not standing(worker.faults), "the fault to be over", 10)
+    wait_until(lambda: not standing(worker.faults), "the fault to be over", 10)
     assert pinned(worker) == 1
 
 

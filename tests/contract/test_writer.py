@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from kedge.engine.replica import writer as recording_file
 from kedge.engine.replica.writer import SILENT, Recording
 from kedge.engine.request import Request
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 
 STATE = State(
     endpoint="e", stage=Stage.SETTLED, production=1, policy=Policy(log=LogPolicy(sample=100.0))
@@ -74,12 +74,6 @@ class Pen:
             Observation(1.0, request, PRODUCTION, 9, failed=False, weight=0, ours=answer)
         )
 
-    def until(self, true: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + 10
-        while not true():
-            assert time.monotonic() < end, what
-            time.sleep(0.02)
-
 
 @pytest.fixture
 def pen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pen:
@@ -92,7 +86,7 @@ def test_a_recording_that_hangs_while_requests_come_is_a_fault(pen: Pen) -> None
     pen.recording.start()
     try:
         pen.ask()
-        pen.until(lambda: pen.rows == 1, "the first row")
+        wait_until(lambda: pen.rows == 1, "the first row")
         entered = threading.Event()
 
         def hang() -> None:
@@ -107,7 +101,7 @@ def test_a_recording_that_hangs_while_requests_come_is_a_fault(pen: Pen) -> None
         pen.clock.ahead = 5.5
         assert pen.recording.fault() == SILENT
         held.set()
-        pen.until(lambda: pen.recording.fault() == "", "the fault to end")
+        wait_until(lambda: pen.recording.fault() == "", "the fault to end")
     finally:
         held.set()
         pen.recording.close(5)
@@ -118,8 +112,8 @@ def test_silence_without_requests_is_none(pen: Pen) -> None:
     pen.recording.start()
     try:
         pen.ask()
-        pen.until(lambda: pen.rows == 1, "the first row")
-        pen.until(lambda: pen.recording._told_requests == 1, "a beat that knows of it")
+        wait_until(lambda: pen.rows == 1, "the first row")
+        wait_until(lambda: pen.recording._told_requests == 1, "a beat that knows of it")
         entered = threading.Event()
 
         def hang() -> None:
@@ -145,9 +139,9 @@ def test_no_exception_ends_the_thread(pen: Pen, error: BaseException) -> None:
     pen.act = fail
     pen.recording.start()
     pen.ask()
-    pen.until(lambda: type(error).__name__ in pen.recording.fault(), "the fault to be told")
+    wait_until(lambda: type(error).__name__ in pen.recording.fault(), "the fault to be told")
     pen.ask()
-    pen.until(lambda: pen.rows >= 1 and not pen.recording.fault(), "it to write again")
+    wait_until(lambda: pen.rows >= 1 and not pen.recording.fault(), "it to write again")
     pen.recording.close(5)
 
 

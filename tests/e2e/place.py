@@ -23,6 +23,7 @@ import models
 from e2e.zygote import Zygote
 from kedge.cli import documents
 from kedge.gateway.auth import read_secret
+from support.waiting import wait_until
 
 KEDGE = [sys.executable, "-m", "kedge"]
 
@@ -231,19 +232,12 @@ class Site:
 
     def until(self, true: Callable[[], Any], what: str, within_s: float = 30.0) -> Any:
         """Wait until something holds; says what did not."""
-        end = time.monotonic() + within_s
-        while time.monotonic() < end:
-            began = time.monotonic()
-            found = true()
-            if found:
-                return found
-            took_s = (
-                time.monotonic() - began
-            )  # a command that is asked at once again slows the wait
-            time.sleep(min(max(0.1, took_s), 0.5))
         log = self.root / "up.log"
-        raise AssertionError(
-            f"waited {within_s} s for {what}\n{log.read_text() if log.exists() else ''}"
+        return wait_until(
+            true,
+            lambda: f"{what}\n{log.read_text() if log.exists() else ''}",
+            within_s,
+            every_s=0.1,
         )
 
     def until_logged(self, count: int) -> None:

@@ -21,6 +21,7 @@ import models
 from docs.snippets import Block, Command, blocks, commands
 from docs.test_snippets import NOT_RUN, ONE_BY_ONE, typed
 from e2e.place import KEDGE, free_port, zygote
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -142,10 +143,12 @@ class Reader:
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + 60
-        while not self.answers("/v2/health/live"):
-            assert time.monotonic() < end, (self.root / "up.log").read_text()
-            time.sleep(0.05)
+        wait_until(
+            lambda: self.answers("/v2/health/live"),
+            lambda: f"an answer\n{(self.root / 'up.log').read_text()}",
+            60,
+            every_s=0.05,
+        )
 
     def answers(self, path: str) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -160,9 +163,7 @@ class Reader:
     def until_recorded(self) -> None:
         """Outcomes of a moment ago find their predictions once these are written, within seconds."""
         spool = self.root / ".kedge" / "records"
-        end = time.monotonic() + 15
-        while time.monotonic() < end and not any(spool.rglob("*.db")):
-            time.sleep(0.1)
+        wait_until(lambda: any(spool.rglob("*.db")), "records", 15, every_s=0.1)
 
     def close(self) -> None:
         for process in (self.traffic, self.up):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Load, Site
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -48,9 +49,9 @@ def flipped_and_killed(site: Site, load: Load, release: str, *words: str) -> Any
     done: list[Any] = []
     command = threading.Thread(target=lambda: done.append(site.data(*words)))
     command.start()
-    until = time.monotonic() + 60
-    while load.releases.get(release, 0) == before and time.monotonic() < until:
-        time.sleep(0.002)
+    wait_until(
+        lambda: load.releases.get(release, 0) > before, f"an answer of {release}", 60, every_s=0.002
+    )
     (victim,) = first_of(site, release)
     os.kill(victim, signal.SIGKILL)
     command.join(60)
@@ -104,8 +105,7 @@ def test_a_rollback_waits_for_no_second_process_where_the_first_is_warm(place: S
     place.until(lambda: both(place, "r1"), "both processes of the way back")
     (second,) = place.processes("flights-r1-1.sock")
     os.kill(second, signal.SIGKILL)
-    time.sleep(0.3)  # for the workers to notice
-    assert not both(place, "r1")
+    wait_until(lambda: not both(place, "r1"), "the workers to notice")
     done = place.run("rollback", "flights")
     assert "does not wait for a second process" in done.stderr
     assert place.served() == "r1"

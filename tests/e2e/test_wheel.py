@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from e2e.place import free_port
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 UV = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".tools" / "bin" / "uv")
@@ -176,11 +176,10 @@ def test_from_init_to_rollback_with_the_wheel_alone(installed: Installed) -> Non
             [installed.kedge, "up"], cwd=installed.work, env=BARE, stdout=log, stderr=log
         )
     try:
-        end = time.monotonic() + 60
-        while get(port, "/v2/health/live") != 200:
-            assert time.monotonic() < end
-            assert up.poll() is None, (installed.work / "up.log").read_text()
-            time.sleep(0.1)
+        wait_until(
+            lambda: up.poll() is not None or get(port, "/v2/health/live") == 200, "an answer", 60
+        )
+        assert up.poll() is None, (installed.work / "up.log").read_text()
         assert installed.data("register", "wine", "1.skops")["version"] == "v1"
         assert installed.data("promote", "wine", "v1")["release"] == "r1"
         assert get(port, "/v2/models/wine/ready") == 200

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from kedge.runtime.announcement import Announcement, get_url
+from support.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -36,9 +35,7 @@ def spoken(answers: list[bool], deaths: dict[str, int]) -> list[str]:
         say=said.append,
     )
     announcement.start()
-    end = time.monotonic() + 5
-    while "serving" not in said and time.monotonic() < end and (answers[0] or not said):
-        time.sleep(0.01)
+    wait_until(lambda: "serving" in said or (said and not answers[0]), "a message")
     announcement.stop()
     return said
 
