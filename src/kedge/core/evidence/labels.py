@@ -33,8 +33,7 @@ from kedge.core.values import Arm, Output, Value
 
 ENOUGH = 100
 """Number of labels from which no match is broken input. With 100 classes that are guessed at
-random, no match by row has a chance of 0.37. No match between the two sets of values has no
-chance."""
+random, no row matches with a chance of 0.37, but the two sets of values surely share one."""
 KEPT = 1_000
 """Most distinct values of each side that are stored until the first match: 100 KB at most."""
 LONGEST = 64
