@@ -23,7 +23,7 @@ from kedge.core.release.commands import AnyEvent, Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.stored.head import Head
 from kedge.core.values import Refusal, State, Value
-from kedge.system.durable import write_atomically
+from kedge.system.durable import sync, write_atomically
 from kedge.system.files import list_aside, set_aside
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Pin(Value, frozen=True):
 def _write(path: Path, raw: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, raw, durable=durable)
+    if durable:
+        with suppress(OSError):  # it is in force: an operator must not read that it failed
+            sync(path.parent)
 
 
 class Apart(Value, frozen=True):
