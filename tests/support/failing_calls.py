@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 OWN = f"{os.sep}src{os.sep}kedge{os.sep}"
-SHARED = {"system/durable.py", "system/locks.py"}
+SHARED = {"engine/loop.py", "system/durable.py", "system/locks.py"}
 """Files whose functions make the calls of many places: what called them is meant."""
 MARK = "injected-"
 """Begins the text of each error, and its number follows: what names it is found by that."""
@@ -196,17 +196,23 @@ class Calls:
 
 
 def place_of() -> tuple[str, str, int] | None:
-    """Return the innermost place in kedge's code; None where there is none, or while it imports."""
-    frame = sys._getframe(3)
+    """Return the innermost place in kedge's code; None where there is none, or while it imports.
+
+    A shared file is the place only on a thread that runs nothing else of kedge.
+    """
+    frame, shared = sys._getframe(3), None
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith("<frozen importlib"):
             return None
         at = name.find(OWN)
-        if at >= 0 and name[at + len(OWN) :] not in SHARED:
-            return name[at + len(OWN) :], frame.f_code.co_name, frame.f_lineno
+        if at >= 0:
+            place = name[at + len(OWN) :], frame.f_code.co_name, frame.f_lineno
+            if place[0] not in SHARED:
+                return place
+            shared = shared or place
         frame = frame.f_back  # type: ignore[assignment]
-    return None
+    return shared
 
 
 def wrap(
