@@ -108,8 +108,8 @@ class Workplace:
             limits: the limits of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
             config: kedge.toml, for the commands of a runbook. None: they do not name it.
-            online: returns where values by key are looked up; called on first use, since a damaged
-                kedge.toml must not hinder a rollback.
+            online: returns where values by key are looked up; called only when that is needed, since
+                a damaged kedge.toml must not hinder a rollback.
         """
         self.state_dir = state_dir
         self.limits = limits

@@ -40,8 +40,9 @@ def sync_all(paths: Iterable[Path]) -> None:
 def replacing(path: Path, *, durable: bool = True, via: Path | None = None) -> Iterator[Path]:
     """Yield the path of a new file, which replaces `path` once it is written.
 
-    A crash leaves the old file or the new one, never a partial file. `durable` also survives a
-    power cut, at the cost of one flush of the disk.
+    A crash leaves the old file or the new one, never a partial file. With `durable` a power cut does
+    too, at the cost of one flush of the disk. The new one is certain only after `sync` of the
+    directory.
 
     Args:
         path: the file to replace.

@@ -371,7 +371,7 @@ def agreeing_rows(output: Output, ours: Columns, theirs: Columns, rows: int) -> 
 
     binary: the same side of the threshold. score: within the tolerance. class: the same class.
     exact: every output equal, floats within the tolerance; an output that is missing in one is a
-    disagreement. NaN equals NaN only. A score that is not finite is compared exactly.
+    disagreement. NaN equals NaN only. A score that is text is compared exactly.
     """
     score = output.score or (output.value if output.kind == "score" else None)
     if output.kind in ("class", "ranking"):

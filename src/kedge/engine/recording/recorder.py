@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kedge.typing import Columns
 
 WORD = 64
-"""Assumed bytes of one word in a column."""
+"""Assumed bytes of one text in a column."""
 SUB_BITS = 3
 """Bits of a latency bin within an octave: eight bins, each at most 12.5 % wide."""
 MAX_US = 1 << 36
@@ -78,7 +78,7 @@ def size_of(rows: int) -> int:
 
 
 def size_of_columns(*given: Columns | None) -> int:
-    """Return about how many bytes columns hold, counting pointers and short texts as words."""
+    """Return about how many bytes columns hold; a text counts as a pointer and a short text."""
     size = 0
     for columns in given:
         if columns is not None:

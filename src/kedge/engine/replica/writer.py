@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-* It runs on a separate thread (`run`). The replica's thread acknowledges commands, so it must not
+* It runs on a separate thread (`start`). The replica's thread acknowledges commands, so it must not
   count: counting a second of batch requests takes a second.
 * It rests for as long as it has worked, about every millisecond. So the serving loop, which needs
   the same interpreter, gets its turn however much there is to count.
@@ -52,7 +52,7 @@ COUNTERS = 8
 others checks its split from the beginning."""
 TURN_S = 0.001
 """How long counting continues before it rests for the same time: a request waits for at most this
-and one part of the counting (`windows.PART`)."""
+and one part of the counting (`counter.PART`)."""
 
 _STRATUM = attrgetter("weight", "mirrored")
 

@@ -545,7 +545,7 @@ class Serving:
     def _copy_failed(
         self, live: Live, handle: Handle, request: Request, error: str, *, answered: bool
     ) -> None:
-        """Count a copy that was not answered, unless production failed too.
+        """Count a copy that was not answered; a failure that production shares is no evidence.
 
         A copy that is later than its limit is lost coverage: a silent process is detected by its
         silence.

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions on the connection from `engine.migrate`."""
+"""Alembic's environment: runs the revisions on the connection from `create.migrate`."""
 
 from __future__ import annotations
 
