@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import kedge
 from e2e.place import Site
 from support import failing_calls
 from support.failing_calls import ARMED, ERRNOS, FIRED, MARK, PLAN, TRACE
@@ -391,6 +392,46 @@ def test_a_system_call_that_fails_once_costs_no_caller_anything(stories: Stories
     # Of two faults of one place that come together the second is counted: alone each is named.
     for pair in unnamed(some, found):
         assert unnamed([pair], stories.tell([pair])) == []
+
+
+def test_a_restart_that_lacks_threads_still_serves(stories: Stories) -> None:
+    """The new image has taken over by then: if it ended, nothing would run the host."""
+    places = (
+        ("runtime/announcement.py", "start", "self._thread.start()"),
+        ("runtime/state_guard.py", "guard_state", '.start("kedge-reserve")'),
+    )
+    pairs = [
+        Pair(
+            armed=True,
+            role="supervisor",
+            call="thread",
+            kind="thread",
+            file=file,
+            function=function,
+            line=line_of(file, what),
+        )
+        for file, function, what in places
+    ]
+    story = stories.story(pairs)
+    try:
+        story.start()
+        story.kit.arm()
+        restarted = story.site.run("restart", check=False)
+        assert restarted.returncode == 0, restarted.stdout + restarted.stderr
+        assert story.kit.fired() == {0, 1}
+        assert story.site.served() == "r1"
+        said = story.site.run("status", "flights").stdout
+        assert "supervisor.announcement" in said
+        assert "supervisor.guard" in said
+        assert story.site.stop() == 0
+    finally:
+        story.site.end()
+
+
+def line_of(file: str, what: str) -> int:
+    """Return the number of the first line of kedge's file that has this text."""
+    lines = (Path(kedge.__file__).parent / file).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if what in line)
 
 
 def unnamed(pairs: list[Pair], found: Finding) -> list[Pair]:

@@ -115,8 +115,13 @@ def run_supervisor(
             threading.Timer(settings.run_for, supervisor.stop).start()
         say_not_fenced(server.fence, say)
         announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
-        announcement.start()
-        guard_state(Duty(place.clock, faults), state_dir, partial(lock.keep, state_dir))
+        guard = partial(
+            guard_state, Duty(place.clock, faults), state_dir, partial(lock.keep, state_dir)
+        )
+        for part, start in (("announcement", announcement.start), ("guard", guard)):
+            # After the handover nothing replaces this process: a thread that cannot be started
+            # must not end it.
+            faults.attempt(f"supervisor.{part}", start)
         # An exception leaves the children alive: the next supervisor takes them over.
         supervisor.run()
         announcement.stop()
