@@ -41,6 +41,7 @@ class Inner(Value, frozen=True):
     ("kind", "words"),
     [
         (int | None, "integer or null"),
+        (int | msgspec.UnsetType, "integer or absent"),
         (list[Inner], "list of [Inner](#inner)"),
         (tuple[str, int], "[string, integer]"),
         (tuple[str, ...], "list of string"),
@@ -51,6 +52,11 @@ class Inner(Value, frozen=True):
 )
 def test_types_are_spelled_in_words(kind: object, words: str) -> None:
     assert spell(kind) == words
+
+
+def test_the_page_has_the_field_that_tells_a_note_from_an_event() -> None:
+    table = page().split("\n## Note\n")[1].split("\n## ")[0]
+    assert '| `event` | `"noted"` | |' in table
 
 
 def test_a_document_of_two_kinds_is_held_against_both() -> None:

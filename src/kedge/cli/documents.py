@@ -35,6 +35,7 @@ WORDS = {
     float: "number",
     bool: "true or false",
     type(None): "null",
+    msgspec.UnsetType: "absent",
     Any: "any value",
     object: "any value",
     Path: "string",
@@ -96,7 +97,7 @@ def spell(kind: Any) -> str:
     """Return a type in words, with links to the structs of this page."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        found = list(dict.fromkeys(spell(one) for one in inner if one is not msgspec.UnsetType))
+        found = dict.fromkeys(spell(one) for one in inner)
         return " or ".join(found)
     if origin is Literal:
         return " or ".join(f"`{json.dumps(one)}`" for one in inner)
@@ -222,6 +223,9 @@ def _section(struct: type[msgspec.Struct]) -> list[str]:
             struct.__struct_fields__, struct.__struct_encode_fields__, strict=True
         )
     ]
+    tag = struct.__struct_config__
+    if tag.tag_field is not None:
+        rows.insert(0, f"| `{tag.tag_field}` | `{json.dumps(tag.tag)}` | |")
     return [
         f"## {struct.__name__}",
         "",
