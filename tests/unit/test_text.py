@@ -76,6 +76,11 @@ def test_it_says_what_is_to_be_shown_at_which_rate() -> None:
     assert "more at 60 requests/s to show that errors are not doubled; then 25 %" in text
 
 
+def test_a_replay_of_production_itself_names_it_as_the_candidate() -> None:
+    found = watched(change(SMALL, candidate=SMALL.production), 10)
+    assert [(arm.release, arm.role) for arm in found.arms] == [("r1", "candidate")] * 2
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_line_is_wider_than_the_terminal_and_all_columns_align(width: int) -> None:
     lines = evidence_text(watched(SMALL, 140, errors=0.01), width).splitlines()

@@ -344,10 +344,11 @@ def _arms(state: State) -> tuple[ComparedRelease, ...]:
         ComparedRelease(
             f"r{number}",
             f"v{state.releases[number].version}" if number in state.releases else "",
-            "production"
-            if number == state.production
-            else "candidate"
+            # A replay may compare production with itself, as a candidate.
+            "candidate"
             if number == state.candidate
+            else "production"
+            if number == state.production
             else "previous",
         )
         for number in judged(state)
