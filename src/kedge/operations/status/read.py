@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from kedge.config.locate import find_deletion
@@ -12,7 +14,7 @@ from kedge.core.stored.notes import ReadinessNote
 from kedge.core.stored.roster import Tally
 from kedge.core.values import Stage, State
 from kedge.engine.libraries import find_differences
-from kedge.engine.pins import read_pins
+from kedge.engine.pins import Pin, read_pins
 from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.inspection.independence import release_mark
 from kedge.operations.evidence.read import estimate_of
@@ -63,12 +65,15 @@ def status_without_estimates(place: Workplace, endpoint: str | None) -> list[End
     if endpoint is not None:
         get_known(states, endpoint)
     names = sorted(states) if endpoint is None else [endpoint]
-    return [_read(place, states[name], lost) for name in names]
+    pins = read_pins(place.disk)
+    return [_read(place, states[name], pins, lost) for name in names]
 
 
-def _read(place: Workplace, state: State, lost: str) -> EndpointStatus:
+def _read(
+    place: Workplace, state: State, read: tuple[Mapping[str, Pin], str], lost: str
+) -> EndpointStatus:
     """Return the status of one endpoint; `lost` is why the ledger cannot be read."""
-    pins, unpinned = read_pins(place.disk)
+    pins, unpinned = read
     members = place.roster.members()
     tallies, aside, unread, missing = _observed(place, state)
     open_ = place.alerts.listed(state.endpoint, over=False, limit=OPEN_ALERTS) if not lost else ()
@@ -81,19 +86,21 @@ def _read(place: Workplace, state: State, lost: str) -> EndpointStatus:
     last = (f"the evidence cannot be read ({unread})",) if unread else ()
     return replace(
         item,
-        production=_inspected(place, state, item.production),
-        candidate=_inspected(place, state, item.candidate),
+        production=_inspected(place, state, state.production, item.production),
+        candidate=_inspected(place, state, state.candidate, item.candidate),
         unrecorded=missing,
         readiness=None if lost else _readiness(place, state.endpoint),
         faults=(*first, *item.faults, *last, *filter(None, [unpinned])),
     )
 
 
-def _inspected(place: Workplace, state: State, live: LiveRelease | None) -> LiveRelease | None:
+def _inspected(
+    place: Workplace, state: State, number: int | None, live: LiveRelease | None
+) -> LiveRelease | None:
     """Return a live release with the properties of its artifacts."""
-    if live is None:
+    if live is None or number is None:
         return None
-    release = state.releases[int(live.release.removeprefix("r"))]
+    release = state.releases[number]
     return replace(
         live,
         rows=release_mark(place.artifacts, release),
