@@ -56,6 +56,13 @@ def made(tmp_path: Path) -> World:
 # ---------------------------------------------------------------- append and read
 
 
+def test_a_state_directory_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").symlink_to("disk")
+    create.create(tmp_path / "state")
+    assert (tmp_path / "disk" / "ledger" / "ledger.db").is_file()
+
+
 def test_an_unknown_ledger_is_empty(tmp_path: Path) -> None:
     """No endpoint, no wish."""
     made = world(tmp_path, releases=0, configured=False)

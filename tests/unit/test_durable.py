@@ -50,7 +50,10 @@ def test_half_of_a_file_takes_no_place(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_directory_is_flushed_and_a_link_to_a_file_is_not(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "place").symlink_to("directory")
+    sync(tmp_path / "place")
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     with pytest.raises(OSError, match="symbolic links"):

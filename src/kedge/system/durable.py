@@ -13,12 +13,14 @@ SYNCERS = 16
 
 
 def sync(path: Path) -> None:
-    """Flush one file or directory to the disk; never follow a link.
+    """Flush one file or directory to the disk; never follow a link to a file.
 
     Raises:
         OSError: it cannot be written.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # A directory may be a link: an operator puts a state directory on another disk.
+    kind = os.O_DIRECTORY if path.is_dir() else os.O_NOFOLLOW
+    handle = os.open(path, os.O_RDONLY | kind | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
