@@ -88,6 +88,8 @@ def against_raw(bench: Bench, store: OnlineStore, url: str, key: str) -> None:
     bench.note("redis_vs_raw", statistics.median(ours) / statistics.median(theirs))
 
 
+BEGIN = 20_000 * 86_400
+"""Begin of the day of the rows, Unix seconds: times before 1971 are refused."""
 VIEW = """
 import kedge
 
@@ -106,7 +108,7 @@ def materialise(bench: Bench, folder: Path, count: int) -> None:
     numbers = ", ".join(f"random()::FLOAT AS f{n}" for n in range(WIDTH))
     with duckdb.connect() as db:
         db.execute(
-            f"COPY (SELECT 'key-' || k AS key, 1000.0 AS at, {numbers} FROM range({count}) t(k))"
+            f"COPY (SELECT 'key-' || k AS key, {BEGIN + 1000}.0 AS at, {numbers} FROM range({count}) t(k))"
             f" TO '{folder / 'rows.parquet'}'"
         )
     (folder / "views.py").write_text(VIEW)
@@ -122,7 +124,7 @@ def materialise(bench: Bench, folder: Path, count: int) -> None:
         for _ in range(bench.rounds(5, 2)):
             feeder = Feeder(place, store, folder, lambda text: None)
             began = time.perf_counter()
-            told = feeder.backfill("delays", None, 90_000.0)
+            told = feeder.backfill("delays", None, BEGIN + 90_000.0)
             took.append(time.perf_counter() - began)
             assert (told.rows, told.slices) == (count, 1), told
         bench.note(f"materialise_rows_per_s_{name}", count / statistics.median(took), digits=0)
