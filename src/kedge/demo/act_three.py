@@ -15,14 +15,13 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from kedge.core.alerts.alerts import Alert
-from kedge.core.readiness import Check
+from kedge.core.speed import Speed
 from kedge.core.stored.notes import DrillResult
 from kedge.demo.questions import diagnosed
 from kedge.demo.report import DrillFigures
 from kedge.operations.alerts import ListedAlert
+from kedge.operations.readiness.check import CheckedEndpoint
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
 SNOWED, LABELS_S = 1_600, 8.0
 """How many flights of those days, and how long their outcomes are waited for."""
 DRILL = "4s"
-
-
-class ShownChecks(msgspec.Struct, frozen=True):
-    """The part of a readiness document that the demo shows."""
-
-    checks: tuple[Check, ...]
 
 
 def ready(demo: Demo, traffic: TrafficProcess) -> None:
@@ -63,7 +56,7 @@ def ready(demo: Demo, traffic: TrafficProcess) -> None:
         answered=drill.answered,
         failed=drill.failed,
     )
-    found = demo.shell("check", "flights", prints=ShownChecks, codes=(0, 1)).data
+    found = demo.shell("check", "flights", prints=CheckedEndpoint, codes=(0, 1)).data
     for check in found.checks:
         show(f"    {check.outcome:14} {check.name:12} {check.why[:88]}")
     demo.readiness = {check.name: check.outcome for check in found.checks}
@@ -82,7 +75,7 @@ def snow_act(demo: Demo, traffic: TrafficProcess) -> None:
         f"  {after} is production, as before:"
         f" {'it was not rolled back' if after == before else 'NO'}"
     )
-    demo.speed = demo.shell("speed", "flights", prints=msgspec.Raw).data
+    demo.speed = demo.shell("speed", "flights", prints=Speed).data
 
 
 def _production(demo: Demo) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import msgspec
-
-from kedge.core.diagnosis.findings import Diagnosis
 from kedge.demo.processes import CommandResult
 from kedge.demo.report import AnsweredQuestion
+from kedge.operations.diagnosis.document import DiagnosisReport
 from kedge.operations.features.apply import AppliedFeatures, AppliedTransformation
 from kedge.system.pause import pause
 from kedge.system.terminal import show
@@ -21,12 +19,6 @@ AGAIN, WAIT_S = 2, 8.0
 T = TypeVar("T")
 
 
-class ShownDiagnosis(msgspec.Struct, frozen=True):
-    """The part of a diagnosis document that the demo shows."""
-
-    diagnosis: Diagnosis
-
-
 class Asking(Protocol):
     """The part of the demo that asks questions."""
 
@@ -36,7 +28,7 @@ class Asking(Protocol):
         """Show a command, run it, and return what it printed."""
 
 
-def asked(demo: Asking, since_s: float) -> ShownDiagnosis:
+def asked(demo: Asking, since_s: float) -> DiagnosisReport:
     """Ask why; and once or twice again while the answer is that more outcomes would tell."""
     told = _ask(demo, since_s)
     for _ in range(AGAIN):
@@ -51,9 +43,9 @@ def asked(demo: Asking, since_s: float) -> ShownDiagnosis:
     return told
 
 
-def _ask(demo: Asking, since_s: float) -> ShownDiagnosis:
+def _ask(demo: Asking, since_s: float) -> DiagnosisReport:
     words = ("diagnose", "flights", "--since", f"{since_s:.0f}s")
-    return demo.shell(*words, prints=ShownDiagnosis).data
+    return demo.shell(*words, prints=DiagnosisReport).data
 
 
 def diagnosed(demo: Asking, injected: str, since_s: float) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from kedge.core.evidence.label_summary import LabelSummary
+from kedge.core.speed import Speed
 from kedge.core.values import Value
 from kedge.demo.figures import AnswerScores
 from kedge.operations.evidence.view import MetricVerdict, SegmentDisagreement
@@ -172,7 +171,7 @@ class DemoReport(Value, frozen=True, kw_only=True):
     readiness: dict[str, str]
     """The outcome of each check, by its name."""
     drill: DrillFigures | None
-    speed_to_rollback: msgspec.Raw | None
+    speed_to_rollback: Speed | None
     """As `kedge speed` printed it."""
     labels: HandedLabels
     latency_ms: LatencyFigures

@@ -23,6 +23,7 @@ import msgspec
 
 from kedge.core.evidence.label_summary import LabelSummary
 from kedge.core.release.commands import CanaryStarted, CandidateRolledBack, Promoted, ShadowStarted
+from kedge.core.speed import Speed
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.notes import ReceiptNote, ReceiptParts
 from kedge.core.values import ActorKind, Stage
@@ -124,7 +125,7 @@ class Demo:
         self.diagnoses: list[AnsweredQuestion] = []
         self.readiness: dict[str, str] = {}
         self.drill: DrillFigures | None = None
-        self.speed: msgspec.Raw | None = None
+        self.speed: Speed | None = None
         self.epoch_left = (0, "")
         self.verdicts: list[JudgedRelease] = []
         self.receipts: dict[str, ReceiptParts] = {}
