@@ -519,7 +519,7 @@ def test_a_policy_with_a_share_outside_0_to_100_per_cent_is_refused(step: float)
 
 
 def test_a_bad_share_is_reported_in_per_cent() -> None:
-    assert "120 % does not" in refusal(CANARY, SetWeight(12_000)).message
+    assert "got 120 %" in refusal(CANARY, SetWeight(12_000)).message
 
 
 @pytest.mark.parametrize("weight", [0, BUCKETS])

@@ -20,7 +20,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "kedge promote {endpoint} VERSION makes the first production release",
     ),
     "already_production": (
-        "{release} is what {endpoint} serves already",
+        "{endpoint} already serves {release}",
         "kedge status {endpoint} shows what is live",
     ),
     "undeclared_field": (
@@ -33,43 +33,37 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "condemned": (
         "{release} is condemned: a rollback left {left}",
-        'kedge register {endpoint} takes a corrected version, or say why with --override "reason"',
+        'kedge register {endpoint} takes a corrected version, or use --override "reason"',
     ),
     "verdict_fail": (
         "the verdict on {release} against {production} is fail: {failure}",
-        (
-            "kedge shadow {endpoint} VERSION must pass its window first, or say why not with"
-            ' --override "reason"'
-        ),
+        ('kedge shadow {endpoint} VERSION must pass its window first, or use --override "reason"'),
     ),
     "answers_missing": (
-        "{release} does not give what callers of {endpoint} get: {answers}",
-        (
-            "change [endpoints.{endpoint}.answers] and run kedge apply, or say why with --override"
-            ' "reason"'
-        ),
+        "{release} does not give the answers that {endpoint} promises: {answers}",
+        ('change [endpoints.{endpoint}.answers] and run kedge apply, or use --override "reason"'),
     ),
     "answers_break_live": (
         (
-            "{release} is live on {endpoint} or a way back, and does not give the new answers:"
+            "{release} is live on {endpoint} or a way back, and is missing the new answers:"
             " {answers}"
         ),
         "promise it once {endpoint} no longer serves or goes back to {release}",
     ),
     "shadow_first": (
         "{endpoint} serves customers: a candidate needs a passed shadow window before a canary",
-        'kedge shadow {endpoint} VERSION, or say why not with --override "reason"',
+        'kedge shadow {endpoint} VERSION, or use --override "reason"',
     ),
     "rollout_first": (
         "{release} has not been shadowed or canaried on {endpoint}",
-        'kedge canary {endpoint} VERSION, or say why not with --override "reason"',
+        'kedge canary {endpoint} VERSION, or use --override "reason"',
     ),
     "canary_first": (
-        "{candidate} is only shadowed: its answers have met no caller yet",
-        'kedge canary {endpoint} VERSION, or say why not with --override "reason"',
+        "{candidate} is only shadowed: no caller has received its answers yet",
+        'kedge canary {endpoint} VERSION, or use --override "reason"',
     ),
     "not_shadowed": (
-        "{candidate} answers callers of {endpoint}: a shadow window is passed before that",
+        "{candidate} answers callers of {endpoint}: a shadow window must come before the canary",
         "kedge evidence {endpoint} shows what the canary has proven",
     ),
     "nothing_to_go_back_to": (
@@ -77,15 +71,15 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "kedge history {endpoint} shows what served; --to RELEASE names a condemned one",
     ),
     "never_in_production": (
-        "{release} never was production on {endpoint}: going to it would be a promotion",
+        "{release} never was production on {endpoint}: switching to it would be a promotion",
         "kedge canary {endpoint} VERSION, then kedge promote {endpoint}",
     ),
     "bad_weight": (
-        "a share of callers lies within 0 to 100 %, and {share} does not",
+        "a share of callers must be 0 to 100 %, got {share}",
         "give a weight, a sample and every canary step in per cent",
     ),
     "drill_running": (
-        "a drill is running on {endpoint}: {drilled} is production again within a minute",
+        "a drill is running on {endpoint}: {drilled} is restored within a minute",
         "wait for it; kedge rollback {endpoint} ends it too, and condemns {drilled}",
     ),
     "no_drill": (
@@ -93,11 +87,11 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "kedge history {endpoint} shows who ended it",
     ),
     "contract_breaks_live": (
-        "{release} is live on {endpoint} or a way back, and the new contract starves it: {fields}",
+        "{release} is live on {endpoint} or a way back, and the new contract removes a field that it needs: {fields}",
         "keep the field declared until {endpoint} no longer serves or goes back to {release}",
     ),
     "unchanged": (
-        "nothing to do: {endpoint} already is as asked",
+        "nothing to do: {endpoint} is already in the requested state",
         "kedge status {endpoint} shows what is live",
     ),
 }

@@ -515,7 +515,7 @@ def may_roll(
             code="generation_changed",
             hint=(
                 f"kedge features shadow {endpoint} {number} --generation ..., then canary and"
-                ' promote; or say why not with --override "reason"'
+                ' promote; or use --override "reason"'
             ),
         )
     if found is not None and found.outcome == "untested":
@@ -539,8 +539,8 @@ def may_roll(
             + (f": {named}" if named else ""),
             code="transformation_changed",
             hint=(
-                f"kedge features shadow {endpoint} {number}, then canary and promote; or say why"
-                ' not with --override "reason"'
+                f"kedge features shadow {endpoint} {number}, then canary and promote; or use"
+                ' --override "reason"'
             ),
         )
     return (

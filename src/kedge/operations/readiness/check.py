@@ -374,8 +374,8 @@ def _not_ready(state: State, checks: tuple[Check, ...]) -> Refused:
         f"{state.endpoint} is not ready for a rollback: {why}",
         code="not_ready",
         hint=(
-            f"kedge check {state.endpoint} says how to fix each, and looks again; or say why not"
-            ' with --override "reason"'
+            f"kedge check {state.endpoint} says how to fix each, and checks again; or use"
+            ' --override "reason"'
         ),
         details={"checks": [msgspec.to_builtins(check) for check in checks]},
     )
