@@ -338,7 +338,7 @@ def test_a_rollback_under_way_is_not_reported_as_a_failure(place: Place, web: We
     assert place.open() == {}
     place.clock.go(6)
     place.look()
-    assert "has not gone through" in place.open()["failing:r2"].summary
+    assert "was not carried out" in place.open()["failing:r2"].summary
 
 
 def test_a_blind_patrol_is_reported(place: Place, web: Web) -> None:

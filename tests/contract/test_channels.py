@@ -26,7 +26,7 @@ FIRING = Message(
     key="rolled_back:r2",
     topic=Topic.ROLLED_BACK,
     level="page",
-    summary="r2 failed and was taken back",
+    summary="r2 failed and was rolled back",
     detail="errors: 3 times production's",
     opened_at="2026-11-26T10:00:00.000000Z",
 )
@@ -37,7 +37,7 @@ OVER = Message(
     key="rolled_back:r2",
     topic=Topic.ROLLED_BACK,
     level="page",
-    summary="r2 failed and was taken back",
+    summary="r2 failed and was rolled back",
     detail="errors: 3 times production's",
     opened_at="2026-11-26T10:00:00.000000Z",
     resolved_at="2026-11-26T10:05:00.000000Z",
@@ -70,7 +70,7 @@ def test_mail_arrives_with_an_id_by_which_a_second_one_is_known() -> None:
     mail.close()
     first, second, over = mail.got
     assert mail.recipients == ["ada@example.org"] * 3
-    assert first["Subject"] == "[kedge page] flights: r2 failed and was taken back (#17)"
+    assert first["Subject"] == "[kedge page] flights: r2 failed and was rolled back (#17)"
     assert "errors: 3 times" in first.get_content()
     assert "kedge ack 17 --by NAME" in first.get_content()
     assert first["Message-ID"] == second["Message-ID"] != over["Message-ID"]

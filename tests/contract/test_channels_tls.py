@@ -80,7 +80,7 @@ def test_mail_goes_over_tls_with_its_password(
     mail.close()
     (got,) = mail.got
     assert (got["Subject"], mail.logins) == (
-        "[kedge page] flights: r2 failed and was taken back (#17)",
+        "[kedge page] flights: r2 failed and was rolled back (#17)",
         ["ada"],
     )
     assert ("STARTTLS" in mail.heard) is not at_once

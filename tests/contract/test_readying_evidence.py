@@ -113,7 +113,8 @@ def test_requests_of_callers_are_counted_within_ten_minutes(
     assert found.outcome == outcome
     if outcome == "fail":
         assert found.why in {
-            f"callers come, and nothing was counted for {minutes} minutes" for minutes in (10, 11)
+            f"requests arrive, but nothing was counted for {minutes} minutes"
+            for minutes in (10, 11)
         }
         assert found.mend == "kedge doctor"
 
@@ -132,4 +133,4 @@ def test_the_change_is_found_behind_whatever_was_noted_since(tmp_path: Path) -> 
     for _ in range(60):
         site.file("finding", causes=[])
     with site.callers():
-        assert site.evidence().why == "callers come, and nothing was counted for 20 minutes"
+        assert site.evidence().why == "requests arrive, but nothing was counted for 20 minutes"

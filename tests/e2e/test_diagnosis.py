@@ -485,7 +485,7 @@ def test_production_that_became_worse_is_diagnosed_and_an_alert_is_sent(
     (entry,) = past.place.ledger.entries("flights", "finding")
     assert entry.actor is ActorKind.CONTROL
     told = past.site.until(lambda: _told(past), "an alert of it", 20)
-    assert (told["level"], told["summary"]) == ("page", "r2 answers worse: world")
+    assert (told["level"], told["summary"]) == ("page", "r2 gives worse answers: world")
     assert past.site.data("status", "flights")["production"]["release"] == "r2"
 
 

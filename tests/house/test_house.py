@@ -283,7 +283,7 @@ def test_no_file_is_allowed_to_read_words_that_reads_none() -> None:
         'line.by.startswith("patrol@")',
         'str(line.body["key"]).startswith("failing:r")',
         'what = alert.key.partition(":")[0]',
-        'x = "so it is with" not in f.statement',
+        'x = "the same holds for" not in f.statement',
         'z = {n for n, why in left.items() if why.startswith("failed")}',
         "z = {n for n, why in cold.items() if why != WINDOW_OVER}",
         'str(entry.body["reason"]).removeprefix("failing:r")',

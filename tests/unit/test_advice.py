@@ -73,7 +73,7 @@ def test_conditions_that_would_change_the_finding_are_stated_for_every_cause() -
 
 
 @pytest.mark.parametrize(
-    "statement", ["the model was not trained for it: x", "it is so: so it is with r2"]
+    "statement", ["the model was not trained for it: x", "it is so: the same holds for r2"]
 )
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_a_fault_that_the_way_back_shares_is_no_reason_to_go_back(

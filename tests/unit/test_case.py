@@ -36,7 +36,7 @@ def said(answer: DiagnosisAnswer) -> list[str]:
 LOST = Defect("fare", Code.NULL, 0.0, 0.3, "fare is null")
 MEAN = mean_of(np.arange(100.0))
 PARTS = {
-    "row": tell("split", "as it was set", "no"),
+    "row": tell("split", "as configured", "no"),
     "hole": ask_for("reference", "the first"),
     "same hole": ask_for("reference", "the second"),
     "model": finding(Cause.MODEL, "a worse model"),

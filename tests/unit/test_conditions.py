@@ -41,7 +41,7 @@ def test_a_failure_is_reported_with_the_action() -> None:
     }
     assert {k: (f[0].summary, f[0].after_s) for k, f in said.items()} == {
         "under way": (
-            "r2 fails; what the patrol submitted has not gone through",
+            "r2 fails; the patrol's command was not carried out",
             conditions.UNDER_WAY_S,
         ),
         "held": ("r2 fails; the rollout is held", 0.0),
@@ -55,7 +55,7 @@ def test_a_shadow_and_production_fail_in_words_of_their_own() -> None:
     left = run(shadow, Promote(2, override="a test"))
     words = [conditions.conditions(s, Decision("fail", "x", ""))[0].summary for s in (shadow, left)]
     assert words == [
-        "r2 fails; no caller has met it",
+        "r2 fails; no caller received its answers",
         "r2 fails; it is production, and nothing was done",
     ]
 
@@ -162,7 +162,7 @@ def test_a_diagnosis_with_harm_is_reported_and_each_harm_separately() -> None:
     told = conditions.found_by(finding(Cause.WORLD, Cause.LABEL_MIX))
     assert told is not None
     assert (told.level, told.lasts, told.subject) == ("page", "event", 3)
-    assert told.summary == "r3 answers worse: world, label mix"
+    assert told.summary == "r3 gives worse answers: world, label mix"
     assert told.detail == "said; train again"
     assert conditions.found_by(finding(Cause.NOISE)) is None
     warned = conditions.found_by(finding(Cause.DATA, harms=(None,)))
@@ -174,10 +174,10 @@ def test_a_diagnosis_with_harm_is_reported_and_each_harm_separately() -> None:
 
 
 def test_a_failure_that_is_not_the_releases_says_so() -> None:
-    held = Decision("fail", "not_the_release", "quality; the diagnosis says world")
+    held = Decision("fail", "not_the_release", "quality; the diagnosis found world")
     (one,) = conditions.conditions(CANARY, held)
     assert (one.level, one.after_s) == ("page", 0.0)
-    assert "it is not the release" in one.summary
+    assert "a diagnosis found another cause" in one.summary
 
 
 def since(state: State, *commands: tuple[AnyCommand, str, str]) -> list[tuple[AnyEvent, str, str]]:

@@ -240,7 +240,7 @@ def test_two_causes_are_two_findings() -> None:
     served["a"] = np.where(np.arange(N) % 10 < 3, np.nan, served["a"])
     found = diagnose(facts(served=served, truth=outcomes(columns(11), 13), worse=0.7))
     assert set(found.causes) == {"model", "data"}
-    assert "it would help with a part, since the data is broken too" in found.headline
+    assert "it would help in part, since the data is broken too" in found.headline
     assert found.action.code is Act.ROLL_BACK_MODEL
     assert "then hold every rollout" in found.action.sentence
 
@@ -283,7 +283,7 @@ def test_what_is_left_beside_broken_rows_is_not_called_harder() -> None:
     served = {**today, "a": np.where(easy, np.nan, today["a"])}
     found = diagnose(facts(served=served, truth=outcomes(today, 13)))
     assert found.causes == ("data",)
-    assert "broken requests were the easier ones" in found.evidence[-1].answer
+    assert "broken requests may have been the easier ones" in found.evidence[-1].answer
 
 
 def test_what_loses_more_than_the_hardest_ever_did_is_the_world_beside_a_broken_column() -> None:

@@ -58,7 +58,7 @@ DIAGNOSIS = Diagnosis(
         Finding(cause=Cause.LABEL_MIX, statement="more yes"),
     ),
     evidence=(
-        Evidence(question="split", answer="as it was set", verdict="no"),
+        Evidence(question="split", answer="as configured", verdict="no"),
         Evidence(question="defects", answer="fare is null", figure=0.25, verdict="yes"),
         Evidence(
             question="back_model",
@@ -128,7 +128,7 @@ FOUND_JSON = (
     '"suspects":[{"column":"age","kind":"stale","text":"age repeats"}]},'
     '{"cause":"label_mix","kind":null,"statement":"more yes","effect":null,"share":null,'
     '"columns":[],"is_shared":false,"suspects":[]}],'
-    '"evidence":[{"question":"split","answer":"as it was set","figure":null,"low":null,'
+    '"evidence":[{"question":"split","answer":"as configured","figure":null,"low":null,'
     '"high":null,"verdict":"no"},{"question":"defects","answer":"fare is null","figure":0.25,'
     '"low":null,"high":null,"verdict":"yes"},{"question":"back_model",'
     '"answer":"on 2,000 requests","figure":0.0123,"low":0.0092,"high":0.0151,"verdict":"yes"}],'
@@ -215,7 +215,7 @@ LINES = """rolling back would help
   do      roll the model back
 
   evidence
-    split         no                                          as it was set
+    split         no                                          as configured
     defects       yes        +0.25                            fare is null
     back model    yes        +0.0123 [+0.0092, +0.0151]       on 2,000 requests
 """

@@ -185,8 +185,8 @@ def test_a_test_of_the_alerts_is_delivered_lately_and_to_the_people_of_today(
 @pytest.mark.parametrize(
     "proven, age_s, said",
     [
-        (None, 0.0, "was not tried yet"),
-        (msgspec.structs.replace(PROVEN, release=2), 0.0, "was not tried yet"),
+        (None, 0.0, "was never tried"),
+        (msgspec.structs.replace(PROVEN, release=2), 0.0, "was never tried"),
         (Proven(release=1, ok=False, why="verify: model.onnx was changed"), 0.0, "was changed"),
         (PROVEN, PROOF_S + 1, "24 hours ago"),
     ],
@@ -210,7 +210,7 @@ def test_a_proof_says_what_it_took_and_what_was_asked() -> None:
     [
         ({"replicas": ()}, "no replica"),
         ({"cold": {"w1": "failed: out of memory (r1)"}}, "w1: failed: out of memory"),
-        ({"pinned": ("w0",)}, "a pin"),
+        ({"pinned": ("w0",)}, "pinned"),
     ],
 )
 def test_every_replica_holds_the_way_back(changes: dict[str, Any], said: str) -> None:
@@ -226,12 +226,12 @@ def test_a_way_back_whose_window_is_over_has_to_load_in_time_and_no_replica_has_
     found, why = outcome(over, "warm")
     assert (found, failed(judge(over))) == ("pass", ())
     assert why == (
-        "r1 is not kept loaded, since its back_window of 14d is over: a rollback loads it first, 0.7 s "
-        "as proven; with a person's part of the runbook 302 s, of 600 s"
+        "r1 is not kept loaded, since its back_window of 14d has ended: a rollback loads it first, 0.7 s "
+        "as proven; with the manual steps of the runbook 302 s (limit 600 s)"
     )
     slow = msgspec.structs.replace(PROVEN, load_s=299.0)
     found, why = outcome(but(kept=False, proven=slow), "warm")
-    assert (found, "600 s are promised" in why) == ("fail", True)
+    assert (found, "(limit 600 s)" in why) == ("fail", True)
     for proven in (
         None,
         msgspec.structs.replace(PROVEN, release=2),
@@ -290,7 +290,7 @@ def moved(state: State) -> list[State]:
 
 
 def test_a_runbook_is_stale_when_anything_in_it_changed() -> None:
-    assert outcome(but(runbook=None), "runbook")[1] == "there is none"
+    assert outcome(but(runbook=None), "runbook")[1] == "there is no runbook"
     for state in moved(SECOND):
         assert outcome(but(state=state), "runbook")[0] == "fail"
     rollout = run(SECOND, Canary(release=3, weight=100))
@@ -304,7 +304,7 @@ def test_evidence_is_written_while_callers_come() -> None:
 
 
 def test_values_by_key_are_fresh() -> None:
-    stale = {"its values are 90 minutes behind, and may be 60": "carrier_delays"}
+    stale = {"its values are 90 min behind (limit 60 min)": "carrier_delays"}
     check = next(c for c in judge(but(stale=stale)) if c.name == "features")
     assert (check.outcome, check.mend) == ("fail", "kedge features materialise carrier_delays")
     assert outcome(but(runs=0), "features")[0] == "not applicable"

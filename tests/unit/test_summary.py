@@ -130,7 +130,7 @@ def test_it_is_about_the_release_that_is_left_for_a_day() -> None:
 
 def test_a_soft_failure_that_is_the_worlds_is_held() -> None:
     said = holds(finding(Cause.WORLD), 3, 2, {"quality"}, NOW)
-    assert said == "the diagnosis says world: said; train again"
+    assert said == "the diagnosis found world: said; train again"
     assert "data" in holds(finding(Cause.DATA), 3, 2, {"violations", "cost"}, NOW + FRESH_S)
 
 

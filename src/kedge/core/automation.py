@@ -364,7 +364,7 @@ def _after(state: State, facts: PatrolFacts) -> Decision:
         return Decision("inconclusive", "watched", _few(facts) or facts.overall.reason)
     if state.policy.after.on_fail == "rollback":
         return Decision("fail", "late_regression", failed, Rollback())
-    reason = f"{failed}; kedge rollback {state.endpoint} takes it back"
+    reason = f"{failed}; kedge rollback {state.endpoint} rolls it back"
     return Decision("fail", "late_regression", reason)
 
 
@@ -399,7 +399,7 @@ def _canary(state: State, facts: PatrolFacts) -> Decision:
         )
     allowed = state.automation.auto and (not last or state.policy.canary.on_pass == "promote")
     if not allowed:
-        return Decision("pass", "ask", f"{reason}; kedge promote {state.endpoint} goes on")
+        return Decision("pass", "ask", f"{reason}; kedge promote {state.endpoint} continues")
     return Decision("pass", "advance", reason, Promote(release=state.candidate))
 
 
@@ -412,8 +412,8 @@ def _unasked(facts: PatrolFacts) -> str:
         f"{cause} {count}" for cause, count in sorted(facts.unasked.items(), key=lambda i: -i[1])
     )
     return (
-        f"{number / facts.routed:.1%} of the candidate's {facts.routed} requests were never put to"
-        f" it (limit {MAX_UNASKED:.0%}): {causes}"
+        f"{number / facts.routed:.1%} of the candidate's {facts.routed} requests were never sent"
+        f" to it (limit {MAX_UNASKED:.0%}): {causes}"
     )
 
 
@@ -494,7 +494,7 @@ def _shadow(state: State, facts: PatrolFacts) -> Decision:
         return Decision("pass", "paused", f"{reason}; the rollout is paused")
     if policy.on_pass == "promote":
         return Decision("pass", "advance", reason, Promote(release=state.candidate))
-    return Decision("pass", "ask", f"{reason}; kedge canary or kedge promote goes on")
+    return Decision("pass", "ask", f"{reason}; kedge canary or kedge promote continues")
 
 
 def _unproven_window(state: State, facts: PatrolFacts) -> str:

@@ -210,9 +210,7 @@ def _proven(facts: ReadinessFacts) -> Check:
     if landing is None:
         return _none("deployable", NO_BACK)
     if proven is None or proven.release != landing:
-        return _no(
-            "deployable", f"whether r{landing} can be deployed from nothing was not tried yet", fix
-        )
+        return _no("deployable", f"a deployment of r{landing} from nothing was never tried", fix)
     when = _ago(facts, facts.proven_at)
     if not proven.ok:
         return _no(
@@ -238,7 +236,9 @@ def _warm(facts: ReadinessFacts) -> Check:
         return _no("warm", "no replica is known", "kedge up")
     if facts.pinned:
         return _no(
-            "warm", f"{', '.join(facts.pinned)} follow a pin and no command", f"kedge unpin {name}"
+            "warm",
+            f"pinned replicas follow no command: {', '.join(facts.pinned)}",
+            f"kedge unpin {name}",
         )
     if facts.cold:
         where = "; ".join(f"{replica}: {why}" for replica, why in sorted(facts.cold.items()))
@@ -255,25 +255,25 @@ def _warm(facts: ReadinessFacts) -> Check:
 def _let_go(facts: ReadinessFacts, landing: int) -> Check:
     """Check a landing that is deliberately not loaded: it must load within the runbook's time."""
     name, proven, window = facts.state.endpoint, facts.proven, facts.state.policy.back_window
-    cold = f"r{landing} is not kept loaded, since its back_window of {window} is over"
+    cold = f"r{landing} is not kept loaded, since its back_window of {window} has ended"
     if proven is None or proven.release != landing or not proven.ok:
         return _no(
             "warm",
-            f"{cold}, and that it can be loaded in time is not proven",
+            f"{cold}, and its loading time is not proven",
             f"kedge check {name}",
         )
     all_s = PEOPLE_S + FLIP_S + proven.took_s
     takes = (
-        f"a rollback loads it first, {proven.took_s:.1f} s as proven; with a person's part of the "
-        f"runbook {all_s:.0f} s"
+        f"a rollback loads it first, {proven.took_s:.1f} s as proven; with the manual steps of "
+        f"the runbook {all_s:.0f} s"
     )
     if all_s > MOST_S:
         return _no(
             "warm",
-            f"{cold}; {takes}, and {MOST_S:.0f} s are promised",
+            f"{cold}; {takes} (limit {MOST_S:.0f} s)",
             f"a longer back_window under [endpoints.{name}], then kedge apply",
         )
-    return _ok("warm", f"{cold}: {takes}, of {MOST_S:.0f} s")
+    return _ok("warm", f"{cold}: {takes} (limit {MOST_S:.0f} s)")
 
 
 def _drill(facts: ReadinessFacts) -> Check:
@@ -281,7 +281,7 @@ def _drill(facts: ReadinessFacts) -> Check:
     if facts.state.back is None:
         return _none("drill", NO_BACK)
     if drill is None:
-        return _no("drill", "going back was never practised", fix)
+        return _no("drill", "a rollback was never practised", fix)
     took = drill.body.total_s
     when = f"{_ago(facts, drill.at)}, to r{drill.body.release}"
     if not drill.body.ok:
@@ -289,7 +289,7 @@ def _drill(facts: ReadinessFacts) -> Check:
     if took > DRILL_MOST_S:
         return _no(
             "drill",
-            f"the last drill took {took:.0f} s {when}; {DRILL_MOST_S:.0f} s are promised",
+            f"the last drill took {took:.0f} s {when} (limit {DRILL_MOST_S:.0f} s)",
             fix,
         )
     if facts.now - drill.at > DRILL_S:
@@ -308,7 +308,7 @@ def _runbook(facts: ReadinessFacts) -> Check:
     if facts.state.production is None:
         return _none("runbook", NO_PRODUCTION)
     if runbook is None:
-        return _no("runbook", "there is none", fix)
+        return _no("runbook", "there is no runbook", fix)
     if runbook.body.digest != configuration_digest(facts.state):
         return _no(
             "runbook",
@@ -316,7 +316,7 @@ def _runbook(facts: ReadinessFacts) -> Check:
             f"{_ago(facts, runbook.at)}",
             fix,
         )
-    return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still true")
+    return _ok("runbook", f"made {_ago(facts, runbook.at)}, and still current")
 
 
 def _evidence(facts: ReadinessFacts) -> Check:
@@ -328,7 +328,7 @@ def _evidence(facts: ReadinessFacts) -> Check:
     if facts.silence_s is not None and facts.silence_s > EVIDENCE_S:
         return _no(
             "evidence",
-            f"callers come, and nothing was counted for {facts.silence_s / 60:.0f} minutes",
+            f"requests arrive, but nothing was counted for {facts.silence_s / 60:.0f} minutes",
             fix,
         )
     return _ok("evidence", "every replica writes what it counts")

@@ -227,8 +227,8 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]
             title="See what is wrong",
             expected_s=READ_S,
             why=(
-                "The alerts say what was seen, and `kedge ack` with an alert's number says that you"
-                " have it. The status says what is live and what a rollback would land on."
+                "The alerts show what was seen, and `kedge ack` with an alert's number acknowledges"
+                " it. The status shows what is live and what a rollback would restore."
             ),
             commands=(f"kedge alerts {name}", f"kedge status {name}"),
             after=_landing(state),
@@ -238,7 +238,7 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]
             expected_s=DECIDE_S,
             why=(
                 "When in doubt go back: it costs nothing that cannot be undone. When the newest"
-                " finding says that the world or the data changed, going back fixes nothing, and"
+                " finding is that the world or the data changed, going back fixes nothing, and"
                 " the last part of this page is the way."
             ),
         ),
@@ -249,8 +249,8 @@ def _way_back(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]
             why=_goes(state),
             commands=(f"kedge rollback {name}",),
             after=(
-                "An ack of every replica, and exit code 0. Exit code 3 names who is silent: all "
-                "others have gone back."
+                "An ack of every replica, and exit code 0. Exit code 3 names the silent "
+                "replicas; all others have rolled back."
             ),
         ),
         RunbookStep(
@@ -310,7 +310,7 @@ def _goes(state: State) -> str:
 def _always(name: str) -> tuple[RunbookStep, ...]:
     return (
         RunbookStep(
-            title="If automation is in your way",
+            title="If automation interferes",
             why=(
                 "Nothing promotes or rolls back by itself until it is thawed; your own commands"
                 " work."
@@ -325,11 +325,11 @@ def _always(name: str) -> tuple[RunbookStep, ...]:
         RunbookStep(
             title="If the finding is the world or the data",
             why=(
-                "Do not go back: the release before does as badly. Fix the source of the data; or"
-                " retrain or re-threshold, and register what comes of it. When the new world is"
-                " here to stay, accept it as the reference that is compared with."
+                "Do not go back: the release before is as bad. Fix the source of the data; or retrain"
+                " or re-threshold, and register the result. If the change is permanent, accept it as"
+                " the new reference."
             ),
-            commands=(f'kedge accept {name} --reason "the world is another one"',),
+            commands=(f'kedge accept {name} --reason "the world changed for good"',),
         ),
     )
 
@@ -370,8 +370,8 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]:
             RunbookStep(
                 title="If the ledger cannot be reached (exit code 4)",
                 why=(
-                    "On each host: it pins this one. When the ledger is back the command is handed"
-                    " in and the pin ends; the status says so when that could not be done."
+                    "Run it on each host: it pins that host. When the ledger is back, the command"
+                    " is submitted and the pin ends; the status reports it if that failed."
                 ),
                 commands=(f"kedge rollback {name} --local", f"kedge status {name}"),
             )
@@ -382,7 +382,7 @@ def _more(state: State, took: Mapping[str, Took]) -> tuple[RunbookStep, ...]:
             RunbookStep(
                 title="Before the next time",
                 measured=took.get("drill"),
-                why="Practise, and see what is not ready.",
+                why="Practise, and check what is not ready.",
                 commands=(f"kedge drill {name}", f"kedge check {name}"),
             )
         )
@@ -408,7 +408,7 @@ def _times(step: RunbookStep) -> str:
 def _foot(book: Runbook) -> str:
     return (
         f"Made {book.made_at[:19]}Z from the live configuration, digest {book.digest[:19]}. "
-        f"kedge check {book.endpoint} says when it is stale."
+        f"kedge check {book.endpoint} reports when it is stale."
     )
 
 

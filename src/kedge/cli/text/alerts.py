@@ -19,7 +19,7 @@ def alerts_text(found: Sequence[ListedAlert]) -> str:
 
 
 def _waits(one: ListedAlert) -> bool:
-    """Return whether the alert waits for a person."""
+    """Return whether the alert waits for an operator."""
     return one.open and one.level == "page" and not one.acknowledged_by
 
 

@@ -60,7 +60,7 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
                 lasts="condition",
                 after_s=BROKEN_S,
                 detail=fault,
-                summary="the patrol cannot see: nothing is judged, nothing taken back",
+                summary="the patrol cannot judge: no verdict and no automatic rollback",
             ),
         )
     if decision is None:
@@ -91,7 +91,7 @@ def conditions(state: State, decision: Decision | None, *, fault: str = "") -> t
                 lasts="condition",
                 detail=decision.reason,
                 subject=subject,
-                summary=f"r{subject} passed at {_step(state)} and waits for a person",
+                summary=f"r{subject} passed at {_step(state)} and waits for an operator",
             ),
         )
     return ()
@@ -104,8 +104,8 @@ def control_down(state: State) -> Raise:
         topic=Topic.CONTROL,
         lasts="condition",
         level="warn" if state.compared is None else "page",
-        summary="control keeps ending: nothing is judged, nothing taken back",
-        detail="the supervisor starts it again and again; logs/control.log says why it ends",
+        summary="control keeps ending: no verdict and no automatic rollback",
+        detail="the supervisor keeps restarting it; logs/control.log shows why it ends",
     )
 
 
@@ -164,11 +164,11 @@ def _failing(state: State, decision: Decision, subject: int | None) -> Raise:
     if decision.code == "frozen":
         done = "automation is frozen, so nothing was done"
     elif decision.code == "not_the_release":
-        done = "a diagnosis says that it is not the release, so nothing was taken back"
+        done = "a diagnosis found another cause, so nothing was rolled back"
     elif decision.command is not None:
-        done, after_s = "what the patrol submitted has not gone through", UNDER_WAY_S
+        done, after_s = "the patrol's command was not carried out", UNDER_WAY_S
     elif state.stage is Stage.SHADOW:
-        done = "no caller has met it"
+        done = "no caller received its answers"
     elif state.candidate is None:
         done = "it is production, and nothing was done"
     else:
@@ -203,7 +203,7 @@ def happened(event: AnyEvent, *, by: str, actor: ActorKind, reason: str) -> Rais
                 level="page",
                 lasts="event",
                 subject=left,
-                summary=f"r{left} failed and was taken back",
+                summary=f"r{left} failed and was rolled back",
                 detail=reason,
             )
         case RolledBack(release=number, left=left) if actor.is_automatic:
@@ -244,7 +244,7 @@ def lost_evidence(subject: int | None, reason: str, detail: str) -> Raise:
         level="warn",
         lasts="event",
         subject=subject,
-        summary=f"what was known of r{subject} was lost and began anew; its rollout is paused",
+        summary=f"the evidence of r{subject} was lost and restarted; its rollout is paused",
         detail=f"{reason}; {detail}" if detail else reason,
     )
 
@@ -260,7 +260,7 @@ def found_by(finding: DiagnosisSummary) -> Raise | None:
         level=level,
         lasts="event",
         subject=finding.new,
-        summary=f"r{finding.new} answers worse: {causes}",
+        summary=f"r{finding.new} gives worse answers: {causes}",
         detail=f"{finding.headline}; {finding.advice}",
     )
 
@@ -277,7 +277,7 @@ def settled(alert: Alert, state: State, decision: Decision | None, raised: Colle
     if alert.lasts != "condition" or alert.key in raised or alert.topic is Topic.CONTROL:
         return ""
     if alert.topic in OF_REPLICAS:
-        return "no replica says so any more"
+        return "no replica reports it any more"
     if alert.subject is not None and (state.compared is None or judged(state) != alert.subject):
         word = "is production" if state.production == alert.subject else "left the rollout"
         return f"r{alert.subject} {word}"

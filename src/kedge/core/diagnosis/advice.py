@@ -39,7 +39,7 @@ def headline(
     if not causes & ELSEWHERE:
         return said
     if causes & RELEASE:
-        return f"{said}: it would help with a part, since {_blamed(findings)} too"
+        return f"{said}: it would help in part, since {_blamed(findings)} too"
     if effect.low > 0:
         return f"{said}: it would make it worse, since {_blamed(findings)}"
     helps = "it would not undo it" if effect.high < 0 else "it would not help"
@@ -73,12 +73,12 @@ def action(
     if to_blame and old is not None and (proven or _only_it(findings)):
         steps.append(_back(to_blame, new, old))
     elif to_blame:
-        said = "train a model on what production sends: that rolling back helps is not shown"
+        said = "train a model on the inputs of production: it is not shown that rolling back helps"
         steps.append((Act.GO_FORWARD, said))
     for finding in sorted(findings, key=lambda f: ORDER.get(f.cause, 0)):
         steps += _elsewhere(finding)
     if Cause.NOISE in causes:
-        steps.append((Act.NOTHING, "do nothing: what was seen is what was usual"))
+        steps.append((Act.NOTHING, "do nothing: this is within the usual range"))
     if not steps:
         logs = "; ".join(lack.log for lack in missing)
         steps.append((Act.HOLD, f"wait; needed: {logs}" if logs else "wait until more is known"))
@@ -106,11 +106,9 @@ def _back(blamed: list[Cause], new: str, old: str) -> tuple[Act, str]:
 def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
     if finding.cause is Cause.DATA:
         columns = ", ".join(finding.columns[:5])
-        return [
-            (Act.HOLD_FIX_DATA, f"hold every rollout, and look at {columns} where it comes from")
-        ]
+        return [(Act.HOLD_FIX_DATA, f"hold every rollout, and check {columns} at the source")]
     if finding.cause is Cause.LABEL_MIX:
-        return [(Act.GO_FORWARD, "go forward: move the threshold, or calibrate anew")]
+        return [(Act.GO_FORWARD, "go forward: move the threshold, or recalibrate")]
     if finding.cause is Cause.WORLD:
         forward = {
             Kind.CONCEPT: "go forward: train on recent outcomes",
@@ -122,7 +120,7 @@ def _elsewhere(finding: Finding) -> list[tuple[Act, str]]:
         return [(Act.GO_FORWARD, forward.get(finding.kind, other) if finding.kind else other)]
     if finding.kind is Kind.WORLD_OR_DATA:
         columns = ", ".join(finding.columns[:5])
-        return [(Act.HOLD, f"hold every rollout, and compare {columns} with where it comes from")]
+        return [(Act.HOLD, f"hold every rollout, and compare {columns} with the source")]
     if finding.kind is Kind.INSTRUMENTATION:
         return [(Act.HOLD_FIX_LOGGING, "hold every rollout and fix the split or the log")]
     return []
@@ -157,9 +155,9 @@ def would_change(findings: tuple[Finding, ...]) -> tuple[str, ...]:
             " with 0)"
         )
     if Cause.DATA in causes:
-        said.append("the reference has the same defect in these columns: then it is not new")
+        said.append("the reference has the same defect in these columns, so it is not new")
     if Cause.WORLD in causes or Cause.LABEL_MIX in causes:
-        said.append("a reference of the same weekday and hour is as bad: then it is the season")
+        said.append("a reference of the same weekday and hour is as bad, so it is seasonal")
     if Cause.NOISE in causes:
         said.append("more labels show a rise that those so far exclude")
     if any(f.kind is Kind.WORLD_OR_DATA for f in findings):

@@ -122,7 +122,7 @@ def defects(
             continue
         now = current.get(name)
         if now is None:
-            found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is gone"))
+            found.append(Defect(name, Code.MISSING, 0.0, 1.0, f"{name} is missing"))
         elif len(now) >= LEAST_ROWS:
             # Every column has the same rows.
             stretches = stretches or Stretches(times, (len(before), len(now)))

@@ -157,4 +157,4 @@ def holds(
     if not known or not found.elsewhere or found.release or found.effect is None:
         return ""
     causes = " and ".join(dict.fromkeys(str(c) for c in found.causes if c in ELSEWHERE))
-    return f"the diagnosis says {causes}: {found.headline}; {found.advice}"
+    return f"the diagnosis found {causes}: {found.headline}; {found.advice}"

@@ -232,8 +232,8 @@ class _Judging:
             slope = self._held(name, broken).slope
             moved = self._recoded(name)
             text = (
-                f"{name} goes with the other columns of its request {max(slope, 0):.0%} as much as"
-                " it did, and these with each other as they did"
+                f"{name} relates to the other columns of its request {max(slope, 0):.0%} as much as"
+                " before, and these to each other as before"
             )
             text += f": {_said(moved)}" if moved is not None else ""
             found.append(Suspect(name, "recoded" if moved is not None else "stale", text))
@@ -314,16 +314,16 @@ class _Judging:
             return Suspect(
                 name,
                 "recoded",
-                f"{name}: its codes have other frequencies, and say something else of the "
-                "outcome, while all else says what it did",
+                f"{name}: the frequencies of its codes and their relation to the outcome "
+                "changed, while the other columns are unchanged",
             )
         if effect.slope + 3 * effect.se < 0 or effect.slope > FADED or effect.size < KNOWN:
             return None  # an old value carries no information on the outcome, never the opposite
         return Suspect(
             name,
             "stale",
-            f"{name} says {max(effect.slope, 0):.0%} of what it said of the outcome, and all else"
-            " as much as it did: so would old values",
+            f"{name} predicts the outcome {max(effect.slope, 0):.0%} as much as before, and the"
+            " other columns as before: consistent with stale values",
         )
 
 
@@ -349,7 +349,7 @@ def _less(effect: Effect) -> bool:
 def _said(moved: Recoded) -> str:
     shown = ", ".join(f"{now} was {was}" for now, was in moved.moved[:3])
     more = f" and {len(moved.moved) - 3} more" if len(moved.moved) > 3 else ""
-    return f"its codes have changed places, by {' and '.join(moved.by)} ({shown}{more})"
+    return f"its codes were exchanged, by {' and '.join(moved.by)} ({shown}{more})"
 
 
 def _of(units: Units, rows: NDArray[np.intp]) -> Units:

@@ -251,11 +251,11 @@ def reason(
         gap_se=alike * found.gap_se,
     )
     rows = [
-        _row("concept", "the same inputs lose more", found.concept, found.concept_se),
-        _row("inputs", "other inputs came", found.inputs, found.inputs_se),
+        _row("concept", "the loss of the same inputs is higher", found.concept, found.concept_se),
+        _row("inputs", "the inputs changed", found.inputs, found.inputs_se),
     ]
     if not found.overlaps:
-        text = f"hardly a request is like one of the reference (as if {found.overlap:.0f} were)"
+        text = f"few requests resemble the reference (as if {found.overlap:.0f} were)"
         return [(Kind.NO_OVERLAP, text, rise.estimate(), rows)]
     return _kinds(found, rise, floor, z, rows)
 
@@ -264,7 +264,7 @@ def _kinds(found: Terms, rise: Mean, floor: float, z: float, rows: list[Evidence
     n = rise.n
     concept: Reason = (
         Kind.CONCEPT,
-        "the same inputs have other outcomes than they had",
+        "the same inputs have different outcomes than before",
         _estimate(found.concept, found.concept_se, n),
         [],
     )

@@ -87,7 +87,10 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "kedge history {endpoint} shows who ended it",
     ),
     "contract_breaks_live": (
-        "{release} is live on {endpoint} or a way back, and the new contract removes a field that it needs: {fields}",
+        (
+            "{release} is live on {endpoint} or a way back, and the new contract removes a field"
+            " that it needs: {fields}"
+        ),
         "keep the field declared until {endpoint} no longer serves or goes back to {release}",
     ),
     "unchanged": (

@@ -85,7 +85,7 @@ def train_serve(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
     served = case.facts.inputs.get("new", case.facts.current.columns)
     found = tuple(mismatches(training, served))
     if not found:
-        return tell("train_serve", "production sends what was trained on", "no")
+        return tell("train_serve", "the inputs match the training set", "no")
     answer = DiagnosisAnswer(evidence=_rows("train_serve", found))
     shared = _shared(case)
     null = _unexpected(case, known, found, shared)
@@ -94,12 +94,12 @@ def train_serve(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
         return answer
     is_shared = all(fault.column in shared for fault in null)
     text = "; ".join(fault.text for fault in null)
-    text += f"; so it is with {case.facts.old}" if is_shared else ""
+    text += f"; the same holds for {case.facts.old}" if is_shared else ""
     finding = Finding(
         cause=Cause.MODEL,
         kind=Kind.TRAIN_SERVE,
         effect=known.contrast.estimate() if known.contrast is not None else None,
-        statement=f"the model of {case.facts.new} was not trained for what it is sent: {text}",
+        statement=f"the model of {case.facts.new} was not trained for its inputs: {text}",
         columns=tuple(fault.column for fault in null),
         is_shared=is_shared,
     )

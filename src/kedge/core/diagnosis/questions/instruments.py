@@ -26,7 +26,7 @@ def instruments(case: Case, _: DiagnosisAnswer) -> DiagnosisAnswer:
 
 def _split(told: Instruments) -> tuple[str, DiagnosisAnswer]:
     if not told.split_fault:
-        return "", tell("split", "as it was set", "no")
+        return "", tell("split", "as configured", "no")
     asked = ask_for("split", "requests by arm at the share that was set")
     return told.split_fault, asked + tell("split", told.split_fault, "yes")
 

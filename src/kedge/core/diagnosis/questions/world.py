@@ -139,7 +139,7 @@ def look_alikes(_: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
     text = "no column that is stale or recoded would look like it"
     if not found.left_out:
         return tell("hidden", text, "no")
-    text += f", of all but {found.left_out} columns, which were not looked at"
+    text += f", of all but {found.left_out} columns, which were not checked"
     return tell("hidden", text, "unclear")
 
 
@@ -153,11 +153,11 @@ def reasons(case: Case, known: DiagnosisAnswer) -> DiagnosisAnswer:
     ):
         answer += DiagnosisAnswer(evidence=tuple(rows))
         if kind is not Kind.CONCEPT and not _is_beyond(case, both):
-            text = f"{statement}; it may be that the broken requests were the easier ones"
+            text = f"{statement}; the broken requests may have been the easier ones"
             answer += tell("inputs", text, "unclear")
             continue
         if known.suspects.explained:
-            text = "beside the broken columns, outcomes go with all as they did"
+            text = "beside the broken columns, outcomes relate to all as before"
             answer += tell("hidden", text, "no")
             continue
         if kind is Kind.UNDIVIDED:
