@@ -141,7 +141,7 @@ def test_a_flavour_whose_library_is_missing_is_known_and_says_what_to_install(
     assert "not installed: boosted (No module named 'gone')" in done.stderr
     bench.plugin(tmp_path / "plugin", "[kedge.loaders]\nboosted = boosted:Loader\n")
     done = bench.kedge("register", "flights", "model.boost")
-    assert (done.returncode, "is no model that kedge can load" in done.stderr) == (1, True)
+    assert (done.returncode, "is not a model that kedge can load" in done.stderr) == (1, True)
     assert "not installed: boosted (boosted models need what is not installed" in done.stderr
 
 

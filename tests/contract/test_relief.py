@@ -168,7 +168,7 @@ def test_only_unknown_children_are_reaped() -> None:
             b"Traceback\n  File\nImportError: no kedge\n",
             ("the new code does not start: ImportError: no kedge", ""),
         ),
-        (b"", ("the new code does not start: it ended with code 7 and no word", "")),
+        (b"", ("the new code does not start: it ended with code 7 and no message", "")),
     ],
 )
 def test_the_reason_of_a_failed_trial_is_reported_in_its_own_words(

@@ -102,7 +102,7 @@ def test_followers_move_together_and_one_that_went_back_holds(following: Site) -
     assert "flights" in site.data("features", "head", "view/1#2", "--dry-run")["holding"]
     site.run("features", "follow", "flights")
     again = site.data("features", "head", "view/1#3", check=False)["error"]
-    assert "flights was taken back from it" in again["message"]
+    assert "flights was rolled back from it" in again["message"]
     for number, wait_s in ((3, 0.7), (2, 1.0), (3, 1.3)):
         line = [*KEDGE, "features", "head", f"view/1#{number}", "--override", "killed on the way"]
         with subprocess.Popen(

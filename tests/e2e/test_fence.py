@@ -65,7 +65,7 @@ def test_a_kernel_without_a_part_is_reported_everywhere_and_serves(
     site = make_site(policy='runtime = "process"')
     start_without_landlock(site)
     site.release()
-    assert "NOT FENCED: this machine lacks landlock" in (site.root / "up.log").read_text()
+    assert "NOT FENCED: this machine is missing landlock" in (site.root / "up.log").read_text()
     told = site.until(lambda: _told(site, "status", site.endpoint), "it in status")
     assert "r1" in told
     assert "landlock" in told

@@ -99,7 +99,7 @@ def rolled_back(make_site: Callable[..., Site]) -> tuple[Site, Path]:
 
 
 def test_an_older_copy_is_found_reported_and_not_followed(make_site: Callable[..., Site]) -> None:
-    """Workers go on serving what they serve, and follow again when the newest ledger is back."""
+    """Workers keep serving, and follow again when the newest ledger is back."""
     site, old = rolled_back(make_site)
     served = site.infer()[1]
     now = copy(site, site.root / "now.db")

@@ -278,7 +278,7 @@ def test_a_model_is_tied_to_the_set_that_it_was_trained_on(site: Site) -> None:
     result = site.data(
         "register", "flights", site.model("n"), "--training-set", str(plain), check=False
     )
-    assert refused(result) == ("bad_training_set", f"{plain} does not say what made it")
+    assert refused(result) == ("bad_training_set", f"{plain} does not state how it was made")
 
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -327,7 +327,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "ValueError: thirteen",
     ),
     (ROWS, {"generation": "delays/1#1@9"}, "no_generation", "nothing of delays/1#1@9"),
-    (ROWS, {"generation": "other/1#1@1"}, "no_generation", "no run of what view/1 reads"),
+    (ROWS, {"generation": "other/1#1@1"}, "no_generation", "not a run of what view/1 reads"),
     (ROWS, {"transformation": 7}, "unknown_transformation", "no transformation 7"),
     (ROWS, {"schema": "view/9"}, "unknown_schema", "no schema view/9"),
     (ROWS, {"out": "labels.parquet"}, "bad_source", "the spine itself"),

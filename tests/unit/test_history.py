@@ -38,7 +38,7 @@ def test_a_line_has_time_actor_event_and_reason() -> None:
     quiet = msgspec.structs.replace(ENTRY, epoch=2, reason="", event=r.Resumed())
     assert history_text([ENTRY, quiet]) == (
         "2026-01-05T08:00:00.000Z  epoch 3    ada: the rollout is held — it burns\n"
-        "2026-01-05T08:00:00.000Z  epoch 2    ada: the rollout goes on"
+        "2026-01-05T08:00:00.000Z  epoch 2    ada: the rollout continues"
     )
     assert history_text([]) == ""
 

@@ -46,7 +46,7 @@ SENTENCES: list[tuple[r.AnyEvent, str]] = [
     (r.CanaryStarted(release=2, weight=1, salt="s"), "r2 answers 0.01 % of the callers"),
     (r.WeightSet(weight=500, previously=100), "the candidate's share went from 1 % to 5 %"),
     (r.Paused(), "the rollout is held"),
-    (r.Resumed(), "the rollout goes on"),
+    (r.Resumed(), "the rollout continues"),
     (r.ShadowPassed(release=2, production=1), "r2 passed its shadow window against r1"),
     (r.Frozen(), "automation is stopped"),
     (r.Thawed(), "automation acts again"),
@@ -226,7 +226,7 @@ def test_faults_stand_at_the_end_each_on_its_line() -> None:
     """Marked, so that they are seen without colour."""
     lines = shown(TWO, member(beat_at=NOW - 9, lease=False)).splitlines()
     assert lines[-2:] == [
-        "  !           host/w0 is silent since 9 s",
+        "  !           host/w0 has been silent for 9 s",
         "  !           host/w0 has lost the ledger: it gives no candidate a share",
     ]
     assert "silent" in lines[-3]

@@ -224,7 +224,7 @@ def test_a_supervisor_is_no_replica() -> None:
 def test_a_replica_that_is_not_heard_is_silent() -> None:
     """By name, and since when."""
     (fault,) = told(TWO, member(beat_at=NOW - SILENT_S - 1))["faults"]
-    assert fault == f"host/w0 is silent since {SILENT_S + 1:.0f} s"
+    assert fault == f"host/w0 has been silent for {SILENT_S + 1:.0f} s"
 
 
 @pytest.mark.parametrize("epochs", [{"flights": TWO.epoch - 1}, {}])

@@ -38,11 +38,11 @@ class _Alerts(click.Group):
 
 @click.group(cls=_Alerts, invoke_without_command=True)
 @endpoint(every=True)
-@click.option("--all", "over", is_flag=True, help="Also those that are over.")
+@click.option("--all", "over", is_flag=True, help="Include resolved alerts.")
 @verb
 @prints(list[ListedAlert])
 def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
-    """Show open alerts, newest first, and who was told."""
+    """Show open alerts, newest first, and who was notified."""
     if click.get_current_context().invoked_subcommand is not None:
         return
 

@@ -20,7 +20,7 @@ from kedge.workspace import actor
 @click.option(
     "--no-proof",
     is_flag=True,
-    help="Do not deploy the way back anew: take the proof of the last day.",
+    help="Do not deploy the way back again; use the proof of the last day.",
 )
 @verb
 @prints(CheckedEndpoint)

@@ -198,7 +198,7 @@ def override(function: Callable[..., None]) -> Callable[..., None]:
         "--override",
         metavar="REASON",
         callback=_reason,
-        help="Do it although the rules say no; logged.",
+        help="Override the rules; the reason is recorded.",
     )
     @click.option("--force", metavar="REASON", callback=_reason, hidden=True)
     @functools.wraps(function)
@@ -210,7 +210,7 @@ def override(function: Callable[..., None]) -> Callable[..., None]:
 
 def _reason(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
     if given is not None and not given.strip():
-        raise click.BadParameter("a reason is needed: it stands in the ledger", param=parameter)
+        raise click.BadParameter("a reason is required; the ledger records it", param=parameter)
     return given
 
 

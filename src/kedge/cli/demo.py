@@ -26,11 +26,11 @@ class DemoRun(Value, frozen=True):
 
 
 @click.command()
-@click.option("--port", type=Port(), help="Where kedge answers; a free port unless told.")
+@click.option("--port", type=Port(), help="Port of the demo; default: a free port.")
 @click.option(
     "--rate",
     type=Rate(),
-    help="Requests a second; what this machine can take unless told.",
+    help="Requests a second; default: what this machine can serve.",
 )
 @verb
 @prints(DemoRun)

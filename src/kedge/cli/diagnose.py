@@ -46,7 +46,7 @@ def diagnose(
     *,
     production: bool,
 ) -> None:
-    """Say why ENDPOINT became worse, and what would help."""
+    """Report why ENDPOINT became worse, and what would help."""
     # It asks models again thousands of times, and callers of this host go first.
     os.nice(10 if within is None else 19)
     if within is not None:
@@ -57,13 +57,13 @@ def diagnose(
     say = context.say if not context.as_json else lambda text: None
     found = diagnosis_of(context.place(), endpoint, options, say=say)
     if found.not_filed:
-        context.say(f"warning: it is not filed: {one_line(found.not_filed)}")
+        context.say(f"warning: it is not recorded: {one_line(found.not_filed)}")
     context.out(found, diagnosis_text(one_line(found)))
 
 
 @click.command()
 @endpoint()
-@click.option("--reason", required=True, help="Why it is right as it is now, for the ledger.")
+@click.option("--reason", required=True, help="Why the present state is accepted, for the ledger.")
 @click.option(
     "--since",
     default="24h",

@@ -62,12 +62,12 @@ def features() -> None:
 @click.option(
     "--golden",
     type=click.Path(exists=True, path_type=Path),
-    help="Raw rows it is tried on, as JSON; default: of the prediction log.",
+    help="Raw rows to test it on, as JSON; default: from the prediction log.",
 )
 @click.option(
     "--training",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A training set with raw columns, of which some rows are tried.",
+    help="A training set with raw columns; some of its rows are tested.",
 )
 @verb
 @prints(AppliedFeatures)
@@ -199,7 +199,7 @@ def features_roll(
 
 @features.command("head")
 @click.argument("version")
-@click.option("--dry-run", "dry", is_flag=True, help="Only say who would move.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only show which endpoints would move.")
 @override
 @verb
 @prints(HeadMove)
@@ -263,7 +263,7 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 @verb
 @prints(FedRun)
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
-    """Compute the newest version of VIEW anew, in a new run."""
+    """Recompute the newest version of VIEW in a new run."""
     found = feeder(context).backfill(view, _when(context, since), _when(context, at))
     context.out(found, fed_text([one_line(found)]))
 
@@ -301,7 +301,7 @@ def feeder(context: Context) -> Feeder:
     "--spine",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Parquet or CSV: raw columns, a time, and whatever else is to be kept.",
+    help="Parquet or CSV: raw columns, a time, and other columns to keep.",
 )
 @click.option("--time", required=True, metavar="COLUMN", help="When each row was asked.")
 @click.option(

@@ -51,7 +51,7 @@ def pause(context: Context, endpoint: str, reason: str) -> None:
 @verb
 @prints(CommandReceipt)
 def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
-    """Let a held rollout go on."""
+    """Continue a held rollout."""
     submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
 
 

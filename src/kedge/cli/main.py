@@ -35,7 +35,7 @@ from kedge.system.files import set_umask
 )
 @click.version_option(package_name="kedge")
 def main(**_: object) -> None:
-    """Ship model versions safely, and take them back in seconds.
+    """Ship model versions safely, and roll them back in seconds.
 
     kedge COMMAND --help has examples; kedge help lists the documentation.
     """

@@ -37,7 +37,7 @@ from kedge.system.terminal import one_line
 @click.option(
     "--training-set",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="As --training, one that kedge made: it says the schema, and what it was made of.",
+    help="A training set that kedge made; it states its schema and sources.",
 )
 @click.option(
     "--learn-bounds",
@@ -53,7 +53,7 @@ from kedge.system.terminal import one_line
     metavar="REASON",
     default="",
     help=(
-        "Let it run inside the gateway's workers although it is not proven plain, where no"
+        "Run it inside the gateway's workers although it is not proven plain, where no"
         " transformation runs before it."
     ),
 )

@@ -31,7 +31,7 @@ COMMANDS: dict[str, Listed] = {
     "abort": Listed("hold", "abort", "End a rollout; the candidate stays eligible."),
     "accept": Listed("diagnose", "accept", "Make a window the reference of every later diagnosis."),
     "ack": Listed("alerts", "ack", "Acknowledge alert NUMBER: it escalates no further."),
-    "alerts": Listed("alerts", "alerts", "Show open alerts, newest first, and who was told."),
+    "alerts": Listed("alerts", "alerts", "Show open alerts, newest first, and who was notified."),
     "apply": Listed("setup", "apply", "Check kedge.toml and bring its policies into force."),
     "backup": Listed("backup", "backup", "Copy the state directory into DIR, while kedge runs."),
     "canary": Listed("rollout", "canary", "Send a percentage of traffic to VERSION."),
@@ -43,7 +43,7 @@ COMMANDS: dict[str, Listed] = {
     "control": Listed("serve", "control", "Run only control: the patrol, and the API on loopback."),
     "demo": Listed("demo", "demo", "Show shadow, canary and rollback on real flights."),
     "diagnose": Listed(
-        "diagnose", "diagnose", "Say why ENDPOINT became worse, and what would help."
+        "diagnose", "diagnose", "Report why ENDPOINT became worse, and what would help."
     ),
     "doctor": Listed("setup", "doctor", "Check the ledger, artifacts, replicas and this machine."),
     "drill": Listed("drill", "drill", "Practise a rollback in production, then restore."),
@@ -85,7 +85,7 @@ COMMANDS: dict[str, Listed] = {
     "restore": Listed(
         "backup", "restore", "Restore the backup in DIR; nothing acts before kedge thaw."
     ),
-    "resume": Listed("hold", "resume", "Let a held rollout go on."),
+    "resume": Listed("hold", "resume", "Continue a held rollout."),
     "rollback": Listed("rollback", "rollback", "Go back to the previous good release."),
     "runbook": Listed("alerts", "runbook", "Print what to do when ENDPOINT misbehaves."),
     "set-weight": Listed("hold", "set_weight", "Change the candidate's share to WEIGHT per cent."),

@@ -24,10 +24,10 @@ from kedge.system.terminal import one_line
     type=Factor(),
     default=2.0,
     show_default=True,
-    help="How many times that rate is to be found.",
+    help="Multiple of that rate to detect.",
 )
 @click.option(
-    "--callers", type=Count("callers"), help="How many different callers; default: by the log."
+    "--callers", type=Count("callers"), help="Number of different callers; default: from the log."
 )
 @verb
 @prints(RolloutPlan)

@@ -20,11 +20,11 @@ from kedge.workspace import Workplace
 
 @click.command()
 @endpoint()
-@click.option("--production", is_flag=True, help="Take production back, also within a canary.")
+@click.option("--production", is_flag=True, help="Roll production back, also within a canary.")
 @click.option(
     "--to", metavar="RELEASE", help="A release that was production before, also a condemned one."
 )
-@click.option("--axis", type=click.Choice(["model", "features"]), help="Take only one half back.")
+@click.option("--axis", type=click.Choice(["model", "features"]), help="Roll back only one half.")
 @click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")
 @click.option(
     "--accept-stale",

@@ -35,8 +35,12 @@ class RestartedSupervisor(Value, frozen=True):
 @click.command()
 @click.option("--port", type=Port(), help="Override [server] port.")
 @click.option("--workers", type=Count("workers", most=1_000), help="Override [server] workers.")
-@click.option("--run-for", type=float, hidden=True, help="Stop by itself after so many seconds.")
-@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
+@click.option(
+    "--run-for", type=float, hidden=True, help="Stop automatically after this many seconds."
+)
+@click.option(
+    "--trial", hidden=True, help="Only check that it could take over from the running one."
+)
 @verb
 @prints(None)
 def up(
@@ -53,7 +57,9 @@ def up(
 @click.command()
 @click.option("--port", type=Port(), help="Override [server] port.")
 @click.option("--workers", type=Count("workers", most=1_000), help="Override [server] workers.")
-@click.option("--trial", hidden=True, help="Only check that it could go on from what stands.")
+@click.option(
+    "--trial", hidden=True, help="Only check that it could take over from the running one."
+)
 @verb
 @prints(None)
 def gateway(context: Context, port: int | None, workers: int | None, trial: str | None) -> None:

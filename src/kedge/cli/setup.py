@@ -23,9 +23,7 @@ from kedge.system.terminal import one_line
 
 @click.command()
 @click.argument("endpoint")
-@click.option(
-    "--port", type=Port(), default=8080, show_default=True, help="Where callers will ask."
-)
+@click.option("--port", type=Port(), default=8080, show_default=True, help="Port for callers.")
 @verb
 @prints(DeclaredEndpoint)
 def init(context: Context, endpoint: str, port: int) -> None:
@@ -88,7 +86,7 @@ def apply(context: Context) -> None:
 
 @click.command()
 @click.option(
-    "--forget", metavar="REPLICA", help="Take a replica that is gone for good off the roster."
+    "--forget", metavar="REPLICA", help="Remove a replica that is permanently gone from the roster."
 )
 @click.option(
     "--head",
@@ -100,7 +98,7 @@ def apply(context: Context) -> None:
 @click.option(
     "--accept-ledger",
     metavar="REASON",
-    help="Follow a ledger whose history lacks heads, such as a restored copy, from now on.",
+    help="Follow a ledger whose history is missing heads, such as a restored copy, from now on.",
 )
 @verb
 @prints(DoctorReport)
@@ -115,5 +113,5 @@ def doctor(
     report = DoctorReport(all(finding.ok for finding in findings), tuple(findings))
     context.out(report, doctor_text(one_line(report)))
     if not report.ok:
-        context.say("hint: kedge help repair says what to do about each finding")
+        context.say("hint: kedge help repair lists the fix for each finding")
         sys.exit(REFUSED)

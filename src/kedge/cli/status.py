@@ -79,7 +79,7 @@ def _show(
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
     entries = _entries(context.place(), endpoint, limit, whole=whole or context.as_json)
-    context.out(entries, history_text(entries) or f"nothing is known of {endpoint}")
+    context.out(entries, history_text(entries) or f"{endpoint} has no history")
 
 
 def _entries(place: Workplace, endpoint: str, limit: int, *, whole: bool) -> Sequence[Entry]:

@@ -229,12 +229,12 @@ def _judge_channel(channel: str, place: str, faults: list[str]) -> None:
     url = url_of(channel)
     if url.startswith("mailto:"):
         if _MAIL.fullmatch(url) is None:
-            faults.append(f"{place}: {channel!r} is no e-mail address")
+            faults.append(f"{place}: {channel!r} is not an e-mail address")
         return
     found = _URL.fullmatch(url)
     if found is None:
         faults.append(
-            f"{place}: {channel!r} is no channel; write an e-mail address, a URL such as "
+            f"{place}: {channel!r} is not a channel; write an e-mail address, a URL such as "
             'https://HOST/PATH, "owner" or "rota"'
         )
         return

@@ -116,7 +116,7 @@ def find_interrupted(state_dir: Path) -> Unavailable | None:
     return Unavailable(
         f"a restore into {state_dir} was interrupted, or is still going on: there is no ledger yet",
         code="restore_unfinished",
-        hint=f"kedge restore DIR begins it anew; to begin without the backup, remove {state_dir}",
+        hint=f"kedge restore DIR restarts it; to begin without the backup, remove {state_dir}",
     )
 
 
@@ -129,7 +129,7 @@ def find_deletion(state_dir: Path) -> Unavailable | None:
         return None
     return Unavailable(
         f"the state directory {state_dir} was deleted, or lost its ledger, while kedge runs:"
-        f" gateway workers {', '.join(map(str, living))} go on serving what they hold",
+        f" gateway workers {', '.join(map(str, living))} keep serving what they hold",
         code="state_dir_deleted",
         hint="restore it from a backup before anything is stopped: kedge help repair",
     )

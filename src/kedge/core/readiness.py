@@ -382,7 +382,7 @@ def raised(state: State, unready: Sequence[str]) -> tuple[Raise, ...]:
             level="warn",
             lasts="condition",
             after_s=after_s,
-            detail=f"kedge check {state.endpoint} says how to fix each",
+            detail=f"kedge check {state.endpoint} shows how to fix each",
             summary=f"it is not ready for a rollback: {', '.join(unready)}",
         ),
     )

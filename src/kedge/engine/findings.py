@@ -35,6 +35,6 @@ def finding_of(entry: Entry) -> DiagnosisSummary | None:
         raise Refused(
             f"entry {entry.seq}: another version of kedge wrote this diagnosis",
             code="finding_unreadable",
-            hint=f"kedge diagnose {entry.endpoint} files a new one",
+            hint=f"kedge diagnose {entry.endpoint} records a new one",
         )
     return entry.event.body

@@ -192,7 +192,7 @@ class HostDisk:
         state = self.remembered().get(endpoint)
         if state is None:
             raise Unavailable(
-                f"this host has no memory of {endpoint}",
+                f"this host has no saved state of {endpoint}",
                 code="no_memory",
                 hint="run it on a host where a gateway of this endpoint has served",
             )

@@ -475,7 +475,7 @@ def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) 
 
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     wanted = "; ".join(f"{one.looks_for} ({flavour})" for flavour, one in sorted(flavours.items()))
-    message = f"{source} is no model that kedge can load. It looks for: {wanted or 'nothing'}"
+    message = f"{source} is not a model that kedge can load. It looks for: {wanted or 'nothing'}"
     found = recognise(list(_pieces(source)))
     if found is None:
         hint = "" if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"

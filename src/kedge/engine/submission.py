@@ -577,7 +577,7 @@ class Control:
         try:
             runbook.filed(self._ledger, self._clock, after, self._site, by=by)
         except KedgeError as error:
-            self._say(f"the runbook could not be filed: {error}")
+            self._say(f"the runbook could not be recorded: {error}")
 
 
 def _decided(state: State, command: AnyCommand, at: str) -> tuple[tuple[AnyEvent, ...], State]:

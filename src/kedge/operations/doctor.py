@@ -186,7 +186,7 @@ def _look_at_ledger(
 
 
 def missing_heads(place: Workplace, given: Sequence[Head] = ()) -> list[tuple[Head, str, str]]:
-    """Return the heads that the ledger's history lacks: who saw each, and its replacement.
+    """Return the heads that the ledger's history is missing: who saw each, and its replacement.
 
     The heads come from live replicas, files of this host, alerts, and the caller.
     """
@@ -244,7 +244,7 @@ def _look_at_fence(config: Path, found: Callable[..., None]) -> None:
         return  # another finding reports the configuration's fault
     lacking = ", ".join(missing())
     required = settings.server.fence == "require"
-    told = f"NOT FENCED: this machine lacks {lacking}"
+    told = f"NOT FENCED: this machine is missing {lacking}"
     hint = 'a newer kernel, a container that allows it, or fence = "warn" in [server]'
     found(
         "fence",
@@ -264,5 +264,5 @@ def forget_replica(place: Workplace, name: str) -> None:
     if member is None:
         raise Refused(f"no replica {name}", code="unknown_replica", hint="kedge status lists them")
     if place.clock.unix() - member.beat_at < SILENT_S:
-        raise Refused(f"{name} still speaks", code="replica_alive", hint="stop it first")
+        raise Refused(f"{name} is still active", code="replica_alive", hint="stop it first")
     place.roster.leave(name)

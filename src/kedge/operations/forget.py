@@ -88,10 +88,7 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
             f"nothing is recorded of {entity}" + (f" on {endpoint}" if endpoint else ""),
             code="nothing_forgotten",
             details={"removed": 0, "stays": list(stays)},
-            hint=(
-                "is it spelled as callers spell it? kedge log export shows the entities that are"
-                " recorded"
-            ),
+            hint=("check its spelling; kedge log export shows the entities that are recorded"),
         )
     return Forgotten(entity, removed, under_way, stays)
 

@@ -262,7 +262,7 @@ def register_version(
         raise Refused(
             f"the training set has {trained_on.schema}, not {schema}",
             code="schema_misfit",
-            hint="leave --schema out: the training set says it",
+            hint="leave --schema out: the training set states it",
         )
     schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None

@@ -94,7 +94,7 @@ def read_by(
     stray = [run.label for run in wanted if run.schema not in schemas or run not in ready]
     if stray or (asked not in (None, "newest") and not wanted):
         raise Refused(
-            f"{', '.join(stray) or asked} is no run that {spec.schema.name} could read",
+            f"{', '.join(stray) or asked} is not a run that {spec.schema.name} could read",
             code="unknown_generation",
             hint=f"ready are: {', '.join(r.label for r in ready if r.schema in schemas) or 'none'}",
         )

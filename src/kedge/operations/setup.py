@@ -109,7 +109,9 @@ def apply_policies(place: Workplace, settings: Settings) -> AppliedPolicies:
         place.ledger.append(
             name, events, expect=state.epoch, by=actor(), reason="kedge apply", at=at
         )
-        same = "spelled anew, with the same meaning" if state.policy_digest else "first policy"
+        same = (
+            "spelled differently, with the same meaning" if state.policy_digest else "first policy"
+        )
         changed[name] = diff or (same,)
     return AppliedPolicies(changed)
 

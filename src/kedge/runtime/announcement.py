@@ -97,7 +97,7 @@ class Announcement:
     def _warn(self, dying: dict[str, int]) -> None:
         if not dying:
             self._say(
-                f"warning: no worker has answered within {SLOW_S:g} s; kedge doctor says what is"
+                f"warning: no worker has answered within {SLOW_S:g} s; kedge doctor shows what is"
                 " wrong"
             )
         for name, count in sorted(dying.items()):

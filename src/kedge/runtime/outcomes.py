@@ -89,7 +89,7 @@ class OutcomesJoiner:
             raise Unavailable(
                 f"the batch was not joined within {WITHIN_S:g} s",
                 code="outcomes_late",
-                hint="hand in less at once; what was joined already counts as duplicate",
+                hint="send less at once; what was joined already counts as duplicate",
             ) from None
         finally:
             if child.returncode is None:

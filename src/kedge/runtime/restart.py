@@ -287,7 +287,7 @@ def words_of(raw: bytes, code: int) -> tuple[str, str]:
             fault = msgspec.json.decode(line, type=_Answer).error
             return fault.message, fault.hint
     lines = raw.decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else f"it ended with code {code} and no word"
+    last = lines[-1] if lines else f"it ended with code {code} and no message"
     return f"the new code does not start: {last}", ""
 
 
@@ -381,7 +381,7 @@ def restart(state_dir: Path, within_s: float) -> Record:
         now = read(state_dir)
         if now is None or now.pid != before.pid:
             raise NotAcknowledged(
-                f"process {before.pid} ended during the restart; its workers go on serving"
+                f"process {before.pid} ended during the restart; its workers keep serving"
                 " without it",
                 code="restart_failed",
                 hint=f"look at its log and {state_dir / 'logs'}; kedge up takes over from them",
@@ -392,14 +392,13 @@ def restart(state_dir: Path, within_s: float) -> Record:
             raise Refused(f"nothing was changed: {now.told}", code="restart_refused", hint=now.hint)
         if now.number > before.number and now.phase is Phase.FAILED:
             raise _unconfirmed(
-                f"the new kedge cannot start, and the workers before it go on serving: {now.told}",
+                f"the new kedge cannot start, and the old workers keep serving: {now.told}",
                 now.hint or "fix it, then kedge restart",
             )
         if time.monotonic() > deadline:
             raise _unconfirmed(
-                f"the new workers do not serve after {within_s:g} s; those before them go on"
-                " serving",
-                f"it goes on trying; {state_dir / 'logs'} says why, kedge status what is loaded",
+                f"the new workers do not serve after {within_s:g} s; the old workers keep serving",
+                f"it keeps trying; {state_dir / 'logs'} says why, kedge status what is loaded",
             )
         pause(LOOK_S)
 

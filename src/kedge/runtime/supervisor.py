@@ -208,7 +208,7 @@ def say_not_fenced(fence: str, say: Say) -> None:
         if fence == "warn"
         else 'no model is loaded in a process, since [server] fence is "require"'
     )
-    say(f"NOT FENCED: this machine lacks {', '.join(lacking)}: {what}; kedge help security")
+    say(f"NOT FENCED: this machine is missing {', '.join(lacking)}: {what}; kedge help security")
 
 
 def announcement_of(
@@ -222,7 +222,7 @@ def announcement_of(
             lines = (logs / f"{worker}.log").read_text(errors="replace").strip().splitlines()
         except OSError as error:
             return str(error)
-        return printable((lines or ["it said nothing"])[-1])
+        return printable((lines or ["it printed nothing"])[-1])
 
     return Announcement(
         answered=lambda: is_answered(host, port),
@@ -293,7 +293,7 @@ def try_out(server: ServerSettings, state_dir: Path, standing: Standing) -> None
         )
     if server.port not in (0, standing.port) or not means(server.host, standing.host):
         raise Refused(
-            f"[server] says {server.host}:{server.port}, and a restart keeps the socket"
+            f"[server] has {server.host}:{server.port}, and a restart keeps the socket"
             f" {standing.host}:{standing.port}",
             code="socket_changed",
             hint="stop kedge up and start it again to move: callers are refused meanwhile",

@@ -191,7 +191,7 @@ def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]
     for name, kind in picked.items():
         if kind_of(kind) in _NO_FIELD:
             raise UnreadableFile(
-                f"column {name} is {kind:.60}, which no field is; "
+                f"column {name} is {kind:.60}, which no field supports; "
                 "write numbers, words, truth values, or lists of them"
             )
     return {name: column_as(name, kind) for name, kind in picked.items()}

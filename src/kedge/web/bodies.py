@@ -147,7 +147,7 @@ def _too_large() -> Overloaded:
     return Overloaded(
         f"more than {LONGEST} bytes of outcomes",
         code="too_large",
-        hint="hand in less at once, or a file: kedge outcomes",
+        hint="send less at once, or a file: kedge outcomes",
     )
 
 
@@ -155,5 +155,5 @@ def _too_many_lines() -> Overloaded:
     return Overloaded(
         f"a request has at most {LINES:,} lines",
         code="too_many_lines",
-        hint="hand in less at once, or a file: kedge outcomes",
+        hint="send less at once, or a file: kedge outcomes",
     )

@@ -133,5 +133,5 @@ def _unavailable(path: Path, error: Exception) -> Unavailable:
     return Unavailable(
         f"{path}: {type(error).__name__}: {error}",
         code="online_unavailable",
-        hint="is the disk full, or the directory gone? materialise writes it again",
+        hint="check the disk and the directory; kedge features materialise writes it again",
     )

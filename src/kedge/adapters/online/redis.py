@@ -102,5 +102,5 @@ def _unavailable(error: Exception) -> Unavailable:
     return Unavailable(
         f"redis: {type(error).__name__}: {error}",
         code="online_unavailable",
-        hint="is the server up, and within reach of this host?",
+        hint="check that the server is up and reachable from this host",
     )

@@ -122,11 +122,11 @@ class SqliteOnline:
 
 def _table(namespace: str) -> str:
     if _NAME.fullmatch(namespace) is None:
-        raise ValueError(f"{namespace!r} is no namespace")
+        raise ValueError(f"{namespace!r} is not a namespace")
     return f'"{namespace}"'
 
 
-LOST = "is the disk full, or the file gone? kedge features materialise writes it again"
+LOST = "check the disk and the file; kedge features materialise writes it again"
 DAMAGED = "remove the file: kedge features materialise writes it again, from the log"
 
 

@@ -141,7 +141,7 @@ def _enter_fence(
 ) -> tuple[str, ...]:
     """Enter the fence: from here on only the artifact and the common paths are readable.
 
-    Return the parts that this machine lacks; they are not applied.
+    Return the parts that this machine is missing; they are not applied.
 
     Raises:
         UnfitModel: `not_fenced`: a part is missing, and all are required.

@@ -68,7 +68,7 @@ class FeaturesProcess:
             limits: the limits of each call.
             hidden: the state directory, which the child never reads.
             fence: `[server] fence`. With "require", every call raises `UnfitModel`
-                (`not_fenced`) if this machine lacks a part of the fence.
+                (`not_fenced`) if this machine is missing a part of the fence.
         """
         self._limits = limits
         self._own = tempfile.TemporaryDirectory(prefix="kedge-")
@@ -165,7 +165,7 @@ class FeaturesProcess:
             raise Refused(
                 f"the features file did not come to an end within {self._limits.timeout_s:g} s",
                 code="features_hung",
-                hint="does it loop? [features] timeout in kedge.toml lets it take longer",
+                hint="check it for an endless loop, or raise [features] timeout in kedge.toml",
             ) from None
         except (OSError, EOFError):
             raise self._death(until) from None

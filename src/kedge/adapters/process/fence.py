@@ -127,7 +127,7 @@ class Openings:
 
 
 def missing(openings: Openings | None = None) -> tuple[str, ...]:
-    """Return the names of the fence's parts that this machine lacks; apply nothing.
+    """Return the names of the fence's parts that this machine is missing; apply nothing.
 
     Without sockets, seccomp refuses what Landlock's rules for networks and abstract sockets would.
     These rules count as missing if `openings` has an online store that is reached by a socket.
@@ -303,7 +303,7 @@ def _beneath(ruleset: int, path: Path, rights: int) -> None:
     try:
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # this machine lacks it
+        return  # this machine is missing it
     try:
         if not path.is_dir():
             rights &= _READ_FILE | _WRITE_FILE | _TRUNCATE

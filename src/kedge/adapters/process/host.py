@@ -509,7 +509,7 @@ def _cut(
     marks: Marks,
 ) -> list[bytes]:
     if not isinstance(columns, Mapping):
-        raise TypeError("the answer is no mapping of names to arrays")
+        raise TypeError("the answer is not a mapping of names to arrays")
     if len(requests) == 1:
         # The answer is sent whole, whatever its length: the client's check describes its fault
         # better.

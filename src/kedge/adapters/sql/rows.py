@@ -55,7 +55,7 @@ def damaged(what: str) -> Unavailable:
     return Unavailable(
         f"the ledger contradicts itself: {what}",
         code="ledger_damaged",
-        hint="kedge doctor says what is wrong with it; restore it from a backup",
+        hint="kedge doctor shows what is wrong with it; restore it from a backup",
     )
 
 

@@ -13,7 +13,7 @@ def alerts_text(found: Sequence[ListedAlert]) -> str:
         f"#{one.number:<5} {one.level:4}  {one.endpoint}: {one.summary}"
         + (f"  ({one.times} times)" if one.times > 1 else "")
         + f"\n       {one.opened_at[:19]}Z  {one.standing}"
-        + (f"\n       kedge ack {one.number} says that you have it" if _waits(one) else "")
+        + (f"\n       kedge ack {one.number} acknowledges it" if _waits(one) else "")
         for one in found
     )
 

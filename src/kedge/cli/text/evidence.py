@@ -54,7 +54,7 @@ def evidence_text(found: ComparisonView, width: int = PLAIN_WIDTH) -> str:
     if found.estimate is not None:
         lines += wrap(_sentence(estimate_text(found.estimate, next_text(found))), width)
     if found.restarted:
-        lines += wrap(f"evidence began anew: {found.restarted}", width)
+        lines += wrap(f"evidence restarted: {found.restarted}", width)
     lines += ["", *_figures(found, width), *_waits(found, width)]
     lines += _agreement(found, found.agreement, width) if found.agreement is not None else []
     coverage = found.coverage

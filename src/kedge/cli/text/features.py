@@ -138,7 +138,7 @@ def fed_text(found: Sequence[FedRun]) -> str:
         + (f"; {one.empty:,} more slices have no rows" if one.empty else "")
         + (f"; known up to {iso(one.watermark)}" if one.watermark is not None else "")
         + (
-            f"; {one.ahead_s:.0f} s ahead of what was asked for: is a clock wrong?"
+            f"; {one.ahead_s:.0f} s ahead of what was asked for: check the clocks"
             if one.ahead_s
             else ""
         )
@@ -164,7 +164,7 @@ def _reach(one: RunStatus) -> str:
     """Return the watermark of a run, and its lag."""
     if one.lag_s is None or one.watermark is None:
         return "nothing in the store"
-    behind = f"{_span(abs(one.lag_s))} {'ahead: is a clock wrong?' if one.ahead else 'behind'}"
+    behind = f"{_span(abs(one.lag_s))} {'ahead: check the clocks' if one.ahead else 'behind'}"
     return f"known up to {iso(one.watermark)}, {behind}{', STALE' if one.stale else ''}"
 
 

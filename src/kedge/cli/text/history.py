@@ -76,7 +76,7 @@ def story(event: r.AnyEvent | Note) -> str:
         case r.Paused():
             return "the rollout is held"
         case r.Resumed():
-            return "the rollout goes on"
+            return "the rollout continues"
         case r.ShadowPassed(release=number, production=production):
             return f"r{number} passed its shadow window against r{production}"
         case r.ComparisonFailed(release=number, production=production, reason=reason):
@@ -147,7 +147,7 @@ def _noted_by_people(note: Note) -> str:
     match note.body:
         case n.LedgerAccepted(heads=heads):
             lost = ", ".join(f"{seq}:{of[:SHORT]}" for seq, of in heads)
-            return f"the ledger is followed although its history lacks {lost}"
+            return f"the ledger is followed although its history is missing {lost}"
         case n.ReferenceAccepted(requests=requests, release=number) as window:
             between = get_period(window.since, window.until)
             return f"{requests:,} requests of r{number}, {between}, are the reference from now on"

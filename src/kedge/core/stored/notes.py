@@ -171,7 +171,7 @@ class FeaturesApplied(NoteBody, frozen=True, kw_only=True):
 
 
 class LedgerAccepted(NoteBody, frozen=True, kw_only=True):
-    """An operator accepted a ledger whose history lacks heads that processes knew."""
+    """An operator accepted a ledger whose history is missing heads that processes knew."""
 
     heads: tuple[tuple[int, str], ...]
     """Number and hash of each missing head."""

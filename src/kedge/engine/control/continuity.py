@@ -109,7 +109,9 @@ class Continuity:
             return "windows of a newer kedge, or damaged ones, cannot be read"
         roster = self._roster.beginning()
         if roster is not None and roster.why and 0 <= self._clock.unix() - roster.at < SETTLING_S:
-            return f"the roster began anew ({roster.why}): replicas write themselves into it"
+            return (
+                f"the roster was restarted empty ({roster.why}): replicas write themselves into it"
+            )
         return ""
 
     def _file(self, state: State, why: str, kept: str) -> None:

@@ -91,7 +91,7 @@ def check_function(
         called: how it is called, for the hint.
 
     Raises:
-        BadConfig: it cannot be imported, is no function, or its module does not load in time.
+        BadConfig: it cannot be imported, is not a function, or its module does not load in time.
     """
     compare = Custom(output, logs=False)  # the command reports the fault itself
     try:
@@ -298,7 +298,7 @@ def function_of(named: str) -> Callable[..., Any]:
     module, _, name = named.partition(":")
     found = getattr(import_module(module), name)
     if not callable(found):
-        raise TypeError(f"{named} is no function")
+        raise TypeError(f"{named} is not a function")
     return found  # type: ignore[no-any-return]
 
 

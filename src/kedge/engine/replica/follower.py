@@ -192,8 +192,8 @@ class Replica:
             if not self._astray:
                 self._remember_at = self._clock.monotonic()
             self._astray = (
-                f"the ledger's history lacks entry {self._head.short}, which was its newest: an"
-                " older copy was put in its place, or it was rewritten"
+                f"the ledger's history is missing entry {self._head.short}, which was its newest:"
+                " an older copy was put in its place, or it was rewritten"
             )
             self._faults.note(ASTRAY, RuntimeError(self._astray))
             return True

@@ -79,7 +79,7 @@ LEFT_UNFINISHED = {UNFINISHED, CONFIG, STATE, f"{MANIFEST}.new"}
 """Files that an interrupted backup can leave in its directory. The next backup removes them."""
 REMATERIALISE = "kedge features materialise VIEW writes it again from the offline log"
 REMEDIES = {
-    EVIDENCE_DIR: "made again: rollouts under way count anew",
+    EVIDENCE_DIR: "made again: rollouts under way restart their counts",
     ONLINE_DIR: REMATERIALISE,
     RECORDS_DIR: "outcomes of its requests find no prediction",
 }
@@ -287,7 +287,7 @@ class _Making:
         try:
             text = self._config.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            self._leave(CONFIG_NAME, f"it cannot be read: {error}", "write it anew")
+            self._leave(CONFIG_NAME, f"it cannot be read: {error}", "write it again")
             return Settings()
         cleaned = scrub(text)
         if cleaned is None:
@@ -491,7 +491,7 @@ def _refuse(faults: list[str], *, skippable: bool) -> Refused:
     return Refused(
         f"what would be backed up is damaged: {'; '.join(faults)}",
         code="backup_source_damaged",
-        hint="kedge help repair says how to fix it"
+        hint="kedge help repair explains how to fix it"
         + ("; --skip-damaged backs the rest up" if skippable else ""),
         details={"faults": faults},
     )

@@ -125,7 +125,7 @@ def read_manifest(directory: Path) -> Manifest:
                 f"the backup in {directory} was interrupted, or is still being made: it has no"
                 f" {MANIFEST}",
                 code="backup_unfinished",
-                hint=f"kedge backup {directory} begins it anew",
+                hint=f"kedge backup {directory} restarts it",
             ) from None
         raise Refused(
             f"there is no backup in {directory}: {MANIFEST} is missing",

@@ -259,7 +259,7 @@ def _check_history(place: Workplace, heads: Sequence[Head], newest: Head | None)
     if other:
         told = "; ".join(f"{head.short}, and {text}" for head, text in other.items())
         raise Refused(
-            f"the backup has another history: it lacks {told}",
+            f"the backup has another history: it is missing {told}",
             code="other_history",
             hint="it is the backup of another ledger, or the entry was changed",
         )

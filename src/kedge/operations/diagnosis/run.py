@@ -399,7 +399,9 @@ def accept(
     """
     if not reason.strip():
         raise Refused(
-            "why is it accepted?", code="no_reason", hint="--reason is kept with the reference"
+            "a reason is required",
+            code="no_reason",
+            hint="--reason TEXT is stored with the reference",
         )
     state = state_of(place, endpoint)
     _releases(state)

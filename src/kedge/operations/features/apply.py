@@ -394,7 +394,7 @@ def _contract(place: Workplace, schema: str, name: str) -> tuple[Field, ...]:
     fields = next((s.policy.fields or s.fields for s in states if s.policy.fields or s.fields), ())
     if not fields:
         raise Refused(
-            f"nothing says what {name} takes out of a request",
+            f"the request fields of {name} are not declared",
             code="raw_unknown",
             hint=(
                 "declare raw={...} in the decorator, or an endpoint with features = {schema ="
@@ -535,7 +535,7 @@ def may_roll(
             else ""
         )
         raise Refused(
-            f"{wanted.label} answers otherwise than {today.label if today else 'no transformation'}"
+            f"{wanted.label} differs from {today.label if today else 'no transformation'}"
             + (f": {named}" if named else ""),
             code="transformation_changed",
             hint=(

@@ -131,7 +131,7 @@ def _obstacle(
     left = condemned_as(known, release.number)
     if left is not None and override is None:
         return (
-            f"{state.endpoint} was taken back from it (r{left}): kedge features hold"
+            f"{state.endpoint} was rolled back from it (r{left}): kedge features hold"
             f" {state.endpoint}"
         )
     if outcome not in EQUAL and override is None:

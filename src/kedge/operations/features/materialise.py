@@ -190,7 +190,7 @@ class Feeder:
             raise Refused(
                 f"{iso(at)} is in the future",
                 code="in_the_future",
-                hint="values are computed of what is known; is this host's clock right?",
+                hint="values are computed from what is known; check this host's clock",
             )
         return now if at is None else at
 
@@ -204,7 +204,7 @@ class Feeder:
                 raise Refused(
                     "another process is materialising here already",
                     code="materialise_busy",
-                    hint="wait for it, or end it: it goes on where it was",
+                    hint="wait for it, or end it: it continues where it stopped",
                 )
             yield
 

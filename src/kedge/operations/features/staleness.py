@@ -55,8 +55,8 @@ def lag_of(place: Workplace, run: Run) -> tuple[float, float]:
 
 def behind(run: Run, lag: float, patience: float) -> str:
     """Return a run's lag and its limit in words."""
-    far = f"{ceil(lag / 60)} minutes behind" if lag < inf else "gone"
-    return f"{run.label} is {far}, and may be {patience / 60:g}"
+    far = f"{ceil(lag / 60)} min behind" if lag < inf else "gone"
+    return f"{run.label} is {far} (limit {patience / 60:g} min)"
 
 
 def refuse_stale(place: Workplace, runs: Sequence[Run], accept: str | None) -> None:

@@ -239,7 +239,7 @@ def _reads(
         run = run_of(label)
         if run is None or run.schema not in known:
             raise Refused(
-                f"{label} is no run of what {spec.schema.name} reads",
+                f"{label} is not a run of what {spec.schema.name} reads",
                 code="no_generation",
                 hint=(
                     f"it reads {', '.join(sorted(known)) or 'nothing'}; a run is written"
@@ -346,7 +346,7 @@ def _taken(
         raise Refused(
             f"{spine.path}: {spine.time} is missing in row {row}",
             code="bad_source",
-            hint="without its time nothing says what was known",
+            hint="without its time it is unknown what was known",
         )
     return {
         field.name: _column(field, found[names[field.name]], spine.path, start) for field in fields
@@ -584,7 +584,7 @@ def read_training_set(path: Path) -> TrainingSet:
             raise Refused(f"{path}: {first_line(error)}", code="bad_training_set") from None
     if told is None:
         raise Refused(
-            f"{path} does not say what made it",
+            f"{path} does not state how it was made",
             code="bad_training_set",
             hint="kedge features training-set makes one; any file: --training FILE --schema VIEW/N",
         )

@@ -347,7 +347,7 @@ def gate_of(place: Workplace, *, loopback: bool, say: Say) -> Gate:
         later = reached and first and state.policy.readiness is None
         say(
             f"warning: a rollback of {state.endpoint} at night could fail or reach no one. Not set"
-            f" up: {', '.join(failed(checks))}; kedge check {state.endpoint} says how to fix each"
+            f" up: {', '.join(failed(checks))}; kedge check {state.endpoint} shows how to fix each"
             + (
                 "\nwarning: the first release is served anyway; the next promotion is refused until"
                 " they pass"
@@ -374,7 +374,7 @@ def _not_ready(state: State, checks: tuple[Check, ...]) -> Refused:
         f"{state.endpoint} is not ready for a rollback: {why}",
         code="not_ready",
         hint=(
-            f"kedge check {state.endpoint} says how to fix each, and checks again; or use"
+            f"kedge check {state.endpoint} shows how to fix each, and checks again; or use"
             ' --override "reason"'
         ),
         details={"checks": [msgspec.to_builtins(check) for check in checks]},

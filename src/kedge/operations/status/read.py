@@ -81,7 +81,9 @@ def _read(
         state, members, tallies, pins, now=place.clock.unix(), alerts=open_, aside=aside
     )
     first = (
-        (f"the ledger cannot be read ({lost}): this is what the host remembers",) if lost else ()
+        (f"the ledger cannot be read ({lost}): this is the last state known to this host",)
+        if lost
+        else ()
     )
     last = (f"the evidence cannot be read ({unread})",) if unread else ()
     return replace(

@@ -461,7 +461,7 @@ def _restored(state: State) -> list[str]:
 
 def _unreadable(name: str) -> str:
     return (
-        f"it could not be read, was begun anew, and is kept: {name} (delete it when it is not"
+        f"it could not be read and was replaced; it is kept: {name} (delete it when it is not"
         " needed)"
     )
 
@@ -475,7 +475,7 @@ def _faults(
         if member.astray:
             found.append(f"{member.name} does not follow this ledger: {member.astray}")
         if now - member.beat_at > SILENT_S:
-            found.append(f"{member.name} is silent since {now - member.beat_at:.0f} s")
+            found.append(f"{member.name} has been silent for {now - member.beat_at:.0f} s")
         elif (
             member.epochs.get(state.endpoint, -1) < state.epoch
             and state.endpoint not in member.pinned

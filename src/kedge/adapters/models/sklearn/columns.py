@@ -222,7 +222,7 @@ class _Walk:
 
 def _dates(name: str) -> UnfitModel:
     return UnfitModel(
-        f"{name} was fitted on dates (datetime64), which no field is",
+        f"{name} was fitted on dates (datetime64), which no field supports",
         code="bad_signature",
         hint=(
             "fit the model on a number, such as days since 2020-01-01, or on text such as"

@@ -88,7 +88,7 @@ class SklearnLoader(SklearnFlavour):
                 hint="a fitted model holds nothing of the kind: ask the author of this file",
             )
         if not hasattr(estimator, "predict"):
-            raise UnfitModel(f"{type(estimator).__name__} has no predict: it is no model")
+            raise UnfitModel(f"{type(estimator).__name__} has no predict: it is not a model")
         _single_threaded(estimator)
         found = judge(estimator, trusted)
         stated = read_stated(path)

@@ -104,7 +104,7 @@ def _field(spec: _Spec, place: int, count: int) -> Field:
     dtype = _TYPES.get(spec.type) if isinstance(spec.type, str) else None
     if dtype is None:
         raise UnfitModel(
-            f"{NAME}: column {name} is {spec.type!s:.60}, which no field is",
+            f"{NAME}: column {name} is {spec.type!s:.60}, which no field supports",
             code="bad_signature",
             hint=(
                 "give the model numbers, words or truth values; or state its dtype in a"
@@ -120,7 +120,7 @@ def _tensor(name: str, spec: _Tensor) -> Field:
     dtype = _ARRAYS.get(spec.dtype, spec.dtype if known else None)
     if dtype is None or not spec.shape or spec.shape[0] != -1:
         raise UnfitModel(
-            f"{NAME}: {name} is {spec.dtype} of shape {list(spec.shape)}, which no field is",
+            f"{NAME}: {name} is {spec.dtype} of shape {list(spec.shape)}, which no field supports",
             code="bad_signature",
             hint=_HINT,
         )

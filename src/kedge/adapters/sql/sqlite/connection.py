@@ -102,7 +102,7 @@ class Database:
             raise Unavailable(
                 f"the disk is nearly full, and the {self._name} is not written: {self.path.parent}",
                 code="disk_reserve",
-                hint="free some space; it goes on by itself",
+                hint="free some space; it continues automatically",
             )
         try:
             result = self._repaired(lambda: self._transaction("BEGIN IMMEDIATE", work))

@@ -27,7 +27,7 @@ def full(path: Path) -> Unavailable:
     return Unavailable(
         f"the disk is full: {path.parent}",
         code="disk_full",
-        hint="free some space; gateways go on serving what they serve",
+        hint="free some space; gateways keep serving",
     )
 
 
@@ -62,5 +62,5 @@ def explain(error: Exception, *, name: str, path: Path, patience_s: float) -> Un
     return Unavailable(
         f"the {name} cannot be read: {path}: {cause}",
         code=f"{name}_damaged",
-        hint="kedge doctor says what is wrong with it; restore it from a backup",
+        hint="kedge doctor shows what is wrong with it; restore it from a backup",
     )

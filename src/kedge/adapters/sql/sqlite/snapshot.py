@@ -53,7 +53,7 @@ def snapshot(source: Path, target: Path) -> str:
         raise Unavailable(
             f"{source} cannot be copied: {error}",
             code="snapshot_failed",
-            hint="kedge doctor says what is wrong with it; is there space at the copy?",
+            hint="kedge doctor shows what is wrong with it; check the free space at the copy",
         ) from error
     for suffix in ("-wal", "-shm", "-journal"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
