@@ -325,9 +325,9 @@ def _always(name: str) -> tuple[RunbookStep, ...]:
         RunbookStep(
             title="If the finding is the world or the data",
             why=(
-                "Do not go back: the release before is as bad. Fix the source of the data; or retrain"
-                " or re-threshold, and register the result. If the change is permanent, accept it as"
-                " the new reference."
+                "Do not go back: the release before is as bad. Fix the source of the data; or"
+                " retrain or re-threshold, and register the result. If the change is permanent,"
+                " accept it as the new reference."
             ),
             commands=(f'kedge accept {name} --reason "the world changed for good"',),
         ),
