@@ -265,7 +265,7 @@ def test_a_way_back_that_the_policy_lets_go_of_is_judged_by_how_long_it_loads(
         one.name: one for one in check_of(site.place, "flights", by="test", again=False).checks
     }
     assert checks["warm"].outcome == "pass"
-    assert "r1 is not kept loaded, since its back_window of 1d is over" in checks["warm"].why
+    assert "r1 is not kept loaded, since its back_window of 1d has ended" in checks["warm"].why
     assert site.failing() == ["drill"]
     site.file("proven", **msgspec.to_builtins(Proven(release=1, ok=True, load_s=301.0)))
     assert site.failing() == ["warm", "drill"]
@@ -283,7 +283,7 @@ def test_each_check_is_a_line(tmp_path: Path) -> None:
     text = check_text(check_of(site.place, "flights", by="test", again=False))
     lines = text.splitlines()
     assert (lines[0], len(lines)) == ("flights is NOT READY: 2 of 10 checks fail", 11)
-    assert "  FAIL  runbook       there is none; fix: kedge runbook flights" in lines
+    assert "  FAIL  runbook       there is no runbook; fix: kedge runbook flights" in lines
 
 
 def test_a_release_of_another_library_is_reported_and_fails_no_check(

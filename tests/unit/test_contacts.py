@@ -105,7 +105,7 @@ def test_a_rota_is_of_people_with_an_address_and_starts_at_an_instant() -> None:
         'rota = {start = "2026-11-23T09:00:00Z", people = [{name = "SRE", contact = "telephone"}]}'
     )
     assert group.startswith("rota.people[0].name: 'SRE' is a group")
-    assert channel.startswith("rota.people[0].contact: 'telephone' is no channel")
+    assert channel.startswith("rota.people[0].contact: 'telephone' is not a channel")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_policy_without_an_owner_is_taken_and_one_that_names_it_needs_one() ->
     (fault,) = faults(
         'owner = {name = "Ada", contact = "desk 4"}\nescalation = [{after = "0s", to = ["owner"]}]'
     )
-    assert fault.startswith("owner.contact: 'desk 4' is no channel")
+    assert fault.startswith("owner.contact: 'desk 4' is not a channel")
 
 
 def test_how_mail_is_sent_is_checked_too() -> None:

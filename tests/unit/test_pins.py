@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -72,23 +71,6 @@ def test_a_memory_that_cannot_be_read_is_passed_over(
 
 
 # ---------------------------------------------------------------- pins
-
-
-def test_a_pin_is_flushed_with_its_name(disk: HostDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a power cut ends a rollback that an operator was told of."""
-    disk.remember("w0", TWO)
-    flushed: dict[str, list[str]] = {}
-    flush = os.fsync
-
-    def fsync(handle: int) -> None:
-        path = Path(f"/proc/self/fd/{handle}").readlink()
-        flushed[path.name] = [one.name for one in path.iterdir()] if path.is_dir() else []
-        flush(handle)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    disk.pin("flights", Rollback(), by="ada", reason="it burns", at=AT)
-    assert list(flushed) == [f".flights.json.{os.getpid()}", "pins"]
-    assert flushed["pins"] == ["flights.json"]
 
 
 def test_a_pin_is_what_a_rollback_would_have_made_of_the_last_row(disk: HostDisk) -> None:
