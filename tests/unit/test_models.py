@@ -13,7 +13,7 @@ import pytest
 
 from kedge.core.errors import CorruptArtifact, UnfitModel
 from kedge.core.evidence.windows import INSTANT_S
-from kedge.core.release.needs import Need
+from kedge.core.release.needs import NeededRelease
 from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import FileEntry, Placement, Plainness, Proof, Release, State
 from kedge.engine.loop import Duty
@@ -319,7 +319,9 @@ class Place:
 
     def keep(self, *needs: tuple[int, Placement], state: State = ROW, copies: int = 1) -> None:
         """Need exactly this from now on."""
-        wishes = tuple(Need(release=number, placement=at, copies=copies) for number, at in needs)
+        wishes = tuple(
+            NeededRelease(release=number, placement=at, copies=copies) for number, at in needs
+        )
         self.pool.keep({"flights": state}, {"flights": wishes})
 
     def loaded(self) -> None:

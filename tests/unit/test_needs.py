@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kedge.core.release.commands import Canary, Configure, Drill, Promote, Return, Rollback, Shadow
-from kedge.core.release.needs import Need, needs, within_window
+from kedge.core.release.needs import NeededRelease, needs, within_window
 from kedge.core.values import AfterPolicy, Placement, Policy, State
 from kedge.testing.samples import AT, endpoint, release, run
 
@@ -29,7 +29,7 @@ def held(
 
 def test_after_a_promotion_the_release_that_was_left_is_also_compared_with() -> None:
     """In a process, last of all, and only while the way back is kept."""
-    assert needs(SECOND, now=NOW)[-1] == Need(1, PROCESS, beside=True)
+    assert needs(SECOND, now=NOW)[-1] == NeededRelease(1, PROCESS, beside=True)
     assert [need.beside for need in needs(run(SECOND, Shadow(3)), now=NOW)] == [False] * 3
     later = NOW + 15 * DAY
     assert [need.release for need in needs(SECOND, now=later)] == [2]
@@ -45,9 +45,11 @@ def test_an_empty_endpoint_needs_nothing() -> None:
 
 def test_production_is_needed_where_its_release_says_and_nothing_is_served_without_it() -> None:
     """It is the only essential one."""
-    assert needs(FIRST, now=NOW) == (Need(release=1, placement=INLINE, essential=True),)
+    assert needs(FIRST, now=NOW) == (NeededRelease(release=1, placement=INLINE, essential=True),)
     apart = run(endpoint(release(1, placement=PROCESS)), Promote(1))
-    assert needs(apart, now=NOW) == (Need(release=1, placement=PROCESS, essential=True, copies=2),)
+    assert needs(apart, now=NOW) == (
+        NeededRelease(release=1, placement=PROCESS, essential=True, copies=2),
+    )
 
 
 def test_the_way_back_is_held_beside_production() -> None:
@@ -186,7 +188,7 @@ def test_a_drill_holds_all_that_was_held_before_it(where: Placement) -> None:
         (n.release, n.placement, n.beside) for n in needs(three, now=NOW)
     }
     copies = 2 if where is PROCESS else 1
-    assert needs(drill, now=NOW)[0] == Need(2, where, essential=True, copies=copies)
+    assert needs(drill, now=NOW)[0] == NeededRelease(2, where, essential=True, copies=copies)
     late = needs(drill, now=NOW + 15 * DAY)
     assert [(n.release, n.placement) for n in late] == [(2, where), (3, where)]
     assert needs(run(drill, Return()), now=NOW) == needs(three, now=NOW)

@@ -11,7 +11,7 @@ import pytest
 from kedge.cli.text.status import status_text
 from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
-from kedge.core.release.needs import Need
+from kedge.core.release.needs import NeededRelease
 from kedge.core.stored.roster import Member, ReplicaHold, Tally
 from kedge.core.values import Placement, State
 from kedge.engine.pins import Pin
@@ -175,8 +175,8 @@ def test_a_missing_release_of_a_replica_is_a_code_and_a_failure_is_not_hidden_by
             detail="failed: once, and tries again",
         ),
     )
-    (one, two) = (Need(n, Placement.INLINE) for n in (1, 2))
-    absent = Need(3, Placement.INLINE)
+    (one, two) = (NeededRelease(n, Placement.INLINE) for n in (1, 2))
+    absent = NeededRelease(3, Placement.INLINE)
     for serves, code in (
         ([one], Unready.FAILED),
         ([two], Unready.LOADING),

@@ -2,7 +2,8 @@
 
     KedgeError
     ├── Refused           the rules say no; nothing changed              exit 1
-    │   └── Stale         another process changed the row first          exit 1
+    │   ├── Stale         another process changed the row first          exit 1
+    │   └── Denied        the caller may not do this; nothing changed    exit 1
     ├── BadConfig         kedge.toml has faults; all of them are listed  exit 2
     ├── Usage             a command line that cannot be parsed           exit 2
     ├── NotAcknowledged   written, but a replica has not said so         exit 3
@@ -52,6 +53,12 @@ class Stale(Refused):
 
     code = "stale"
     retryable = True
+
+
+class Denied(Refused):
+    """The caller has not proved who it is, or may not do this; nothing was changed."""
+
+    code = "denied"
 
 
 class BadConfig(KedgeError):

@@ -48,7 +48,7 @@ from kedge.core.release.commands import (
     Thaw,
 )
 from kedge.core.release.machine import apply, decide
-from kedge.core.release.needs import Need, needs
+from kedge.core.release.needs import NeededRelease, needs
 from kedge.core.runbook import ANYWHERE, Site
 from kedge.core.stored.ledger import Change, Entry, Note, Wanted
 from kedge.core.stored.notes import ReceiptNote, ReceiptParts, build_note
@@ -466,7 +466,7 @@ class Control:
     def _await_ready(
         self,
         endpoint: str,
-        serves: list[Need],
+        serves: list[NeededRelease],
         members: tuple[Member, ...],
         patience: float,
         by: str,
@@ -600,7 +600,9 @@ def replicas(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(member for member in members if member.kind == "gateway")
 
 
-def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> dict[str, Lack]:
+def lacking(
+    members: tuple[Member, ...], endpoint: str, serves: list[NeededRelease]
+) -> dict[str, Lack]:
     """Return the replicas that do not hold what is to be served, each with the state of the load.
 
     If several releases are missing on a replica, one that failed to load is named.
@@ -617,17 +619,17 @@ def lacking(members: tuple[Member, ...], endpoint: str, serves: list[Need]) -> d
     return found
 
 
-def first_of(need: Need) -> Need:
+def first_of(need: NeededRelease) -> NeededRelease:
     """Return the same need, met by one process: enough to answer until that process dies."""
     return replace(need, copies=1)
 
 
-def _is_short(hold: ReplicaHold, need: Need) -> bool:
+def _is_short(hold: ReplicaHold, need: NeededRelease) -> bool:
     """Return whether some of its processes answer and not all; a replica without counts has all."""
     return 0 < hold.copies < need.copies
 
 
-def _lack(hold: ReplicaHold | None, need: Need) -> Lack:
+def _lack(hold: ReplicaHold | None, need: NeededRelease) -> Lack:
     where = f"(r{need.release}, {need.placement})"
     if hold is None:
         return Lack(Unready.NOT_LOADED, f"not loaded {where}")
@@ -642,7 +644,7 @@ def _lack(hold: ReplicaHold | None, need: Need) -> Lack:
 
 
 def attempts(
-    members: tuple[Member, ...], endpoint: str, serves: list[Need]
+    members: tuple[Member, ...], endpoint: str, serves: list[NeededRelease]
 ) -> set[tuple[str, int, str, int]]:
     """Return the failed loads of what is to be served, each with the number of its try."""
     needed = {(need.release, need.placement) for need in serves}

@@ -23,7 +23,7 @@ PRODUCTION_COPIES = 2
 """Processes per host of a release that answers callers, or would after one command."""
 
 
-class Need(Value, frozen=True):
+class NeededRelease(Value, frozen=True):
     """A release to hold, and how to hold it."""
 
     release: int
@@ -38,7 +38,7 @@ class Need(Value, frozen=True):
 
 def needs(
     state: State, wanted: tuple[tuple[int, Placement, int], ...] = (), *, now: float
-) -> tuple[Need, ...]:
+) -> tuple[NeededRelease, ...]:
     """Return the releases that a replica must hold for this row, most important first.
 
     Args:
@@ -46,7 +46,7 @@ def needs(
         wanted: (release, placement, copies) of the commands' unexpired wishes.
         now: Unix time.
     """
-    found: dict[tuple[int, Placement], Need] = {}
+    found: dict[tuple[int, Placement], NeededRelease] = {}
 
     def add(
         release: int | None,
@@ -62,7 +62,7 @@ def needs(
         copies = copies if where is Placement.PROCESS else 1
         known = found.get((release, where))
         if known is None:
-            found[release, where] = Need(release, where, essential, beside, copies)
+            found[release, where] = NeededRelease(release, where, essential, beside, copies)
         elif known.copies < copies:
             found[release, where] = replace(known, copies=copies)
 

@@ -28,7 +28,7 @@ import msgspec
 import structlog
 
 from kedge.core.errors import KedgeError, Unavailable
-from kedge.core.release.needs import Need, needs
+from kedge.core.release.needs import NeededRelease, needs
 from kedge.core.routing import Plan, Reason, compile_plan
 from kedge.core.stored.head import Head
 from kedge.core.stored.ledger import Book, Wanted
@@ -97,7 +97,7 @@ class Replica:
         self._faults = duty.faults
         self._loop = Loop(duty, "replica.step", self._turn, every_s=PAUSE_S, last=self._end)
         self._net = self._loop.net
-        self._wishes: dict[str, tuple[Need, ...]] = {}
+        self._wishes: dict[str, tuple[NeededRelease, ...]] = {}
         self._lease_s = lease_s
         for name in disk.set_aside_unreadable(slot):
             log.warning("replica.state_unreadable", kept=name, replica=member.name)
@@ -264,7 +264,9 @@ class Replica:
             if state.production is not None and self._serving.live(name) is None
         }
 
-    def _serve(self, state: State, wishes: tuple[Need, ...], *, lease: bool, pinned: bool) -> None:
+    def _serve(
+        self, state: State, wishes: tuple[NeededRelease, ...], *, lease: bool, pinned: bool
+    ) -> None:
         """Swap the row in if it is not served yet and what it needs is ready."""
         if state.production is None:
             return
@@ -304,7 +306,7 @@ class Replica:
                 candidate=state.candidate,
             )
 
-    def _handles(self, state: State, wishes: tuple[Need, ...]) -> dict[int, Handle]:
+    def _handles(self, state: State, wishes: tuple[NeededRelease, ...]) -> dict[int, Handle]:
         """Return ready releases: production placed as released, a candidate in a process."""
         found: dict[int, Handle] = {}
         beside = state.compared

@@ -21,7 +21,7 @@ import msgspec
 from kedge.columns import check_proof
 from kedge.core.errors import KedgeError
 from kedge.core.evidence.windows import CALLERS, INSTANT_S
-from kedge.core.release.needs import PRODUCTION_COPIES, Need
+from kedge.core.release.needs import PRODUCTION_COPIES, NeededRelease
 from kedge.core.stored.roster import ReplicaHold
 from kedge.core.values import Placement, Release, State
 from kedge.engine.loop import Duty, Net
@@ -326,7 +326,7 @@ class Pool:
     def keep(
         self,
         states: Mapping[str, State],
-        needs: Mapping[str, tuple[Need, ...]],
+        needs: Mapping[str, tuple[NeededRelease, ...]],
         wished: frozenset[tuple[Key, float]] = frozenset(),
     ) -> None:
         """Start loading what is needed and missing; drop what was not needed for a while.
