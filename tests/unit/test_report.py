@@ -7,7 +7,6 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from kedge.cli.text.history import story
 from kedge.cli.text.status import status_text
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import DiagnosisSummary
@@ -18,6 +17,7 @@ from kedge.core.stored.roster import Tally
 from kedge.core.stored.upcast import read_body
 from kedge.core.values import Policy, State
 from kedge.operations.status.view import HostPin, describe
+from kedge.operations.stories import story
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kedge.cli.text.history import drill_story
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed
 from kedge.core.stored.notes import DrillResult, ReceiptParts
 from kedge.core.time.instants import to_minute
+from kedge.operations.stories import drill_story
 
 SHOWN = 20
 """Maximum number of incidents, and of drills, in the text: the newest."""

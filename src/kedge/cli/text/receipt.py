@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kedge.cli.text.history import story
 from kedge.engine.submission import Receipt
 from kedge.operations.rollback import FindingBeside, PinnedHost
+from kedge.operations.stories import story
 
 
 def receipt_text(receipt: Receipt) -> str:
