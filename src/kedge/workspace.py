@@ -25,18 +25,22 @@ from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.registry import SqlRegistry
 from kedge.adapters.sql.rolls import SqlRolls
 from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
+from kedge.adapters.sql.sessions import SqlSessions
 from kedge.adapters.sql.sqlite.create import (
     EVIDENCE_DIR,
     ROSTER_DIR,
+    open_access,
     open_evidence,
     open_ledger,
     open_roster,
 )
 from kedge.adapters.sql.sqlite.signal import DirectorySignal
+from kedge.adapters.sql.tokens import SqlTokens
 from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
+from kedge.core.stored.ledger import Author
 from kedge.core.stored.roster import Member
 from kedge.core.values import ActorKind, State
 from kedge.engine.pins import HostDisk
@@ -94,6 +98,7 @@ class Workplace:
         *,
         patience_s: float = 5.0,
         actor: ActorKind = ActorKind.PERSON,
+        token: str = "",
         limits: FeatureLimits = DEFAULT_LIMITS,
         fence: str = "warn",
         config: Path | None = None,
@@ -105,6 +110,7 @@ class Workplace:
             state_dir: the state directory.
             patience_s: how long a write waits for another one.
             actor: the kind of actor that writes entries from here.
+            token: what allowed the request that is carried out here; empty for a local command.
             limits: the limits of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
             config: kedge.toml, for the commands of a runbook. None: they do not name it.
@@ -115,11 +121,11 @@ class Workplace:
         self.limits = limits
         self.fence = fence
         self.site = Site(host_name(), str(config) if config is not None else None)
-        self._actor = actor
+        self._author = Author(actor, token)
         self._online = online
         self.clock = SystemClock()
         self.database = open_ledger(state_dir, patience_s=patience_s)
-        self.ledger = SqlLedger(self.database, unix=self.clock.unix, actor=actor)
+        self.ledger = SqlLedger(self.database, unix=self.clock.unix, author=self._author)
         self.roster = SqlRoster(open_roster(state_dir), self.clock)
         self.evidence = SqlEvidence(open_evidence(state_dir))
         self.windows = SqlWindows(open_evidence(state_dir))
@@ -156,7 +162,17 @@ class Workplace:
     @property
     def alerts(self) -> SqlAlerts:
         """The alerts of all endpoints."""
-        return SqlAlerts(self.database, actor=self._actor)
+        return SqlAlerts(self.database, author=self._author)
+
+    @property
+    def tokens(self) -> SqlTokens:
+        """The tokens of control."""
+        return SqlTokens(self.database, author=self._author)
+
+    @functools.cached_property
+    def sessions(self) -> SqlSessions:
+        """The sessions of browsers, and the last uses of tokens."""
+        return SqlSessions(open_access(self.state_dir))
 
     @property
     def generations(self) -> SqlGenerations:

@@ -112,6 +112,8 @@ def test_a_ledger_of_before_the_contract_of_answers_takes_one_at_its_next_promot
         before = raw.execute("SELECT event, hash FROM ledger ORDER BY seq").fetchall()
         raw.execute("ALTER TABLE endpoint DROP COLUMN answers")
         raw.execute("ALTER TABLE wanted DROP COLUMN copies")
+        raw.execute("ALTER TABLE ledger DROP COLUMN token")
+        raw.execute("DROP TABLE token")
         raw.execute("UPDATE alembic_version SET version_num = '0005'")
     create.migrate(made.state_dir)
     own = World(made.state_dir)

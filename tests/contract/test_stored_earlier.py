@@ -61,7 +61,7 @@ def chained_without_actor(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     found, previous = [], codec.GENESIS
     for row in rows:
-        old = {name: value for name, value in row.items() if name not in ("hash", "actor")}
+        old = {name: value for name, value in row.items() if name not in ("hash", "actor", "token")}
         body = msgspec.json.decode(old["event"])
         if body.pop("answers", None) is not None:
             old["event"] = msgspec.json.encode(body).decode()
@@ -126,7 +126,7 @@ def earlier(tmp_path: Path) -> World:
 
 
 def stored(made: World) -> list[tuple[Any, ...]]:
-    names = ", ".join(f'"{c.name}"' for c in tables.ledger.c if c.name != "actor")
+    names = ", ".join(f'"{c.name}"' for c in tables.ledger.c if c.name not in ("actor", "token"))
     with made.raw() as raw:
         return [tuple(row) for row in raw.execute(f"SELECT {names} FROM ledger ORDER BY seq")]
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 import pytest
 
-from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
+from kedge.adapters.sql.sqlite.create import ACCESS_DIR, EVIDENCE_DIR, LEDGER_DIR, ROSTER_DIR
 from kedge.cli import main
 from kedge.cli.pages import COMMANDS
 from kedge.cli.root import walk
@@ -221,7 +221,7 @@ def codes() -> set[str]:
         found.add(kind.code)
         kinds += kind.__subclasses__()
     faults = {code for code in found if code.startswith("_")}
-    databases = (LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR)
+    databases = (LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR, ACCESS_DIR)
     found |= {f"{database}{fault}" for database in databases for fault in faults}
     return found - faults - {"model_repository", "model_reloads"}
 
@@ -293,7 +293,16 @@ def test_every_file_that_the_source_names_is_documented() -> None:
         and isinstance(node.value, str)
         and re.fullmatch(r"[\w./-]*\.(db|json|lock|sock|handoff|toml|log)", node.value)
     }
-    named |= {CONFIG_NAME, STATE_DIR, LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR, "ballast", "CREATED"}
+    named |= {
+        CONFIG_NAME,
+        STATE_DIR,
+        LEDGER_DIR,
+        ROSTER_DIR,
+        EVIDENCE_DIR,
+        ACCESS_DIR,
+        "ballast",
+        "CREATED",
+    }
     assert {"ledger.db", "proof.json", "supervisor.lock", ".handoff"} <= named
     assert not [file for file in named if file not in page]
 

@@ -97,6 +97,7 @@ COMMANDS: dict[str, Listed] = {
         "status", "status", "Show what is live, what can take over, and what is wrong."
     ),
     "thaw": Listed("hold", "thaw", "Let automation act on ENDPOINT again."),
+    "token": Listed("token", "token", "Create, list and revoke the tokens of control."),
     "unpin": Listed("rollback", "unpin", "End a pin on this host; it follows the ledger again."),
     "up": Listed("serve", "up", "Run everything on this machine; Ctrl-C stops it."),
     "versions": Listed("models", "versions", "List the registered versions of ENDPOINT."),
@@ -128,6 +129,21 @@ PAGES: dict[str, Page] = {
     "demo": Page(SET_UP, "container", ("kedge demo",)),
     "doctor": Page(SET_UP, "repair", ("kedge doctor", "kedge doctor --json")),
     "up": Page(RUN, "run-under-systemd", ("kedge up", "kedge up --port 9000 --workers 4")),
+    "token": Page(
+        RUN, "security", ("kedge token list", "kedge token create --role viewer --name ana")
+    ),
+    "token create": Page(
+        RUN,
+        "security",
+        (
+            "kedge token create --role operator --endpoint churn --expires 90d --name ci",
+            "kedge token create --scope metrics --expires never --name prometheus",
+        ),
+    ),
+    "token list": Page(RUN, "security", ("kedge token list", "kedge token list --all --json")),
+    "token revoke": Page(
+        RUN, "security", ('kedge token revoke ci --reason "the laptop was stolen"',)
+    ),
     "restart": Page(RUN, "upgrade", ("kedge restart", "kedge restart --within 5m")),
     "gateway": Page(RUN, "run-under-systemd", ("kedge gateway",)),
     "control": Page(RUN, "run-under-systemd", ("kedge control",)),

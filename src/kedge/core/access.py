@@ -90,6 +90,8 @@ class Access(Value, frozen=True):
     """Unix time."""
     token: int | None = None
     """The number of the token; None for the user of a proxy."""
+    session: str | None = None
+    """The digest of the browser's session; None for other kinds."""
 
     @property
     def holder(self) -> str:

@@ -125,6 +125,10 @@ def _noted_by_people(note: Note) -> str:
             return f"alert {number} ({key}) was acknowledged"
         case n.AlertResolved(alert=number, key=key):
             return f"alert {number} ({key}) is resolved"
+        case n.TokenCreated(name=name, role=role, scopes=scopes):
+            return f"token {name} was created: {', '.join([*filter(None, [role]), *scopes])}"
+        case n.TokenRevoked(name=name):
+            return f"token {name} was revoked"
         case n.AlertContinued(alert=number, key=key):
             return f"an operator continued despite alert {number} ({key})"
         case dict() as body:

@@ -19,7 +19,7 @@ from kedge.adapters.sql.sqlite.connection import Database
 from kedge.core import codec
 from kedge.core.alerts.alerts import Alert, Raise, again, opened
 from kedge.core.stored.head import Head
-from kedge.core.stored.ledger import Entry
+from kedge.core.stored.ledger import LOCAL, Author, Entry
 from kedge.core.stored.notes import (
     AlertAcknowledged,
     AlertContinued,
@@ -28,7 +28,6 @@ from kedge.core.stored.notes import (
     build_note,
 )
 from kedge.core.stored.upcast import decode_alert as _decode
-from kedge.core.values import ActorKind
 from kedge.system.files import name_aside
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
@@ -61,10 +60,10 @@ _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(li
 class SqlAlerts:
     """Alerts in a database from `open_ledger`."""
 
-    def __init__(self, database: Database, *, actor: ActorKind = ActorKind.PERSON) -> None:
-        """Read from and write to this database; `actor` is the component that writes."""
+    def __init__(self, database: Database, *, author: Author = LOCAL) -> None:
+        """Read from and write to this database; `author` is the component that writes."""
         self._database = database
-        self._actor = actor
+        self._author = author
 
     def news(self, after: int, limit: int) -> tuple[Entry, ...]:
         """Return the later entries of the ledger that raised no alert yet, oldest first."""
@@ -92,7 +91,7 @@ class SqlAlerts:
                 if not moved.rowcount:
                     return ()  # another process processed these
             new = (
-                _raise(connection, endpoint, one, by, at, now, self._actor)
+                _raise(connection, endpoint, one, by, at, now, self._author)
                 for endpoint, one in found
             )
             return tuple(alert for alert in new if alert is not None)
@@ -106,7 +105,7 @@ class SqlAlerts:
             row = connection.execute(_OPEN, {"of": alert.endpoint, "what": alert.key}).first()
             if row is not None:
                 return _decode(row.body)
-            return _insert(connection, alert, by, self._actor)
+            return _insert(connection, alert, by, self._author)
 
         return self._database.write(work)
 
@@ -123,7 +122,7 @@ class SqlAlerts:
             after = edit(before)
             if after != before:
                 _write(connection, after)
-                _note_change(connection, before, after, by, at, self._actor)
+                _note_change(connection, before, after, by, at, self._author)
             return after
 
         return self._database.write(work)
@@ -162,7 +161,7 @@ def _raise(
     by: str,
     at: str,
     now: float,
-    actor: ActorKind,
+    author: Author,
 ) -> Alert | None:
     """Open it, or raise the open one again; return the new one, if any."""
     row = connection.execute(_OPEN, {"of": endpoint, "what": found.key}).first()
@@ -171,7 +170,7 @@ def _raise(
         asked = {"of": endpoint, "what": found.key, "kept": name_aside(found.key)}
         connection.execute(_ASIDE, asked)
     if not known:
-        return _insert(connection, opened(found, endpoint, at=at, now=now), by, actor)
+        return _insert(connection, opened(found, endpoint, at=at, now=now), by, author)
     before = known[0]
     after = again(before, found)
     if after != before:
@@ -179,7 +178,7 @@ def _raise(
     return None
 
 
-def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> Alert:
+def _insert(connection: Connection, alert: Alert, by: str, author: Author) -> Alert:
     row = {"endpoint": alert.endpoint, "key": alert.key, "open": 1, "live": 1, "body": b""}
     key = connection.execute(_alert.insert(), row).inserted_primary_key
     assert key is not None, "a row that was inserted has its number"
@@ -204,7 +203,7 @@ def _insert(connection: Connection, alert: Alert, by: str, actor: ActorKind) -> 
         by=by,
         reason=alert.detail,
         at=alert.opened_at,
-        actor=actor,
+        author=author,
     )
     return numbered
 
@@ -215,7 +214,7 @@ def _write(connection: Connection, alert: Alert) -> None:
 
 
 def _note_change(
-    connection: Connection, before: Alert, after: Alert, by: str, at: str, actor: ActorKind
+    connection: Connection, before: Alert, after: Alert, by: str, at: str, author: Author
 ) -> None:
     if after.acknowledged_by and not before.acknowledged_by:
         note = build_note(AlertAcknowledged(alert=after.number, key=after.key))
@@ -226,9 +225,9 @@ def _note_change(
             by=after.acknowledged_by,
             reason="",
             at=at,
-            actor=actor,
+            author=author,
         )
     if before.open and not after.open:
         how = AlertContinued if after.ended == "continued" else AlertResolved
         note = build_note(how(alert=after.number, key=after.key))
-        noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at, actor=actor)
+        noted(connection, after.endpoint, note, by=by, reason=after.resolved, at=at, author=author)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -29,7 +30,7 @@ from kedge.core.names import check_name
 from kedge.core.release.commands import AnyEvent, Configured, Restored
 from kedge.core.release.machine import apply
 from kedge.core.stored.head import Head
-from kedge.core.stored.ledger import Book, Change, Entry, Note, Wanted
+from kedge.core.stored.ledger import LOCAL, Author, Book, Change, Entry, Note, Wanted
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
@@ -109,17 +110,17 @@ class SqlLedger:
         database: Database,
         *,
         unix: Callable[[], float] = time.time,  # noqa: TID251 - for callers without a Clock
-        actor: ActorKind = ActorKind.PERSON,
+        author: Author = LOCAL,
     ) -> None:
         """Follow a database from `open_ledger`.
 
         Args:
             database: the file.
             unix: the clock that decides when a wish expires.
-            actor: the component that writes through this ledger.
+            author: the component that writes through this ledger, and its token.
         """
         self._database = database
-        self._actor = actor
+        self._author = author
         self._unix = unix
         self._incarnation = 0
         self._policies: dict[str, Policy] = {}
@@ -169,7 +170,9 @@ class SqlLedger:
         """
         if not events:
             return ()
-        change, who = Change(endpoint, tuple(events), expect), actor or self._actor
+        change, who = Change(endpoint, tuple(events), expect), self._author
+        if actor is not None:
+            who = replace(who, kind=actor)
         (entries,) = self._append_all((change,), by, reason, at, who)
         return entries
 
@@ -195,7 +198,7 @@ class SqlLedger:
             Stale: one of the rows is no longer at its `expect`.
             Refused: the events name something that the endpoint does not have.
         """
-        return self._append_all(changes, by, reason, at, self._actor, head)
+        return self._append_all(changes, by, reason, at, self._author, head)
 
     def _append_all(
         self,
@@ -203,7 +206,7 @@ class SqlLedger:
         by: str,
         reason: str,
         at: str,
-        actor: ActorKind,
+        author: Author,
         head: tuple[str, int] | None = None,
     ) -> tuple[tuple[Entry, ...], ...]:
         for change in changes:
@@ -218,7 +221,7 @@ class SqlLedger:
                 connection.execute(moves.where(tables.feature_schema.c.schema_id == head[0]))
             states = self._states(connection)
             return tuple(
-                self._append(connection, states, change, by, reason, at, actor)
+                self._append(connection, states, change, by, reason, at, author)
                 for change in changes
             )
 
@@ -227,7 +230,7 @@ class SqlLedger:
     def note(self, endpoint: str, note: Note, *, by: str, reason: str, at: str) -> Entry:
         """Append an entry that changes no row; it carries the endpoint's current epoch."""
         return self._database.write(
-            lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at, actor=self._actor)
+            lambda c: noted(c, endpoint, note, by=by, reason=reason, at=at, author=self._author)
         )
 
     def begin_restored(
@@ -264,7 +267,7 @@ class SqlLedger:
                     reason=reason,
                     event=event,
                     previous_hash=previous,
-                    actor=self._actor,
+                    author=self._author,
                 )
                 previous = columns["hash"]
                 connection.execute(_ledger.insert(), columns)
@@ -448,12 +451,12 @@ class SqlLedger:
         by: str,
         reason: str,
         at: str,
-        actor: ActorKind,
+        author: Author,
     ) -> tuple[Entry, ...]:
         before = states.get(change.endpoint, State(endpoint=change.endpoint))
         entries: list[Entry] = []
         after = before
-        chained = self._chained(connection, before, change.events, by, reason, at, actor)
+        chained = self._chained(connection, before, change.events, by, reason, at, author)
         for event, columns in chained:
             after = apply(after, event)
             if isinstance(event, Configured):
@@ -472,7 +475,7 @@ class SqlLedger:
         by: str,
         reason: str,
         at: str,
-        actor: ActorKind,
+        author: Author,
     ) -> Iterator[tuple[AnyEvent, LedgerRow]]:
         seq, previous = chain_head(connection)
         for epoch, event in enumerate(events, start=before.epoch + 1):
@@ -486,7 +489,7 @@ class SqlLedger:
                 reason=reason,
                 event=event,
                 previous_hash=previous,
-                actor=actor,
+                author=author,
             )
             previous = columns["hash"]
             yield event, columns
@@ -508,7 +511,7 @@ def noted(
     by: str,
     reason: str,
     at: str,
-    actor: ActorKind,
+    author: Author,
 ) -> Entry:
     """Append a note, as part of a transaction."""
     seq, previous = chain_head(connection)
@@ -522,7 +525,7 @@ def noted(
         reason=reason,
         event=note,
         previous_hash=previous,
-        actor=actor,
+        author=author,
     )
     connection.execute(_ledger.insert(), columns)
     return entry_of(columns)

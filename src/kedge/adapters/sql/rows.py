@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import msgspec
 
@@ -11,7 +11,7 @@ from kedge.adapters.sql.tables import POINTERS
 from kedge.core import codec
 from kedge.core.errors import Unavailable
 from kedge.core.release.commands import AnyEvent
-from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.ledger import Author, Entry, Note
 from kedge.core.stored.upcast import derive_actor, read_body
 from kedge.core.values import ActorKind, Automation, Field, Policy, Release, Stage, State
 
@@ -30,6 +30,8 @@ class HashedColumns(TypedDict):
     event: str
     previous_hash: str
     actor: str
+    token: NotRequired[str]
+    """Missing in an entry without a token, so that its hash is that of earlier versions."""
 
 
 class LedgerRow(HashedColumns):
@@ -156,7 +158,7 @@ def columns_of(
     reason: str,
     event: AnyEvent | Note,
     previous_hash: str,
-    actor: ActorKind,
+    author: Author,
 ) -> LedgerRow:
     """Return the columns of a new entry, chained to the one before it."""
     columns: HashedColumns = {
@@ -168,19 +170,23 @@ def columns_of(
         "reason": reason,
         "event": codec.encode(event).decode(),
         "previous_hash": previous_hash,
-        "actor": actor.value,
+        "actor": author.kind.value,
     }
+    if author.token:
+        columns["token"] = author.token
     return {**columns, "hash": codec.chain(previous_hash, columns)}
 
 
 def hash_of(row: Row) -> str:
     """Return the expected hash of a stored entry: over every column but itself.
 
-    An entry from before revision 0005 has no actor, so its hash covers none.
+    An entry from before revision 0005 has no actor, and most entries have no token. Their hashes
+    cover none.
     """
     columns = {name: value for name, value in row.items() if name != "hash"}
-    if columns["actor"] is None:
-        del columns["actor"]
+    for name in ("actor", "token"):
+        if columns[name] is None:
+            del columns[name]
     return codec.chain(row["previous_hash"], columns)
 
 
@@ -191,7 +197,8 @@ def entry_of(row: Row) -> Entry:
         event = Note(event.kind, read_body(event.kind, event.body))
     stored = row["actor"]
     actor = derive_actor(row["by"]) if stored is None else msgspec.convert(stored, ActorKind)
-    return Entry(**{**row, "event": event, "actor": actor})
+    token = row.get("token") or ""
+    return Entry(**{**row, "event": event, "actor": actor, "token": token})
 
 
 def entries_of(rows: Sequence[Row]) -> tuple[Entry, ...]:

@@ -29,6 +29,8 @@ ROSTER = MetaData()
 """`roster.db`: the state that replicas report."""
 EVIDENCE = MetaData()
 """`evidence.db`: the counts of replicas."""
+ACCESS = MetaData()
+"""`access.db`: browsers' sessions and the last uses of tokens. Lost ones cost a new login."""
 
 POINTERS = ("production", "previous", "candidate", "back", "back_model", "back_features")
 """Columns of `endpoint` that name a release, each with a foreign key."""
@@ -172,9 +174,24 @@ ledger = Table(
     Column("previous_hash", String, nullable=False),
     Column("hash", String, nullable=False),
     Column("actor", String),
+    Column("token", String),
 )
-"""`actor` is NULL in entries from before revision 0005; `rows` derives it."""
+"""`actor` is NULL in entries from before revision 0005; `rows` derives it. `token` is NULL in
+entries of local commands."""
 Index("ledger_by_endpoint", ledger.c.endpoint, ledger.c.epoch, ledger.c.seq)
+
+token = Table(
+    "token",
+    LEDGER,
+    Column("number", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("revoked", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Tokens of control, by the digest of their spelling. A revoked one stays, for `kedge token list`."""
+Index("token_by_name", token.c.name, unique=True, sqlite_where=text("revoked = 0"))
 
 condemned = Table(
     "condemned",
@@ -275,3 +292,19 @@ judged = Table(
     Column("comparison", String, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
+
+session = Table(
+    "session",
+    ACCESS,
+    Column("digest", String, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+"""Sessions of browsers, and login links that were not used, by the digest of their secret."""
+
+token_use = Table(
+    "token_use",
+    ACCESS,
+    Column("token", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+)
+"""The last use of each token, to the minute."""

@@ -11,6 +11,21 @@ from kedge.core.values import (
     Value,
 )
 
+EVERYWHERE = "*"
+"""The endpoint of an entry that concerns all of them, such as a new token."""
+
+
+class Author(Value, frozen=True):
+    """The component that writes an entry, and the token that allowed it."""
+
+    kind: ActorKind = ActorKind.PERSON
+    token: str = ""
+    """The name of the token, or of the user of a proxy; empty for a command on this machine."""
+
+
+LOCAL = Author()
+"""A command on this machine."""
+
 
 class Note(Value, tag_field="event", tag="noted", frozen=True):
     """A ledger entry that changed no row: a registration, a receipt, a refused pin."""
@@ -34,6 +49,8 @@ class Entry(Value, frozen=True):
     hash: str
     actor: ActorKind = ActorKind.PERSON
     """The kind of `by`. For entries older than this field it is derived from `by`."""
+    token: str = ""
+    """What allowed a request to control: `token ci`, for example. Empty for a local command."""
 
 
 class Wanted(Value, frozen=True):

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from kedge.core.access import Role, Scope
 from kedge.core.alerts.alerts import Level, Topic
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.stored.ledger import Note
@@ -298,6 +299,28 @@ class AlertContinued(NoteBody, frozen=True, kw_only=True):
     key: str
 
 
+class TokenCreated(NoteBody, frozen=True, kw_only=True):
+    """A token of control was created."""
+
+    token: int
+    """Its number."""
+    name: str
+    role: Role | None = None
+    scopes: tuple[Scope, ...] = ()
+    endpoints: tuple[str, ...] | None = None
+    """None: all endpoints."""
+    expires_at: float | None = None
+    """Unix time; None: never."""
+
+
+class TokenRevoked(NoteBody, frozen=True, kw_only=True):
+    """A token of control was revoked."""
+
+    token: int
+    """Its number."""
+    name: str
+
+
 AnyNoteBody = NoteBody | DiagnosisSummary
 
 KINDS: dict[str, type[AnyNoteBody]] = {
@@ -320,6 +343,8 @@ KINDS: dict[str, type[AnyNoteBody]] = {
     "receipt": ReceiptNote,
     "registered": VersionRegistered,
     "runbook": RunbookNote,
+    "token_created": TokenCreated,
+    "token_revoked": TokenRevoked,
     "verdict": VerdictNote,
 }
 """The struct of each kind's body. The spelling of a kind is stored, and must never change."""

@@ -27,7 +27,7 @@ from kedge.adapters.sql.sqlite.ballast import Ballast
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.adapters.sql.sqlite.faults import explain
 from kedge.adapters.sql.sqlite.version import dbapi, sqlite_version_fault
-from kedge.adapters.sql.tables import EVIDENCE, ROSTER
+from kedge.adapters.sql.tables import ACCESS, EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.values import Beginning
 from kedge.system.durable import replacing, sync
@@ -35,11 +35,13 @@ from kedge.system.files import set_aside
 from kedge.system.locks import lock_file
 
 __all__ = [
+    "ACCESS_DIR",
     "EVIDENCE_DIR",
     "LEDGER_DIR",
     "ROSTER_DIR",
     "create",
     "migrate",
+    "open_access",
     "open_evidence",
     "open_ledger",
     "open_roster",
@@ -47,7 +49,8 @@ __all__ = [
 ]
 
 LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR = "ledger", "roster", "evidence"
-REVISION = "0007"
+ACCESS_DIR = "access"
+REVISION = "0008"
 """The newest revision in `migrations/`; kept here so that opening need not import Alembic."""
 COMMAND_PATIENCE_S = 5.0
 """Time that a command waits for a lock: a person prefers waiting to retrying."""
@@ -115,6 +118,11 @@ def open_roster(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) ->
 def open_evidence(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
     """Open the evidence's database; create it if it is missing or damaged."""
     return _telemetry(state_dir / EVIDENCE_DIR / "evidence.db", "evidence", EVIDENCE, patience_s)
+
+
+def open_access(state_dir: Path, *, patience_s: float = TELEMETRY_PATIENCE_S) -> Database:
+    """Open the database of sessions and last uses; create it if it is missing or damaged."""
+    return _telemetry(state_dir / ACCESS_DIR / "access.db", "access", ACCESS, patience_s)
 
 
 def migrate(state_dir: Path) -> None:
