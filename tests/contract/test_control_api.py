@@ -30,7 +30,10 @@ from kedge.runtime import outcomes
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.web import bodies, server
 from kedge.web.api import Admin
+from kedge.web.app import Front
 from kedge.web.bodies import Bodies
+from kedge.web.readers import Readers
+from kedge.web.routes import Api
 from kedge.workspace import Workplace
 from models import environment
 from support.waiting import wait_until
@@ -39,7 +42,7 @@ NDJSON = {"content-type": "application/x-ndjson"}
 LINES = "/api/outcomes/flights"
 
 
-class Api:
+class Site:
     """Control's API on a port of its own, with a real store behind it."""
 
     def __init__(self, root: Path) -> None:
@@ -54,12 +57,13 @@ class Api:
             partial(status_of, self.place),
             partial(evidence_of, self.place),
             joiner.join,
-            self.faults,
             self.bodies,
         )
+        readers = Readers(partial(Workplace, self.place.state_dir))
+        front = Front(app, Api(readers).routes(), self.faults)
         self.listener = server.listen(0)
         self.port = int(self.listener.getsockname()[1])
-        self.server: uvicorn.Server = server.make_server(app, self.faults)
+        self.server: uvicorn.Server = server.make_server(front, self.faults)
         self.thread = threading.Thread(
             target=self.server.run, kwargs={"sockets": [self.listener]}, daemon=True
         )
@@ -110,12 +114,12 @@ def _command(root: Path, endpoint: str) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     (tmp_path / ".kedge").symlink_to(tmp_path / "state")
     monkeypatch.setattr(server, "HEAD_S", 0.5)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    made = Api(tmp_path)
+    made = Site(tmp_path)
     yield made
     made.stop()
 
@@ -124,7 +128,7 @@ def batch(count: int, start: int = 0) -> bytes:
     return b"\n".join(b'{"id": "id%d", "value": 1}' % n for n in range(start, start + count))
 
 
-def post(api: Api, body: bytes, path: str = LINES) -> tuple[int, Any]:
+def post(api: Site, body: bytes, path: str = LINES) -> tuple[int, Any]:
     return api.ask("POST", path, body, NDJSON)[:2]
 
 
@@ -151,7 +155,7 @@ def rest_of(connection: socket.socket) -> bytes:
     ],
 )
 def test_a_page_of_another_site_changes_nothing(
-    api: Api, headers: dict[str, str], status: int, code: str
+    api: Site, headers: dict[str, str], status: int, code: str
 ) -> None:
     answered, problem, _ = api.ask("POST", LINES, batch(100), {**NDJSON, **headers})
     assert (answered, problem["code"]) == (status, code)
@@ -162,7 +166,7 @@ def test_a_page_of_another_site_changes_nothing(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH"])
 @pytest.mark.parametrize("path", ["/health", "/api/status", LINES, "/nowhere"])
-def test_a_foreign_host_gets_nothing_by_any_method(api: Api, method: str, path: str) -> None:
+def test_a_foreign_host_gets_nothing_by_any_method(api: Site, method: str, path: str) -> None:
     status, _, headers = api.ask(method, path, None, {"Host": "evil.example"})
     assert status == 403
     assert not [name for name in headers if name.lower().startswith("access-control")]
@@ -171,11 +175,11 @@ def test_a_foreign_host_gets_nothing_by_any_method(api: Api, method: str, path: 
 @pytest.mark.parametrize(
     "target", ["http://evil.example/api/status", "HTTP://127.0.0.1/health", "*", "evil.example:80"]
 )
-def test_only_a_path_may_be_asked_for(api: Api, target: str) -> None:
+def test_only_a_path_may_be_asked_for(api: Site, target: str) -> None:
     assert b"HTTP/1.1 400" in rest_of(api.open(f"OPTIONS {target} HTTP/1.1", "Host: 127.0.0.1"))
 
 
-def test_reading_needs_no_header_but_host_and_cannot_be_framed(api: Api) -> None:
+def test_reading_needs_no_header_but_host_and_cannot_be_framed(api: Site) -> None:
     status, found, headers = api.ask("GET", "/api/status/flights")
     assert (status, found[0]["endpoint"]) == (200, "flights")
     assert headers["x-content-type-options"] == "nosniff"
@@ -186,7 +190,7 @@ def test_reading_needs_no_header_but_host_and_cannot_be_framed(api: Api) -> None
 
 
 def test_a_gzip_batch_is_read_within_the_bounds_of_any_batch(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts as what it holds, and what is no gzip is named."""
     packed = {**NDJSON, "Content-Encoding": "gzip"}
@@ -209,7 +213,7 @@ def test_a_gzip_batch_is_read_within_the_bounds_of_any_batch(
 
 
 @pytest.mark.parametrize("shape", ["length", "chunked"])
-def test_half_a_batch_is_discarded(api: Api, shape: str) -> None:
+def test_half_a_batch_is_discarded(api: Site, shape: str) -> None:
     full = batch(100)
     half = full[: len(full) // 2]
     if shape == "chunked":
@@ -228,7 +232,7 @@ def test_half_a_batch_is_discarded(api: Api, shape: str) -> None:
     assert api.bodies.held == 0
 
 
-def test_trailers_are_no_headers(api: Api) -> None:
+def test_trailers_are_no_headers(api: Site) -> None:
     connection = api.open(
         f"POST {LINES} HTTP/1.1",
         "Host: localhost",
@@ -238,7 +242,7 @@ def test_trailers_are_no_headers(api: Api) -> None:
     assert b"HTTP/1.1 415" in rest_of(connection)
 
 
-def test_a_slow_body_and_a_slow_head_are_cut(api: Api) -> None:
+def test_a_slow_body_and_a_slow_head_are_cut(api: Site) -> None:
     heads = f"POST {LINES} HTTP/1.1", "Host: localhost", "Content-Type: application/x-ndjson"
     assert b" 408 " in rest_of(api.open(*heads, "Content-Length: 9", body=b"{"))
     connection = socket.create_connection(("127.0.0.1", api.port), timeout=10)
@@ -247,7 +251,7 @@ def test_a_slow_body_and_a_slow_head_are_cut(api: Api) -> None:
     assert api.faults.limited == {"control.body_too_slow": 1, "control.head_too_slow": 1}
 
 
-def test_a_head_is_bounded(api: Api) -> None:
+def test_a_head_is_bounded(api: Site) -> None:
     lines = [f"x-{n}: y" for n in range(server.HEADERS + 1)]
     assert b" 431 " in rest_of(api.open("GET /health HTTP/1.1", "Host: localhost", *lines))
     connection = socket.create_connection(("127.0.0.1", api.port), timeout=10)
@@ -257,7 +261,7 @@ def test_a_head_is_bounded(api: Api) -> None:
     assert api.ask("GET", "/health")[0] == 200
 
 
-def test_connections_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_bounded(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS", 4)
     held = [socket.create_connection(("127.0.0.1", api.port), timeout=5) for _ in range(20)]
     wait_until(lambda: api.faults.limited.get("control.connections", 0) >= 16, "the count")
@@ -267,7 +271,7 @@ def test_connections_are_bounded(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
     assert api.ask("GET", "/health")[0] == 200
 
 
-def test_bodies_under_way_are_bounded_in_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_under_way_are_bounded_in_all(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     api.bodies._under_way, api.bodies._slowest_s = 1 << 20, 3.0
     heads = (
         f"POST {LINES} HTTP/1.1",
@@ -286,14 +290,14 @@ def test_bodies_under_way_are_bounded_in_all(api: Api, monkeypatch: pytest.Monke
     assert api.bodies.held == 0
 
 
-def test_16_mb_of_newlines_cost_next_to_nothing(api: Api) -> None:
+def test_16_mb_of_newlines_cost_next_to_nothing(api: Site) -> None:
     begun = time.process_time()
     assert post(api, b"\n" * (16 << 20))[1]["code"] == "too_many_lines"
     assert time.process_time() - begun < 2  # of the caller and the server; it was 51 s
     assert api.ask("POST", LINES, b"\n" * (16 << 20))[0] == 415  # and who is refused hears it
 
 
-def test_a_fault_of_a_line_costs_only_that_line(api: Api) -> None:
+def test_a_fault_of_a_line_costs_only_that_line(api: Site) -> None:
     odd = [
         b"[" * 3000,
         b'{"id": "a", "value": ' + b"[" * 3000,
@@ -314,7 +318,7 @@ def test_a_fault_of_a_line_costs_only_that_line(api: Api) -> None:
 
 
 def test_a_large_batch_is_joined_by_a_process_of_its_own(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, found = post(api, batch(5_000))
     assert (code, found["parked"]) == (200, 5_000)
@@ -327,7 +331,7 @@ def test_a_large_batch_is_joined_by_a_process_of_its_own(
 
 
 @pytest.mark.parametrize("empty", [1, 1_001], ids=["here", "in a process"])
-def test_a_batch_corrects_labels_where_its_query_says_so(api: Api, empty: int) -> None:
+def test_a_batch_corrects_labels_where_its_query_says_so(api: Site, empty: int) -> None:
     assert post(api, b'{"id": "a", "value": 1}')[1]["parked"] == 1
     again = b'{"id": "a", "value": 0}' + b"\n" * empty
     assert post(api, again.strip())[1]["conflicts"] == 1
@@ -336,21 +340,21 @@ def test_a_batch_corrects_labels_where_its_query_says_so(api: Api, empty: int) -
     assert (count, one.was, one.value, one.by) == (1, 1, 0, "Ada L")
 
 
-def test_a_query_that_is_not_understood_joins_nothing(api: Api) -> None:
+def test_a_query_that_is_not_understood_joins_nothing(api: Site) -> None:
     code, problem = post(api, batch(3), f"{LINES}?corect=true")
     assert (code, problem["code"]) == (400, "bad_query")
     assert post(api, batch(3))[1]["parked"] == 3
     assert api.place.records.conflicts("flights", 9) == ()
 
 
-def test_a_port_that_is_taken_is_refused_in_words(api: Api) -> None:
+def test_a_port_that_is_taken_is_refused_in_words(api: Site) -> None:
     with pytest.raises(Unavailable) as refused:
         server.listen(api.port)
     assert refused.value.code == "port_taken"
 
 
 def test_a_fault_of_ours_is_answered_counted_and_shown(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.place.roster, "members", lambda: 1 / 0)
     code, problem, _ = api.ask("GET", "/api/status")
@@ -358,7 +362,7 @@ def test_a_fault_of_ours_is_answered_counted_and_shown(
     assert [fault.place for fault in api.faults.faults] == ["control.api"]
 
 
-def test_random_requests_never_break_it(api: Api) -> None:
+def test_random_requests_never_break_it(api: Site) -> None:
     """Heads and batches of every shape: each is answered in order, or its connection is closed."""
     dice = random.Random(17)
     seen: Counter[int] = Counter()

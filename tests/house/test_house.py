@@ -46,7 +46,7 @@ BROAD_EXCEPT = {
     "engine/serving/pool.py": ANYTHING,
     "engine/process_faults.py": "the net of every loop: the fault is published and logged",
     "engine/serving/serving.py": ANYTHING,
-    "web/api.py": "the caller gets an answer whatever happens; status shows the fault",
+    "web/app.py": "the caller gets an answer whatever happens; status shows the fault",
     "gateway/http/app.py": "a caller gets an answer whatever happens; the log gets the trace",
     "gateway/http/decoder_child.py": "a fault costs its body; the child stays for those of other callers",
     "runtime/logs.py": "a value may raise anything when it is rendered; its event is logged without it",

@@ -7,16 +7,13 @@ differs from the commands. `check` compares the output of a command with its dec
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import inspect
 import json
 import sys
-import textwrap
 import types
 import typing
 from enum import Enum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -28,6 +25,7 @@ from kedge.cli.root import walk
 from kedge.core.release.commands import Event
 from kedge.core.stored.notes import KINDS
 from kedge.core.values import Policy
+from kedge.operations.meanings import meanings
 
 WORDS = {
     str: "string",
@@ -130,33 +128,6 @@ def parts(kind: Any) -> list[type[msgspec.Struct]]:
         if issubclass(one, msgspec.Struct):
             found.append(one)
             waiting += typing.get_type_hints(one).values()
-    return found
-
-
-def meanings(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Return the docstring under each field of a struct and its parents."""
-    found: dict[str, str] = {}
-    for kind in reversed(struct.__mro__):
-        if kind.__module__.partition(".")[0] != "kedge":
-            continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(body, ast.ClassDef)
-        found |= _below(body)
-    return found
-
-
-def _below(kind: ast.ClassDef) -> dict[str, str]:
-    """Return the text under each field of a class."""
-    found: dict[str, str] = {}
-    for field, text in pairwise(kind.body):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-            and isinstance(text.value, ast.Constant)
-            and isinstance(text.value.value, str)
-        ):
-            found[field.target.id] = " ".join(text.value.value.split())
     return found
 
 

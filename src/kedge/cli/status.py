@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import click
 
 from kedge.cli.context import Context, prints, repeat, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
-from kedge.cli.text.history import history_text, is_noise
+from kedge.cli.text.history import history_text
 from kedge.cli.text.status import list_text, status_text
 from kedge.core.stored.ledger import Entry
+from kedge.operations.history import history_of
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
 from kedge.system.terminal import clear, one_line
-from kedge.workspace import Workplace
 
 NONE_YET = "no endpoint yet: kedge apply"
 
@@ -78,16 +78,6 @@ def _show(
 @prints(list[Entry])
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
-    entries = _entries(context.place(), endpoint, limit, whole=whole or context.as_json)
+    whole = whole or context.as_json
+    entries = history_of(context.place(), endpoint, limit, whole=whole).entries
     context.out(entries, history_text(entries) or f"{endpoint} has no history")
-
-
-def _entries(place: Workplace, endpoint: str, limit: int, *, whole: bool) -> Sequence[Entry]:
-    """Return the newest entries of an endpoint, newest first; without noise unless `whole`."""
-    most = limit
-    while True:
-        entries = place.ledger.history(endpoint, most)
-        kept = [entry for entry in entries if whole or not is_noise(entry)]
-        if len(kept) >= limit or len(entries) < most:
-            return kept[:limit]
-        most *= 4

@@ -42,6 +42,9 @@ from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.web import server as web
 from kedge.web.api import Admin
+from kedge.web.app import Front
+from kedge.web.readers import Readers
+from kedge.web.routes import Api
 from kedge.workspace import Workplace, host_name
 
 log = structlog.get_logger("kedge.control")
@@ -150,13 +153,6 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         partial(hand_in_lines, joining),
         lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
     )
-    server = web.make_server(
-        Admin(partial(status_of, place), partial(evidence_of, place), joiner.join, faults), faults
-    )
-    duty = Duty(place.clock, faults)
-    guard_state(duty, state_dir)
-    leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
-    patrol = patrol_of(leading, settings, online)
     own = partial(
         Workplace,
         state_dir,
@@ -165,6 +161,13 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         fence=settings.fence,
         online=online,
     )
+    earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
+    readers = Readers(partial(own, actor=ActorKind.PERSON, config=config))
+    server = web.make_server(Front(earlier, Api(readers).routes(), faults), faults)
+    duty = Duty(place.clock, faults)
+    guard_state(duty, state_dir)
+    leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
+    patrol = patrol_of(leading, settings, online)
     readiness = readiness_of(leading, own())
     sight = lambda: patrol.sight._replace(unready=readiness.unready)  # noqa: E731 - as it takes it
     alerting = alerting_of(leading, own(), sight, settings.alerts)

@@ -1,6 +1,6 @@
-"""API of the control process, on loopback: it shows status and evidence, and accepts late labels.
+"""API from before /api/v1: four paths that show status and evidence, and accept late labels.
 
-Commands go through the ledger and not through this API: the CLI needs no server to roll back.
+`web.app` checks their callers and answers their errors. CHANGELOG says until when they stay.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import structlog
 
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
-from kedge.engine.process_faults import ProcessFaults
-from kedge.web.bodies import Bodies, HungUp
+from kedge.web.bodies import Bodies
 from kedge.web.correction import corrector
-from kedge.web.origin import check_content, check_origin, values_of
-
-log = structlog.get_logger("kedge.control")
+from kedge.web.origin import check_content, values_of
 
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
@@ -32,33 +28,6 @@ WAITING = 32
 """Maximum requests that wait for a batch to be joined or a figure to be read: a minute's worth."""
 READS = ("GET", "HEAD")
 
-STATUS = {
-    "malformed_body": 400,
-    "malformed_head": 400,
-    "bad_query": 400,
-    "foreign_host": 403,
-    "foreign_origin": 403,
-    "unknown_endpoint": 404,
-    "unknown_path": 404,
-    "no_rollout": 404,
-    "wrong_method": 405,
-    "body_too_slow": 408,
-    "too_large": 413,
-    "too_many_lines": 413,
-    "unsupported_encoding": 415,
-    "unsupported_type": 415,
-    "internal": 500,
-}
-"""HTTP status by error code; any other code is 503."""
-
-GUARDS = [
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"x-content-type-options", b"nosniff"),
-]
-"""Headers of every answer, so that a page of another site cannot frame, read or reuse it."""
-
 
 class Admin:
     """A raw ASGI app: GET /health, /api/status, /api/evidence; POST /api/outcomes/ENDPOINT."""
@@ -68,14 +37,12 @@ class Admin:
         status: Status,
         evidence: Evidence,
         join: Join,
-        faults: ProcessFaults,
         bodies: Bodies | None = None,
     ) -> None:
-        """Serve the results of these functions; `faults` counts refusals and failures."""
+        """Serve the results of these functions."""
         self._status = status
         self._evidence = evidence
         self._join = join
-        self._faults = faults
         self._bodies = bodies or Bodies()
         self._joining = asyncio.Lock()
         self._waiting = 0
@@ -84,41 +51,19 @@ class Admin:
         # more of the interpreter than one request.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="api")
 
+    @staticmethod
+    def has(path: str) -> bool:
+        """Return whether a path is one of these four."""
+        parts = path.strip("/").split("/")
+        return parts == ["health"] or (parts[0] == "api" and parts[1:2] != ["v1"])
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request. Disk reads run in a thread, so that the loop still answers health."""
-        if scope["type"] != "http":
-            return
+        path = scope["path"].strip("/").split("/")
         reads = scope["method"] in READS
-        try:
-            check_origin(scope["headers"])
-            path = scope["path"].strip("/").split("/")
-            raw = msgspec.json.encode(await self._answer(scope, path, receive, reads=reads))
-            self._faults.clear("control.api")
-            code, kind, more = 200, b"application/json", []
-        except HungUp:
-            self._faults.limit("control.hung_up")
-            return
-        # The caller gets an answer, and `kedge status` shows the fault.
-        except Exception as error:  # noqa: BLE001
-            code, raw = self._problem(error)
-            kind = b"application/problem+json"
-            # The rest of a refused body is not read, so the connection must be closed.
-            more = [] if reads else [(b"connection", b"close")]
-            more += [(b"allow", b"GET, HEAD, POST")] if code == 405 else []
-            if isinstance(error, KedgeError) and error.code == "unsupported_encoding":
-                more.append((b"accept-encoding", b"gzip"))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": code,
-                "headers": [
-                    (b"content-type", kind),
-                    (b"content-length", b"%d" % len(raw)),
-                    *GUARDS,
-                    *more,
-                ],
-            }
-        )
+        raw = msgspec.json.encode(await self._answer(scope, path, receive, reads=reads))
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(raw))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": raw})
 
     async def _answer(self, scope: Any, path: list[str], receive: Any, *, reads: bool) -> object:
@@ -175,21 +120,3 @@ class Admin:
             self._looks[what] = under_way
             under_way.add_done_callback(lambda _: self._looks.pop(what, None))
         return await asyncio.shield(under_way)
-
-    def _problem(self, error: Exception) -> tuple[int, bytes]:
-        """Count a fault, and return its status and its problem+json."""
-        if isinstance(error, KedgeError):
-            self._faults.limit(f"control.{error.code}")
-        else:
-            self._faults.note("control.api", error)
-            error = KedgeError("a fault of control itself; kedge status names it", code="internal")
-        status = STATUS.get(error.code, 503)
-        return status, msgspec.json.encode(
-            {
-                "title": error.code,
-                "code": error.code,
-                "status": status,
-                "detail": str(error),
-                "hint": error.hint,
-            }
-        )

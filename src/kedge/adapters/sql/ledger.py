@@ -65,6 +65,16 @@ _HISTORY = (
     .order_by(_ledger.c.epoch.desc(), _ledger.c.seq.desc())
     .limit(bindparam("most"))
 )
+_EARLIER = _HISTORY.where(
+    (_ledger.c.epoch < bindparam("epoch"))
+    | ((_ledger.c.epoch == bindparam("epoch")) & (_ledger.c.seq < bindparam("seq")))
+)
+_LATER = (
+    select(_ledger)
+    .where(_ledger.c.seq > bindparam("after"))
+    .order_by(_ledger.c.seq)
+    .limit(bindparam("most"))
+)
 _RECENT = (
     select(_ledger)
     .where(_ledger.c.endpoint == bindparam("of"))
@@ -299,11 +309,31 @@ class SqlLedger:
 
         self._database.write(work)
 
-    def history(self, endpoint: str, limit: int = 50) -> tuple[Entry, ...]:
-        """Return the newest entries of an endpoint, newest first."""
+    def history(
+        self, endpoint: str, limit: int = 50, *, before: tuple[int, int] | None = None
+    ) -> tuple[Entry, ...]:
+        """Return the newest entries of an endpoint, newest first.
+
+        `before` is the epoch and the number of an entry: only older ones are returned.
+        """
 
         def work(connection: Connection) -> tuple[Entry, ...]:
-            found = connection.execute(_HISTORY, {"of": endpoint, "most": limit})
+            asked = {"of": endpoint, "most": limit}
+            if before is None:
+                found = connection.execute(_HISTORY, asked)
+            else:
+                found = connection.execute(
+                    _EARLIER, {**asked, "epoch": before[0], "seq": before[1]}
+                )
+            return entries_of(found.mappings().all())
+
+        return self._database.read(work)
+
+    def later(self, after: int, limit: int) -> tuple[Entry, ...]:
+        """Return the entries of all endpoints with a number above `after`, oldest first."""
+
+        def work(connection: Connection) -> tuple[Entry, ...]:
+            found = connection.execute(_LATER, {"after": after, "most": limit})
             return entries_of(found.mappings().all())
 
         return self._database.read(work)

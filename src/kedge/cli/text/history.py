@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.ledger import Entry
 from kedge.core.time.instants import read_instant
 from kedge.operations.stories import story
 from kedge.system.terminal import one_line
 
-NOISE = {"runbook"}
-"""Kinds of notes that follow from another entry: a history omits them unless all is requested."""
 TOGETHER_S = 60.0
 """Entries written within these seconds are sorted by their times. If times differ more, a clock was
 set, and the ledger's order is right."""
@@ -25,11 +23,6 @@ def history_text(entries: Sequence[Entry]) -> str:
         )
         for entry in by_time(entries)
     )
-
-
-def is_noise(entry: Entry) -> bool:
-    """Return whether an entry only follows from another entry."""
-    return isinstance(entry.event, Note) and entry.event.kind in NOISE
 
 
 def by_time(entries: Sequence[Entry]) -> list[Entry]:

@@ -1,0 +1,270 @@
+"""Parameters of the operations of control's API, as structs.
+
+A field has the name of the command's option or argument, with underscores. A test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Text = Annotated[str, Meta(max_length=4096)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of an operation that has none; the parent of all others."""
+
+
+class HistoryParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `history`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Maximum number of entries."""
+    all: bool = False
+    """Whether entries about the runbook are included."""
+    cursor: Text = ""
+    """Where the page begins: the value of `next` in the Link header of the page before."""
+
+
+class EvidenceParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `evidence`."""
+
+    segment: Text | None = None
+    """FIELD=VALUE: this segment only, beside the whole."""
+    since: Text | None = None
+    """A duration back, or a time: the course of minutes and hours instead."""
+
+
+class PlanParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `plan`."""
+
+    rate: Annotated[float, Meta(gt=0, le=10_000_000)] | None = None
+    """Requests a second; default: measured."""
+    errors: Percent | None = None
+    """Per cent of requests that production fails; default: measured."""
+    times: Annotated[float, Meta(gt=1, le=1_000_000)] = 2.0
+    """The factor by which the worse candidate fails more often."""
+    callers: Count | None = None
+    """Number of different callers; default: counted in the prediction log."""
+
+
+class AlertsParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `alerts`."""
+
+    all: bool = False
+    """Whether resolved alerts are included."""
+
+
+class ReasonParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of a command that takes a reason only."""
+
+    reason: Text = ""
+    """Why, for the ledger."""
+
+
+class RollbackParameters(ReasonParameters, frozen=True, kw_only=True):
+    """Parameters of `rollback`."""
+
+    production: bool = False
+    """Whether production is rolled back, also within a canary."""
+    to: Text | None = None
+    """A release that was production before, as r3."""
+    axis: Literal["model", "features"] | None = None
+    """The half that is rolled back; default: both."""
+    accept_stale: Text | None = None
+    """The accepted age of the values that the release reads by key, such as 3h."""
+
+
+class ShadowParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `shadow`."""
+
+    version: Text
+    """A version or a release, as v2 or r3."""
+    sample: Percent | None = None
+    """Per cent of the units; default: the policy's."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class CanaryParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `canary`."""
+
+    version: Text
+    """A version or a release, as v2 or r3."""
+    weight: Percent | None = None
+    """Per cent of the callers; default: the policy's first step."""
+    auto: bool = False
+    """Whether the patrol walks the steps, each by proof."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class PromoteParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `promote`."""
+
+    version: Text | None = None
+    """A version or a release; default: the candidate."""
+    full: bool = False
+    """Whether the remaining canary steps are skipped."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class WeightParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `set-weight`."""
+
+    weight: Percent
+    """Per cent of the callers."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class ResumeParameters(ReasonParameters, frozen=True, kw_only=True):
+    """Parameters of `resume`."""
+
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class AckParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `ack`."""
+
+    by: Text | None = None
+    """Who acknowledges it; default: the caller."""
+
+
+class AcceptParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `accept`."""
+
+    reason: Text
+    """Why the present state is accepted."""
+    since: Text = "24h"
+    """Where the new reference begins: a duration back, or a time."""
+    until: Text | None = None
+    """Where it ends; default: now."""
+
+
+class CheckParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `check`."""
+
+    no_proof: bool = False
+    """Whether the proof of the last day is used instead of a new one."""
+
+
+class DrillParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `drill`."""
+
+    for_: Text | None = msgspec.field(default=None, name="for")
+    """How long all of it may take, 60s at most."""
+    dry: bool = False
+    """Whether everything but the flip is done."""
+
+
+class DiagnoseParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `diagnose`."""
+
+    since: Text = "24h"
+    """Where today's window begins: a duration back, or a time."""
+    until: Text | None = None
+    """Where it ends; default: now."""
+    reference_since: Text | None = None
+    """Where the window begins that today is compared with."""
+    reference_until: Text | None = None
+    """Where that one ends; default: where today's begins."""
+    segment: Text | None = None
+    """FIELD=VALUE: only the requests of this segment."""
+    production: bool = False
+    """Whether it is about production, also while a candidate is under way."""
+
+
+class ReplayParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `replay`."""
+
+    release: Text
+    """A version or a release, as v2 or r3."""
+    since: Text = "7d"
+    """From when: a date, a time, or a duration back."""
+
+
+class ForgetParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `log forget`."""
+
+    unit: Text
+    """The entity whose predictions and labels are removed."""
+    endpoint: Text | None = None
+    """Of this endpoint only."""
+
+
+class FeatureCanaryParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features canary`."""
+
+    number: Count
+    """The number of the transformation."""
+    weight: Percent | None = None
+    """Per cent of the callers; default: the policy's first step."""
+    auto: bool = False
+    """Whether the patrol walks the steps, each by proof."""
+    generation: Text | None = None
+    """The runs of values computed ahead that it reads."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class FeatureShadowParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features shadow`."""
+
+    number: Count
+    """The number of the transformation."""
+    sample: Percent | None = None
+    """Per cent of the units; default: the policy's."""
+    generation: Text | None = None
+    """The runs of values computed ahead that it reads."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class FeatureRollParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features roll`."""
+
+    number: Count
+    """The number of the transformation."""
+    generation: Text | None = None
+    """The runs of values computed ahead that it reads."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class HeadParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features head`."""
+
+    version: Text
+    """The transformation, as flight/1@2."""
+    dry_run: bool = False
+    """Whether the endpoints that would move are shown, and nothing is changed."""
+    override: Text | None = None
+    """The reason to override the rules."""
+
+
+class ListFeaturesParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features list`."""
+
+    schema: Text | None = None
+    """This schema only."""
+
+
+class ViewParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features status`."""
+
+    view: Text | None = None
+    """This view only."""
+
+
+class ImpactParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features impact`."""
+
+    version: Text
+    """The transformation, as flight/1@2."""

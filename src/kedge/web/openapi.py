@@ -1,0 +1,190 @@
+"""OpenAPI document of control's API, generated from the catalogue and the structs.
+
+`python -m kedge.web.openapi docs/reference/openapi.json` writes the file again. A test fails while
+it differs from the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kedge.core.values import Value
+from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
+from kedge.operations.meanings import meanings
+from kedge.operations.parameters import NoParameters
+from kedge.operations.served import SERVED
+from kedge.web.problems import PROBLEM, Problem
+
+Json = dict[str, Any]
+
+REFERENCES = "#/components/schemas/{name}"
+DESCRIPTION = """\
+Every command and view of kedge. A result has the fields that the command prints with --json.
+A write takes `Idempotency-Key`, and `If-Match` with the epoch that the caller saw. An error is
+`application/problem+json`."""
+
+
+def build_document() -> Json:
+    """Return the OpenAPI 3.1 document."""
+    kinds: list[Any] = [Problem]
+    for operation in CATALOGUE:
+        if operation.lane is not Lane.LOCAL:
+            kinds += [SERVED[operation.name].result, operation.parameters]
+    schemas, components = msgspec.json.schema_components(
+        kinds, schema_hook=_describe_any, ref_template=REFERENCES
+    )
+    by_kind = dict(zip(map(repr, kinds), schemas, strict=True))
+    for struct in _structs(kinds):
+        _describe(struct, components)
+    paths: dict[str, Json] = {}
+    for operation in CATALOGUE:
+        if operation.lane is Lane.LOCAL:
+            continue
+        for path in list_paths(operation):
+            described = _describe_operation(operation, path, by_kind, components)
+            paths.setdefault(path, {})[operation.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "kedge", "version": "1", "description": DESCRIPTION},
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _describe_any(kind: type) -> Json:
+    """Return the schema of a type that holds any value of JSON."""
+    if kind is not object:
+        raise NotImplementedError
+    return {"description": "Any value."}
+
+
+def list_paths(operation: Operation) -> list[str]:
+    """Return the paths of an operation: with its endpoint, and the one that means all of them."""
+    whole = API + operation.path
+    return [whole, whole.replace("/endpoints/{endpoint}", "")] if operation.every else [whole]
+
+
+def _describe_operation(
+    operation: Operation, path: str, by_kind: dict[str, Json], components: Json
+) -> Json:
+    identity = operation.name.replace(" ", "_").replace("-", "_")
+    is_whole = operation.every and "{endpoint}" not in path
+    found: Json = {
+        "operationId": f"{identity}_all" if is_whole else identity,
+        "summary": operation.summary,
+        "description": f"As `kedge {operation.name}`. The caller needs: {operation.needs}.",
+        "parameters": [*_path_parameters(path)],
+        "responses": {
+            "200": {
+                "description": "The result.",
+                "content": {
+                    "application/json": {"schema": by_kind[repr(SERVED[operation.name].result)]}
+                },
+            },
+            "default": {
+                "description": "An error.",
+                "content": {PROBLEM: {"schema": by_kind[repr(Problem)]}},
+            },
+        },
+    }
+    if operation.method == "GET":
+        found["parameters"] += _query_parameters(operation.parameters, components)
+    else:
+        found["parameters"] += _write_headers(operation)
+        found["requestBody"] = {
+            "required": bool(msgspec.json.schema(operation.parameters).get("required")),
+            "content": {"application/json": {"schema": by_kind[repr(operation.parameters)]}},
+        }
+    return found
+
+
+def _path_parameters(path: str) -> Iterable[Json]:
+    for part in path.split("/"):
+        if part.startswith("{"):
+            kind: Json = {"type": "string", "minLength": 1, "maxLength": 64}
+            if part == "{number}":
+                kind = {"type": "integer", "minimum": 1}
+            yield {"name": part.strip("{}"), "in": "path", "required": True, "schema": kind}
+
+
+def _query_parameters(struct: type[NoParameters], components: Json) -> Iterable[Json]:
+    schema = components[struct.__name__]
+    for name, described in schema.get("properties", {}).items():
+        kind = {key: value for key, value in described.items() if key != "description"}
+        # A query has no null.
+        alternatives = [one for one in kind.get("anyOf", ()) if one != {"type": "null"}]
+        kind = alternatives[0] if alternatives else kind
+        told = described.get("description", "")
+        needed = name in schema.get("required", ())
+        yield {"name": name, "in": "query", "required": needed, "description": told, "schema": kind}
+
+
+def _write_headers(operation: Operation) -> Iterable[Json]:
+    yield {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "A key of the caller's choice. A repetition gets the first answer.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+    }
+    if operation.expects:
+        yield {
+            "name": "If-Match",
+            "in": "header",
+            "required": False,
+            "description": "The epoch that the caller saw, in quotes; 412 if it has changed.",
+            "schema": {"type": "string", "pattern": '^"[0-9]{1,15}"$'},
+        }
+
+
+def _structs(kinds: Iterable[Any]) -> list[type[msgspec.Struct]]:
+    """Return the structs within types, each once."""
+    found: list[type[msgspec.Struct]] = []
+    waiting = [*kinds]
+    while waiting:
+        kind = waiting.pop()
+        waiting += typing.get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+            found.append(kind)
+            waiting += typing.get_type_hints(kind, include_extras=True).values()
+    return found
+
+
+def _describe(struct: type[msgspec.Struct], components: Json) -> None:
+    """Add the meanings of a struct's fields to its schema."""
+    schema = components.get(struct.__name__)
+    if schema is None or struct in (Value, msgspec.Struct):
+        return
+    told = meanings(struct)
+    wire = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+    for name, spelled in wire:
+        if name in told and spelled in schema.get("properties", {}):
+            schema["properties"][spelled]["description"] = told[name]
+
+
+def page() -> bytes:
+    """Return the document as a file."""
+    return msgspec.json.format(msgspec.json.encode(build_document(), order="sorted")) + b"\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description="Write the OpenAPI document.")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write")
+    target: Path = parser.parse_args(arguments).file
+    target.write_bytes(page())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

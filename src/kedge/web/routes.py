@@ -1,0 +1,100 @@
+"""Routes of the API, one for each path of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from kedge.core.codec import encode
+from kedge.core.errors import KedgeError
+from kedge.core.names import is_name, unknown_endpoint
+from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
+from kedge.operations.history import HistoryPage
+from kedge.operations.served import SERVED, Ask
+from kedge.web.openapi import build_document, list_paths
+from kedge.web.parameters import read_query
+from kedge.web.readers import Readers
+from kedge.workspace import Workplace
+
+JSON = "application/json"
+
+
+class ViewResult(NamedTuple):
+    """The result of an operation, and the epoch of its endpoint."""
+
+    result: object
+    epoch: int | None
+
+
+class Api:
+    """The operations of the catalogue as routes."""
+
+    def __init__(self, readers: Readers) -> None:
+        """Read views with these threads."""
+        self._readers = readers
+        self._document = encode(build_document())
+
+    def routes(self) -> list[Route]:
+        """Return a route for each path."""
+        found = [Route(f"{API}/openapi.json", self._openapi, methods=["GET"])]
+        for operation in CATALOGUE:
+            if operation.lane is Lane.LOCAL:
+                continue
+            for path in list_paths(operation):
+                serve = self._serve(operation)
+                found.append(Route(path, serve, methods=[operation.method]))
+        return found
+
+    async def _openapi(self, _: Request) -> Response:
+        return Response(self._document, media_type=JSON)
+
+    def _serve(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            endpoint = request.path_params.get("endpoint")
+            if endpoint is not None and not is_name(endpoint):
+                raise unknown_endpoint(endpoint, ())
+            return await self._look(operation, request, endpoint)
+
+        return serve
+
+    async def _look(self, operation: Operation, request: Request, endpoint: str | None) -> Response:
+        given = read_query(request, operation.parameters)
+        by = "api"
+
+        def work(place: Workplace) -> ViewResult:
+            # The epoch is read first, so that it is never newer than the result.
+            epoch = read_epoch(place, endpoint)
+            ask = Ask(place, endpoint, given, by)
+            return ViewResult(SERVED[operation.name].run(ask), epoch)
+
+        found = await self._readers.share((operation.name, endpoint, encode(given)), work)
+        assert isinstance(found, ViewResult)
+        return respond(found, request)
+
+
+def read_epoch(place: Workplace, endpoint: str | None) -> int | None:
+    """Return the epoch of an endpoint; None without one, or if it cannot be read."""
+    if endpoint is None:
+        return None
+    try:
+        state = place.ledger.read().states.get(endpoint)
+    except KedgeError:
+        return None
+    return state.epoch if state is not None else None
+
+
+def respond(answer: ViewResult, request: Request, status: int = 200) -> Response:
+    """Return a result as JSON, with the epoch as its ETag and a link to the next page."""
+    result, headers = answer.result, {}
+    if answer.epoch is not None:
+        headers["etag"] = f'"{answer.epoch}"'
+    if isinstance(result, HistoryPage):
+        if result.next is not None:
+            following = request.url.include_query_params(cursor=result.next)
+            headers["link"] = f'<{following.path}?{following.query}>; rel="next"'
+        result = result.entries
+    return Response(encode(result), status, headers, JSON)
