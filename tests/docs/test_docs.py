@@ -21,9 +21,10 @@ from kedge.cli.pages import COMMANDS
 from kedge.cli.root import walk
 from kedge.cli.topics import find_topic
 from kedge.config.load import parse
-from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, ServerSettings
+from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, MetricsSettings, ServerSettings
 from kedge.core import values
 from kedge.core.errors import KedgeError
+from kedge.core.metrics.definitions import METRICS
 from kedge.core.release.commands import Event
 from kedge.core.release.refusals import REFUSALS
 from kedge.core.routing import Reason
@@ -144,6 +145,7 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
 # ---------------------------------------------------------------- kedge.toml
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "[metrics]": MetricsSettings,
     "[server]": ServerSettings,
     "[alerts]": Alerts,
     "[endpoints.NAME]": values.Policy,
@@ -231,6 +233,16 @@ def test_every_error_code_is_documented_and_no_other() -> None:
     classes = re.findall(r"(?m)^\| `[A-Z]\w+` \| `(\w+)`", text)
     documented = {c for c in first_cells("docs/reference/errors.md") if c.islower()} | {*classes}
     assert documented == codes()
+
+
+def test_every_exported_metric_is_documented_as_the_table_has_it() -> None:
+    rows = [
+        f"| `{m.name}` | {m.kind.value} | {', '.join(f'`{label}`' for label in m.labels) or '-'} |"
+        f" {m.meaning} |"
+        for m in METRICS
+    ]
+    text = text_of("docs/reference/prometheus.md")
+    assert [line for line in text.splitlines() if line.startswith("| `kedge_")] == rows
 
 
 def test_an_errors_status_is_the_one_that_the_gateway_sends() -> None:

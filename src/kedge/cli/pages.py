@@ -61,6 +61,7 @@ COMMANDS: dict[str, Listed] = {
         "serve", "gateway_worker", "Be one gateway worker, started by the supervisor.", hidden=True
     ),
     "help": Listed("help", "show_help", "Show a page of the documentation, or list the topics."),
+    "grafana": Listed("metrics", "grafana", "Print a dashboard for Grafana, as JSON to import."),
     "history": Listed(
         "status", "history", "Show what changed, by whom, why, and how long it took."
     ),
@@ -72,6 +73,11 @@ COMMANDS: dict[str, Listed] = {
     ),
     "pause": Listed("hold", "pause", "Hold the rollout where it is."),
     "plan": Listed("plan", "plan", "Estimate how soon each step would find a worse candidate."),
+    "prometheus-rules": Listed(
+        "metrics",
+        "prometheus_rules",
+        "Print alert rules for Prometheus, by the policies in force.",
+    ),
     "promote": Listed("rollout", "promote", "Move a rollout to its next step, or into production."),
     "register": Listed(
         "models", "register", "Register the model in PATH as a version of ENDPOINT."
@@ -248,6 +254,12 @@ PAGES: dict[str, Page] = {
     "alerts": Page(WATCH, "alerts", ("kedge alerts", "kedge alerts churn --all")),
     "alerts test": Page(WATCH, "alerts", ("kedge alerts test churn",)),
     "ack": Page(WATCH, "alerts", ("kedge ack 12", "kedge ack 12 --by ada")),
+    "grafana": Page(WATCH, "prometheus-and-grafana", ("kedge grafana",)),
+    "prometheus-rules": Page(
+        WATCH,
+        "prometheus-and-grafana",
+        ("kedge prometheus-rules", "kedge prometheus-rules --json"),
+    ),
     "help": Page(HELP, "tutorial", ("kedge help", "kedge help roll-back", "kedge help not_ready")),
     "completion": Page(HELP, "cli", ("kedge completion bash",)),
 }

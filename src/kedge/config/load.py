@@ -22,6 +22,7 @@ from kedge.config.model import (
     CONFIG_NAME,
     Alerts,
     Features,
+    MetricsSettings,
     OnlineSettings,
     ServerSettings,
     Settings,
@@ -118,7 +119,7 @@ def _refusal(faults: list[str]) -> BadConfig:
 def _parse(raw: Toml) -> tuple[Settings, list[str]]:
     """Return the settings of a configuration and its faults, each beginning with its place."""
     faults: list[str] = []
-    known = ("server", "online", "features", "alerts", DEFAULTS, "endpoints")
+    known = ("server", "online", "features", "alerts", "metrics", DEFAULTS, "endpoints")
     _unknown(raw, known, "", faults)
     server = _struct(raw.get("server", {}), ServerSettings, "server", faults)
     if server is not None:
@@ -132,6 +133,7 @@ def _parse(raw: Toml) -> tuple[Settings, list[str]]:
     alerts = _struct(raw.get("alerts", {}), Alerts, "alerts", faults)
     if alerts is not None:
         judge_alerts(alerts, faults)
+    metrics = _struct(raw.get("metrics", {}), MetricsSettings, "metrics", faults)
     tables, defaults = (_table(raw, name, faults) for name in ("endpoints", DEFAULTS))
     endpoints: dict[str, Policy] = {}
     tracing = Tracing()
@@ -150,7 +152,12 @@ def _parse(raw: Toml) -> tuple[Settings, list[str]]:
         tracing.add(found, place, table, inherited)
     faults += tracing.told()
     settings = Settings(
-        server=server, online=online, features=features, alerts=alerts, endpoints=endpoints
+        server=server,
+        online=online,
+        features=features,
+        alerts=alerts,
+        metrics=metrics,
+        endpoints=endpoints,
     )
     return settings, faults
 

@@ -136,6 +136,14 @@ class Alerts(Value, frozen=True):
     """Limit for one whole attempt: a busy mail server takes seconds, and the next level waits."""
 
 
+class MetricsSettings(Value, frozen=True):
+    """What monitoring systems may read at /metrics."""
+
+    segments: bool = True
+    """Whether segments are named. False: only figures of all requests, since the values of segments
+    are data of customers."""
+
+
 class Settings(Value, frozen=True):
     """All settings of kedge.toml."""
 
@@ -143,4 +151,5 @@ class Settings(Value, frozen=True):
     online: OnlineSettings = OnlineSettings()
     features: Features = Features()
     alerts: Alerts = Alerts()
+    metrics: MetricsSettings = MetricsSettings()
     endpoints: dict[str, Policy] = {}

@@ -151,7 +151,7 @@ def speed(endpoint: str, lines: Iterable[LedgerLine], now: float, cut: int | Non
         now: Unix time, for the trend.
         cut: the number of entries read, if older ones exist.
     """
-    reader = _Reader()
+    reader = SpeedReader()
     for line in lines:
         reader.take(line)
     incidents, drills = tuple(reader.incidents()), tuple(reader.drills())
@@ -223,8 +223,8 @@ def _total_s(incident: Incident, machine: FlipTimes | None) -> float | None:
     return incident.detect_s + (incident.decide_s or 0.0) + machine.first_answer_s
 
 
-class _Reader:
-    """Folds entries, oldest first."""
+class SpeedReader:
+    """Folds the entries of one endpoint, oldest first; its results can be read at any time."""
 
     def __init__(self) -> None:
         self._reached: dict[int, float] = {}

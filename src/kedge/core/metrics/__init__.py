@@ -1,0 +1,1 @@
+"""Metrics that monitoring systems read: their definitions, samples, dashboard and alert rules."""
