@@ -101,6 +101,16 @@ SEEN: dict[str, tuple[dict[str, bytes], str, str]] = {
     "safetensors": ({"model.safetensors": b"\x10\x00"}, "safetensors", "ONNX"),
     "gguf": ({"m.gguf": b"GGUF\x03\x00"}, "GGUF", "tensors"),
     "saved model": ({"saved_model.pb": b"\x08", "variables/x": b""}, "SavedModel", "tf2onnx"),
+    "saved model of a server": (
+        {"1/saved_model.pb": b"\x08", "1/variables/x": b""},
+        "SavedModel",
+        "tf2onnx",
+    ),
+    "mlflow run": (
+        {"artifacts/model/MLmodel": MLMODEL.replace("LIBRARY", "xgboost").encode()},
+        "MLflow model of the flavour xgboost",
+        "#xgboost",
+    ),
     "tflite": ({"m.tflite": b"\x1c\x00\x00\x00TFL3"}, "TensorFlow Lite", "tf2onnx"),
     "pmml": ({"m.pmml": b'<?xml version="1.0"?><PMML version="4.4">'}, "PMML", "ONNX"),
     "mlflow xgboost": (
@@ -166,11 +176,43 @@ SEEN: dict[str, tuple[dict[str, bytes], str, str]] = {
         "a pickle of scikit-learn",
         "skops.io",
     ),
+    "bz2": (
+        {"m.joblib": written(scikit_learn(), compress=("bz2", 3))},
+        "a pickle of scikit-learn",
+        "skops.io",
+    ),
+    "lzma": (
+        {"m.joblib": written(scikit_learn(), compress=("lzma", 3))},
+        "a pickle of scikit-learn",
+        "skops.io",
+    ),
+    "xz": (
+        {"model.bin": written(scikit_learn(), compress=("xz", 3))},
+        "a pickle of scikit-learn",
+        "skops.io",
+    ),
+    "packed pickle": ({"m.pkl.gz": b"\x1f\x8b"}, "a pickle: it can run any code", "skops.io.dump"),
     "no ending": (
         {"model": pickle.dumps(scikit_learn())},
         "a pickle of scikit-learn",
         "skops.io.dump",
     ),
+    "lightgbm json": ({"m.json": b'{"name":"tree","tree_info":[{'}, "LightGBM", "convert_lightgbm"),
+    "openvino": ({"m.xml": b'<?xml version="1.0"?><net name="m">'}, "OpenVINO", "ONNX"),
+    "ort": ({"m.ort": b"\x1c\x00\x00\x00ORTM"}, "ONNX Runtime's own format", "ONNX"),
+    "frozen graph": ({"frozen.pb": b"\x0a\x10"}, "TensorFlow graph", "tf2onnx"),
+    "torchserve": ({"m.mar": archive("MAR-INF/MANIFEST.json")}, "TorchServe", "torch.onnx"),
+    "packed": ({"model.tar.gz": b"\x1f\x8b\x08"}, "a packed file", "unpack it"),
+    "packed onnx": ({"model.zip": archive("model.onnx")}, "a packed file", "unpack it"),
+    "code": ({"model.py": b"class Model: ..."}, "Python code", "loader of your own"),
+    "notebook": ({"model.ipynb": b"{}"}, "Python code", "ONNX"),
+    "code and weights": (
+        {"model.py": b"", "weights.pth": archive("m/data.pkl", "m/version")},
+        "PyTorch checkpoint",
+        "torch.onnx.export",
+    ),
+    "training set": ({"train.parquet": b"PAR1"}, "data, not a model", "--training"),
+    "arrays": ({"w.npz": archive("w.npy")}, "arrays of numpy", "ONNX"),
     "statsmodels": (
         {"m.pkl": b"\x80\x04\x8c\x1bstatsmodels.tsa.arima.model\x8c\x05ARIMA\x93"},
         "a pickle of statsmodels",
@@ -197,6 +239,51 @@ def test_each_format_is_named_with_the_way_in(tmp_path: Path, case: str) -> None
 def test_a_source_that_resembles_no_model_is_not_named() -> None:
     for raw in (b"", b"hello", b"PK\x05\x06" + bytes(18), b"\x80", b"{}", b"\x7fELF"):
         assert recognise([Piece("file", raw)]) is None
+
+
+class Endings:
+    """A flavour whose directories have exactly one file of an ending."""
+
+    flavour, stalls, looks_for = "endings", False, "a single *.onnx file"
+
+    def claims(self, path: Path) -> bool:
+        return len(list(path.glob("*.onnx"))) == 1
+
+
+@pytest.mark.parametrize("raw", [b"", b"hello", b"\x7fELF"])
+def test_an_unknown_source_gets_a_way_in_too(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "file").write_bytes(raw)
+    for source in (tmp_path, tmp_path / "file"):
+        with pytest.raises(Refused) as caught:
+            claiming(source, {"endings": Endings()})
+        assert caught.value.code == "unknown_model"
+        assert "write the model as ONNX" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "names", [("a/m.onnx",), ("run/x/m.onnx", "run/meta.yaml"), ("a.onnx", "b.onnx")]
+)
+def test_a_directory_around_models_names_them(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(Refused) as caught:
+        claiming(tmp_path, {"endings": Endings()})
+    model = next(Path(name) for name in names if name.endswith(".onnx"))
+    assert str(tmp_path / (model.parent if model.parent.name else model)) in caught.value.hint
+    assert [name in caught.value.hint for name in names if "/" not in name] in ([], [True, True])
+
+
+def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    """A checkout without LFS has pointers, in the place of the model or of its external data."""
+    (tmp_path / "m.onnx").write_bytes(b"graph")
+    (tmp_path / "m.onnx.data").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n"
+    )
+    for source in (tmp_path, tmp_path / "m.onnx.data"):
+        with pytest.raises(Refused, match=r"m\.onnx\.data is a pointer of Git LFS") as caught:
+            claiming(source, {"endings": Endings()})
+        assert "git lfs pull" in caught.value.hint
 
 
 def test_nothing_of_a_pickle_is_carried_out(tmp_path: Path) -> None:

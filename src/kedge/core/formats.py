@@ -6,15 +6,19 @@ a list of instructions, of which none is executed.
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import pickletools
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 HEAD_BYTES = 65_536
 """Bytes read of each file: a pickle names its library well within them."""
 GUIDE = "kedge help register-a-model"
+GENERAL = f"write the model as ONNX, or with skops.io.dump, where it was trained; {GUIDE}"
+"""The way for a source of an unknown format."""
 
 
 class Piece(NamedTuple):
@@ -47,12 +51,20 @@ class Format(NamedTuple):
 
 def recognise(pieces: Sequence[Piece]) -> Format | None:
     """Return the format of a source that no loader accepts; None if it looks like no model."""
-    by_name = {piece.name: piece for piece in pieces}
+    by_name: dict[str, Piece] = {}
+    for piece in sorted(pieces, key=lambda one: one.name.count("/")):
+        by_name.setdefault(piece.name.rpartition("/")[2], piece)
     for look in (_mlflow, _hugging_face, _saved_model):
         found = look(by_name)
         if found is not None:
             return found
-    return next((found for piece in pieces for found in _of_piece(piece)), None)
+    of_files = (found for look in (_of_piece, _beside) for piece in pieces for found in look(piece))
+    return next(of_files, None)
+
+
+def is_pointer(head: bytes) -> bool:
+    """Return whether a file is the pointer that Git LFS leaves in the place of a file."""
+    return head.startswith(b"version https://git-lfs.github.com/")
 
 
 def _of_piece(piece: Piece) -> Iterator[Format]:
@@ -60,8 +72,17 @@ def _of_piece(piece: Piece) -> Iterator[Format]:
         if is_it(piece):
             yield _FORMATS[kind]
             return
-    if piece.name.endswith(PICKLES) or _is_pickle(piece.head):
+    name = piece.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+    if name.endswith(PICKLES) or _is_pickle(piece.head) or _is_pickle(_inflated(piece.head)):
         yield _pickle(piece)
+
+
+def _beside(piece: Piece) -> Iterator[Format]:
+    """Yield the format of a file that often lies beside a model, if no file is a model."""
+    for kind, is_it in _FILES_BESIDE:
+        if is_it(piece):
+            yield _FORMATS[kind]
+            return
 
 
 # ---------------------------------------------------------------- single files
@@ -96,6 +117,7 @@ _FILES: tuple[tuple[str, Callable[[Piece], bool]], ...] = (
     ("catboost", _is_catboost_json),
     ("xgboost", _is_xgboost),
     ("lightgbm", _starts(b"tree\nversion=", b"tree\r\nversion=")),
+    ("lightgbm", lambda piece: piece.head.startswith(b"{") and b'"tree_info"' in piece.head),
     ("keras", _has("config.json", "model.weights.h5")),
     ("keras", lambda piece: piece.head.startswith(b"\x89HDF") and not piece.name.endswith(".nc")),
     ("torch.export", _has("archive_format", "model.json")),
@@ -109,6 +131,19 @@ _FILES: tuple[tuple[str, Callable[[Piece], bool]], ...] = (
     ("coreml", lambda piece: piece.name.endswith((".mlmodel", ".mlpackage"))),
     ("tensorrt", lambda piece: piece.name.endswith((".plan", ".engine"))),
     ("r", lambda piece: piece.name.lower().endswith((".rds", ".rdata"))),
+    ("openvino", lambda piece: piece.name.endswith(".xml") and b"<net " in piece.head[:1024]),
+    ("ort", lambda piece: piece.head[4:8] == b"ORTM"),
+    ("frozen", lambda piece: piece.name.endswith(".pb")),
+    ("torchserve", lambda piece: piece.name.endswith(".mar")),
+)
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".7z")
+_TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".arrow", ".feather")
+_FILES_BESIDE: tuple[tuple[str, Callable[[Piece], bool]], ...] = (
+    ("archive", lambda piece: piece.name.lower().endswith(_ARCHIVES)),
+    ("archive", lambda piece: piece.name.lower().endswith(".onnx.gz")),
+    ("code", lambda piece: piece.name.endswith((".py", ".ipynb"))),
+    ("table", lambda piece: piece.name.lower().endswith(_TABLES) or piece.head[:4] == b"PAR1"),
+    ("arrays", lambda piece: piece.name.endswith((".npy", ".npz"))),
 )
 
 _TORCH = (
@@ -158,6 +193,30 @@ _FORMATS = {
         "register the ONNX file that it was built from",
     ),
     "r": Format("an R object", "write the model as ONNX where it was trained"),
+    "openvino": Format("an OpenVINO model", "register the ONNX file that it was converted from"),
+    "ort": Format(
+        "a model in ONNX Runtime's own format", "register the ONNX file that it was converted from"
+    ),
+    "frozen": Format(
+        "a TensorFlow graph",
+        "python -m tf2onnx.convert --graphdef MODEL --output model.onnx --inputs NAME:0"
+        " --outputs NAME:0",
+    ),
+    "torchserve": Format("an archive of TorchServe", f"unzip it; {_TORCH}"),
+    "archive": Format(
+        "a packed file, whose model kedge does not unpack",
+        "unpack it, then: kedge register ENDPOINT DIRECTORY",
+    ),
+    "code": Format(
+        "Python code, which kedge never runs as a model",
+        "write the fitted model as ONNX or with skops.io.dump; code around it can be a loader of"
+        " your own (CONTRIBUTING.md, A loader of your own)",
+    ),
+    "table": Format(
+        "data, not a model",
+        "the training set of a model: kedge register ENDPOINT MODEL --training FILE",
+    ),
+    "arrays": Format("arrays of numpy, without the model's code", GENERAL),
 }
 
 
@@ -293,12 +352,24 @@ def _libraries(head: bytes) -> Iterator[str]:
         return
 
 
+class _Inflater(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+_INFLATERS: tuple[Callable[[], _Inflater], ...] = (
+    zlib.decompressobj,
+    lambda: zlib.decompressobj(zlib.MAX_WBITS | 16),
+    bz2.BZ2Decompressor,
+    lzma.LZMADecompressor,
+)
+
+
 def _inflated(head: bytes) -> bytes:
-    """Return the decompressed first bytes of joblib's or gzip's data; else the bytes unchanged."""
-    for bits in (zlib.MAX_WBITS, zlib.MAX_WBITS | 16):
+    """Return the decompressed first bytes of data that joblib or gzip wrote; else the bytes."""
+    for begin in _INFLATERS:
         try:
-            return zlib.decompressobj(bits).decompress(head, HEAD_BYTES)
-        except zlib.error:
+            return begin().decompress(head, HEAD_BYTES)
+        except (zlib.error, lzma.LZMAError, OSError, EOFError):
             continue
     return head
 

@@ -22,7 +22,7 @@ from kedge.core import codec
 from kedge.core.bounds import permitted
 from kedge.core.errors import BadRequest, CorruptArtifact, Refused
 from kedge.core.features.schema import Feature
-from kedge.core.formats import HEAD_BYTES, Piece, fetching, recognise
+from kedge.core.formats import GENERAL, HEAD_BYTES, Piece, fetching, is_pointer, recognise
 from kedge.core.golden import (
     Known,
     Lists,
@@ -58,6 +58,8 @@ GOLDEN_BYTES = 64 << 20
 """Limit of the bytes of golden rows in a file: hundreds of rows of the widest models."""
 ENTRIES = 10_000
 """Limit of entries of a directory that are read to name its format."""
+NAMED = 3
+"""Limit of models within a directory that a hint names."""
 LOOKED_AT = 200
 """Limit of files whose first bytes are read for the same purpose."""
 
@@ -438,17 +440,12 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
     """Return the one flavour that claims a file or a directory.
 
     Raises:
-        Refused: none does, with what each looks for; or more than one does.
+        Refused: none does, with what each looks for; or more than one does; or a file is missing.
     """
     if not source.exists():
         raise Refused(f"{source} does not exist", code="no_files")
-    if source.is_dir():
-        claims = [one for one in flavours.values() if one.claims(source)]
-    else:
-        with tempfile.TemporaryDirectory() as directory:
-            # Flavours judge a directory: the store will make this one of the file.
-            (Path(directory) / source.name).symlink_to(source.resolve())
-            claims = [one for one in flavours.values() if one.claims(Path(directory))]
+    _check_fetched(source)
+    claims = _claims(source, flavours)
     if len(claims) == 1:
         return claims[0]
     if claims:
@@ -458,6 +455,15 @@ def claiming(source: Path, flavours: Mapping[str, Flavour]) -> Flavour:
             hint="put each model into a directory of its own",
         )
     raise _unclaimed(source, flavours)
+
+
+def _claims(source: Path, flavours: Mapping[str, Flavour]) -> list[Flavour]:
+    if source.is_dir():
+        return [one for one in flavours.values() if one.claims(source)]
+    with tempfile.TemporaryDirectory() as directory:
+        # Flavours judge a directory: the store will make this one of the file.
+        (Path(directory) / source.name).symlink_to(source.resolve())
+        return [one for one in flavours.values() if one.claims(Path(directory))]
 
 
 def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) -> list[Path]:
@@ -476,14 +482,47 @@ def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) 
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:
     wanted = "; ".join(f"{one.looks_for} ({flavour})" for flavour, one in sorted(flavours.items()))
     message = f"{source} is not a model that kedge can load. It looks for: {wanted or 'nothing'}"
+    inside = _claimed_below(source, flavours)
+    if inside:
+        hint = f"register one model: {', '.join(map(str, inside[:NAMED]))}"
+        return Refused(message, code="unknown_model", hint=hint)
     found = recognise(list(_pieces(source)))
     if found is None:
-        hint = "" if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"
+        hint = GENERAL if wanted else "pip install 'kedge[onnx]' or 'kedge[sklearn]'"
         return Refused(message, code="unknown_model", hint=hint)
     message = f"{source} is {found.what}. kedge loads: {wanted or 'nothing'}"
     if found.is_pickle:
         return Refused(message, code="pickle", hint=found.hint)
     return Refused(message, code="other_format", hint=found.hint)
+
+
+def _check_fetched(source: Path) -> None:
+    """Raise if a file of the source is only a pointer of Git LFS."""
+    for name, path in _files(source)[:LOOKED_AT]:
+        try:
+            with path.open("rb") as file:
+                head = file.read(64)
+        except OSError:
+            continue
+        if is_pointer(head):
+            raise Refused(
+                f"{name} is a pointer of Git LFS: the file itself was not fetched",
+                code="no_files",
+                hint="git lfs pull (in GitHub Actions: actions/checkout with lfs: true)",
+            )
+
+
+def _claimed_below(source: Path, flavours: Mapping[str, Flavour]) -> list[Path]:
+    """Return the directories below a directory, else the files in it, that a flavour claims."""
+    if not source.is_dir():
+        return []
+    files = [path for _, path in _files(source)[:LOOKED_AT]]
+    below = {path.parent for path in files} - {source}
+    for choice in (below, files):
+        found = [one for one in choice if _claims(one, flavours)]
+        if found:
+            return sorted(found, key=lambda one: (len(one.parts), one))
+    return []
 
 
 def _pieces(source: Path) -> Iterator[Piece]:

@@ -64,7 +64,11 @@ class OnnxLoader(OnnxFlavour):
         try:
             session = ort.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no base class but Exception
-            raise UnfitModel(f"{files[0].name} cannot be loaded: {error}") from error
+            raise UnfitModel(
+                f"{files[0].name} cannot be loaded: {error}",
+                hint="export or fetch it again: it is incomplete, its external data is not beside"
+                f" it, or it needs a newer ONNX Runtime than {ort.__version__}",
+            ) from error
         model = _model(session, _output_names(path))
         model.plainness = judge(files[0])
         return model
