@@ -11,16 +11,18 @@ import pytest
 from kedge.cli.text.estimate import estimate_text, next_text, rollout_lines, shown_by
 from kedge.cli.text.evidence import compared, course_text, evidence_text
 from kedge.cli.text.layout import rate, rough, shorten, wrap
+from kedge.cli.text.models import registered_text
 from kedge.cli.text.plan import plan_text
 from kedge.core.automation import decide
 from kedge.core.estimate import RolloutEstimate, UnmetCondition
 from kedge.core.evidence.rules import Verdict
 from kedge.core.evidence.windows import Agreement, Differing, DisagreeingPair
 from kedge.core.release.commands import Canary, Pause, Promote, Shadow
-from kedge.core.values import Automation, Stage, State
+from kedge.core.values import Automation, Field, Signature, Stage, State
 from kedge.engine.watch import Watch
 from kedge.operations.evidence.read import PlannedStep, RolloutPlan
 from kedge.operations.evidence.view import ComparisonView, CoursePoint, describe
+from kedge.operations.registration import LabelReading, RegisteredVersion
 from kedge.operations.status.view import describe as status
 from kedge.testing.samples import endpoint, release, run
 from unit.test_watch import CANARY, SETTLED, SHADOW, after, paired, window
@@ -360,3 +362,58 @@ def test_lines_are_broken_between_words_and_no_unit_is_parted() -> None:
         "2.5 requests/s",
         "36 requests/h",
     ]
+
+
+LABELS = LabelReading(
+    output="score",
+    dtype="float64",
+    reads="number",
+    declared=False,
+    code="",
+    tolerance=0.5,
+    threshold=0.5,
+    among=(),
+    proposed=(),
+)
+AGE, BOUNDED = Field("age", "float64"), Field("age", "float64", range=(0.0, 120.0))
+
+
+@pytest.mark.parametrize(
+    ("taken", "new", "said"),
+    [
+        (BOUNDED, True, "are in force from its promotion on where there is no contract yet"),
+        (BOUNDED, False, "are in force from its promotion on where there is no contract yet"),
+        (AGE, False, "are not part of this version, which was registered without them"),
+    ],
+)
+def test_bounds_learned_for_a_version_that_has_none_are_not_called_in_force(
+    taken: Field, new: bool, said: str
+) -> None:
+    """The same bytes keep the signature of their first registration, so only kedge.toml can bound them."""
+    found = RegisteredVersion(
+        endpoint="flights",
+        version="v1",
+        flavour="sklearn",
+        digest="sha256:ab",
+        size=1,
+        load_s=0.0,
+        golden="training",
+        signature=Signature((taken,), (Field("score", "float64"),)),
+        schema=None,
+        trained_on=None,
+        rows="independent",
+        rows_tested=8,
+        rows_why="",
+        plain=None,
+        inline="",
+        labels=LABELS,
+        example="",
+        libraries=(),
+        assumed=(),
+        tolerant=(),
+        new=new,
+        contract=("[endpoints.flights.fields]", 'age = {dtype = "float64", range = [0, 120]}'),
+    )
+    text = registered_text(found)
+    assert f"bounds    {said}" in text
+    assert "range = [0, 120]" in text

@@ -49,9 +49,13 @@ def registered_text(found: RegisteredVersion) -> str:
     if found.example:
         lines.append(f"  ask       {found.example}")
     if found.contract:
+        has_them = any(field.is_bounded for field in found.signature.inputs)
         lines.append(
             "  bounds    are in force from its promotion on where there is no contract yet; else"
             " write into kedge.toml:"
+            if has_them
+            else "  bounds    are not part of this version, which was registered without them; write"
+            " into kedge.toml:"
         )
         lines += [f"            {line}" for line in found.contract]
     return "\n".join(lines)
