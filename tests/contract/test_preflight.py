@@ -11,7 +11,13 @@ import pytest
 from kedge.config.model import is_loopback
 from kedge.core.errors import Unavailable
 from kedge.operations import preflight
-from kedge.operations.preflight import OpenFiles, check_state_dir, count_open_files, find_obstacles
+from kedge.operations.preflight import (
+    OpenFiles,
+    check_control_port,
+    check_state_dir,
+    count_open_files,
+    find_obstacles,
+)
 from kedge.runtime.listener import listen, means
 
 
@@ -48,6 +54,17 @@ def test_a_temporary_directory_that_is_not_there_is_an_obstacle(
     (one,) = find_obstacles(tmp_path)
     assert one.path == tmp_path / "gone"
     assert "nothing can be registered" in one.told()
+
+
+def test_a_second_kedge_on_the_machine_names_the_setting_of_controls_port() -> None:
+    """Without it, control would end again and again while the gateway reports that it serves."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        fault = check_control_port(port)
+        assert fault is not None
+        assert f"port {port}" in fault
+        assert "[server] control_port" in fault
+    assert check_control_port(port) is None
 
 
 def test_the_effect_of_a_limit_of_open_files_is_stated_only_if_there_is_one() -> None:

@@ -103,7 +103,11 @@ def _start(
         import msgspec
 
         from kedge.config.load import check_server
-        from kedge.operations.preflight import check_machine, check_open_files
+        from kedge.operations.preflight import (
+            check_control_port,
+            check_machine,
+            check_open_files,
+        )
         from kedge.operations.setup import apply_policies, ensure_ledger
         from kedge.runtime.supervisor import HostSettings, run_supervisor, try_out
 
@@ -127,6 +131,9 @@ def _start(
     check_machine(
         context.state_dir, server.max_in_flight, len(context.settings.endpoints), context.say
     )
+    taken = check_control_port(server.control_port) if with_control and handed is None else None
+    if taken is not None:
+        context.say(f"warning: {taken}")
 
     def ready() -> None:
         try:

@@ -10,6 +10,7 @@ import errno
 import getpass
 import os
 import resource
+import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -74,6 +75,22 @@ def check_machine(
     few = check_open_files(max_in_flight, endpoints)
     if few is not None:
         say(f"warning: {few}")
+
+
+def check_control_port(port: int) -> str | None:
+    """Return a sentence if another process uses control's port, as a second kedge here would."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+            trial.listen(1)
+        except OSError as error:
+            return (
+                f"control cannot listen on port {port} yet: {error.strerror or error}. Callers are"
+                " served; automation, alerts and the API start once the port is free. If another"
+                " kedge uses it, set [server] control_port"
+            )
+    return None
 
 
 # ---------------------------------------------------------------- directories
