@@ -18,9 +18,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, chi2, f_classif
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -311,6 +313,37 @@ def test_dates_are_refused_by_name_with_a_remedy(tmp_path: Path) -> None:
         with pytest.raises(UnfitModel, match="since was fitted on dates") as caught:
             loaded(tmp_path / type(steps).__name__, estimator)
         assert (caught.value.code, "days since" in caught.value.hint) == ("bad_signature", True)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said", "way"),
+    [
+        (LogisticRegression(), "LogisticRegression is not fitted", "fit it, then"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "not fitted", "fit it, then"),
+        (StandardScaler().fit([[1.0]]), "has no predict", "the fitted estimator alone"),
+        ({"model": LinearRegression(), "threshold": 0.5}, "dict has no predict", "alone"),
+        (
+            MultiOutputClassifier(LogisticRegression()).fit([[0.0], [1.0]], [[0, 1], [1, 0]]),
+            "several labels a row",
+            "one model for each label",
+        ),
+    ],
+)
+def test_what_is_no_fitted_model_is_named_with_a_remedy(
+    tmp_path: Path, estimator: Any, said: str, way: str
+) -> None:
+    with pytest.raises(UnfitModel, match=said) as caught:
+        loaded(tmp_path, estimator)
+    assert way in caught.value.hint
+
+
+def test_a_selection_of_columns_by_a_score_needs_no_trust(tmp_path: Path) -> None:
+    for scored in (chi2, f_classif):
+        selected = make_pipeline(SelectKBest(scored, k=1), LogisticRegression())
+        x = [[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]]
+        directory = tmp_path / scored.__name__
+        directory.mkdir()
+        assert loaded(directory, selected.fit(x, [0, 1, 0, 1])).signature.inputs
 
 
 def test_columns_chosen_by_an_abstract_type_of_numpy_need_no_trust(tmp_path: Path) -> None:

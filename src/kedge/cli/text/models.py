@@ -54,8 +54,8 @@ def registered_text(found: RegisteredVersion) -> str:
             "  bounds    are in force from its promotion on where there is no contract yet; else"
             " write into kedge.toml:"
             if has_them
-            else "  bounds    are not part of this version, which was registered without them; write"
-            " into kedge.toml:"
+            else "  bounds    are not part of this version, which was registered without them;"
+            " write into kedge.toml:"
         )
         lines += [f"            {line}" for line in found.contract]
     return "\n".join(lines)

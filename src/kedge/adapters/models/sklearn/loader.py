@@ -45,6 +45,13 @@ OWNED = {
     "sklearn.model_selection._split.StratifiedKFold": "the same",
     "sklearn.utils._bunch.Bunch": "VotingClassifier, StackingClassifier; a dict",
     "sklearn.utils.validation.check_array": "histogram boosting with categories; only checks",
+    **dict.fromkeys(
+        (
+            f"sklearn.feature_selection._univariate_selection.{name}"
+            for name in ("chi2", "f_classif", "f_regression", "r_regression")
+        ),
+        "SelectKBest; a function, of use only when it is fitted",
+    ),
     "functools.partial": "the same; restoring it calls nothing, and what it wraps is judged alone",
     "numpy.dtype": "OneHotEncoder, OrdinalEncoder; a name",
     **dict.fromkeys(
@@ -88,7 +95,11 @@ class SklearnLoader(SklearnFlavour):
                 hint="a fitted model holds nothing of the kind: ask the author of this file",
             )
         if not hasattr(estimator, "predict"):
-            raise UnfitModel(f"{type(estimator).__name__} has no predict: it is not a model")
+            raise UnfitModel(
+                f"{type(estimator).__name__} has no predict: it is not a model",
+                hint="write the fitted estimator alone: skops.io.dump(model, 'model.skops'); what"
+                " only transforms can be written as ONNX",
+            )
         _single_threaded(estimator)
         found = judge(estimator, trusted)
         stated = read_stated(path)

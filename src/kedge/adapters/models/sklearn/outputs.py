@@ -60,7 +60,10 @@ def head_of(
 def _classifier(estimator: Any) -> tuple[Head, tuple[Field, ...]]:
     classes = estimator.classes_
     if isinstance(classes, list) or np.ndim(classes) != 1:
-        raise UnfitModel("a classifier with several labels a row is not supported")
+        raise UnfitModel(
+            "a classifier with several labels a row is not supported",
+            hint="register one model for each label, or write it as ONNX with one output for each",
+        )
     dtype, target = _label_dtype(classes)
     known: Array = classes.astype(target)
     label = Field(name="label", dtype=dtype)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
 from kedge.adapters.models.sklearn import mlmodel
 from kedge.adapters.models.sklearn.columns import INSIDE, InputColumn, columns_of_estimator
 from kedge.core.errors import UnfitModel
@@ -90,6 +93,7 @@ def inputs_of(estimator: Any, stated: Stated) -> EstimatorInputs:
         one.is_text()
         return EstimatorInputs((Field(TEXT, "string"),), (one,), None, is_text=True)
     if not count:
+        _check_fitted(estimator)
         raise UnfitModel(
             f"{type(estimator).__name__} does not say how many features it takes",
             code="bad_signature",
@@ -198,3 +202,15 @@ def _check_stated(stated: Stated, names: Sequence[str] | None, count: int | None
             code="bad_signature",
             hint="name all of them, in the order in which the model was fitted",
         )
+
+
+def _check_fitted(estimator: Any) -> None:
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise UnfitModel(
+            f"{type(estimator).__name__} is not fitted",
+            hint="fit it, then write it with skops.io.dump(model, 'model.skops')",
+        ) from error
+    except TypeError:  # it is no estimator, and nothing says what it is
+        return
