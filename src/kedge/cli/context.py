@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -25,10 +25,24 @@ from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.values import ActorKind
 from kedge.runtime.announcement import get_url
-from kedge.system.terminal import show, show_json
+from kedge.system.terminal import is_drawn, is_movable, show, show_drawn, show_json
 
 if TYPE_CHECKING:
+    from kedge.cli.blocks import Screen
     from kedge.workspace import Workplace
+
+
+class Shown(NamedTuple):
+    """A result in each of its forms."""
+
+    data: object
+    """The document of --json."""
+    text: str
+    """The text for a pipe or a file."""
+    screen: Screen | None = None
+    """The blocks for a terminal; None: the text."""
+    note: str = ""
+    """A message beside it."""
 
 
 class Context:
@@ -148,12 +162,50 @@ class Context:
         """Print a message to stderr, so that stdout has only data."""
         show(text, err=True)
 
-    def out(self, data: object, text: str) -> None:
-        """Print data: as JSON with --json, else as text."""
+    def out(self, data: object, text: str, screen: Screen | None = None) -> None:
+        """Print data: as JSON with --json, on a terminal as a screen if there is one, else as text.
+
+        Only a screen imports rich: piped output does not wait for it.
+        """
         if self.as_json:
             show_json(encode(data))
+        elif screen is not None and is_drawn(sys.stdout):
+            from kedge.cli.screen.draw import draw
+            from kedge.cli.screen.live import get_width
+
+            show_drawn(draw(screen, get_width()))
         elif text:
             show(text)
+
+    def repeat(self, read: Callable[[], Shown], clock: Callable[[], float], *, again: bool) -> None:
+        """Print a result once, or each second until Ctrl-C.
+
+        Args:
+            read: reads the result.
+            clock: Unix time.
+            again: whether to repeat. On a terminal, its second screen shows the newest result.
+        """
+
+        def show() -> Shown:
+            shown = read()
+            self.out(shown.data, shown.text, shown.screen)
+            if shown.note:
+                self.say(shown.note)
+            return shown
+
+        def look() -> Screen:
+            shown = read()
+            assert shown.screen is not None
+            return shown.screen
+
+        if not again:
+            show()
+        elif self.as_json or not is_drawn(sys.stdout) or not is_movable(sys.stdout):
+            repeat(show)
+        else:
+            from kedge.cli.screen.live import LiveView
+
+            LiveView(f"kedge {' '.join(sys.argv[1:])}", look, clock).run()
 
 
 def get_context(ctx: click.Context) -> Context:
@@ -219,11 +271,8 @@ def end_in_order() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def repeat(show: Callable[[], None], *, again: bool) -> None:
-    """Call `show` once, or each second until Ctrl-C."""
-    if not again:
-        show()
-        return
+def repeat(show: Callable[[], object]) -> None:
+    """Call `show` each second until Ctrl-C."""
     ended = threading.Event()
 
     def end(*_: object) -> None:

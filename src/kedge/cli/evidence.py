@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from kedge.cli.context import Context, prints, repeat, verb
+from kedge.cli.context import Context, Shown, prints, verb
 from kedge.cli.endpoint import endpoint
+from kedge.cli.screen.evidence import course_screen, evidence_screen
 from kedge.cli.text.evidence import course_text, evidence_text
 from kedge.cli.text.layout import get_width
 from kedge.operations.evidence.read import RolloutEvidence, course_of, evidence_of
 from kedge.operations.evidence.view import CoursePoint
-from kedge.system.terminal import clear, one_line
+from kedge.system.terminal import one_line
 
 
 @click.command()
@@ -27,15 +28,15 @@ def evidence(
     place = context.place()
     if since is not None:
         course = course_of(place, endpoint, since)
-        context.out(course, course_text(one_line(course), segment, get_width()))
+        text = course_text(one_line(course), segment, get_width())
+        context.out(course, text, course_screen(one_line(course), segment))
         return
 
-    def show() -> None:
+    def read() -> Shown:
         found = evidence_of(place, endpoint, segment)
-        if watch and not context.as_json:
-            clear()
-        context.out(found, evidence_text(one_line(found), get_width()))
-        if segment is not None and not found.segments:
-            context.say(f"no request of {segment} was counted at this step")
+        empty = segment is not None and not found.segments
+        note = f"no request of {segment} was counted at this step" if empty else ""
+        text = evidence_text(one_line(found), get_width())
+        return Shown(found, text, evidence_screen(one_line(found)), note)
 
-    repeat(show, again=watch)
+    context.repeat(read, place.clock.unix, again=watch)

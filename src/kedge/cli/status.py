@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import click
 
-from kedge.cli.context import Context, prints, repeat, verb
+from kedge.cli.blocks import Paragraph, Screen
+from kedge.cli.context import Context, Shown, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
+from kedge.cli.screen.status import list_screen, status_screen
 from kedge.cli.text.history import history_text
 from kedge.cli.text.status import list_text, status_text
 from kedge.core.stored.ledger import Entry
 from kedge.operations.history import history_of
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
-from kedge.system.terminal import clear, one_line
+from kedge.system.terminal import one_line
 
 NONE_YET = "no endpoint yet: kedge apply"
 
@@ -31,7 +33,10 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
     def whole(found: list[EndpointStatus]) -> str:
         return "\n".join(map(status_text, found))
 
-    _show(context, endpoint, list_text if endpoint is None else whole, watch=watch)
+    if endpoint is None:
+        _show(context, None, list_text, list_screen, watch=watch)
+    else:
+        _show(context, endpoint, whole, status_screen, watch=watch)
 
 
 @click.command("list")
@@ -40,26 +45,26 @@ def status(context: Context, endpoint: str | None, watch: bool) -> None:
 @prints(list[EndpointStatus])
 def list_endpoints(context: Context, watch: bool) -> None:
     """List the endpoints, one line each."""
-    _show(context, None, list_text, watch=watch)
+    _show(context, None, list_text, list_screen, watch=watch)
 
 
 def _show(
     context: Context,
     endpoint: str | None,
     text: Callable[[list[EndpointStatus]], str],
+    screen: Callable[[list[EndpointStatus]], Screen],
     *,
     watch: bool,
 ) -> None:
     place = context.place()
 
-    def show() -> None:
+    def read() -> Shown:
         found = status_of(place, endpoint)
-        if watch and not context.as_json:
-            clear()
         data = found[0] if endpoint is not None else found
-        context.out(data, text(one_line(found)) or NONE_YET)
+        drawn = screen(found) if found else [Paragraph(NONE_YET)]
+        return Shown(data, text(one_line(found)) or NONE_YET, drawn)
 
-    repeat(show, again=watch)
+    context.repeat(read, place.clock.unix, again=watch)
 
 
 @click.command()

@@ -6,10 +6,12 @@ screen, hide text, or write lines that look like kedge's own.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import MutableMapping, Sequence
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -23,6 +25,12 @@ _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_INVISIBLE}]")
 """Characters that no text must contain; tabs and line ends are kedge's own."""
 _IN_VALUE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
 """Characters that no value within a line must contain."""
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
+"""A sequence that changes the colour of the text after it, and nothing else."""
+FIXED_TERMINALS = frozenset({"", "dumb", "unknown"})
+"""Values of TERM for terminals whose cursor cannot be moved."""
+PLAIN_SIZE = os.terminal_size((80, 24))
+"""Columns and lines if the output is no terminal: a file, a pipe, a log."""
 
 
 def printable(text: str) -> str:
@@ -63,6 +71,68 @@ def show_page(text: str) -> None:
         click.echo_via_pager(printable(text))
     else:
         click.echo(printable(text))
+
+
+def show_drawn(text: str) -> None:
+    """Print a text with colours; every other control character in it is escaped."""
+    # Colours were left out already where the terminal has none.
+    click.echo(_keep_colours(text), color=True)
+
+
+def _keep_colours(text: str) -> str:
+    parts = _COLOUR.split(text)
+    parts[::2] = map(printable, parts[::2])
+    return "".join(parts)
+
+
+def is_drawn(stream: TextIO) -> bool:
+    """Return whether a stream gets tables and colours: as rich decides it, without its import."""
+    compatible = os.environ.get("TTY_COMPATIBLE", "")
+    if compatible in ("0", "1"):
+        return compatible == "1"
+    forced = os.environ.get("FORCE_COLOR")
+    return stream.isatty() if forced is None else forced != ""
+
+
+def is_movable(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal whose cursor can be moved, for a live view."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in FIXED_TERMINALS
+
+
+def get_size() -> os.terminal_size:
+    """Return the columns and lines of the terminal; COLUMNS and LINES replace them."""
+    return shutil.get_terminal_size(PLAIN_SIZE)
+
+
+def enter_screen() -> None:
+    """Change to the terminal's second screen, without a cursor; `leave_screen` undoes it."""
+    _steer("\x1b[?1049h\x1b[?25l\x1b[2J")
+
+
+def leave_screen() -> None:
+    """Change back to the first screen, as it was."""
+    _steer("\x1b[?2026l\x1b[?25h\x1b[?1049l")
+
+
+def paint(lines: Sequence[str]) -> None:
+    """Write drawn lines over the screen: at once where the terminal can, and never cleared before.
+
+    A line must be narrower than the screen. What follows it is erased.
+    """
+    body = "\x1b[K\r\n".join(map(_keep_colours, lines))
+    _steer(f"\x1b[?2026h\x1b[H{body}\x1b[K\x1b[J\x1b[?2026l")
+
+
+def _steer(sequence: str) -> None:
+    """Write a control sequence of kedge's own."""
+    sys.stdout.write(sequence)
+    sys.stdout.flush()
+
+
+def rewrite(line: str) -> None:
+    """Write a line over the last one on stderr, which must be a terminal; empty: erase it."""
+    sys.stderr.write(f"\r\x1b[K{printable(line)}")
+    sys.stderr.flush()
 
 
 def show_json(raw: bytes) -> None:

@@ -37,6 +37,9 @@ HEADS = {
 """Verdicts at the head of a view."""
 MOST_RATIO = 99
 """Largest bound of a ratio that is shown; a larger one counts as none."""
+COURSE = ["from (UTC)", "span", "releases", "at", "new failed", "old failed", "agree"]
+"""Titles of a course."""
+NO_COURSE = "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
 NAME = 18
 """Minimum columns for the name of a metric with its segment; shares are dropped to keep them."""
 INDENT = "  "
@@ -49,27 +52,38 @@ def evidence_text(found: ComparisonView, width: int = PLAIN_WIDTH) -> str:
         found: the evidence.
         width: columns of the terminal.
     """
-    lines = wrap(_head(found), width)
-    lines += wrap(_verdict(found), width)
-    if found.estimate is not None:
-        lines += wrap(_sentence(estimate_text(found.estimate, next_text(found))), width)
-    if found.restarted:
-        lines += wrap(f"evidence restarted: {found.restarted}", width)
+    lines = wrap(get_head(found), width)
+    lines += wrap(get_verdict(found), width)
+    for text in get_outlook(found):
+        lines += wrap(text, width)
     lines += ["", *_figures(found, width), *_waits(found, width)]
     lines += _agreement(found, found.agreement, width) if found.agreement is not None else []
     coverage = found.coverage
     if coverage.share is not None:
-        text = f"coverage {coverage.share:.1%} of {coverage.mirrored:,} mirrored requests"
-        lines += ["", *wrap(text, width, INDENT)]
-    for text in (*_unasked(coverage), *_lost(coverage)):
+        lines += ["", *wrap(get_share(coverage), width, INDENT)]
+    for text in get_losses(coverage):
         lines += wrap(text, width, INDENT)
-    lines += _labels(found, width)
-    lines += _cost(found, width)
+    labels = get_labels(found)
+    lines += [""] if labels else []
+    for text in (*labels, *get_cost(found)):
+        lines += wrap(text, width, INDENT)
     return "\n".join(lines)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def get_outlook(found: ComparisonView) -> list[str]:
+    """Return what the rollout waits for, and why its evidence was restarted."""
+    texts = []
+    if found.estimate is not None:
+        text = estimate_text(found.estimate, next_text(found))
+        texts.append(text[:1].upper() + text[1:])
+    if found.restarted:
+        texts.append(f"evidence restarted: {found.restarted}")
+    return texts
+
+
+def get_share(coverage: CandidateCoverage) -> str:
+    """Return the share of mirrored requests that the candidate answered."""
+    return f"coverage {coverage.share or 0.0:.1%} of {coverage.mirrored:,} mirrored requests"
 
 
 def names(found: ComparisonView) -> tuple[str, str]:
@@ -77,7 +91,7 @@ def names(found: ComparisonView) -> tuple[str, str]:
     return found.production, found.candidate
 
 
-def _head(found: ComparisonView) -> str:
+def get_head(found: ComparisonView) -> str:
     """Return the compared releases with their roles, and the kind of comparison."""
     arms = [f"{arm.release} ({arm.version}, {arm.role})" for arm in found.arms]
     where = found.stage.value
@@ -94,7 +108,7 @@ def _head(found: ComparisonView) -> str:
     )
 
 
-def _verdict(found: ComparisonView) -> str:
+def get_verdict(found: ComparisonView) -> str:
     """Return the verdict with its reason; while it waits, with the evidence so far."""
     decision = found.decision
     if found.estimate is None:
@@ -124,16 +138,17 @@ def _figures(found: ComparisonView, width: int) -> list[str]:
     if not shown:
         return []
     head = ["", old, new, f"{new} / {old}", ""]
-    rows = [head, *(_row(item, percent=True) for item in shown)]
+    rows = [head, *(get_cells(item, percent=True) for item in shown)]
     if sum(max(len(row[n]) for row in rows) for n in range(1, 5)) + NAME + 10 > width:
-        rows = [head, *(_row(item, percent=False) for item in shown)]
+        rows = [head, *(get_cells(item, percent=False) for item in shown)]
     lines = table(rows, width, right=(False, True, True, False, False))
     if found.segments:
         lines.insert(1 + len(found.metrics), f"{INDENT}segments, the worst first")
     return lines
 
 
-def _row(item: MetricVerdict, *, percent: bool) -> list[str]:
+def get_cells(item: MetricVerdict, *, percent: bool) -> list[str]:
+    """Return a row of the table: metric, both figures, their ratio and the verdict."""
     name = item.metric if not item.segment else f"{item.metric} {item.segment}"
     cells = [
         _cell(bad, units, percent=percent) for bad, units in zip(item.bad, item.units, strict=True)
@@ -170,16 +185,22 @@ def compared(item: Verdict) -> str:
 
 
 def _waits(found: ComparisonView, width: int) -> list[str]:
-    """Return the remaining need of each condition, if there are several."""
-    parts = found.estimate.parts if found.estimate is not None else ()
-    if len(parts) < 2:
+    rows = get_waits(found)
+    if not rows:
         return []
-    rows = [[NAMES.get(part.waits_for, part.waits_for), part_text(part)] for part in parts]
     named = max(len(row[0]) for row in rows)
     lines = ["", f"{INDENT}still missing"]
     for name, text in rows:
         lines += wrap(text, width, f"{INDENT}  {name:<{named}}  ", " " * (named + 6))
     return lines
+
+
+def get_waits(found: ComparisonView) -> list[tuple[str, str]]:
+    """Return the remaining need of each condition, if there are several."""
+    parts = found.estimate.parts if found.estimate is not None else ()
+    if len(parts) < 2:
+        return []
+    return [(NAMES.get(part.waits_for, part.waits_for), part_text(part)) for part in parts]
 
 
 # ---------------------------------------------------------------- agreement
@@ -188,34 +209,48 @@ def _waits(found: ComparisonView, width: int) -> list[str]:
 def _agreement(found: ComparisonView, shown: AgreementView, width: int) -> list[str]:
     if not shown.pairs:
         return []
+    lines = ["", *wrap(get_rates(shown), width, INDENT)]
+    for text in get_noise(shown, *names(found)):
+        lines += wrap(text, width, INDENT * 2)
+    if shown.segments:
+        rows = get_disagreements(shown)
+        lines += [INDENT + line for line in table(rows, width - 2, right=(False, True, False))]
+    for item in shown.examples[:3]:
+        lines += wrap(get_example(item, *names(found)), width, INDENT * 2)
+    return lines
+
+
+def get_rates(shown: AgreementView) -> str:
+    """Return the rates at which both releases agree."""
     more = "".join(
         f", {name} {figure:.2f}"
         for name, figure in (("kappa", shown.kappa), ("of the positive", shown.positive))
         if figure is not None
     )
-    text = (
+    return (
         f"agreement {shown.raw:.1%} of {shown.pairs:,} pairs{more}; {shown.flips:,}"
         f" decisions flip, {shown.missing:,} without an answer"
     )
-    lines = ["", *wrap(text, width, INDENT)]
+
+
+def get_noise(shown: AgreementView, old: str, new: str) -> list[str]:
+    """Return the rate at which production disagrees with itself, if it is known."""
     own = shown.noise
-    if own is not None:
-        old, new = names(found)
-        beyond = "" if own.beyond is None else f"; {new} {own.beyond:+.1%} beyond that"
-        text = f"{old} disagrees with itself in {own.disagreement:.1%} of {own.pairs:,}{beyond}"
-        lines += wrap(text, width, INDENT * 2)
-    if shown.segments:
-        rows = [
-            [item.segment, f"{item.disagreement:.1%} of {item.pairs:,}", "disagree"]
-            for item in shown.segments[:5]
-        ]
-        lines += [INDENT + line for line in table(rows, width - 2, right=(False, True, False))]
-    for item in shown.examples[:3]:
-        lines += wrap(_example(item, *names(found)), width, INDENT * 2)
-    return lines
+    if own is None:
+        return []
+    beyond = "" if own.beyond is None else f"; {new} {own.beyond:+.1%} beyond that"
+    return [f"{old} disagrees with itself in {own.disagreement:.1%} of {own.pairs:,}{beyond}"]
 
 
-def _example(item: DisagreementExample, old: str, new: str) -> str:
+def get_disagreements(shown: AgreementView) -> list[list[str]]:
+    """Return the segments in which both releases disagree most, a row each."""
+    return [
+        [item.segment, f"{item.disagreement:.1%} of {item.pairs:,}", "disagree"]
+        for item in shown.segments[:5]
+    ]
+
+
+def get_example(item: DisagreementExample, old: str, new: str) -> str:
     """Return one disagreement: the output that differs, with both values."""
     where = f" ({', '.join(item.segments)})" if item.segments else ""
     told = "; ".join(
@@ -236,8 +271,8 @@ def causes(by_cause: Mapping[str, int]) -> str:
     return f" ({told})" if told else ""
 
 
-def _unasked(coverage: CandidateCoverage) -> list[str]:
-    """Return the requests that the candidate never got, and those that it answered too late."""
+def get_losses(coverage: CandidateCoverage) -> list[str]:
+    """Return the requests that the candidate never got, or too late, and lost observations."""
     unasked = sum(coverage.unasked.values())
     lines = []
     if unasked:
@@ -247,16 +282,13 @@ def _unasked(coverage: CandidateCoverage) -> list[str]:
         )
     if coverage.late:
         lines.append(f"{coverage.late:,} answers came after their deadline: latency, no errors")
+    if coverage.lost:
+        lines.append(f"{coverage.lost:,} observations were dropped: a worker's recorder was full")
     return lines
 
 
-def _lost(coverage: CandidateCoverage) -> list[str]:
-    if not coverage.lost:
-        return []
-    return [f"{coverage.lost:,} observations were dropped: a worker's recorder was full"]
-
-
-def _labels(found: ComparisonView, width: int) -> list[str]:
+def get_labels(found: ComparisonView) -> list[str]:
+    """Return what is known about labels, and about predictions without a record."""
     labels = found.labels
     by_arm = found.by_arm
     arms = [
@@ -285,8 +317,7 @@ def _labels(found: ComparisonView, width: int) -> list[str]:
             _loss(labels, *names(found)),
             *_estimates(labels, *names(found)),
         ]
-    texts += faults + _recorded(found)
-    return ["", *(line for text in texts for line in wrap(text, width, INDENT))] if texts else []
+    return texts + faults + _recorded(found)
 
 
 def _recorded(found: ComparisonView) -> list[str]:
@@ -323,7 +354,8 @@ def _estimates(labels: LabelSummary, old: str, new: str) -> list[str]:
     ]
 
 
-def _cost(found: ComparisonView, width: int) -> list[str]:
+def get_cost(found: ComparisonView) -> list[str]:
+    """Return the cost of an inference of both releases; nothing if it is unknown."""
     cost = found.cost
     if cost is None:
         return []
@@ -340,7 +372,7 @@ def _cost(found: ComparisonView, width: int) -> list[str]:
         texts.append(f"clipped at cost.max: {cost.clipped[0]:,} and {cost.clipped[1]:,} requests")
     if cost.left_out:
         texts.append(f"{cost.left_out:,} costs were left out: more callers than a window holds")
-    return [line for text in texts for line in wrap(text, width, INDENT)]
+    return texts
 
 
 # ---------------------------------------------------------------- the course of time
@@ -350,21 +382,26 @@ def course_text(
     course: Sequence[CoursePoint], segment: str | None = None, width: int = PLAIN_WIDTH
 ) -> str:
     """Return minutes and hours of a comparison: all units, and the bad ones."""
+    rows = get_course(course, segment)
+    if not rows:
+        return NO_COURSE
+    right = (False, True, False, True, True, True, True)
+    return "\n".join(table([COURSE, *rows], width, right=right, shortened=2))
+
+
+def get_course(course: Sequence[CoursePoint], segment: str | None) -> list[list[str]]:
+    """Return a row for each minute or hour of a comparison."""
     found = []
     for item in course:
         known = item if segment is None else item.segments.get(segment)
         if known is None:
             continue
         bad = known.bad.get("errors", (0, 0))
-        cells = [_cell(b, n, percent=False) for b, n in zip(bad, known.units, strict=True)]
+        old, new = (_cell(b, n, percent=False) for b, n in zip(bad, known.units, strict=True))
         agreement = "-" if segment or item.agreement is None else f"{item.agreement:.1%}"
         at = to_minute(item.at)
         how = "shadow" if item.paired else f"{item.weight:g} %"
         pair = f"{item.candidate}/{item.production}"
-        found.append([at, "1 h" if item.span_s == 3600 else "1 min", pair, how, *cells, agreement])
-    if not found:
-        return "nothing yet: windows become minutes after an hour; kedge evidence shows what is now"
-    heads = ["from (UTC)", "span", "releases", "at", "new failed", "old failed", "agree"]
-    rows = [heads, *([*row[:4], row[5], row[4], row[6]] for row in found)]
-    right = (False, True, False, True, True, True, True)
-    return "\n".join(table(rows, width, right=right, shortened=2))
+        span = "1 h" if item.span_s == 3600 else "1 min"
+        found.append([at, span, pair, how, new, old, agreement])
+    return found

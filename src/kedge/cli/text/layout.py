@@ -15,7 +15,8 @@ PLAIN_WIDTH = 80
 NARROWEST, WIDEST = 60, 120
 """Limits of the columns: a narrower table does not fit, and a wider line is hard to read."""
 _KEPT = "\u00a0"
-_UNIT = re.compile(r"(?<=\d) (%|s|min|h|days|requests/s|requests/h)(?=\W|$)")
+UNIT = re.compile(r"(?<=\d) (%|s|min|h|days|requests/s|requests/h)(?=\W|$)")
+"""The space between a number and its unit, at which no line is broken."""
 
 
 def get_width() -> int:
@@ -28,7 +29,7 @@ def get_width() -> int:
 def wrap(text: str, width: int, indent: str = "", hanging: str | None = None) -> list[str]:
     """Return a paragraph as lines of at most `width`, with words and units uncut."""
     lines = textwrap.wrap(
-        _UNIT.sub(f"{_KEPT}\\1", text),
+        UNIT.sub(f"{_KEPT}\\1", text),
         width,
         initial_indent=indent,
         subsequent_indent=indent + "  " if hanging is None else hanging,
