@@ -95,6 +95,7 @@ class World:
         peers: Peers | None = None,
         most: int | None = None,
         tokens: Path | None = None,
+        callers: Tokens | None = None,
         model: Any = None,
         as_peer: tuple[str, int] | None = None,
     ) -> None:
@@ -109,6 +110,7 @@ class World:
             requests=requests,
             peers=peers,
             testers=Tokens(*([tokens] if tokens else [])),
+            callers=callers,
         )
         serving = Serving(time.monotonic)
         handles = {n: Handle(ROW.releases[n], inline=model or Doubles()) for n in (1, 2)}

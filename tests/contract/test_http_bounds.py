@@ -20,6 +20,7 @@ from contract.http_world import (
     head,
     request,
 )
+from kedge.gateway.auth import CALLERS, Tokens
 from kedge.gateway.http.connections import ConnectionLimits
 from kedge.gateway.http.peers import Peers
 from support.waiting import wait_until
@@ -615,6 +616,18 @@ def test_a_release_is_asked_and_a_probe_marked_by_testers_only(
         file.unlink()
         assert world.ask(good).status == 403
         assert world.ask(request()).status == 200
+
+
+def test_callers_need_a_token_where_a_file_lists_them(tmp_path: Path) -> None:
+    file = tokens_file(tmp_path)
+    with World(callers=Tokens(file, setting=CALLERS)) as world:
+        got = world.ask(request())
+        assert (got.status, got.code) == (401, "token_missing")
+        assert b"caller_token_file" in got.raw
+        assert world.ask(request(None, f"authorization: Bearer {TOKEN}x")).status == 403
+        assert world.ask(request(None, f"authorization: Bearer {TOKEN}")).status == 200
+        assert world.ask(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n").status == 200
+        assert world.ask(b"GET /v2/models/flights HTTP/1.1\r\nhost: a\r\n\r\n").status == 401
 
 
 def test_without_any_token_no_caller_is_a_tester() -> None:

@@ -129,9 +129,7 @@ def test_few_open_files_are_named_before_serving_and_connections_beyond_them_cos
 def test_the_printed_address_answers(make_site: Callable[..., Site], host: str) -> None:
     if ":" in host and not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    site = make_site(server=f'host = "{host}"', workers=1)
-    if host in ("0.0.0.0", "::"):
-        site.env["KEDGE_TRUST_NETWORK"] = "1"
+    site = make_site(server=f'host = "{host}"\nplain = true', workers=1)
     start(site)
     site.until(lambda: "serving on" in said(site), "the announcement")
     url = re.search(r"serving on (\S+)", said(site))
@@ -155,8 +153,8 @@ def has_ipv6() -> bool:
 def test_an_address_that_is_not_of_this_machine_is_refused_in_words(
     make_site: Callable[..., Site], host: str, words: str
 ) -> None:
-    site = make_site(server=f'host = "{host}"')
-    start(site, KEDGE_TRUST_NETWORK="1")
+    site = make_site(server=f'host = "{host}"\nplain = true')
+    start(site)
     assert site.up is not None
     assert site.up.wait(30) == 4
     assert f"error: cannot listen on {host}:{site.port}: " in said(site)

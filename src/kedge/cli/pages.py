@@ -68,6 +68,7 @@ COMMANDS: dict[str, Listed] = {
     "init": Listed("setup", "init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
     "list": Listed("status", "list_endpoints", "List the endpoints, one line each."),
     "log": Listed("log", "log", "Export the prediction log, or forget a caller in it."),
+    "login": Listed("token", "login", "Print a link that logs a browser into the dashboard once."),
     "outcomes": Listed(
         "outcomes", "outcomes", "Read late labels, and join them to predictions by id."
     ),
@@ -135,6 +136,7 @@ PAGES: dict[str, Page] = {
     "demo": Page(SET_UP, "container", ("kedge demo",)),
     "doctor": Page(SET_UP, "repair", ("kedge doctor", "kedge doctor --json")),
     "up": Page(RUN, "run-under-systemd", ("kedge up", "kedge up --port 9000 --workers 4")),
+    "login": Page(RUN, "security", ("kedge login",)),
     "token": Page(
         RUN, "security", ("kedge token list", "kedge token create --role viewer --name ana")
     ),

@@ -111,12 +111,10 @@ def _start(
         from kedge.operations.setup import apply_policies, ensure_ledger
         from kedge.runtime.supervisor import HostSettings, run_supervisor, try_out
 
-    tokens = context.settings.server.tester_token_file
-    changes = {
-        "port": port,
-        "workers": workers,
-        "tester_token_file": tokens and str((context.config.parent / tokens).absolute()),
-    }
+    changes: dict[str, object] = {"port": port, "workers": workers}
+    for name in ("tester_token_file", "caller_token_file"):
+        path = getattr(context.settings.server, name)
+        changes[name] = path and str((context.config.parent / path).absolute())
     changes = {name: value for name, value in changes.items() if value is not None}
     server = msgspec.structs.replace(context.settings.server, **changes)
     check_server(server)

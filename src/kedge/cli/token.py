@@ -1,4 +1,4 @@
-"""The command group `kedge token`: create, list and revoke tokens of control."""
+"""The commands `kedge token` (create, list and revoke tokens of control) and `kedge login`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from kedge.operations.tokens import (
     CreatedToken,
     Grants,
     ListedToken,
+    LoginLink,
     create_token,
     list_tokens,
+    make_link,
     revoke_token,
 )
 from kedge.system.terminal import one_line
@@ -63,6 +65,16 @@ def token_create(
     made = create_token(context.place(), grants, by=actor(), configured=context.configured)
     context.out(made, one_line(made.token))
     context.say(created_text(one_line(made)))
+
+
+@click.command()
+@verb
+@prints(LoginLink)
+def login(context: Context) -> None:
+    """Print a link that logs a browser into the dashboard once."""
+    base = f"http://127.0.0.1:{context.settings.server.control_port}"
+    link = make_link(context.place(), base)
+    context.out(link, one_line(link.url))
 
 
 @token.command("list")

@@ -57,6 +57,10 @@ class ServerSettings(Value, frozen=True):
     """Limit of stored predictions that wait for labels, in GB: thirty days at fifty a second."""
     tester_token_file: str | None = None
     """The file of testers' tokens, one a line, relative to kedge.toml; its mode must be 0600."""
+    plain: bool = False
+    """Whether the callers' port may listen without TLS where other machines reach it."""
+    caller_token_file: str | None = None
+    """The file of callers' tokens, as that of testers. None: callers need no token."""
 
     @property
     def loopback(self) -> bool:

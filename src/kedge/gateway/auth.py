@@ -1,4 +1,4 @@
-"""Auth of testers: tokens that allow a request to a chosen release, or one that is not counted.
+"""Auth of testers and callers: tokens for a chosen release or an uncounted request, or for any.
 
 A tester sends `Authorization: Bearer TOKEN`. The file of the setting `tester_token_file` has the
 tokens, one per line. kedge's own commands send the secret of the state directory, which only the
@@ -27,15 +27,24 @@ MOST_BYTES = 64 * 1024
 BEARER = b"bearer "
 
 
-class Tokens:
-    """The tokens of testers, stored as digests only."""
+TESTERS, CALLERS = "tester_token_file", "caller_token_file"
+"""The settings that name a file of tokens."""
+_WHY = {
+    TESTERS: "only a tester may ask a certain release, or mark a probe",
+    CALLERS: "a caller needs a token",
+}
 
-    def __init__(self, *files: Path) -> None:
+
+class Tokens:
+    """The tokens of testers, or of callers, stored as digests only."""
+
+    def __init__(self, *files: Path, setting: str = TESTERS) -> None:
         """Accept the tokens of these files, which are read again when they change."""
+        self._setting = setting
         self._files = [_TokenFile(path) for path in files]
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Raise if a request does not come from a tester.
+        """Raise if a request does not come from one of them.
 
         Raises:
             BadRequest: the request has no valid token.
@@ -43,9 +52,9 @@ class Tokens:
         shown = next((value for name, value in headers if name == b"authorization"), None)
         if shown is None:
             raise BadRequest(
-                "only a tester may ask a certain release, or mark a probe",
+                _WHY[self._setting],
                 code="token_missing",
-                hint="Authorization: Bearer TOKEN, from [server] tester_token_file",
+                hint=f"Authorization: Bearer TOKEN, from [server] {self._setting}",
             )
         given = _digest(shown[len(BEARER) :].strip())
         good = shown[: len(BEARER)].lower() == BEARER
@@ -57,7 +66,7 @@ class Tokens:
             raise BadRequest(
                 "the token is not known",
                 code="token_refused",
-                hint="[server] tester_token_file lists the tokens of testers",
+                hint=f"[server] {self._setting} lists the tokens",
             )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from kedge.core.access import Role, Scope
-from kedge.core.errors import BadConfig, KedgeError, Refused
+from kedge.core.errors import BadConfig, KedgeError, Refused, Unavailable
 from kedge.core.sessions import LINK_S, Session, digest_secret
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import iso
@@ -187,6 +187,31 @@ def read_token(path: Path) -> str:
             hint="the file has one line: what kedge token create printed",
         )
     return text
+
+
+class LoginLink(Value, frozen=True):
+    """A link that logs one browser in."""
+
+    url: str
+    expires_at: str
+    """Until when it can be used, once."""
+
+
+def make_link(place: Workplace, base: str) -> LoginLink:
+    """Return a login link of this machine's admin; `base` is the address of control.
+
+    Raises:
+        Unavailable: `no_admin_token`: control has not made the admin token yet.
+    """
+    text = read_admin_token(place.state_dir)
+    if not text:
+        raise Unavailable(
+            f"{ADMIN_TOKEN} is missing in {place.state_dir}",
+            code="no_admin_token",
+            hint="kedge up makes it; wait until it serves",
+        )
+    ends = place.clock.unix() + LINK_S
+    return LoginLink(f"{base}/login?link={make_login(place, text)}", iso(ends))
 
 
 def make_login(place: Workplace, text: str) -> str:

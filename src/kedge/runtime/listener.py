@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from kedge.config.model import bare_host, is_loopback
+from kedge.config.model import ServerSettings, bare_host
 from kedge.core.errors import BadConfig, Unavailable
 
 BACKLOG = 2048
@@ -33,18 +33,37 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def refuse_open_bind(host: str, what: str) -> None:
-    """Raise if another machine can reach an address: there is no authentication yet.
+def refuse_open_bind(server: ServerSettings) -> None:
+    """Raise if other machines can reach the callers' port, and kedge.toml does not say so.
 
     Raises:
-        BadConfig: the address is not loopback, and KEDGE_TRUST_NETWORK is not set.
+        BadConfig: `open_bind`; `trust_network`: the variable that once allowed it is still set.
     """
-    if not is_loopback(host) and not os.environ.get("KEDGE_TRUST_NETWORK"):
+    refuse_trusted_network()
+    if not server.loopback and not server.plain:
         raise BadConfig(
-            [f"{what}: {host} is reachable from outside, and this version has no authentication"],
+            [f"server.host: {server.host} is reachable from outside, without TLS"],
+            code="open_bind",
             hint=(
-                "bind 127.0.0.1 behind your proxy, or set KEDGE_TRUST_NETWORK=1 on a network you"
-                " trust"
+                "bind 127.0.0.1 behind your proxy, or set [server] plain = true on a network that"
+                " you trust; caller_token_file then lets callers in by a token"
+            ),
+        )
+
+
+def refuse_trusted_network() -> None:
+    """Raise if KEDGE_TRUST_NETWORK is set: a variable that is ignored would seem to protect.
+
+    Raises:
+        BadConfig: `trust_network`.
+    """
+    if os.environ.get("KEDGE_TRUST_NETWORK"):
+        raise BadConfig(
+            ["KEDGE_TRUST_NETWORK has no effect any more"],
+            code="trust_network",
+            hint=(
+                "remove it; [server] plain = true lets callers on other machines reach the gateway,"
+                " and [control] in kedge.toml says how they reach control"
             ),
         )
 

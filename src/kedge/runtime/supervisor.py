@@ -85,7 +85,7 @@ def run_supervisor(
     """
     log_to_stderr()
     server, state_dir = settings.server, settings.state_dir
-    refuse_open_bind(server.host, "server.host")
+    refuse_open_bind(server)
     raise_open_files()
     place = Workplace(
         state_dir,
@@ -169,8 +169,9 @@ def supervisor_of(
 
 def prepare(place: Workplace, server: ServerSettings) -> None:
     """Make the files that this host's processes need; remove old ones. Raise as `read_tokens`."""
-    if server.tester_token_file:
-        read_tokens(Path(server.tester_token_file))
+    for path in (server.tester_token_file, server.caller_token_file):
+        if path:
+            read_tokens(Path(path))
     make_secret(place.state_dir)
     with suppress(Unavailable):  # first: on a full disk it frees room for the files opened here
         place.database.read(lambda _: None)
@@ -284,7 +285,7 @@ def try_out(server: ServerSettings, state_dir: Path, standing: Standing) -> None
         Refused: the listening socket or the state directory would change, or a loader is missing.
     """
     importlib.import_module("kedge.adapters.process.__main__")
-    refuse_open_bind(server.host, "server.host")
+    refuse_open_bind(server)
     if standing.protocol != PROTOCOL:
         raise Refused(
             "this version cannot take over from the one that runs",

@@ -30,7 +30,7 @@ from kedge.engine.serving.copies import Copies
 from kedge.engine.serving.last_asked import LastAsked, path_of
 from kedge.engine.serving.pool import Pool
 from kedge.engine.serving.serving import Serving
-from kedge.gateway.auth import SECRET, Tokens
+from kedge.gateway.auth import CALLERS, SECRET, Tokens
 from kedge.gateway.contract import Contract
 from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
@@ -130,11 +130,14 @@ def new_pool(
 def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
     """Build one worker's bounds for its callers, with its trusted peers and tokens."""
     anyone = server.entity_from == ANYONE
-    tokens = [Path(server.tester_token_file)] if server.tester_token_file else []
+    testers = [state_dir / SECRET]
+    testers += [Path(server.tester_token_file)] if server.tester_token_file else []
+    callers = server.caller_token_file
     return WorkerBounds(
         body=int(server.max_body_mb * 2**20),
         requests=server.max_in_flight,
-        testers=Tokens(state_dir / SECRET, *tokens),
+        testers=Tokens(*testers),
+        callers=Tokens(*testers, Path(callers), setting=CALLERS) if callers else None,
         peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
     )
 

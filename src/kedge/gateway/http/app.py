@@ -128,6 +128,10 @@ def parse_path(path: str) -> Route:
     )
 
 
+HEALTH = ("live", "ready")
+"""Kinds of paths that need no token: a load balancer has none."""
+
+
 class Gateway:
     """The ASGI app of one worker."""
 
@@ -161,6 +165,9 @@ class Gateway:
                 raise _stopping()
             path = scope["path"]
             route = self._routes.get(path) or self._remember(path)
+            callers = self._bounds.callers
+            if callers is not None and route.kind not in HEALTH:
+                callers.check(scope["headers"])
             if route.kind == "model/infer":
                 if scope["method"] != "POST":
                     raise _wrong_method(scope["method"], "POST")

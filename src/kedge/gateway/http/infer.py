@@ -89,6 +89,7 @@ class WorkerBounds:
     __slots__ = (
         "beside",
         "body",
+        "callers",
         "decoder",
         "in_flight",
         "inflated",
@@ -103,11 +104,14 @@ class WorkerBounds:
         body: int,
         requests: int,
         testers: Tokens | None = None,
+        callers: Tokens | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.body = body
         self.requests = requests
         self.testers = testers or Tokens()
+        self.callers = callers
+        """The tokens of callers; None: callers need none."""
         self.peers = peers or Peers()
         self.in_flight = 0
         self.inflated = 0
