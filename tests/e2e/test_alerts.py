@@ -68,7 +68,7 @@ def test_a_page_waits_for_dead_channels_survives_kills_climbs_and_ends_with_an_a
 
     mail, web = Mail(password=PASSWORD, port=mail_port), Web(web_port)
     kill_control(site)
-    site.until(lambda: any("taken back" in str(m["Subject"]) for m in mail.got), "the mail", 40)
+    site.until(lambda: any("rolled back" in str(m["Subject"]) for m in mail.got), "the mail", 40)
     page = site.until(
         lambda: [
             b

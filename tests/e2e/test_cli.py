@@ -116,7 +116,7 @@ def test_the_walk_in_text(empty: Fresh) -> None:
     assert "r2 answers 1 % of the callers" in say("canary", "flights", "v2", "--weight", "1")
     assert "from 1 % to 2 %" in say("set-weight", "flights", "2")
     assert "is held" in say("pause", "flights", "--reason", "lunch")
-    assert "goes on" in say("resume", "flights")
+    assert "continues" in say("resume", "flights")
     assert "from 2 % to 5 %" in say("promote", "flights")
     assert "stays eligible" in say("abort", "flights")
     say("canary", "flights", "v2")

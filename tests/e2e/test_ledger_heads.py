@@ -120,7 +120,7 @@ def test_an_older_copy_is_found_reported_and_not_followed(make_site: Callable[..
         "an alert",
         40,
     )
-    assert "lacks entry" in json.dumps(alerts)
+    assert "is missing entry" in json.dumps(alerts)
     put_back(site, now)
     site.until(lambda: follows(site) and heads_of(site)[0], "the newest ledger to be followed")
 
