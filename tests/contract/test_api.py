@@ -25,6 +25,7 @@ from kedge.operations.served import SERVED
 from kedge.web import openapi
 from kedge.web.api import Admin
 from kedge.web.app import Front
+from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace
@@ -42,7 +43,7 @@ class Client:
         self.faults = ProcessFaults(SystemClock())
         readers = Readers(partial(Workplace, self.world.state_dir))
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
-        self.app = Front(earlier, Api(readers).routes(), self.faults)
+        self.app = Front(earlier, Api(readers, Streams(readers, self.faults)).routes(), self.faults)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://127.0.0.1"
         )

@@ -32,6 +32,7 @@ from kedge.web import bodies, server
 from kedge.web.api import Admin
 from kedge.web.app import Front
 from kedge.web.bodies import Bodies
+from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace
@@ -60,7 +61,7 @@ class Site:
             self.bodies,
         )
         readers = Readers(partial(Workplace, self.place.state_dir))
-        front = Front(app, Api(readers).routes(), self.faults)
+        front = Front(app, Api(readers, Streams(readers, self.faults)).routes(), self.faults)
         self.listener = server.listen(0)
         self.port = int(self.listener.getsockname()[1])
         self.server: uvicorn.Server = server.make_server(front, self.faults)

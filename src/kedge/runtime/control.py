@@ -16,6 +16,7 @@ import uvicorn
 
 from kedge.config.model import Alerts
 from kedge.core.alerts.alerts import Sight
+from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Online
 from kedge.core.values import ActorKind, Stage, State
 from kedge.engine.child import Command
@@ -30,6 +31,7 @@ from kedge.engine.process_faults import ProcessFaults
 from kedge.engine.submission import Control
 from kedge.operations.alerts import alerting_of
 from kedge.operations.evidence.read import evidence_of
+from kedge.operations.feed import Feed
 from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.status.read import status_of
@@ -43,6 +45,7 @@ from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.web.app import Front
+from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace, host_name
@@ -51,6 +54,10 @@ log = structlog.get_logger("kedge.control")
 
 LOOK_S = 0.5
 """Interval at which control checks that its supervisor lives and its loops make progress."""
+
+
+EVENTS_S = 0.25
+"""Interval at which events are looked for: what a page shows is at most this much later."""
 
 
 class ControlSettings(NamedTuple):
@@ -163,7 +170,8 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     )
     earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
     readers = Readers(partial(own, actor=ActorKind.PERSON, config=config))
-    server = web.make_server(Front(earlier, Api(readers).routes(), faults), faults)
+    streams = Streams(readers, faults, lambda: server.should_exit)
+    server = web.make_server(Front(earlier, Api(readers, streams).routes(), faults), faults)
     duty = Duty(place.clock, faults)
     guard_state(duty, state_dir)
     leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
@@ -178,6 +186,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "clerk": clerk.loop,
         "drills": schedule_of(leading, own(), config).loop,
         "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
+        "events": events_of(duty, own(), streams),
         "presence": Presence(duty, own().roster).loop,
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
@@ -196,6 +205,24 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     if not server.should_exit:
         log.error("control.ended", fault="the server of the status API ended by itself")
         sys.exit(1)
+
+
+def events_of(duty: Duty, place: Workplace, streams: Streams) -> Loop:
+    """Build the loop that looks for events and gives them to the open streams."""
+    feed = Feed(place)
+
+    def look() -> None:
+        wanted = streams.wanted
+        if wanted is not None and not wanted:
+            feed.forget()
+        try:
+            found = feed.look(wanted)
+        except KedgeError as error:
+            streams.publish((), error)
+            raise
+        streams.publish(found)
+
+    return Loop(duty, "control.events", look, every_s=EVENTS_S)
 
 
 def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:

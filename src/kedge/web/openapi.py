@@ -15,15 +15,29 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.stored.ledger import Entry
 from kedge.core.values import Value
+from kedge.operations.alerts import ListedAlert
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
+from kedge.operations.feed import AckEvent, EvidenceEvent
 from kedge.operations.meanings import meanings
 from kedge.operations.parameters import NoParameters
 from kedge.operations.served import SERVED
+from kedge.web.events import StreamFault, StreamReset, StreamStart
 from kedge.web.problems import PROBLEM, Problem
 
 Json = dict[str, Any]
 
+EVENTS: dict[str, Any] = {
+    "start": StreamStart,
+    "entry": Entry,
+    "ack": AckEvent,
+    "alert": ListedAlert,
+    "evidence": EvidenceEvent,
+    "reset": StreamReset,
+    "fault": StreamFault,
+}
+"""The type of the data of each event of the stream."""
 REFERENCES = "#/components/schemas/{name}"
 DESCRIPTION = """\
 Every command and view of kedge. A result has the fields that the command prints with --json.
@@ -33,7 +47,7 @@ A write takes `Idempotency-Key`, and `If-Match` with the epoch that the caller s
 
 def build_document() -> Json:
     """Return the OpenAPI 3.1 document."""
-    kinds: list[Any] = [Problem]
+    kinds: list[Any] = [Problem, *EVENTS.values()]
     for operation in CATALOGUE:
         if operation.lane is not Lane.LOCAL:
             kinds += [SERVED[operation.name].result, operation.parameters]
@@ -50,6 +64,7 @@ def build_document() -> Json:
         for path in list_paths(operation):
             described = _describe_operation(operation, path, by_kind, components)
             paths.setdefault(path, {})[operation.method.lower()] = described
+    paths[f"{API}/events"] = {"get": _describe_events(by_kind)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "kedge", "version": "1", "description": DESCRIPTION},
@@ -107,6 +122,31 @@ def _describe_operation(
             "content": {"application/json": {"schema": by_kind[repr(operation.parameters)]}},
         }
     return found
+
+
+def _describe_events(by_kind: dict[str, Json]) -> Json:
+    names = {"type": "string", "minLength": 1, "maxLength": 64}
+    number = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+    return {
+        "operationId": "events",
+        "summary": "Stream entries of the ledger, acks, alerts and evidence as they happen.",
+        "parameters": [
+            {"name": "endpoint", "in": "query", "required": False, "schema": names},
+            {"name": "after", "in": "query", "required": False, "schema": number},
+            {"name": "Last-Event-ID", "in": "header", "required": False, "schema": number},
+        ],
+        "responses": {
+            "200": {
+                "description": "Server-sent events. The data of an event is JSON.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            "default": {
+                "description": "An error.",
+                "content": {PROBLEM: {"schema": by_kind[repr(Problem)]}},
+            },
+        },
+        "x-events": {name: by_kind[repr(kind)] for name, kind in EVENTS.items()},
+    }
 
 
 def _path_parameters(path: str) -> Iterable[Json]:

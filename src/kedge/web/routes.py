@@ -10,11 +10,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kedge.core.codec import encode
-from kedge.core.errors import KedgeError
+from kedge.core.errors import BadRequest, KedgeError
 from kedge.core.names import is_name, unknown_endpoint
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
 from kedge.operations.history import HistoryPage
 from kedge.operations.served import SERVED, Ask
+from kedge.web.events import Stream, Streams
 from kedge.web.openapi import build_document, list_paths
 from kedge.web.parameters import read_query
 from kedge.web.readers import Readers
@@ -33,14 +34,16 @@ class ViewResult(NamedTuple):
 class Api:
     """The operations of the catalogue as routes."""
 
-    def __init__(self, readers: Readers) -> None:
-        """Read views with these threads."""
+    def __init__(self, readers: Readers, streams: Streams) -> None:
+        """Read views with these threads, and send events to these streams."""
         self._readers = readers
+        self._streams = streams
         self._document = encode(build_document())
 
     def routes(self) -> list[Route]:
         """Return a route for each path."""
         found = [Route(f"{API}/openapi.json", self._openapi, methods=["GET"])]
+        found.append(Route(f"{API}/events", self._events, methods=["GET"]))
         for operation in CATALOGUE:
             if operation.lane is Lane.LOCAL:
                 continue
@@ -51,6 +54,16 @@ class Api:
 
     async def _openapi(self, _: Request) -> Response:
         return Response(self._document, media_type=JSON)
+
+    async def _events(self, request: Request) -> Stream:
+        """Stream the events of one endpoint, or of all."""
+        unknown = {*request.query_params} - {"endpoint", "after"}
+        if unknown:
+            raise BadRequest(f"unknown parameters: {', '.join(unknown)}", code="bad_parameters")
+        endpoint = request.query_params.get("endpoint")
+        if endpoint is not None and not is_name(endpoint):
+            raise unknown_endpoint(endpoint, ())
+        return self._streams.open(request, endpoint, _always)
 
     def _serve(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -74,6 +87,10 @@ class Api:
         found = await self._readers.share((operation.name, endpoint, encode(given)), work)
         assert isinstance(found, ViewResult)
         return respond(found, request)
+
+
+async def _always() -> bool:
+    return True
 
 
 def read_epoch(place: Workplace, endpoint: str | None) -> int | None:
