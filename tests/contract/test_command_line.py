@@ -216,10 +216,50 @@ def test_a_damaged_kedge_toml_hides_no_endpoint(two: Path) -> None:
     damaged = two / "damaged.toml"
     damaged.write_text("[[[")
     done = run(two, "--config", str(damaged), "rollback", "churn")
-    assert done.stderr.startswith("error: churn has no earlier good release")
+    warning, error, _ = done.stderr.splitlines()
+    assert warning.startswith(f"warning: {damaged}: ")
+    assert warning.endswith(f"default settings, and the state directory {two}/.kedge")
+    assert error == "error: churn has no earlier good release to go back to"
     assert run(two, "--config", str(damaged), "rollback", "nope").exit_code == 1
     # Whether register may take it is said by kedge.toml, which cannot be read.
     assert run(two, "--config", str(damaged), "register", "new", "model.onnx").exit_code == 2
+
+
+def test_an_endpoint_without_a_feature_schema_follows_no_head(two: Path) -> None:
+    done = run(two, "features", "follow", "churn")
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (
+        1,
+        "error: churn has no feature schema, so there is no head to follow",
+    )
+    declared = two / "declared.toml"
+    declared.write_text(TWO.replace("churn]", 'churn.features]\nschema = "flight/1"'))
+    apply_policies(Workplace(two / ".kedge"), load(declared))
+    assert run(two, "features", "follow", "churn").exit_code == 0
+
+
+DAMAGE = {
+    "it is not UTF-8": "# caf\xe9\n".encode("latin-1"),
+    "unknown setting": b"[server]\nprot = 1\n",
+    "state_dir": b"[server]\nstate_dir = 3\n[endpoints.churn]\n",
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+@pytest.mark.parametrize("line", ["status", "list", "rollback", "doctor", "check", "apply", "up"])
+def test_a_damaged_kedge_toml_is_named_where_nothing_is_known_without_it(
+    tmp_path: Path, fault: str, line: str
+) -> None:
+    """It could name a state directory and endpoints: there are none is no answer then."""
+    site(tmp_path, "")
+    (tmp_path / "kedge.toml").write_bytes(DAMAGE[fault])
+    for state in ("without an endpoint", "elsewhere"):
+        done = run(tmp_path, line)
+        told = done.stdout + done.stderr
+        assert fault in told, state
+        assert "no endpoint" not in told, state
+        assert done.exit_code == (1 if line == "doctor" else 2), state
+        if state != "elsewhere":
+            (tmp_path / ".kedge").rename(tmp_path / "elsewhere")
 
 
 def test_an_endpoint_that_is_not_in_force_says_how_it_comes_into_force(two: Path) -> None:

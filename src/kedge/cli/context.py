@@ -20,12 +20,19 @@ from kedge.config.load import load
 from kedge.config.locate import check_here, find_config, no_kedge_here
 from kedge.config.model import STATE_DIR, ServerSettings, Settings
 from kedge.core.codec import encode
-from kedge.core.errors import BadConfig
+from kedge.core.errors import BadConfig, Unavailable
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.values import ActorKind
 from kedge.runtime.announcement import get_url
-from kedge.system.terminal import is_drawn, is_movable, show, show_drawn, show_json
+from kedge.system.terminal import (
+    is_drawn,
+    is_movable,
+    one_line,
+    show,
+    show_drawn,
+    show_json,
+)
 
 if TYPE_CHECKING:
     from kedge.cli.blocks import Screen
@@ -53,6 +60,7 @@ class Context:
         self.acting_as = acting_as
         """A value of `ActorKind`: the kind of actor in the entries of this command."""
         self.as_json = False
+        self._warned = False
 
     @functools.cached_property
     def config(self) -> Path:
@@ -81,6 +89,15 @@ class Context:
         if not self.config.exists():
             raise no_kedge_here(self.config, named=self._named is not None)
         return load(self.config)
+
+    @property
+    def damage(self) -> BadConfig | None:
+        """The faults of a kedge.toml that exists and cannot be used; None without any."""
+        try:
+            _ = self.settings
+        except BadConfig as error:
+            return error if error.code == BadConfig.code else None
+        return None
 
     @property
     def state_dir(self) -> Path:
@@ -125,8 +142,12 @@ class Context:
         except BadConfig:
             return FeatureLimits()
 
-    def place(self, *, patience_s: float = 5.0) -> Workplace:
+    def place(self, *, patience_s: float = 5.0, warns: bool = True) -> Workplace:
         """Open the state directory.
+
+        Args:
+            patience_s: how long a statement waits for other writers.
+            warns: whether a damaged kedge.toml is reported: its settings are not used then.
 
         Raises:
             KedgeError: there is none, as in `check_here`.
@@ -136,6 +157,8 @@ class Context:
         from kedge.workspace import Workplace
 
         self.check_here()
+        if warns:
+            self._warn()
         kind = ActorKind(self.acting_as)
         return Workplace(
             self.state_dir,
@@ -148,8 +171,29 @@ class Context:
         )
 
     def check_here(self) -> None:
-        """Raise if there is no state directory to work on."""
-        check_here(self.config, self.state_dir, named=self._named is not None)
+        """Raise if there is no state directory to work on.
+
+        Raises:
+            BadConfig: also if kedge.toml is damaged, since it could name another directory.
+        """
+        try:
+            check_here(self.config, self.state_dir, named=self._named is not None)
+        except Unavailable as error:
+            if error.code == "no_state" and self.damage is not None:
+                raise self.damage from None
+            raise
+
+    def _warn(self) -> None:
+        """Report once that the settings of a damaged kedge.toml are not used."""
+        damage = self.damage
+        if damage is not None and not self._warned:
+            self._warned = True
+            others = len(damage.faults) - 1
+            more = f" (and {others} more: kedge config check)" if others else ""
+            self.say(
+                f"warning: {one_line(damage.faults[0])}{more}; this command uses the default"
+                f" settings, and the state directory {one_line(str(self.state_dir))}"
+            )
 
     def configured(self) -> Collection[str]:
         """Return the endpoints of kedge.toml; none if it is damaged, so that a rollback works."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kedge.cli.context import get_context
-from kedge.core.errors import KedgeError
+from kedge.core.errors import KedgeError, Usage
 from kedge.operations.known_endpoints import find_endpoint, list_endpoints, only_endpoint
 
 
@@ -28,6 +28,7 @@ class _Checked(click.Parameter):
         Raises:
             Refused: `unknown_endpoint`.
             Usage: `endpoint_needed`.
+            BadConfig: no endpoint is in force, and kedge.toml, which could name one, is damaged.
         """
         value, args = super().handle_parse_result(ctx, opts, args)
         if not ctx.resilient_parsing and not opts.get("help"):
@@ -42,9 +43,14 @@ class _Checked(click.Parameter):
             return None
         context = get_context(ctx)
         if given is None:
-            return only_endpoint(
-                context.place(), context.configured, typed(ctx), needs_row=self.needs_row
-            )
+            try:
+                return only_endpoint(
+                    context.place(), context.configured, typed(ctx), needs_row=self.needs_row
+                )
+            except Usage as error:
+                if context.damage is not None and not error.details["endpoints"]:
+                    raise context.damage from None  # it could name one
+                raise
 
         def configured() -> Collection[str]:
             return context.configured() if self.needs_row else context.settings.endpoints.keys()
@@ -107,7 +113,7 @@ def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> li
     """Return the endpoints that begin with the given text, for a shell."""
     context = get_context(ctx)
     try:
-        names = {*list_endpoints(context.place())[0], *context.configured()}
+        names = {*list_endpoints(context.place(warns=False))[0], *context.configured()}
     except (KedgeError, OSError):
         return []
     return sorted(name for name in names if name.startswith(begins))
@@ -117,7 +123,7 @@ def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> lis
     """Return the registered versions of the typed endpoint, for a shell."""
     context = get_context(ctx)
     try:
-        versions = context.place().registry.versions(ctx.params.get("endpoint") or "")
+        versions = context.place(warns=False).registry.versions(ctx.params.get("endpoint") or "")
     except (KedgeError, OSError):
         return []
     found = [f"v{version.number}" for version in versions]

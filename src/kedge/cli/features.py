@@ -28,7 +28,7 @@ from kedge.cli.text.features import (
     transformations_text,
     users_text,
 )
-from kedge.core.release.commands import AnyCommand, Follow, Hold, Promote
+from kedge.core.release.commands import AnyCommand, Hold, Promote
 from kedge.core.time.instants import read_when
 from kedge.operations.features.apply import (
     AppliedFeatures,
@@ -43,7 +43,7 @@ from kedge.operations.features.apply import (
     version_of,
 )
 from kedge.operations.features.compare import TransformationDiff, comparison_of
-from kedge.operations.features.head import HeadMove, move_head
+from kedge.operations.features.head import HeadMove, follow_command, move_head
 from kedge.operations.features.materialise import FedRun, Feeder, RunStatus, status_of
 from kedge.operations.features.training_set import WrittenTrainingSet, make
 from kedge.operations.receipts import CommandReceipt
@@ -219,7 +219,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 @prints(CommandReceipt)
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
     """Let ENDPOINT follow the head of its feature schema."""
-    submit(context, endpoint, lambda place: Follow(), reason)
+    submit(context, endpoint, lambda place: follow_command(place, endpoint), reason)
 
 
 @features.command("hold")

@@ -60,6 +60,8 @@ def _show(
 
     def read() -> Shown:
         found = status_of(place, endpoint)
+        if not found and context.damage is not None:
+            raise context.damage  # it could name endpoints
         data = found[0] if endpoint is not None else found
         drawn = screen(found) if found else [Paragraph(NONE_YET)]
         return Shown(data, text(one_line(found)) or NONE_YET, drawn)

@@ -8,7 +8,7 @@ import msgspec
 
 from kedge.core.errors import Refused
 from kedge.core.features.schema import EQUAL, Outcome, TransformVersion
-from kedge.core.release.commands import Promote
+from kedge.core.release.commands import Follow, Promote
 from kedge.core.release.machine import decide
 from kedge.core.release.ways_back import condemned_as
 from kedge.core.values import Refusal, Release, State, Value
@@ -83,6 +83,27 @@ class Move(NamedTuple):
     """The difference of the head's answers to golden rows from the follower's current ones."""
     obstacle: str | None
     """Why it cannot move; None: it can."""
+
+
+def follow_command(place: Workplace, endpoint: str) -> Follow:
+    """Return the command that lets an endpoint follow the head of its feature schema.
+
+    Raises:
+        Refused: `no_schema`: neither its policy nor a version of its model has a feature schema, so no
+            head could move it.
+    """
+    state = place.ledger.read().states.get(endpoint)
+    declared = state is not None and state.policy.features.schema is not None
+    if not declared and all(v.schema is None for v in place.registry.versions(endpoint)):
+        raise Refused(
+            f"{endpoint} has no feature schema, so there is no head to follow",
+            code="no_schema",
+            hint=(
+                f"kedge register {endpoint} MODEL --schema NAME/1, or set features.schema of it"
+                " in kedge.toml and run kedge apply"
+            ),
+        )
+    return Follow()
 
 
 def moves_of(place: Workplace, head: TransformVersion, override: str | None) -> list[Move]:
