@@ -162,6 +162,12 @@ def test_bounds_hold_for_binary_data_too() -> None:
         (Field("f", "bool", categories=(1,)), "categories"),
         (Field("f", "string", categories=("a", 1)), "categories"),
         (Field("f", "int8", categories=("a",)), "categories"),
+        (Field("f", "int64", range=(0.2, 0.8)), "range"),
+        (Field("f", "uint8", range=(-9, -1)), "range"),
+        (Field("f", "float16", range=(70_000, 80_000)), "range"),
+        (Field("f", "int8", categories=(300, -300)), "categories"),
+        (Field("f", "int64", range=(0, 9), categories=(10, 11)), "categories"),
+        (Field("f", "string", max_length=2, categories=("gold", "free")), "categories"),
     ],
 )
 def test_a_bound_that_does_not_fit_its_field_is_a_fault_of_the_configuration(
@@ -170,7 +176,9 @@ def test_a_bound_that_does_not_fit_its_field_is_a_fault_of_the_configuration(
     assert list(misdeclared(field)) == [bound]
 
 
-@pytest.mark.parametrize("field", [AGE, ITEM, TOWN, NOTE, TOKENS, LEVEL, RATE, Field("f", "bool")])
+@pytest.mark.parametrize(
+    "field", [AGE, ITEM, TOWN, NOTE, TOKENS, LEVEL, RATE, KIND, WIDE, Field("f", "bool")]
+)
 def test_bounds_that_fit_their_field_have_no_fault(field: Field) -> None:
     assert misdeclared(field) == {}
 

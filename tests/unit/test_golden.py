@@ -64,6 +64,9 @@ BOUNDED = (
     Field("zone", "int32", categories=(4, 9)),
     Field("code", "string", max_length=2),
     Field("items", "int64", (-1,), max_length=2, range=(1, 5)),
+    Field("kind", "uint8", categories=(300, 7, 255), range=(0, 100)),
+    Field("size", "string", max_length=1, categories=("XXL", "M")),
+    Field("floor", "int8", range=(100, 1_000)),
 )
 
 
@@ -88,6 +91,7 @@ def test_no_made_row_lies_outside_the_bounds_of_its_fields(known: dict[str, Know
         assert permitted(BOUNDED, rows) == rows
     if known:
         full = whole(made_rows(BOUNDED, known))
+        assert (set(full["kind"]), set(full["size"]), max(full["floor"])) == ({7}, {"M"}, 125)
         assert (set(full["plan"]), set(full["zone"])) == ({"free"}, {9})
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from math import floor, isfinite, log10
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 import msgspec
 
-from kedge.core.values import Field, Signature
+from kedge.core.values import Dtype, Field, Signature
 
 BOUNDS = ("range", "max_length", "categories")
 FLOATS = ("float16", "float32", "float64")
@@ -62,7 +62,51 @@ def misdeclared(field: Field) -> dict[str, str]:
         elif not field.categories or any(type(each) is not kind for each in field.categories):
             what = "texts" if is_text else "whole numbers"
             found["categories"] = f"is a list of one or more {what}; got {list(field.categories)}"
-    return found
+    return found or _contradiction(field)
+
+
+def _contradiction(field: Field) -> dict[str, str]:
+    """Return the fault of bounds that exclude every value together, or with the type; else {}."""
+    if field.categories is not msgspec.UNSET and not allowed(field):
+        return {"categories": "has no value that the other bounds and the type allow"}
+    if field.range is not msgspec.UNSET:
+        (low, high), (least, largest) = field.range, limits_of(field.dtype)
+        if field.dtype not in FLOATS:
+            low, high = ceil(low), floor(high)
+        if max(low, least) > min(high, largest):
+            stated = f"[{field.range[0]:g}, {field.range[1]:g}]"
+            return {"range": f"has no value of {field.dtype}; got {stated}"}
+    return {}
+
+
+_LARGEST_FLOATS: dict[str, float] = {
+    "float16": 65504.0,
+    "float32": 3.4028234663852886e38,
+    "float64": 1.7976931348623157e308,
+}
+"""Largest finite values of IEEE 754 binary16, binary32 and binary64."""
+
+
+def limits_of(dtype: Dtype) -> tuple[float, float]:
+    """Return the least and the largest value of a type of numbers."""
+    if dtype in FLOATS:
+        largest = _LARGEST_FLOATS[dtype]
+        return -largest, largest
+    bits = int("".join(filter(str.isdigit, dtype)))
+    return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def allowed(field: Field) -> tuple[str | int, ...]:
+    """Return the categories that the other bounds and the type of a field allow; () without any."""
+    if field.categories is msgspec.UNSET:
+        return ()
+    low, high = (0, 0) if field.dtype == "string" else limits_of(field.dtype)
+    return tuple(
+        each
+        for each in field.categories
+        if is_within(field, each, len(field.shape))
+        and (isinstance(each, str) or low <= each <= high)
+    )
 
 
 def is_within(field: Field, value: Any, depth: int = 0) -> bool:

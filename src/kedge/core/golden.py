@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kedge.core.bounds import allowed, limits_of
 from kedge.core.values import Field, Origin, Value
 
 Lists = Mapping[str, Sequence[Any]]
@@ -83,7 +84,7 @@ def _blank(field: Field, shape: tuple[int, ...]) -> Any:
     if shape:
         return [_blank(field, shape[1:]) for _ in range(shape[0])]
     if field.categories is not msgspec.UNSET:
-        return field.categories[0]
+        return (allowed(field) or field.categories)[0]
     if field.dtype in ("string", "bool"):
         return "" if field.dtype == "string" else False
     return _number(field, 0.0)
@@ -92,18 +93,20 @@ def _blank(field: Field, shape: tuple[int, ...]) -> Any:
 def _within(field: Field, known: Known) -> Known:
     """Return the known content of a column, without what the bounds of its field refuse."""
     if field.categories is not msgspec.UNSET:
-        words = tuple(each for each in field.categories if isinstance(each, str))
-        numbers = tuple(float(each) for each in field.categories if not isinstance(each, str))
+        categories = allowed(field)
+        words = tuple(each for each in categories if isinstance(each, str))
+        numbers = tuple(float(each) for each in categories if not isinstance(each, str))
         return Known(
             words=tuple(word for word in words if word in known.words) or words,
             numbers=tuple(each for each in numbers if each in known.numbers) or numbers,
         )
     if field.range is not msgspec.UNSET:
-        low, high = field.range
+        (low, high), (smallest, largest) = field.range, limits_of(field.dtype)
+        low, high = max(low, smallest), min(high, largest)
         least = low if known.low is None else max(low, known.low)
-        largest = high if known.high is None else min(high, known.high)
+        most = high if known.high is None else min(high, known.high)
         numbers = tuple(each for each in known.numbers if low <= each <= high)
-        return Known(*((least, largest) if least <= largest else (low, high)), numbers=numbers)
+        return Known(*((least, most) if least <= most else (low, high)), numbers=numbers)
     if field.max_length is not msgspec.UNSET and -1 not in field.shape:
         most = field.max_length
         return Known(words=tuple(word for word in known.words if len(word) <= most))
@@ -165,7 +168,8 @@ def _number(field: Field, value: float) -> int | float:
     found = round(value) if whole else float(f"{value:.6g}")
     if field.range is msgspec.UNSET:
         return found
-    low, high = field.range
+    (low, high), (least, largest) = field.range, limits_of(field.dtype)
+    low, high = max(low, least), min(high, largest)
     return min(max(found, ceil(low)), floor(high)) if whole else min(max(found, low), high)
 
 
