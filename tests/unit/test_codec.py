@@ -14,6 +14,7 @@ from kedge.core.codec import (
     chain,
     decode,
     encode,
+    find_repeated,
     fingerprint,
     read_written,
 )
@@ -114,3 +115,25 @@ def test_faults_of_a_users_text_are_described_for_people(raw: bytes, said: str) 
     with pytest.raises(msgspec.DecodeError) as caught:
         read_written(b"\xef\xbb\xbf" + raw, kind)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"id": "a", "value": 1, "value": 0}', "value"),
+        ('{"id" \t: 1, "\\u0069d": 2}', "id"),
+        ('[{"a": 1}, {"a": {"b": 1, "c": [{"b": 2, "b": 3}]}}]', "b"),
+        ('{"": 1, "": 2}', ""),
+        ('{"at": "2026-11-26T09:30:00Z", "a:b": "\\":", "c": {"at": 1}}', None),
+        ("[1, 2]", None),
+        ('{"n": ' + "9" * 5_000 + ', "o": 1e999}', None),
+    ],
+)
+def test_a_name_that_an_object_has_twice_is_found(text: str, name: str | None) -> None:
+    raw = text.encode()
+    assert find_repeated(raw, None) == name
+    flat = dict(json.loads(text, parse_int=str)) if text.startswith("{") else None
+    assert find_repeated(raw, flat) == name
+    if name is not None:
+        with pytest.raises(msgspec.DecodeError, match="is named twice in one object"):
+            read_written(raw, object)

@@ -313,6 +313,19 @@ def test_a_parquet_file_that_is_none_is_one_fault(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- marks and encodings
 
 
+def test_a_line_that_names_a_member_twice_is_refused(tmp_path: Path) -> None:
+    """Which of the values is meant is not known; a CSV with two such columns is refused too."""
+    path = tmp_path / "late.jsonl"
+    path.write_text(
+        '{"id": "a", "value": 1, "value": 0}\n{"id": "b", "value": 1}\n'
+        '{"id": "c", "at": "2026-01-05T08:00:00Z", "value": 1, "id": "d"}\n'
+    )
+    first, second, third = read(path)
+    assert str(first) == 'late.jsonl:1: "value" is named twice in one object'
+    assert isinstance(second, Outcome)
+    assert str(third) == 'late.jsonl:3: "id" is named twice in one object'
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path, name: str) -> None:
     text = '{"id": "a", "value": 1}\r\n' if name == "a.jsonl" else "id,value\r\na,1\r\n"

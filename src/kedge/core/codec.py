@@ -8,13 +8,15 @@ The ledger's chain is h(n) = sha256(h(n-1) + "\n" + canonical(entry n)).
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 
-from kedge.core.phrases import tell_fault
+from kedge.core.phrases import tell_fault, tell_value
 
 GENESIS = "0" * 64
 """The hash before the first entry of a ledger."""
@@ -69,7 +71,8 @@ def read_line(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         msgspec.DecodeError: it is not JSON, does not fit, or is not UTF-8.
     """
     try:
-        return decoder.decode(utf8(raw))
+        text = utf8(raw)
+        read = decoder.decode(text)
     except UnicodeDecodeError:
         raise msgspec.DecodeError(NOT_UTF8) from None
     except RecursionError:
@@ -77,6 +80,56 @@ def read_line(raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except ValueError as error:
         told = tell_fault(error) if isinstance(error, msgspec.DecodeError) else str(error)
         raise msgspec.DecodeError(told) from None
+    twice = find_repeated(text, read)
+    if twice is not None:
+        raise msgspec.DecodeError(tell_repeated(twice))
+    return read
+
+
+def find_repeated(raw: bytes, read: object) -> str | None:
+    """Return a name that one object of a JSON text has twice; None without any.
+
+    Decoders take the last of them. In a file that people or other tools wrote it can be the wrong
+    one, as with a column of a CSV that its header names twice.
+
+    Args:
+        raw: valid JSON.
+        read: what it was decoded to. A flat object is searched only if it has more ends of names
+            than members, since each line of a large file is asked.
+    """
+    if isinstance(read, dict) and len(_NAME_ENDS.findall(raw)) == len(read):
+        return None
+    try:
+        _named.decode(raw.decode())
+    except _RepeatedName as error:
+        return error.name
+    except (ValueError, RecursionError):
+        pass  # it is not in a form that has names, or deeper than such a file
+    return None
+
+
+def tell_repeated(name: str) -> str:
+    """Return the fault of a name that one object has twice, in words."""
+    return f"{tell_value(name)} is named twice in one object"
+
+
+class _RepeatedName(Exception):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedName(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+_NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
+# No number is converted: Python limits its digits.
+_named = json.JSONDecoder(object_pairs_hook=_members, parse_int=str, parse_float=str)
 
 
 def fingerprint(value: object) -> str:

@@ -132,12 +132,15 @@ def each_json_line(lines: Iterable[bytes], most: int) -> Iterator[tuple[int, Any
             yield BadRow(number, f"has more than {most:,} bytes")
             continue
         try:
-            yield number, msgspec.json.decode(line)
+            read = msgspec.json.decode(line)
         except UnicodeDecodeError:
             yield BadRow(number, codec.NOT_UTF8)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             # Data that is nested a thousand deep costs this line only.
             yield BadRow(number, f"{NOT_AN_OBJECT}: {tell_fault(error)}")
+        else:
+            twice = codec.find_repeated(line, read)
+            yield (number, read) if twice is None else BadRow(number, codec.tell_repeated(twice))
 
 
 def _is_utf8(text: str) -> bool:
