@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract.test_records import row, say
+from kedge.adapters.offline.log import OFFLINE_DIR, OfflineLog
 from kedge.adapters.records.spool import Spool
 from kedge.adapters.sql.sqlite.create import create
 from kedge.core.errors import BadRequest, Refused
@@ -115,6 +117,25 @@ def test_values_by_key_that_may_have_an_entity_are_named(
     stays = forget(place, "Zoë", None).stays
     assert stays[1:] == (HASHES, COPIES)
     assert stays[0].startswith("values by key of spend/1 may have it")
+
+
+def test_values_by_key_are_searched_for_an_entity(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run("spend/1", 1, 1), Run("calm/1", 1, 1)]
+    monkeypatch.setattr(type(place.generations), "runs", lambda self: dict.fromkeys(runs, "ready"))
+    log = OfflineLog(place.state_dir / OFFLINE_DIR)
+    for run, user in zip(runs, (42, 43), strict=True):
+        columns = {"user": np.array([user]), "total": np.ones(1, np.float32)}
+        log.write(run, 3600.0, ["user"], columns)
+    with pytest.raises(Refused) as caught:
+        forget(place, "42.0", None)
+    told = str(caught.value.details["stays"])
+    assert told.startswith("['values by key of spend/1 have it, in the online store and under")
+    assert "calm/1" not in told
+    with pytest.raises(Refused) as caught:
+        forget(place, "44", None)
+    assert caught.value.details["stays"] == [HASHES, COPIES]
 
 
 def test_ids_of_a_forgotten_entity_leave_no_hash_in_their_hour(place: Workplace) -> None:

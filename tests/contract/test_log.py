@@ -118,6 +118,22 @@ def test_a_run_is_dropped_by_itself(log: OfflineLog) -> None:
     assert log.ends(RUN) == ()
 
 
+def test_a_key_is_found_in_every_run_and_in_every_part_of_a_key(log: OfflineLog) -> None:
+    log.write(RUN, HOUR, ["carrier"], slice_of(AA=1.0))
+    log.write(Run("delays/1", 3, 1), HOUR, ["carrier"], slice_of(Zoë=1.0))
+    two = {"store": np.array([7, 8]), "town": words("Rome", "O'Slo"), "x": np.zeros(2, np.float32)}
+    log.write(Run("sales/1", 1, 1), HOUR, ["store", "town"], two)
+    for schema, keys, held in (
+        ("delays/1", ["none", "Zoë"], True),
+        ("delays/1", ["1.0"], False),
+        ("sales/1", ["8"], True),
+        ("sales/1", ["O'Slo"], True),
+        ("sales/1", ["0"], False),
+        ("nothing/1", ["AA"], False),
+    ):
+        assert log.holds(schema, keys) == held
+
+
 def test_a_killed_writer_leaves_no_half_slice(log: OfflineLog, tmp_path: Path) -> None:
     """Killed while DuckDB writes, as often as it takes to leave a partial file."""
     script = textwrap.dedent("""

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kedge.adapters.offline.log import OFFLINE_DIR
-from kedge.core import entities
+from kedge.adapters.offline.log import OFFLINE_DIR, OfflineLog
+from kedge.core import entities, keys
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.records import Ingested
 from kedge.core.values import Proof, State, Value
@@ -82,7 +82,13 @@ def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:
     under_way = place.records.under_way(spellings, endpoint)
     removed += max(waiting - under_way, 0)
     mine = [state for name, state in sorted(states.items()) if endpoint in (None, name)]
-    stays = (*_golden(place, mine, spellings), *_values(place), *_segments(mine), HASHES, COPIES)
+    stays = (
+        *_golden(place, mine, spellings),
+        *_values(place, spellings),
+        *_segments(mine),
+        HASHES,
+        COPIES,
+    )
     if not removed and not under_way:
         raise Refused(
             f"nothing is recorded of {entity}" + (f" on {endpoint}" if endpoint else ""),
@@ -140,17 +146,32 @@ def _is(value: Any, spellings: list[str]) -> bool:
         return False
 
 
-def _values(place: Workplace) -> list[str]:
-    """Return values by key that may contain it, since their sources, outside kedge, may."""
-    schemas = sorted({run.schema for run in place.generations.runs()})
-    if not schemas:
+def _values(place: Workplace, spellings: list[str]) -> list[str]:
+    """Return the schemas whose values by key have the entity as a key, or could not be searched."""
+    words = [key for key in map(keys.spell, spellings) if key is not None]
+    if not words:
         return []
+    log = OfflineLog(place.state_dir / OFFLINE_DIR)
+    have, may = list[str](), list[str]()
+    for schema in sorted({run.schema for run in place.generations.runs()}):
+        try:
+            known = bool(log.runs(schema))
+            if known and log.holds(schema, words):
+                have.append(schema)
+        except KedgeError:
+            known = False
+        if not known:
+            may.append(schema)
     where = f"in the online store and under {OFFLINE_DIR}/"
     how = (
         "remove it from their source, then kedge features backfill, and remove the folders of"
         " earlier runs"
     )
-    return [f"values by key of {', '.join(schemas)} may have it, {where}: {how}"]
+    return [
+        f"values by key of {', '.join(schemas)} {verb} it, {where}: {how}"
+        for schemas, verb in ((have, "have"), (may, "may have"))
+        if schemas
+    ]
 
 
 def _segments(states: list[State]) -> list[str]:

@@ -109,12 +109,7 @@ class OfflineLog:
         if not path.exists():
             raise Refused(f"{run.label} has no slice that ends at {end}", code="no_slice")
         with _faults("read", path), database(KEEPING) as db:
-            raw = db.execute(
-                # Every name and value in the query is quoted.
-                f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608
-                "WHERE decode(key) = 'kedge'"
-            ).fetchone()
-            told = json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
+            told = _told(db, path)
             shapes = {name: tuple(shape) for name, shape in told["shapes"].items()}
             plain = [*map(identifier, told["keys"]), *_parts(shapes), AT]
             # Every name and value in the query is quoted.
@@ -145,6 +140,27 @@ class OfflineLog:
                 if code.isdigit() and number.isdigit()
             )
         )
+
+    def holds(self, schema: str, keys: Sequence[str]) -> bool:
+        """Return whether a key column of a schema's stored values has one of these spelled values.
+
+        Raises:
+            Refused: `needs_analytics`.
+            Unavailable: `offline_unavailable`: a file cannot be read.
+        """
+        for run in self.runs(schema):
+            files = sorted(self._folder(run).glob("*.parquet"))
+            with _faults("read", self._folder(run)), database(KEEPING) as db:
+                words = ", ".join(map(quoted, keys))
+                same = " OR ".join(
+                    f"CAST({identifier(name)} AS VARCHAR) IN ({words})"
+                    for name in _told(db, files[0])["keys"]
+                )
+                # Every name and value in the query is quoted.
+                query = f"SELECT 1 FROM {_files(files)} WHERE {same or 'false'} LIMIT 1"  # noqa: S608
+                if db.execute(query).fetchone() is not None:
+                    return True
+        return False
 
     def asof(
         self, spine: Columns, at: NDArray[Any], run: Run, schema: Schema, ttl_s: float | None = None
@@ -341,6 +357,16 @@ def _faults(doing: str, where: Path) -> Iterator[None]:
                 " writes a damaged slice again"
             ),
         ) from error
+
+
+def _told(db: Any, path: Path) -> dict[str, Any]:
+    """Return what a file says of itself: the names of its keys, and the shapes of its fields."""
+    raw = db.execute(
+        # Every name and value in the query is quoted.
+        f"SELECT value FROM parquet_kv_metadata({quoted(path)}) "  # noqa: S608
+        "WHERE decode(key) = 'kedge'"
+    ).fetchone()
+    return json.loads(raw[0]) if raw else {"keys": [], "shapes": {}}
 
 
 def _files(paths: Sequence[Path]) -> str:
