@@ -485,6 +485,35 @@ def test_columns_are_what_numpy_has_for_them(tmp_path: Path) -> None:
     }
 
 
+ID = 1_239_162_456_494_753_670
+"""An id of 64 bits: a float64 would take it and its neighbours for one."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "dtype", "spelled"),
+    [
+        ("DECIMAL(38, 0)", [ID, ID + 1, None], "int64", [str(ID), str(ID + 1)]),
+        ("DECIMAL(12, 0)", [7, -8], "int64", ["7", "-8"]),
+        ("DECIMAL(20, 0)", [2**63 + 1, 2**63 + 2], "uint64", [str(2**63 + 1), str(2**63 + 2)]),
+        ("UBIGINT", [2**63 + 1, 2**63 + 2], "uint64", [str(2**63 + 1), str(2**63 + 2)]),
+        ("DECIMAL(38, 0)", [10**30, -1], "object", [str(10**30), "-1"]),
+        ("DECIMAL(9, 2)", [7.0, 7.5], "float64", ["7", None]),
+    ],
+)
+def test_wide_keys_never_pass_through_a_float(
+    tmp_path: Path, kind: str, ids: list[Any], dtype: str, spelled: list[str | None]
+) -> None:
+    """Databases export ids as DECIMAL(38, 0); one without a value makes no other one a float."""
+    rows = " UNION ALL ".join(
+        f"SELECT {1.0 + n} AS t, {'NULL' if one is None else one}::{kind} AS id, 2::DECIMAL(38, 0) AS n"
+        for n, one in enumerate(ids)
+    )
+    found = source_rows(parquet(tmp_path / "s.parquet", rows), "t", keys=["id"])
+    assert (found["id"].dtype.name, found["n"].dtype.name) == (dtype, "int64")
+    assert keys_of(found, ["id"]) == spelled
+    assert len(source_rows(tmp_path / "s.parquet", "t", until=0.5, keys=["id"])["t"]) == 0
+
+
 def test_an_empty_source_has_no_span(tmp_path: Path) -> None:
     path = parquet(tmp_path / "s.parquet", "SELECT 1.0 AS t WHERE false")
     assert source_times(path, "t", NOW) is None

@@ -33,6 +33,7 @@ from kedge.operations.features.golden import given_rows
 from kedge.operations.outcomes import LineFault, OutcomeReading, Placed
 from kedge.operations.outcomes import read as read_outcomes
 from kedge.tabular.parquet import database
+from kedge.tabular.rows import table_rows
 from kedge.tabular.statistics import read_training
 
 NOW = 1_796_000_000.0
@@ -493,3 +494,11 @@ def test_a_spine_that_pandas_wrote_keeps_no_row_index(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", x=ONES, at=SECONDS, __index_level_0__=pa.array([0, 1]))
     spine(path, tmp_path / "kept.parquet")
     assert pq.read_schema(tmp_path / "kept.parquet").names == ["f", "x", "at"]
+
+
+def test_wide_whole_numbers_of_a_training_set_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    ids = [2**53 + 1, 10**30]
+    wide = pa.array(map(decimal.Decimal, ids), pa.decimal128(38, 0))
+    pq.write_table(pa.table({"id": wide, "n": pa.array([2, 2], pa.decimal256(50, 0))}), path)
+    assert [row for _, row in table_rows(path, ["id", "n"])] == [{"id": x, "n": 2} for x in ids]

@@ -91,8 +91,50 @@ def kind_of(type_name: str) -> ColumnKind:
     return _KINDS.get(type_name.partition("(")[0].strip(), ColumnKind.OTHER)
 
 
+_NO_FRACTION = re.compile(r"U?HUGEINT|BIGNUM|DECIMAL\(\d+,0\)")
+"""Wide types of whole numbers; databases export their ids as DECIMAL(38,0)."""
+
+
+def is_wide_whole(type_name: str) -> bool:
+    """Return whether a type holds whole numbers of more than 64 bits."""
+    return _NO_FRACTION.fullmatch(type_name.replace(" ", "")) is not None
+
+
+def whole_types(db: Any, source: str, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return the 64-bit type that holds all values of each wide column of whole numbers.
+
+    A column without such a type is left out: no type of NumPy holds it.
+
+    Args:
+        db: the database.
+        source: the FROM source.
+        kinds: the columns with their types; see `kinds_of`.
+    """
+    wide = [name for name, kind in kinds.items() if is_wide_whole(kind)]
+    if not wide:
+        return {}
+    least = ", ".join(
+        f"min({column}) >= -9223372036854775808 AND max({column}) <= 9223372036854775807, "
+        f"min({column}) >= 0 AND max({column}) <= 18446744073709551615"
+        for column in map(identifier, wide)
+    )
+    found = db.execute(f"SELECT {least} FROM {source}").fetchone()  # noqa: S608 - quoted
+    fits = zip(wide, found[::2], found[1::2], strict=True)
+    # Without any value both are null.
+    return {
+        name: "UBIGINT" if signed is False else "BIGINT"
+        for name, signed, unsigned in fits
+        if signed is not False or unsigned
+    }
+
+
 def column_as(
-    name: str, type_name: str, *, exact: bool = False, naive: ColumnKind = ColumnKind.ZONED
+    name: str,
+    type_name: str,
+    *,
+    exact: bool = False,
+    naive: ColumnKind = ColumnKind.ZONED,
+    whole: str = "DOUBLE",
 ) -> str:
     """Return the expression that reads a column as Python and NumPy can hold it.
 
@@ -103,6 +145,7 @@ def column_as(
             floats.
         naive: how timestamps without a zone and dates are read: `ZONED`, as UTC in Unix
             seconds, or `TEXT`, so that a missing zone is visible.
+        whole: DuckDB's type for wide whole numbers unless `exact`; see `whole_types`.
     """
     column, kind = identifier(name), kind_of(type_name)
     if kind is ColumnKind.LIST:
@@ -112,7 +155,7 @@ def column_as(
     if kind is ColumnKind.ZONED:
         return f"{seconds_of(column, type_name)} AS {column}"
     if kind is ColumnKind.WIDE and not exact:
-        return f"CAST({column} AS DOUBLE) AS {column}"
+        return f"CAST({column} AS {whole if is_wide_whole(type_name) else 'DOUBLE'}) AS {column}"
     if (
         kind
         in (ColumnKind.BOOL, ColumnKind.WHOLE, ColumnKind.REAL, ColumnKind.WIDE, ColumnKind.NULL)

@@ -197,7 +197,7 @@ def _as_sent(kinds: Mapping[str, str], names: Collection[str]) -> dict[str, str]
                 f"column {name} is {kind:.60}, which no field supports; "
                 "write numbers, words, truth values, or lists of them"
             )
-    return {name: column_as(name, kind) for name, kind in picked.items()}
+    return {name: column_as(name, kind, whole="HUGEINT") for name, kind in picked.items()}
 
 
 def table_rows(file: Path, names: Collection[str]) -> Rows:

@@ -18,6 +18,7 @@ from kedge.tabular.parquet import (
     database,
     kinds_of,
     load_duckdb,
+    whole_types,
 )
 from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 
@@ -39,7 +40,8 @@ def source_rows(
     """Return a source's rows that became known in (after, until], as columns, in file order.
 
     Timestamps (without a zone: UTC) and dates become Unix seconds. A missing value is NaN, so that
-    whole numbers with a missing one are float64; a missing string is "".
+    whole numbers with a missing one are float64; a missing string is "". Wide whole numbers are of
+    64 bits if all values fit, else float64, or text in a key.
 
     Args:
         path: a Parquet or CSV file, or a pattern for several.
@@ -64,7 +66,11 @@ def source_rows(
             *(f"NOT ({_is_keyless(key, kinds[key])})" for key in keys if key in kinds),
             *_bounds(time, kinds[time], instant, after, until),
         ]
-        picked = [column_as(name, kind) for name, kind in kinds.items()]
+        # Of the whole source, so that a column has one type in all of its slices.
+        whole = {**dict.fromkeys(keys, "VARCHAR"), **whole_types(db, source, kinds)}
+        picked = [
+            column_as(name, kind, whole=whole.get(name, "DOUBLE")) for name, kind in kinds.items()
+        ]
         picked[list(kinds).index(time)] = f"{instant} AS {identifier(time)}"
         found = db.execute(
             # Every name and value in the query is quoted.

@@ -242,8 +242,7 @@ class Feeder:
         fed = anew = keyless = 0
         violations: Counter[str] = Counter()
         for end in (number * every_s for numbers in full for number in numbers):
-            given = self._slice(run, made, source, end, logged=end in known)
-            columns, keys, dropped = keyed(given, made.spec.schema)
+            columns, keys, dropped = self._slice(run, made, source, end, logged=end in known)
             anew += end not in known
             keyless += dropped
             violations.update(outside(columns, made.spec))
@@ -286,17 +285,19 @@ class Feeder:
 
     def _slice(
         self, run: Run, made: Materialised, source: Path, end: float, *, logged: bool
-    ) -> Columns:
-        """Return a slice's columns, logged or computed and then logged; {} if no row is new."""
+    ) -> tuple[Columns, list[str], int]:
+        """Return a slice's rows with a key, as `keyed`: logged, or computed and then logged.
+
+        Only rows with a key are logged, as they are spelled: the log and the store have the same.
+        """
+        schema = made.spec.schema
         if logged:
             found = self.log.read(run, end)
-            return {
-                name: found[name] for name in (*made.spec.schema.keys, *made.spec.schema.fields)
-            }
-        columns = computed(made, source, end)
+            return keyed({name: found[name] for name in (*schema.keys, *schema.fields)}, schema)
+        columns, keys, dropped = keyed(computed(made, source, end), schema)
         if columns:
-            self.log.write(run, end, made.spec.schema.keys, columns)
-        return columns
+            self.log.write(run, end, schema.keys, columns)
+        return columns, keys, dropped
 
     def _drop(self) -> None:
         """Drop the values of unreferenced runs. Their offline log stays: training sets name it."""

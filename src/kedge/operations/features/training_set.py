@@ -34,7 +34,7 @@ from kedge.operations.evidence.read import state_of
 from kedge.operations.progress import Progress
 from kedge.operations.releases import transform_of
 from kedge.system.durable import replacing
-from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb
+from kedge.tabular.parquet import column_as, database, kinds_of, load_duckdb, whole_types
 from kedge.tabular.quotes import first_line, identifier, one_file, quoted
 from kedge.transforms.authoring import spec_of
 from kedge.transforms.bundle import Bare, Transform
@@ -334,7 +334,9 @@ def _taken(
 ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
     """Return raw columns of some rows in a gateway's form, and the rows' times."""
     kinds = kinds_of(db, "spine")
-    picked = [column_as(names[field.name], kinds[names[field.name]]) for field in fields]
+    whole = whole_types(db, "spine", kinds)
+    columns = [names[field.name] for field in fields]
+    picked = [column_as(name, kinds[name], whole=whole.get(name, "DOUBLE")) for name in columns]
     when = instant_of(names[spine.time], kinds, spine.path, spine.form)
     found = db.execute(
         f"SELECT {', '.join([*picked, f'{when} AS kedge_time'])} FROM spine "  # noqa: S608 - quoted
