@@ -11,6 +11,7 @@ import socket
 import struct
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 import skops.io
 import tritonclient.http as triton
 from onnx import TensorProto, helper
+from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 from sklearn.linear_model import LogisticRegression
 from tritonclient.utils import InferenceServerException
 
@@ -510,3 +512,24 @@ def test_refusals_are_counted_in_status(plane: Plane) -> None:
     )
     assert sum(refused.values()) >= 1
     assert set(refused) == {"unknown_field"}
+
+
+def test_what_callers_got_is_exported_for_prometheus(plane: Plane) -> None:
+    """Control begins its counters at zero, and reads on a clock while it is scraped."""
+
+    def answered() -> float:
+        where = f"http://127.0.0.1:{plane.site.control_port}/metrics"
+        with urllib.request.urlopen(where, timeout=20) as page:
+            found = {
+                sample.labels["endpoint"]: sample.value
+                for family in plain_metrics(page.read().decode())
+                for sample in family.samples
+                if sample.name == "kedge_requests_total"
+            }
+        return found.get("words", 0.0)
+
+    plane.site.until(lambda: answered() >= 0, "control to answer", 20)
+    before = answered()
+    for _ in range(3):
+        assert plane.post(body())[0] == 200
+    plane.site.until(lambda: answered() >= before + 3, "the answers to be exported", 30)

@@ -241,6 +241,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
         loopback=server.loopback,
         fence=server.fence,
         records_gb=server.records_gb,
+        segments=context.settings.metrics.segments,
         parent=parent or os.getppid(),
     )
     part.run_control(settings, online=lambda: context.online)

@@ -32,11 +32,13 @@ from kedge.engine.submission import Control
 from kedge.operations.alerts import alerting_of
 from kedge.operations.evidence.read import evidence_of
 from kedge.operations.feed import Feed
+from kedge.operations.metrics import MetricsReader
 from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.status.read import status_of
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.loop_timer import LoopTimer
+from kedge.runtime.metrics import MetricsLoop
 from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts
 from kedge.runtime.presence import Presence
@@ -46,6 +48,7 @@ from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.web.app import Front
 from kedge.web.events import Streams
+from kedge.web.metrics import make_routes
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace, host_name
@@ -70,6 +73,8 @@ class ControlSettings(NamedTuple):
     loopback: bool
     fence: str
     records_gb: float
+    segments: bool
+    """Whether exported metrics name segments."""
     parent: int
     """Process id of the supervisor; control ends when that process does."""
 
@@ -171,8 +176,10 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
     readers = Readers(partial(own, actor=ActorKind.PERSON, config=config))
     streams = Streams(readers, faults, lambda: server.should_exit)
-    server = web.make_server(Front(earlier, Api(readers, streams).routes(), faults), faults)
     duty = Duty(place.clock, faults)
+    metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
+    routes = [*Api(readers, streams).routes(), *make_routes(metrics.page)]
+    server = web.make_server(Front(earlier, routes, faults), faults)
     guard_state(duty, state_dir)
     leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
     patrol = patrol_of(leading, settings, online)
@@ -187,6 +194,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "drills": schedule_of(leading, own(), config).loop,
         "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
         "events": events_of(duty, own(), streams),
+        "metrics": metrics.loop,
         "presence": Presence(duty, own().roster).loop,
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
