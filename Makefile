@@ -17,8 +17,13 @@ help: ## Show this help
 demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load
 	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo
 
-test: check ## Everything CI runs: the checks, then every test, with real processes
-	$(RUN) pytest -q -n 5 --dist loadfile --no-loadscope-reorder -m "not soak"
+test: $(UV) ## Everything CI runs: every test, with real processes, and the checks beside them
+	@$(UV) sync --frozen --quiet
+	@# The tests wait for processes a third of the time; the checks take that time, at a low priority.
+	@nice -n 10 $(MAKE) --no-print-directory check > .check.log 2>&1 & checks=$$!; \
+	$(RUN) pytest -q -n 5 --dist loadfile --no-loadscope-reorder -m "not soak"; tests=$$?; \
+	wait $$checks || { cat .check.log; exit 1; }; \
+	exit $$tests
 
 check: $(UV) ## Format, lint, imports, types
 	$(RUN) ruff format --check --quiet .
@@ -46,7 +51,7 @@ fmt: $(UV) ## Format, and fix what the linter can fix
 	$(RUN) ruff check --fix .
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .tools .kedge .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports.log bench/results dist
+	rm -rf .venv .tools .kedge .pytest_cache .mypy_cache .ruff_cache .hypothesis .lint-imports.log .check.log bench/results dist
 
 .tools/bin/uv:
 	$(PYTHON) -m venv .tools
