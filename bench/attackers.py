@@ -92,6 +92,7 @@ class Attack:
     def __init__(self, given: argparse.Namespace) -> None:
         self.port: int = given.port
         self.control_port: int = given.control_port
+        self.token: str = given.token_file.read_text().strip() if given.token_file else ""
         self.body: bytes = given.body.read_bytes()
         self.lines: set[Line] = set()
         self.sent = self.connections = 0
@@ -316,7 +317,10 @@ async def mirrored_bytes(attack: Attack) -> None:
 
 async def control_bodies(attack: Attack) -> None:
     path, kind = "/api/outcomes/flights", "Content-Type: application/x-ndjson"
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}\r\nContent-Length: "
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {attack.token}\r\n{kind}\r\n"
+        "Content-Length: "
+    )
     half = b"\n" * (8 * MB)
     for _ in range(8):
         if line := await attack.line(port=attack.control_port):
@@ -432,6 +436,8 @@ class Attacker(Beside):
             str(site.port),
             "--control-port",
             str(site.control_port),
+            "--token-file",
+            str(site.root / ".kedge" / "admin-token"),
             "--body",
             str(folder / "body"),
             "--out",
@@ -463,6 +469,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--control-port", type=int, default=0)
+    parser.add_argument("--token-file", type=Path)
     parser.add_argument("--body", type=Path)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

@@ -29,6 +29,7 @@ from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace
+from support.access import Open
 
 COMMANDS = dict(walk(main))
 LATER = {"watch", "html", "help", "json", "within", "force"}
@@ -43,7 +44,8 @@ class Client:
         self.faults = ProcessFaults(SystemClock())
         readers = Readers(partial(Workplace, self.world.state_dir))
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
-        self.app = Front(earlier, Api(readers, Streams(readers, self.faults)).routes(), self.faults)
+        routes = Api(readers, Streams(readers, self.faults)).routes()
+        self.app = Front(earlier, routes, self.faults, gate=Open())
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://127.0.0.1"
         )

@@ -37,6 +37,7 @@ from kedge.web.readers import Readers
 from kedge.web.routes import Api
 from kedge.workspace import Workplace
 from models import environment
+from support.access import Open
 from support.waiting import wait_until
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -61,7 +62,8 @@ class Site:
             self.bodies,
         )
         readers = Readers(partial(Workplace, self.place.state_dir))
-        front = Front(app, Api(readers, Streams(readers, self.faults)).routes(), self.faults)
+        routes = Api(readers, Streams(readers, self.faults)).routes()
+        front = Front(app, routes, self.faults, gate=Open())
         self.listener = server.listen(0)
         self.port = int(self.listener.getsockname()[1])
         self.server: uvicorn.Server = server.make_server(front, self.faults)
@@ -338,7 +340,7 @@ def test_a_batch_corrects_labels_where_its_query_says_so(api: Site, empty: int) 
     assert post(api, again.strip())[1]["conflicts"] == 1
     assert post(api, again, f"{LINES}?correct=true&by=Ada%20L")[1]["corrected"] == 1
     count, (one,) = api.place.records.corrections("flights", 9)
-    assert (count, one.was, one.value, one.by) == (1, 1, 0, "Ada L")
+    assert (count, one.was, one.value, one.by) == (1, 1, 0, "Ada L (token api)")
 
 
 def test_a_query_that_is_not_understood_joins_nothing(api: Site) -> None:

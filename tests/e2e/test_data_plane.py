@@ -28,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 
 from e2e.place import Site
 from kedge.core.routing import bucket, key_of
+from kedge.operations.tokens import read_admin_token
 
 pytestmark = pytest.mark.e2e
 
@@ -519,7 +520,11 @@ def test_what_callers_got_is_exported_for_prometheus(plane: Plane) -> None:
 
     def answered() -> float:
         where = f"http://127.0.0.1:{plane.site.control_port}/metrics"
-        with urllib.request.urlopen(where, timeout=20) as page:
+        token = read_admin_token(plane.site.root / ".kedge")
+        if not token:
+            return -1.0
+        asked = urllib.request.Request(where, headers={"authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=20) as page:
             found = {
                 sample.labels["endpoint"]: sample.value
                 for family in plain_metrics(page.read().decode())

@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from e2e.place import Site, free_port
+from kedge.operations.tokens import read_admin_token
 
 pytestmark = pytest.mark.e2e
 
@@ -133,10 +134,11 @@ def test_control_without_its_parent_ends(make_site: Callable[..., Site]) -> None
 
 def post(site: Site, endpoint: str, body: bytes) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", site.control_port, timeout=20)
+    site.until(lambda: bool(read_admin_token(site.root / ".kedge")), "the admin token")
+    token = read_admin_token(site.root / ".kedge")
+    headers = {"content-type": "application/x-ndjson", "authorization": f"Bearer {token}"}
     try:
-        connection.request(
-            "POST", f"/api/outcomes/{endpoint}", body, {"content-type": "application/x-ndjson"}
-        )
+        connection.request("POST", f"/api/outcomes/{endpoint}", body, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:

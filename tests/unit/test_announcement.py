@@ -50,3 +50,20 @@ def test_a_worker_that_keeps_ending_is_named_with_its_last_words() -> None:
     assert spoken([False], {"w0": 3, "w1": 0}) == [
         "warning: nothing is served yet: w0 has ended 3 times: w0 says no"
     ]
+
+
+def test_the_dashboard_is_named_once_control_is_ready() -> None:
+    said: list[str] = []
+    ready = ["", "dashboard: here"]
+    announcement = Announcement(
+        answered=lambda: True,
+        deaths=dict,
+        last_words=str,
+        serving="serving",
+        say=said.append,
+        login=lambda: ready.pop(0) if len(ready) > 1 else ready[0],
+    )
+    announcement.start()
+    wait_until(lambda: len(said) == 2, "both lines")
+    announcement.stop()
+    assert said == ["serving", "dashboard: here"]

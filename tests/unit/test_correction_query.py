@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kedge.core.errors import BadRequest
-from kedge.web.correction import LONGEST, NAMELESS, corrector
+from kedge.web.correction import LONGEST, corrector
+from support.access import ADMIN
 
 
 @pytest.mark.parametrize(
@@ -13,13 +14,13 @@ from kedge.web.correction import LONGEST, NAMELESS, corrector
     [
         (b"", ""),
         (b"correct=false", ""),
-        (b"correct=true", NAMELESS),
-        (b"correct=true&by=Ada", "Ada"),
-        (b"by=Ada+L%C3%B6w&correct=true", "Ada Löw"),
+        (b"correct=true", "api (token api)"),
+        (b"correct=true&by=Ada", "Ada (token api)"),
+        (b"by=Ada+L%C3%B6w&correct=true", "Ada Löw (token api)"),
     ],
 )
 def test_it_names_the_author_of_a_correction(query: bytes, by: str) -> None:
-    assert corrector(query) == by
+    assert corrector(query, ADMIN) == by
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,6 @@ def test_it_names_the_author_of_a_correction(query: bytes, by: str) -> None:
 )
 def test_anything_else_is_refused(query: bytes) -> None:
     with pytest.raises(BadRequest) as refused:
-        corrector(query)
+        corrector(query, ADMIN)
     assert refused.value.code == "bad_query"
     assert len(str(refused.value)) < 2 * LONGEST + 100

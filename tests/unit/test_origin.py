@@ -26,7 +26,7 @@ OWN = (b"host", b"127.0.0.1:8081")
     ],
 )
 def test_loopback_is_ours(host: str) -> None:
-    assert is_own_host(host, "127.0.0.1")
+    assert is_own_host(host, ())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_loopback_is_ours(host: str) -> None:
     ],
 )
 def test_anything_else_is_not(host: str) -> None:
-    assert not is_own_host(host, "127.0.0.1")
+    assert not is_own_host(host, ())
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,36 @@ def test_a_page_of_another_site_is_refused(headers: list[tuple[bytes, bytes]], c
 )
 def test_tools_and_pages_of_its_own_are_taken(headers: list[tuple[bytes, bytes]]) -> None:
     check_origin(headers)
+
+
+LINK = [
+    OWN,
+    (b"sec-fetch-site", b"cross-site"),
+    (b"sec-fetch-mode", b"navigate"),
+    (b"sec-fetch-dest", b"document"),
+]
+"""What a browser sends when its user opens a link in a mail."""
+
+
+def test_a_link_of_another_site_opens_a_page_and_writes_nothing() -> None:
+    check_origin(LINK, reads=True)
+    for headers, reads in (
+        (LINK, False),
+        ([*LINK[:3], (b"sec-fetch-dest", b"iframe")], True),
+        ([*LINK[:2], (b"sec-fetch-mode", b"no-cors"), LINK[3]], True),
+        ([*LINK, (b"origin", b"https://evil.example")], True),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            check_origin(headers, reads=reads)
+        assert refused.value.code == "foreign_origin"
+
+
+def test_control_has_other_names_only_where_they_are_listed() -> None:
+    named = [(b"host", b"kedge.internal:8081")]
+    check_origin(named, ("kedge.internal",))
+    with pytest.raises(BadRequest) as refused:
+        check_origin(named)
+    assert refused.value.code == "foreign_host"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ LOOK_S = 0.05
 """Seconds between two requests that test whether a worker answers."""
 ANSWER_S = 2.0
 """Timeout of one such request."""
+LOGIN_S, LOGIN_LOOKS = 0.5, 60
+"""Seconds between two looks for control, and the number of them, until its line is left out."""
 SLOW_S = 20.0
 """After this long without an answer, a warning is printed."""
 DEATHS = 2
@@ -31,12 +33,12 @@ def get_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def is_answered(host: str, port: int) -> bool:
-    """Return whether a worker answers at an address."""
+def is_answered(host: str, port: int, path: str = "/v2/health/live") -> bool:
+    """Return whether a worker, or another server with that path, answers at an address."""
     host, port = get_reachable(host, port)
     connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
     try:
-        connection.request("GET", "/v2/health/live")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
@@ -55,6 +57,7 @@ class Announcement:
         last_words: Callable[[str], str],
         serving: str,
         say: Say,
+        login: Callable[[], str] = lambda: "",
     ) -> None:
         """Prepare the thread; `start` starts it.
 
@@ -64,12 +67,14 @@ class Announcement:
             last_words: returns the last line of a worker's log.
             serving: the line that is printed once a worker answers.
             say: prints a line.
+            login: returns the line about the dashboard, or nothing while control is not ready.
         """
         self._answered = answered
         self._deaths = deaths
         self._last_words = last_words
         self._serving = serving
         self._say = say
+        self._login = login
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kedge-announcement", daemon=True)
 
@@ -91,8 +96,16 @@ class Announcement:
             if not warned and (dying or waited >= SLOW_S):
                 warned = True
                 self._warn(dying)
-        if not self._ending.is_set():
-            self._say(self._serving)
+        if self._ending.is_set():
+            return
+        self._say(self._serving)
+        for _ in range(LOGIN_LOOKS):
+            told = self._login()
+            if told:
+                self._say(told)
+                return
+            if self._ending.wait(LOGIN_S):
+                return
 
     def _warn(self, dying: dict[str, int]) -> None:
         if not dying:

@@ -36,6 +36,7 @@ from kedge.operations.metrics import MetricsReader
 from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.status.read import status_of
+from kedge.runtime.access import access_of
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.loop_timer import LoopTimer
 from kedge.runtime.metrics import MetricsLoop
@@ -47,7 +48,9 @@ from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.web.app import Front
+from kedge.web.auth import check_scraper
 from kedge.web.events import Streams
+from kedge.web.login import Login
 from kedge.web.metrics import make_routes
 from kedge.web.readers import Readers
 from kedge.web.routes import Api
@@ -161,10 +164,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         each.records.keep(settings.records_gb)
     faults = ProcessFaults(place.clock)
     count_faults(faults.passed)
-    joiner = OutcomesJoiner(
-        partial(hand_in_lines, joining),
-        lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
-    )
+    joiner = joiner_of(joining, config)
     own = partial(
         Workplace,
         state_dir,
@@ -178,8 +178,13 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     streams = Streams(readers, faults, lambda: server.should_exit)
     duty = Duty(place.clock, faults)
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
-    routes = [*Api(readers, streams).routes(), *make_routes(metrics.page)]
-    server = web.make_server(Front(earlier, routes, faults), faults)
+    access = access_of(duty, own, listener.getsockname()[1])
+    routes = [
+        *Api(readers, streams).routes(),
+        *make_routes(metrics.page, partial(check_scraper, access.gate)),
+        *Login(access.gate).routes(),
+    ]
+    server = web.make_server(Front(earlier, routes, faults, gate=access.gate), faults)
     guard_state(duty, state_dir)
     leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
     patrol = patrol_of(leading, settings, online)
@@ -195,6 +200,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
         "events": events_of(duty, own(), streams),
         "metrics": metrics.loop,
+        "access": access.loop,
         "presence": Presence(duty, own().roster).loop,
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
@@ -213,6 +219,14 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     if not server.should_exit:
         log.error("control.ended", fault="the server of the status API ended by itself")
         sys.exit(1)
+
+
+def joiner_of(place: Workplace, config: Path) -> OutcomesJoiner:
+    """Build the part that joins posted outcomes: small batches here, others in a process."""
+    return OutcomesJoiner(
+        partial(hand_in_lines, place),
+        lambda endpoint: (*_own_command(config), "outcomes", endpoint, "--file", "-", "--json"),
+    )
 
 
 def events_of(duty: Duty, place: Workplace, streams: Streams) -> Loop:

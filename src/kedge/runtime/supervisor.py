@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +36,7 @@ from kedge.gateway.auth import make_secret, read_tokens
 from kedge.gateway.http.connections import raise_open_files
 from kedge.gateway.worker import take_over
 from kedge.operations.registration import Loaders, import_loader
+from kedge.operations.tokens import make_link, read_admin_token
 from kedge.runtime.announcement import Announcement, get_url, is_answered
 from kedge.runtime.listener import listen, means, refuse_open_bind
 from kedge.runtime.logs import count_faults, log_to_stderr
@@ -114,7 +116,15 @@ def run_supervisor(
         if settings.run_for is not None:
             threading.Timer(settings.run_for, supervisor.stop).start()
         say_not_fenced(server.fence, say)
-        announcement = announcement_of(supervisor, server, listener, state_dir / "logs", say)
+        login = partial(describe_login, state_dir, server.control_port)
+        announcement = announcement_of(
+            supervisor,
+            server,
+            listener,
+            state_dir / "logs",
+            say,
+            login if settings.with_control else lambda: "",
+        )
         guard = partial(
             guard_state, Duty(place.clock, faults), state_dir, partial(lock.keep, state_dir)
         )
@@ -213,7 +223,12 @@ def say_not_fenced(fence: str, say: Say) -> None:
 
 
 def announcement_of(
-    supervisor: Supervisor, server: ServerSettings, listener: socket.socket, logs: Path, say: Say
+    supervisor: Supervisor,
+    server: ServerSettings,
+    listener: socket.socket,
+    logs: Path,
+    say: Say,
+    login: Callable[[], str],
 ) -> Announcement:
     """Build the announcement that prints "serving" once a worker answers."""
     host, port = listener.getsockname()[:2]
@@ -228,6 +243,7 @@ def announcement_of(
     return Announcement(
         answered=lambda: is_answered(host, port),
         say=say,
+        login=login,
         last_words=last_words,
         deaths=lambda: {n: c.deaths for n, c in supervisor.children.items() if c.fds},
         serving=(
@@ -235,6 +251,26 @@ def announcement_of(
             f" worker{'s' if server.workers != 1 else ''}; logs in {logs}; Ctrl-C stops"
         ),
     )
+
+
+def describe_login(state_dir: Path, port: int) -> str:
+    """Return the line about the dashboard; empty until control answers and has its admin token.
+
+    Only a terminal gets a link: others may read a log, and the link is a key for 15 minutes.
+    """
+    base = f"http://127.0.0.1:{port}"
+    if not is_answered("127.0.0.1", port, "/health") or not read_admin_token(state_dir):
+        return ""
+    if not sys.stderr.isatty():
+        return f"dashboard on {base}; kedge login prints a link to it"
+    place = Workplace(state_dir)
+    try:
+        return f"dashboard: {make_link(place, base).url}"
+    except KedgeError:
+        return ""
+    finally:
+        place.database.close()
+        place.sessions.close()
 
 
 def printable(line: str) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
-from kedge.core.errors import BadRequest, KedgeError, Overloaded
+from kedge.core.access import Need
+from kedge.core.errors import BadRequest, Denied, KedgeError, Overloaded
+from kedge.web.auth import keep_seen, require
 from kedge.web.bodies import Bodies
 from kedge.web.correction import corrector
 from kedge.web.origin import check_content, values_of
@@ -73,10 +75,14 @@ class Admin:
             case _, ["health"] if reads:
                 return {"live": True}
             case _, ["api", "status"] if reads:
-                return await self._look(("status",), partial(self._status, None))
+                access = require(scope, Need.READ, None)
+                found = await self._look(("status",), partial(self._status, None))
+                return keep_seen(access, found)
             case _, ["api", "status", endpoint] if reads:
+                require(scope, Need.READ, endpoint)
                 return await self._look(("status", endpoint), partial(self._status, endpoint))
             case _, ["api", "evidence", endpoint] if reads:
+                require(scope, Need.READ, endpoint)
                 return await self._look(("evidence", endpoint), partial(self._evidence, endpoint))
             case _ if reads:
                 raise BadRequest(
@@ -96,9 +102,10 @@ class Admin:
         refusal: KedgeError | None = None
         by, gzip = "", False
         try:
+            access = require(scope, Need.OUTCOMES, endpoint)
             gzip = check_content(headers)
-            by = corrector(scope["query_string"])
-        except BadRequest as error:
+            by = corrector(scope["query_string"], access)
+        except (BadRequest, Denied) as error:
             refusal = error
         async with self._bodies.whole(receive, declared, refusal, gzip=gzip) as body:
             if self._waiting >= WAITING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,6 +13,7 @@ from kedge.core.codec import encode
 from kedge.core.errors import BadRequest, KedgeError
 from kedge.engine.process_faults import ProcessFaults
 from kedge.web.api import Admin
+from kedge.web.auth import Identifier, admit
 from kedge.web.bodies import HungUp
 from kedge.web.origin import check_origin
 from kedge.web.problems import PROBLEM, describe_problem
@@ -32,15 +33,27 @@ read or reuse it."""
 class Front:
     """The outermost ASGI app: it checks the origin of a request, and answers every error."""
 
-    def __init__(self, earlier: Admin, routes: Sequence[BaseRoute], faults: ProcessFaults) -> None:
+    def __init__(
+        self,
+        earlier: Admin,
+        routes: Sequence[BaseRoute],
+        faults: ProcessFaults,
+        *,
+        gate: Identifier,
+        names: Collection[str] = (),
+    ) -> None:
         """Serve the routes, and the paths from before /api/v1.
 
         Args:
             earlier: the four paths from before /api/v1.
-            routes: of the API, of metrics and of pages.
+            routes: of the API, of metrics and of pages. Pages ask the gatekeeper themselves.
             faults: of the process; they count refusals and failures.
+            gate: identifies the callers of the API.
+            names: the names of control, besides those of loopback.
         """
         self._earlier = earlier
+        self._gate = gate
+        self._names = names
         self._faults = faults
         self._app = Starlette(routes=routes)
         # Starlette would answer an error in its own words.
@@ -52,8 +65,10 @@ class Front:
             return
         outlet = Outlet(send)
         try:
-            check_origin(scope["headers"])
+            check_origin(scope["headers"], self._names, reads=scope["method"] in READS)
             scope["app"] = self._app
+            if scope["path"].strip("/").partition("/")[0] == "api":
+                await admit(scope, self._gate)
             if self._earlier.has(scope["path"]):
                 await self._earlier(scope, receive, outlet)
             else:
@@ -127,6 +142,8 @@ async def _refuse(error: KedgeError, method: str, send: Send) -> None:
         headers.append((b"allow", str(error.details.get("allow", "GET, HEAD, POST")).encode()))
     if problem.status == 503 and problem.retryable:
         headers.append((b"retry-after", b"1"))
+    if problem.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.code == "unsupported_encoding":
         headers.append((b"accept-encoding", b"gzip"))
     start = {"type": "http.response.start", "status": problem.status, "headers": headers}

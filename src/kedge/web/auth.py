@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from starlette.requests import Request
 
 from kedge.core.access import Access, Need, refuse
 from kedge.core.errors import Denied, KedgeError, Overloaded, Unavailable
-from kedge.core.sessions import LONGEST_S, Session, digest_secret, is_csrf_token
+from kedge.core.sessions import LONGEST_S, Session, csrf_token, digest_secret, is_csrf_token
 from kedge.core.tokens import SECRET_BYTES, Token, digest_of, refuse_token
 from kedge.web.access_table import AccessTable
 from kedge.web.origin import Headers, values_of
@@ -33,6 +35,7 @@ FAILURES = 20
 FAILURES_PER_S = 1.0
 """Failed attempts a second that are answered after that; the others get 429."""
 LONGEST_COOKIE = 4096
+ASK = "Authorization: Bearer TOKEN; kedge token create makes one"
 
 Identify = Callable[[Mapping[str, Any]], Access | None]
 """Returns what the headers of a trusted proxy allow; None if the request has none."""
@@ -70,6 +73,74 @@ class Cookie(NamedTuple):
         name = self.name(secure=secure)
         flags = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
         return f"{name}={value}; Max-Age={age}{flags}"
+
+
+class Identifier(Protocol):
+    """Finds out who sends a request."""
+
+    async def identify(self, scope: Mapping[str, Any]) -> Access:
+        """Return the access that a request proves."""
+
+    def ended(self, access: Access) -> Denied | None:
+        """Return why a granted access ended, or None."""
+
+
+_ACCESS, _GATE = "kedge.access", "kedge.gate"
+
+
+async def admit(scope: MutableMapping[str, Any], gate: Identifier) -> None:
+    """Identify the caller of a request; its route then asks `require`."""
+    scope[_ACCESS] = await gate.identify(scope)
+    scope[_GATE] = gate
+
+
+def require(scope: Mapping[str, Any], need: Need, endpoint: str | None) -> Access:
+    """Return the access of a request that was admitted, if it may use a route.
+
+    Raises:
+        Denied: the caller may not use it, or was not identified.
+    """
+    access: Access | None = scope.get(_ACCESS)
+    if access is None:
+        raise Denied("this needs a token", code="token_missing", hint=ASK)
+    # Its end was checked a moment ago.
+    refusal = refuse(access, need, endpoint, 0.0)
+    if refusal is not None:
+        raise refusal
+    return access
+
+
+def still_allowed(scope: Mapping[str, Any], access: Access) -> bool:
+    """Return whether an admitted access counts still; a stream asks this every two seconds."""
+    gate: Identifier = scope[_GATE]
+    return gate.ended(access) is None
+
+
+def keep_seen(access: Access, found: object) -> object:
+    """Return the entries of a list that concern endpoints which a caller may see.
+
+    Raises:
+        Denied: the entries have no endpoint, and the caller may not see all of them.
+    """
+    if access.endpoints is None:
+        return found
+    if not isinstance(found, list | tuple) or not all(hasattr(one, "endpoint") for one in found):
+        raise Denied(
+            f"{access.holder} may see {', '.join(access.endpoints)} only",
+            code="endpoint_denied",
+            hint="ask for one of these endpoints",
+        )
+    return [one for one in found if access.sees(one.endpoint)]
+
+
+async def check_scraper(gate: Gatekeeper, request: Request) -> None:
+    """Raise unless the caller may read the metrics of all endpoints.
+
+    Raises:
+        Denied: it may not, or only those of certain endpoints.
+    """
+    access = await gate.allow(request.scope, Need.METRICS, None)
+    keep_seen(access, "the metrics of all endpoints")
 
 
 class LoggedIn(NamedTuple):
@@ -133,8 +204,13 @@ class Gatekeeper:
 
     # ------------------------------------------------------------ sessions
 
+    def csrf(self, scope: Mapping[str, Any]) -> str:
+        """Return the CSRF token of a request's session, for its pages; empty without one."""
+        secret = self.secret_of(scope)
+        return csrf_token(secret) if secret else ""
+
     def secret_of(self, scope: Mapping[str, Any]) -> str:
-        """Return the secret of a request's session, for the CSRF token of a page; or empty."""
+        """Return the secret of a request's session; empty without one."""
         return self._cookie.read(scope["headers"], secure=is_secure(scope))
 
     async def login(self, scope: Mapping[str, Any], *, link: str = "", token: str = "") -> LoggedIn:
@@ -230,7 +306,7 @@ class Gatekeeper:
         raise Denied(
             "this needs a token",
             code="token_missing",
-            hint="Authorization: Bearer TOKEN; kedge token create makes one",
+            hint=ASK,
         )
 
     def _fail(self, error: Denied) -> KedgeError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl
 
+from kedge.core.access import Access
 from kedge.core.errors import BadRequest
 
 LONGEST = 128
 """Maximum characters of a name: it is stored with every corrected label."""
-NAMELESS = "api"
-"""The name that is recorded if the query has none."""
 _STRICT: Any = {
     "keep_blank_values": True,
     "strict_parsing": True,
@@ -20,10 +19,11 @@ _STRICT: Any = {
 HINT = "POST /api/outcomes/ENDPOINT?correct=true&by=NAME"
 
 
-def corrector(query: bytes) -> str:
+def corrector(query: bytes, access: Access) -> str:
     """Return the name of the person who corrects recorded labels; empty if no correction is asked.
 
-    The API has no login: the caller chooses the name, as with KEDGE_ACTOR for the command.
+    The caller chooses the name, as with KEDGE_ACTOR for the command. What allowed the request is
+    recorded beside it.
 
     Raises:
         BadRequest: `bad_query`: the query has anything else. A misspelt parameter is not ignored,
@@ -41,12 +41,12 @@ def corrector(query: bytes) -> str:
     correct = given.get("correct", "false")
     if correct not in ("true", "false"):
         raise _refused(f"correct must be true or false, got {correct[:LONGEST]!r}")
-    by = given.get("by", NAMELESS)
+    by = given.get("by", access.name)
     if not by.strip() or len(by) > LONGEST or not by.isprintable():
         raise _refused(f"by must have 1 to {LONGEST} printable characters, got {by[:LONGEST]!r}")
     if "by" in given and correct == "false":
         raise _refused("by names who corrects labels, and needs correct=true")
-    return by if correct == "true" else ""
+    return f"{by} ({access.holder})" if correct == "true" else ""
 
 
 def _refused(why: str) -> BadRequest:

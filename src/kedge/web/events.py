@@ -38,7 +38,7 @@ QUEUED = 256
 """Maximum events that wait for one reader."""
 REPLAYED = 1_000
 """Maximum entries that a returning reader gets."""
-BEAT_S = 5.0
+BEAT_S = 2.0
 """Interval of comments on a silent stream, and of the check whether the reader may still read."""
 RETRY_MS = 1_000
 """Time after which a browser connects again."""

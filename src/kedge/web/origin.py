@@ -1,14 +1,13 @@
 """Origin checks: whether a request comes from this machine, or from a page of another site.
 
-Control has no login: its protection is that it listens on loopback only. A browser on this machine
-is on loopback too, and sends any request that a page makes. A form or script can send a request to
-127.0.0.1, and a page's own host name can be made to resolve to it (DNS rebinding). The head of such
-a request shows its origin, which this module checks.
+A browser sends any request that a page makes, with the cookie of control's session. A form or
+script can send a request to 127.0.0.1, and a page's own host name can be made to resolve to it (DNS
+rebinding). The head of such a request shows its origin, which this module checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv6Address, ip_address
 
 from kedge.core.encodings import JSON_LINES, check_type, is_gzip
@@ -21,12 +20,17 @@ OWN_SITES = frozenset({"same-origin", "none"})
 PORTS = 65_536
 
 
-def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
-    """Raise if a request is not addressed to this machine, or comes from a page of another site.
+def check_origin(
+    headers: Headers, names: Collection[str] = ("127.0.0.1",), *, reads: bool = False
+) -> None:
+    """Raise if a request is not addressed to control, or comes from a page of another site.
+
+    A link on another site may open a page, since its site cannot read the answer.
 
     Args:
         headers: the request's headers, with names in lower case.
-        bound: the address that control listens on.
+        names: the names and addresses of control, besides those of loopback.
+        reads: whether the request's method changes nothing.
 
     Raises:
         BadRequest: `malformed_head`, `foreign_host`, `foreign_origin`.
@@ -37,11 +41,11 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
             f"a request must have one Host header, got {len(hosts)}", code="malformed_head"
         )
     host = hosts[0].lower()
-    if not is_own_host(host, bound):
+    if not is_own_host(host, names):
         raise BadRequest(
-            f"Host must be a loopback address or localhost, got {host!r}",
+            f"Host must be an address of control, got {host!r}",
             code="foreign_host",
-            hint="ask 127.0.0.1",
+            hint="ask 127.0.0.1, or name the host in [control] hosts",
         )
     origins = [value.lower() for value in values_of(headers, b"origin")]
     if any(origin not in (f"http://{host}", f"https://{host}") for origin in origins):
@@ -49,7 +53,7 @@ def check_origin(headers: Headers, bound: str = "127.0.0.1") -> None:
             f"Origin must be that of control, got {', '.join(origins)!r}", code="foreign_origin"
         )
     sites = [value.lower() for value in values_of(headers, b"sec-fetch-site")]
-    if any(site not in OWN_SITES for site in sites):
+    if any(site not in OWN_SITES for site in sites) and not (reads and _opens_page(headers)):
         raise BadRequest(
             f"Sec-Fetch-Site must be same-origin or none, got {', '.join(sites)!r}",
             code="foreign_origin",
@@ -68,8 +72,17 @@ def check_content(headers: Headers) -> bool:
     return is_gzip(b", ".join(raw_values_of(headers, b"content-encoding")))
 
 
-def is_own_host(host: str, bound: str) -> bool:
-    """Return whether the value of a Host header names this machine's loopback."""
+def _opens_page(headers: Headers) -> bool:
+    """Return whether a browser opens a page by a link, so that it shows the address."""
+    return (
+        values_of(headers, b"sec-fetch-mode") == ["navigate"]
+        and values_of(headers, b"sec-fetch-dest") == ["document"]
+        and not values_of(headers, b"origin")
+    )
+
+
+def is_own_host(host: str, names: Collection[str]) -> bool:
+    """Return whether the value of a Host header names this machine's loopback, or one of these."""
     if host.startswith("["):
         name, bracket, port = host[1:].partition("]")
         if not bracket or (port and not port.startswith(":")) or ":" not in name:
@@ -83,7 +96,7 @@ def is_own_host(host: str, bound: str) -> bool:
     ):
         return False
     name = name.removesuffix(".")
-    return name in ("localhost", bound) or _is_loopback(name)
+    return name == "localhost" or name in names or _is_loopback(name)
 
 
 def _is_loopback(name: str) -> bool:

@@ -8,6 +8,7 @@ from kedge.core.errors import (
     BadConfig,
     BadRequest,
     CorruptArtifact,
+    Denied,
     KedgeError,
     ModelFailure,
     NotAcknowledged,
@@ -26,6 +27,13 @@ STATUS = {
     "bad_cursor": 400,
     "bad_parameters": 400,
     "bad_query": 400,
+    "token_malformed": 401,
+    "token_missing": 401,
+    "token_unknown": 401,
+    "token_expired": 401,
+    "token_revoked": 401,
+    "session_ended": 401,
+    "link_used": 401,
     "foreign_host": 403,
     "foreign_origin": 403,
     "unknown_alert": 404,
@@ -38,6 +46,7 @@ STATUS = {
     "too_many_lines": 413,
     "unsupported_encoding": 415,
     "unsupported_type": 415,
+    "too_many_attempts": 429,
     "internal": 500,
 }
 """HTTP status by error code."""
@@ -45,6 +54,7 @@ STATUS = {
 KINDS: tuple[tuple[type[KedgeError], int], ...] = (
     (BadRequest, 400),
     (Usage, 400),
+    (Denied, 403),
     (Refused, 409),
     (BadConfig, 409),
     (CorruptArtifact, 409),

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kedge.core.access import Need
 from kedge.core.codec import encode
 from kedge.core.errors import BadRequest, KedgeError
 from kedge.core.names import is_name, unknown_endpoint
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
 from kedge.operations.history import HistoryPage
 from kedge.operations.served import SERVED, Ask
+from kedge.web.auth import keep_seen, require, still_allowed
 from kedge.web.events import Stream, Streams
 from kedge.web.openapi import build_document, list_paths
 from kedge.web.parameters import read_query
@@ -63,7 +65,14 @@ class Api:
         endpoint = request.query_params.get("endpoint")
         if endpoint is not None and not is_name(endpoint):
             raise unknown_endpoint(endpoint, ())
-        return self._streams.open(request, endpoint, _always)
+        access = require(request.scope, Need.READ, endpoint)
+        if endpoint is None:
+            keep_seen(access, "the events of all endpoints")
+
+        async def permit() -> bool:
+            return still_allowed(request.scope, access)
+
+        return self._streams.open(request, endpoint, permit)
 
     def _serve(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -75,8 +84,9 @@ class Api:
         return serve
 
     async def _look(self, operation: Operation, request: Request, endpoint: str | None) -> Response:
+        access = require(request.scope, Need(operation.needs), endpoint)
         given = read_query(request, operation.parameters)
-        by = "api"
+        by = access.name
 
         def work(place: Workplace) -> ViewResult:
             # The epoch is read first, so that it is never newer than the result.
@@ -86,11 +96,9 @@ class Api:
 
         found = await self._readers.share((operation.name, endpoint, encode(given)), work)
         assert isinstance(found, ViewResult)
+        if endpoint is None:
+            found = found._replace(result=keep_seen(access, found.result))
         return respond(found, request)
-
-
-async def _always() -> bool:
-    return True
 
 
 def read_epoch(place: Workplace, endpoint: str | None) -> int | None:

@@ -1,0 +1,107 @@
+"""Login of browsers: a single-use link, a form for a token, and logout."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from kedge.core.errors import BadRequest, KedgeError
+from kedge.web.auth import Gatekeeper
+from kedge.web.problems import get_status
+
+LONGEST_FORM = 1024
+"""Maximum bytes of the login form: a token has 55."""
+HOME = "."
+"""Where a browser goes after its login, relative to /login, so that a path prefix stays."""
+_PAGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~%-]*(/[A-Za-z0-9_.~%-]+)*(\?[A-Za-z0-9_.~%&=,+-]*)?")
+"""A page of control, relative to it: neither another host nor another scheme."""
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
+    " frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
+"""The link's secret is in the address, which no other site may see."""
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Log in · kedge</title>
+</head>
+<body>
+<main>
+<h1>Log in to kedge</h1>
+<p role="alert">{fault}</p>
+<form method="post" action="login{query}">
+<p><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required></p>
+<p><button type="submit">Log in</button></p>
+</form>
+<p><code>kedge login</code> on the machine prints a link that can be used once.</p>
+</main>
+</body>
+</html>
+"""
+
+
+class Login:
+    """The pages /login and /logout."""
+
+    def __init__(self, gate: Gatekeeper) -> None:
+        """Begin and end the sessions of this gatekeeper."""
+        self._gate = gate
+
+    def routes(self) -> list[Route]:
+        """Return the routes; no other page is open to a browser without a session."""
+        return [
+            Route("/login", self._show, methods=["GET"]),
+            Route("/login", self._log_in, methods=["POST"]),
+            Route("/logout", self._log_out, methods=["POST"]),
+        ]
+
+    async def _show(self, request: Request) -> Response:
+        link = request.query_params.get("link", "")
+        if not link or request.method == "HEAD":
+            return _page("", _target(request))
+        return await self._begin(request, link=link)
+
+    async def _log_in(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST_FORM:
+                raise BadRequest("the form is too large", code="too_large")
+        form = dict(parse_qsl(body.decode("latin-1"), max_num_fields=4))
+        return await self._begin(request, token=form.get("token", "").strip())
+
+    async def _begin(self, request: Request, *, link: str = "", token: str = "") -> Response:
+        try:
+            done = await self._gate.login(request.scope, link=link, token=token)
+        except KedgeError as error:
+            return _page(f"{error}. {error.hint}", _target(request), get_status(error))
+        answer = RedirectResponse(_target(request) or HOME, 303, HEADERS)
+        answer.headers.append("set-cookie", done.set_cookie)
+        return answer
+
+    async def _log_out(self, request: Request) -> Response:
+        await self._gate.identify(request.scope)
+        answer = RedirectResponse("login", 303, HEADERS)
+        answer.headers.append("set-cookie", await self._gate.logout(request.scope))
+        return answer
+
+
+def _target(request: Request) -> str:
+    """Return the page that sent the browser here; empty if it is none of control's own."""
+    given = request.query_params.get("next", "")
+    return given if len(given) <= LONGEST_FORM and _PAGE.fullmatch(given) else ""
+
+
+def _page(fault: str, target: str, status: int = 200) -> Response:
+    query = f"?{urlencode({'next': target}, safe='/')}" if target else ""
+    shown = PAGE.format(fault=escape(fault), query=escape(query))
+    return HTMLResponse(shown, status, HEADERS)
