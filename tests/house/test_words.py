@@ -38,6 +38,7 @@ STORED = {
         "nobody",
     },  # the owner that `kedge init` stored in old policies
     "core/readiness.py": {"mend"},  # the field of `kedge check --json` that names the command
+    "cli/screen/check.py": {"mend"},  # reads that field
     "cli/text/check.py": {"mend"},  # reads that field
 }
 """Banned words that are stored or in JSON, by the file that spells them."""

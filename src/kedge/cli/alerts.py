@@ -6,10 +6,13 @@ import sys
 
 import click
 
+from kedge.cli.blocks import Paragraph
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import NUMBER
+from kedge.cli.screen.alerts import alerts_screen
 from kedge.cli.text.alerts import alert_test_text, alerts_text
 from kedge.core.alerts.alerts import Alert
 from kedge.core.runbook import Runbook, markdown, page
@@ -24,6 +27,8 @@ from kedge.operations.alerts import (
 )
 from kedge.system.terminal import one_line
 from kedge.workspace import actor
+
+NONE = "no alert is open"
 
 
 class _Alerts(click.Group):
@@ -47,7 +52,8 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
         return
 
     found = alerts_of(context.place(), endpoint, over=over)
-    context.out(found, alerts_text(one_line(found)) or "no alert is open")
+    screen = alerts_screen(found) if found else [Paragraph(NONE)]
+    context.out(found, alerts_text(one_line(found)) or NONE, screen)
 
 
 @alerts.command("test")
@@ -64,7 +70,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 
 
 @click.command()
-@click.argument("number", type=NUMBER)
+@click.argument("number", type=NUMBER, shell_complete=complete("alert"))
 @click.option("--by", help="Who acknowledges it; default: as the ledger would name you.")
 @verb
 @prints(Alert)

@@ -1,4 +1,4 @@
-"""Endpoint of a command: the argument ENDPOINT, its check, and completion with versions."""
+"""Endpoint of a command: the argument ENDPOINT, its check, and its completion."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import get_context
-from kedge.core.errors import KedgeError, Usage
-from kedge.operations.known_endpoints import find_endpoint, list_endpoints, only_endpoint
+from kedge.core.errors import Usage
+from kedge.operations.known_endpoints import find_endpoint, only_endpoint
 
 
 class _Checked(click.Parameter):
@@ -85,7 +86,11 @@ def endpoint(
 
     Argument.every, Argument.needs_row = every, needs_row
     return click.argument(
-        "endpoint", cls=Argument, required=required, is_eager=True, shell_complete=complete_endpoint
+        "endpoint",
+        cls=Argument,
+        required=required,
+        is_eager=True,
+        shell_complete=complete("endpoint"),
     )
 
 
@@ -95,7 +100,7 @@ def endpoint_option(help_text: str) -> Callable[[Callable[..., None]], Callable[
         "--endpoint",
         cls=EndpointOption,
         is_eager=True,
-        shell_complete=complete_endpoint,
+        shell_complete=complete("endpoint"),
         help=help_text,
     )
 
@@ -107,24 +112,3 @@ def typed(ctx: click.Context) -> str:
         ctx = ctx.parent
         names.append(ctx.info_name or "")
     return " ".join(reversed(names))
-
-
-def complete_endpoint(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
-    """Return the endpoints that begin with the given text, for a shell."""
-    context = get_context(ctx)
-    try:
-        names = {*list_endpoints(context.place(warns=False))[0], *context.configured()}
-    except (KedgeError, OSError):
-        return []
-    return sorted(name for name in names if name.startswith(begins))
-
-
-def complete_version(ctx: click.Context, _: click.Parameter, begins: str) -> list[str]:
-    """Return the registered versions of the typed endpoint, for a shell."""
-    context = get_context(ctx)
-    try:
-        versions = context.place(warns=False).registry.versions(ctx.params.get("endpoint") or "")
-    except (KedgeError, OSError):
-        return []
-    found = [f"v{version.number}" for version in versions]
-    return [one for one in found if one.startswith(begins)]

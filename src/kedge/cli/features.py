@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.gate import gate_before
@@ -84,7 +85,7 @@ def features_apply(
 
 
 @features.command("list")
-@click.argument("schema", required=False)
+@click.argument("schema", required=False, shell_complete=complete("schema"))
 @verb
 @prints(list[ListedTransformation])
 def features_list(context: Context, schema: str | None) -> None:
@@ -94,8 +95,8 @@ def features_list(context: Context, schema: str | None) -> None:
 
 
 @features.command("diff")
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=complete("transformation"))
+@click.argument("new", shell_complete=complete("transformation"))
 @verb
 @prints(TransformationDiff)
 def features_diff(context: Context, old: str, new: str) -> None:
@@ -106,7 +107,7 @@ def features_diff(context: Context, old: str, new: str) -> None:
 
 
 @features.command("impact")
-@click.argument("version")
+@click.argument("version", shell_complete=complete("transformation"))
 @verb
 @prints(list[SchemaUser])
 def features_impact(context: Context, version: str) -> None:
@@ -198,7 +199,7 @@ def features_roll(
 
 
 @features.command("head")
-@click.argument("version")
+@click.argument("version", shell_complete=complete("transformation"))
 @click.option("--dry-run", "dry", is_flag=True, help="Only show which endpoints would move.")
 @override
 @verb

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import click
-from click.shell_completion import get_completion_class
 
+from kedge.cli.completion import SHELLS
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.pages import COMMANDS, PAGES
-from kedge.cli.root import ALIASES, MEANT
+from kedge.cli.root import ALIASES, COMPLETING, MEANT
 from kedge.cli.topics import HelpTopic, explain_code, find_topic, list_topics
 from kedge.core.errors import Refused
 from kedge.core.names import nearest
@@ -119,8 +119,6 @@ def _list(topics: list[HelpTopic]) -> str:
 @prints(CompletionScript)
 def completion(context: Context, shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print what makes SHELL complete commands and endpoints."""
-    kind = get_completion_class(shell)
-    assert kind is not None
     root = click.get_current_context().find_root().command
-    script = kind(root, {}, "kedge", "_KEDGE_COMPLETE").source()
+    script = SHELLS[shell](root, {}, "kedge", COMPLETING).source()
     context.out(CompletionScript(shell, script), script)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
+from kedge.cli.blocks import Paragraph
 from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.endpoint import endpoint
+from kedge.cli.screen.models import versions_screen
 from kedge.cli.text.models import registered_text, versions_text
 from kedge.core.formats import fetching
 from kedge.engine.registration import find_source
@@ -23,9 +26,14 @@ from kedge.operations.registration import (
 from kedge.system.terminal import one_line
 
 
+def _files(*_: object) -> list[CompletionItem[str]]:
+    """Let the shell complete files and directories."""
+    return [CompletionItem("", type="file")]
+
+
 @click.command()
 @endpoint(required=True, needs_row=False)
-@click.argument("path")
+@click.argument("path", shell_complete=_files)
 @click.option(
     "--golden", type=click.Path(exists=True, path_type=Path), help="Rows it must answer, as JSON."
 )
@@ -109,4 +117,6 @@ def register(
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
     found = list_versions(context.place(), endpoint)
-    context.out(found, versions_text(one_line(found)) or f"no version of {endpoint} is registered")
+    none = f"no version of {endpoint} is registered"
+    screen = versions_screen(found) if found else [Paragraph(none)]
+    context.out(found, versions_text(one_line(found)) or none, screen)

@@ -263,5 +263,5 @@ PAGES: dict[str, Page] = {
         ("kedge prometheus-rules", "kedge prometheus-rules --json"),
     ),
     "help": Page(HELP, "tutorial", ("kedge help", "kedge help roll-back", "kedge help not_ready")),
-    "completion": Page(HELP, "cli", ("kedge completion bash",)),
+    "completion": Page(HELP, "completion", ("kedge completion bash",)),
 }

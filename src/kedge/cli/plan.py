@@ -7,6 +7,7 @@ import click
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count, Factor, Percent, Rate
+from kedge.cli.screen.plan import plan_screen
 from kedge.cli.text.layout import get_width
 from kedge.cli.text.plan import plan_text
 from kedge.operations.evidence.read import RolloutPlan, plan_of
@@ -49,4 +50,4 @@ def plan(
         callers=callers,
         say=context.say,
     )
-    context.out(found, plan_text(one_line(found), get_width()))
+    context.out(found, plan_text(one_line(found), get_width()), plan_screen(found))

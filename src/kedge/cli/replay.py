@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.evidence import evidence_text
@@ -14,7 +15,7 @@ from kedge.system.terminal import one_line
 
 @click.command()
 @endpoint(required=True)
-@click.argument("release")
+@click.argument("release", shell_complete=complete("version"))
 @click.option(
     "--since",
     default="7d",

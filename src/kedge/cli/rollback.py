@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.submit import submit
@@ -22,7 +23,10 @@ from kedge.workspace import Workplace
 @endpoint()
 @click.option("--production", is_flag=True, help="Roll production back, also within a canary.")
 @click.option(
-    "--to", metavar="RELEASE", help="A release that was production before, also a condemned one."
+    "--to",
+    metavar="RELEASE",
+    shell_complete=complete("release"),
+    help="A release that was production before, also a condemned one.",
 )
 @click.option("--axis", type=click.Choice(["model", "features"]), help="Roll back only one half.")
 @click.option("--local", is_flag=True, help="Break glass: pin this host while the ledger is gone.")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, override, prints, verb
-from kedge.cli.endpoint import complete_version, endpoint
+from kedge.cli.endpoint import endpoint
 from kedge.cli.gate import gate_before
 from kedge.cli.quantities import SAMPLE, WEIGHT
 from kedge.cli.submit import submit
@@ -34,7 +35,7 @@ weight_option = click.option(
 
 @click.command()
 @endpoint(required=True, needs_row=False)
-@click.argument("version", shell_complete=complete_version)
+@click.argument("version", shell_complete=complete("version"))
 @sample_option
 @override
 @verb
@@ -48,7 +49,7 @@ def shadow(
 
 @click.command()
 @endpoint(required=True, needs_row=False)
-@click.argument("version", shell_complete=complete_version)
+@click.argument("version", shell_complete=complete("version"))
 @weight_option
 @auto_option
 @override
@@ -112,7 +113,7 @@ def start_canary(
 
 @click.command()
 @endpoint(required=True, needs_row=False)
-@click.argument("version", required=False, shell_complete=complete_version)
+@click.argument("version", required=False, shell_complete=complete("version"))
 @click.option("--full", is_flag=True, help="Skip the remaining canary steps.")
 @override
 @verb

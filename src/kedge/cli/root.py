@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -62,6 +63,8 @@ MEANT = {
     "why": "diagnose",
 }
 """Words of other tools, and kedge's command for each."""
+COMPLETING = "_KEDGE_COMPLETE"
+"""The variable with which a shell asks for completion; click reads it."""
 ALIASES = {"undo": "rollback"}
 """Second names of commands; documented, but not listed separately."""
 
@@ -133,6 +136,8 @@ class Root(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in given
         extra["standalone_mode"] = False
+        if COMPLETING in os.environ:
+            _import("completion").install()
         try:
             code = super().main(given, prog_name, *more, **extra)
         except KedgeError as error:

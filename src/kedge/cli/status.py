@@ -10,6 +10,7 @@ from kedge.cli.blocks import Paragraph, Screen
 from kedge.cli.context import Context, Shown, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import Count
+from kedge.cli.screen.history import history_screen
 from kedge.cli.screen.status import list_screen, status_screen
 from kedge.cli.text.history import history_text
 from kedge.cli.text.status import list_text, status_text
@@ -87,4 +88,6 @@ def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
     whole = whole or context.as_json
     entries = history_of(context.place(), endpoint, limit, whole=whole).entries
-    context.out(entries, history_text(entries) or f"{endpoint} has no history")
+    none = f"{endpoint} has no history"
+    screen = history_screen(entries) if entries else [Paragraph(none)]
+    context.out(entries, history_text(entries) or none, screen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.text.tokens import created_text, tokens_text
 from kedge.core.access import Role, Scope
@@ -88,7 +89,7 @@ def token_list(context: Context, *, every: bool) -> None:
 
 
 @token.command("revoke")
-@click.argument("name")
+@click.argument("name", shell_complete=complete("token"))
 @click.option("--reason", default="", help="Why; the ledger records it.")
 @verb
 @prints(ListedToken)

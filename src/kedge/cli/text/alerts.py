@@ -13,12 +13,12 @@ def alerts_text(found: Sequence[ListedAlert]) -> str:
         f"#{one.number:<5} {one.level:4}  {one.endpoint}: {one.summary}"
         + (f"  ({one.times} times)" if one.times > 1 else "")
         + f"\n       {one.opened_at[:19]}Z  {one.standing}"
-        + (f"\n       kedge ack {one.number} acknowledges it" if _waits(one) else "")
+        + (f"\n       kedge ack {one.number} acknowledges it" if is_waiting(one) else "")
         for one in found
     )
 
 
-def _waits(one: ListedAlert) -> bool:
+def is_waiting(one: ListedAlert) -> bool:
     """Return whether the alert waits for an operator."""
     return one.open and one.level == "page" and not one.acknowledged_by
 

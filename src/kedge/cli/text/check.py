@@ -9,14 +9,7 @@ WORDS = {"pass": "pass", "fail": "FAIL", "not applicable": "-"}
 
 def check_text(found: CheckedEndpoint) -> str:
     """Return the checks as text, one line each."""
-    lines = [
-        f"{found.endpoint} is "
-        + (
-            "ready"
-            if found.ready
-            else f"NOT READY: {len(found.failed)} of {len(found.checks)} checks fail"
-        )
-    ]
+    lines = [get_standing(found)]
     lines += [
         f"  {WORDS[check.outcome]:4}  {check.name:12}  {check.why}"
         + (f"; fix: {check.mend}" if check.mend else "")
@@ -24,3 +17,9 @@ def check_text(found: CheckedEndpoint) -> str:
     ]
     lines += [f"  !     {line}" for line in (*found.fence, *found.libraries)]
     return "\n".join(lines)
+
+
+def get_standing(found: CheckedEndpoint) -> str:
+    """Return whether the endpoint is ready."""
+    failing = f"NOT READY: {len(found.failed)} of {len(found.checks)} checks fail"
+    return f"{found.endpoint} is {'ready' if found.ready else failing}"
