@@ -39,6 +39,7 @@ SCRIPTS = (
     "wayback",
     "rollback",
     "drill",
+    "web",
 )
 
 MODELS = [
@@ -236,6 +237,7 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("drill_back_ms_p50", "ms"),
         Aim("drill_forward_ms_p50", "ms"),
     ),
+    "web": (Aim("scrape_ms", "ms", most=50),),
 }
 
 
