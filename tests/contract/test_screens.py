@@ -15,9 +15,11 @@ import pytest
 from rich.cells import cell_len
 
 from kedge.cli.blocks import Paragraph, Screen
+from kedge.cli.context import Context
 from kedge.cli.screen.live import LiveView
 from kedge.config.load import load
 from kedge.core.errors import Unavailable
+from kedge.operations.progress import Progress
 from kedge.operations.setup import apply_policies, create_workplace
 from kedge.workspace import Workplace
 from support.terminal import ASKING, COLOUR, CONTROL, kedge, shown, terminal
@@ -187,4 +189,40 @@ def test_where_the_cursor_cannot_be_moved_a_live_view_is_the_table_again_and_aga
         one.until("ENDPOINT")
         one.type("\x03")
         assert one.end() == 0
+        assert "\x1b" not in one.shown
+
+
+# ---------------------------------------------------------------- progress
+
+
+def working() -> None:
+    """A command that reports progress and a message, and then fails."""
+    context, now = Context(), itertools.count()
+    work = Progress(context.say, lambda: float(next(now)), "rows made", 10)
+    for number in range(5):
+        work.add()
+        if number == 2:
+            context.say("a row was left out")
+    context.out({}, "the result")
+    work.add()
+    context.clear()
+    raise RuntimeError("a bug")
+
+
+def test_long_work_draws_a_bar_that_makes_room_for_everything_else() -> None:
+    with terminal(working, columns=60) as one:
+        assert one.end() == 1
+        shown = one.shown.replace("\r\n", "\n")
+    assert re.search("\r\x1b\\[K 20% ━+─+  2 of 10 rows made; about [0-9]+ s left", shown)
+    assert "\r\x1b[Ka row was left out\n\r\x1b[K 30% ━" in shown
+    assert "\r\x1b[Kthe result\n" in shown
+    assert "60% " in shown
+    assert "\r\x1b[KTraceback" in shown
+
+
+def test_where_nothing_can_be_drawn_long_work_says_a_line_at_a_time() -> None:
+    with terminal(working, TERM="dumb") as one:
+        one.end()
+        assert "1 of 10 rows made" in one.shown
+        assert "━" not in one.shown
         assert "\x1b" not in one.shown

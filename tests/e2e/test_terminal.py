@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from e2e.place import Site
+from support.terminal import COLOUR, shown
 
 pytestmark = pytest.mark.e2e
 
@@ -35,6 +36,14 @@ COMMANDS = (
     ("rollback", "flights", "--reason", EVIL),
     ("history", "flights"),
 )
+DRAWN = (
+    ("status",),
+    ("status", "flights"),
+    ("history", "flights", "--all"),
+    ("versions", "flights"),
+    ("check", "flights", "--no-proof"),
+)
+"""Commands that draw tables on a terminal."""
 
 
 def strings(value: Any) -> list[str]:
@@ -60,10 +69,16 @@ def test_no_command_prints_a_control_character_or_a_forged_line(site: Site) -> N
     site.run("thaw", "flights", "--reason", EVIL)
     for words in COMMANDS:
         done = site.run(*words, check=False)
-        shown = done.stdout + done.stderr
-        assert shown, words
-        assert "Traceback" not in shown, words
-        assert CONTROL.findall(shown) == [], words
-        assert not re.search(r"^ok  all is well", shown, re.MULTILINE), words
+        told = done.stdout + done.stderr
+        assert told, words
+        assert "Traceback" not in told, words
+        assert CONTROL.findall(told) == [], words
+        assert not re.search(r"^ok  all is well", told, re.MULTILINE), words
+    for words in DRAWN:
+        drawn = shown(site.root, [*words], columns=100)
+        told = COLOUR.sub("", drawn)
+        assert COLOUR.search(drawn), words
+        assert CONTROL.findall(told) == [], words
+        assert not re.search(r"^ok  all is well", told, re.MULTILINE), words
     entries = site.data("history", "flights")
     assert any(EVIL in one for one in strings(entries)), "JSON keeps the words as they are"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from kedge.cli.screen.bar import Bar
 from kedge.config.load import load
 from kedge.config.locate import check_here, find_config, no_kedge_here
 from kedge.config.model import STATE_DIR, ServerSettings, Settings
@@ -202,15 +203,29 @@ class Context:
         except BadConfig:
             return ()
 
-    def say(self, text: str) -> None:
-        """Print a message to stderr, so that stdout has only data."""
-        show(text, err=True)
+    @functools.cached_property
+    def say(self) -> Callable[[str], None]:
+        """The function that prints a message to stderr, so that stdout has only data.
+
+        On a terminal it also draws the progress of long work, as a bar.
+        """
+        return self._bar or functools.partial(show, err=True)
+
+    @functools.cached_property
+    def _bar(self) -> Bar | None:
+        return Bar() if is_movable(sys.stderr) else None
+
+    def clear(self) -> None:
+        """Remove what shows progress, before the result or an error."""
+        if self._bar is not None:
+            self._bar.clear()
 
     def out(self, data: object, text: str, screen: Screen | None = None) -> None:
         """Print data: as JSON with --json, on a terminal as a screen if there is one, else as text.
 
         Only a screen imports rich: piped output does not wait for it.
         """
+        self.clear()
         if self.as_json:
             show_json(encode(data))
         elif screen is not None and is_drawn(sys.stdout):
@@ -269,7 +284,10 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def run(ctx: click.Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
         context = get_context(ctx)
         context.as_json = as_json
-        function(context, *args, **kwargs)
+        try:
+            function(context, *args, **kwargs)
+        finally:
+            context.clear()
 
     return run
 

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import ceil
+from typing import NamedTuple
 
 FIRST_S = 1.0
 """Time without a progress message: a shorter command needs none."""
 EVERY_S = 5.0
+DRAWN_S = 0.2
+"""The same intervals where progress is drawn in place."""
+
+
+class Advance(NamedTuple):
+    """How far a task is."""
+
+    done: int
+    total: int
+    """0: unknown."""
+    text: str
+    """The same in words, with the time left."""
+
+
+class Meter(ABC):
+    """A receiver of messages that draws progress in place, as a terminal can."""
+
+    @abstractmethod
+    def __call__(self, text: str) -> None:
+        """Print a message."""
+
+    @abstractmethod
+    def move(self, advance: Advance) -> None:
+        """Draw how far a task is, over what was drawn before."""
 
 
 class Progress:
@@ -19,14 +45,15 @@ class Progress:
         """Start at zero.
 
         Args:
-            say: called with each message.
+            say: called with each message; a `Meter` draws them in place, and more often.
             clock: monotonic seconds.
             what: the counted things, with a verb: "labels read".
             total: their number. 0: unknown.
         """
         self._say, self._clock, self._what, self._total = say, clock, what, total
+        self._meter = say if isinstance(say, Meter) else None
         self._began = clock()
-        self._due = self._began + FIRST_S
+        self._due = self._began + (DRAWN_S if self._meter else FIRST_S)
         self._done = 0
 
     def add(self, count: int = 1, note: str = "") -> None:
@@ -35,9 +62,13 @@ class Progress:
         now = self._clock()
         if now < self._due:
             return
-        self._due = now + EVERY_S
+        self._due = now + (DRAWN_S if self._meter else EVERY_S)
         of = f" of {self._total:,}" if self._total else ""
-        self._say(f"{self._done:,}{of} {self._what}{note}{self._left(now)}")
+        text = f"{self._done:,}{of} {self._what}{note}{self._left(now)}"
+        if self._meter is not None:
+            self._meter.move(Advance(self._done, self._total, text))
+        else:
+            self._say(text)
 
     def _left(self, now: float) -> str:
         if not 0 < self._done < self._total:
