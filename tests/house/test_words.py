@@ -40,6 +40,7 @@ STORED = {
     "core/readiness.py": {"mend"},  # the field of `kedge check --json` that names the command
     "cli/screen/check.py": {"mend"},  # reads that field
     "cli/text/check.py": {"mend"},  # reads that field
+    "web/dashboard/pages/ready.py": {"mend"},  # reads that field
 }
 """Banned words that are stored or in JSON, by the file that spells them."""
 STORED_ON_PAGES = {"docs/reference/json.md": {"mend"}}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import structlog
 import uvicorn
+from starlette.routing import Route
 
 from kedge.config.model import Alerts
 from kedge.core.alerts.alerts import Sight
@@ -37,6 +38,7 @@ from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.status.read import status_of
 from kedge.runtime.access import access_of
+from kedge.runtime.dashboard import dashboard_of, sampling_of
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.loop_timer import LoopTimer
 from kedge.runtime.metrics import MetricsLoop
@@ -48,7 +50,8 @@ from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.web.app import Front
-from kedge.web.auth import check_scraper
+from kedge.web.auth import Gatekeeper, check_scraper
+from kedge.web.dashboard.rates import TrafficSampler
 from kedge.web.events import Streams
 from kedge.web.login import Login
 from kedge.web.metrics import make_routes
@@ -174,7 +177,9 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         online=online,
     )
     earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
-    readers = Readers(partial(own, actor=ActorKind.PERSON, config=config))
+    sampler = TrafficSampler()
+    persons = partial(own, actor=ActorKind.PERSON, config=config)
+    readers = Readers(persons)
     streams = Streams(readers, faults, lambda: server.should_exit)
     duty = Duty(place.clock, faults)
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
@@ -183,6 +188,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         *Api(readers, streams).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
         *Login(access.gate).routes(),
+        *_pages(settings, persons, duty, access.gate, sampler),
     ]
     server = web.make_server(Front(earlier, routes, faults, gate=access.gate), faults)
     guard_state(duty, state_dir)
@@ -202,6 +208,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "metrics": metrics.loop,
         "access": access.loop,
         "presence": Presence(duty, own().roster).loop,
+        "rates": sampling_of(duty, own(), sampler),
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
     timer = LoopTimer(turning, place.clock, faults)
@@ -245,6 +252,25 @@ def events_of(duty: Duty, place: Workplace, streams: Streams) -> Loop:
         streams.publish(found)
 
     return Loop(duty, "control.events", look, every_s=EVENTS_S)
+
+
+def _pages(
+    settings: ControlSettings,
+    open_place: Callable[[], Workplace],
+    duty: Duty,
+    gate: Gatekeeper,
+    sampler: TrafficSampler,
+) -> list[Route]:
+    """Return the routes of the dashboard."""
+    pages = dashboard_of(
+        duty.clock,
+        open_place,
+        guard=gate,
+        diagnose=lambda name: (*_own_command(settings.config), "diagnose", name, "--json"),
+        sampler=sampler,
+        loopback=settings.loopback,
+    )
+    return pages.routes()
 
 
 def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:

@@ -25,6 +25,7 @@ from kedge.engine.submission import Say
 from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.evidence.view import (
+    WORST,
     ComparisonView,
     CoursePoint,
     ReasonedVerdict,
@@ -101,8 +102,12 @@ class RolloutPlan(Value, frozen=True, kw_only=True):
     steps: tuple[PlannedStep, ...]
 
 
-def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> RolloutEvidence:
+def evidence_of(
+    place: Workplace, endpoint: str, segment: str | None = None, *, worst: int = WORST
+) -> RolloutEvidence:
     """Return a rollout's evidence: the patrol's stored state, and every window since.
+
+    Without a `segment`, the verdicts on the `worst` segments are in it.
 
     Raises:
         Refused: the endpoint is not found, it has no rollout, or `unknown_segment`.
@@ -132,7 +137,13 @@ def evidence_of(place: Workplace, endpoint: str, segment: str | None = None) -> 
         watch.facts(place.clock.unix()), unread=unread, unwritten=unwritten(place.roster)
     )
     found = describe(
-        state, watch, decide(state, facts), facts, segment=segment, past=_past(place, endpoint)
+        state,
+        watch,
+        decide(state, facts),
+        facts,
+        segment=segment,
+        past=_past(place, endpoint),
+        worst=worst,
     )
     return RolloutEvidence(
         **msgspec.structs.asdict(found), unrecorded=lost, corrections=corrections

@@ -271,6 +271,7 @@ def describe(
     *,
     segment: str | None = None,
     past: tuple[int, int] = (0, 0),
+    worst: int = WORST,
 ) -> ComparisonView:
     """Return the view of one rollout.
 
@@ -281,6 +282,7 @@ def describe(
         facts: the facts that the policy got.
         segment: the only segment to show beside the whole.
         past: production's earlier failures and requests, as `kedge plan` counts them.
+        worst: limit of the verdicts on segments, without `segment`.
     """
     number, steps = step_number(state)
     step = next_step(state) if state.stage is Stage.CANARY else None
@@ -309,7 +311,7 @@ def describe(
         decision=ReasonedVerdict(decision.verdict, decision.code, decision.reason),
         overall=facts.overall,
         metrics=tuple(_verdict(v) for v in found if v.segment == ""),
-        segments=tuple(_verdict(v) for v in slices[: WORST if segment is None else len(slices)]),
+        segments=tuple(_verdict(v) for v in slices[: worst if segment is None else len(slices)]),
         units=facts.units,
         requests=facts.requests,
         callers=facts.callers,

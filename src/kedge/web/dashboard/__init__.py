@@ -1,0 +1,1 @@
+"""Dashboard: pages for browsers, rendered on the server from the results of operations."""

@@ -1,0 +1,546 @@
+"""Routes of the dashboard: thin, each reads, builds its page, and renders it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import parse_qs, quote
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from kedge.core.access import Access, Need, refuse
+from kedge.core.errors import BadRequest, KedgeError, Refused
+from kedge.core.names import is_name, read_number, unknown_endpoint
+from kedge.core.values import Value
+from kedge.operations.alerts import acknowledge
+from kedge.operations.diagnosis.document import DiagnosisReport
+from kedge.web.dashboard.acts import Acts, receipt_now
+from kedge.web.dashboard.assets import Assets, takes_gzip
+from kedge.web.dashboard.commands import ActAsk, carry_out
+from kedge.web.dashboard.course import Course, CourseLine
+from kedge.web.dashboard.guard import Guard
+from kedge.web.dashboard.live import PageStreams, Reading, SharedReads
+from kedge.web.dashboard.pages.acts import ACTS, form_of, form_page, receipt_page
+from kedge.web.dashboard.pages.alerts import alerts_page
+from kedge.web.dashboard.pages.decisions import decisions_page
+from kedge.web.dashboard.pages.diagnosis import diagnosis_page
+from kedge.web.dashboard.pages.endpoint import EndpointHead, endpoint_page, head_of, segment_page
+from kedge.web.dashboard.pages.fleet import fleet_page
+from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
+from kedge.web.dashboard.pages.readings import FleetReading, PageReading
+from kedge.web.dashboard.pages.ready import ready_page
+from kedge.web.dashboard.rates import SHOWN, TrafficSampler
+from kedge.web.dashboard.render import PageFrame, Rendered, Renderer
+from kedge.web.dashboard.sources import (
+    read_alerts,
+    read_endpoint,
+    read_findings,
+    read_fleet,
+    read_ready,
+    remember_endpoint,
+    remember_fleet,
+)
+from kedge.web.problems import get_status
+from kedge.web.readers import Readers
+from kedge.workspace import Workplace
+
+FORM_BYTES = 16 << 10
+"""Limit of a form."""
+PATHS = 240
+"""Points of an e-value's path that are kept for each endpoint."""
+PATH_S = 5.0
+"""Least seconds between two of them."""
+SHARED = 200
+"""Rendered pages that are kept for streams."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy of pages: nothing inline, nothing of another host."""
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cache-control": "no-store",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+}
+
+Scope = MutableMapping[str, Any]
+Build = Callable[[Request, Viewer], Awaitable[DashboardPage]]
+
+
+class Diagnose(Protocol):
+    """A function that diagnoses an endpoint in a process of its own."""
+
+    async def __call__(self, endpoint: str) -> DiagnosisReport:
+        """Return the diagnosis, or raise why there is none."""
+
+
+class DashboardParts(NamedTuple):
+    """What the dashboard is made of."""
+
+    readers: Readers
+    """Threads that read."""
+    commands: Readers
+    """Threads that carry commands out."""
+    sampler: TrafficSampler
+    unix: Callable[[], float]
+    monotonic: Callable[[], float]
+    diagnose: Diagnose
+    loopback: bool
+    """Whether only this machine reaches the gateways, for the gate of a promotion."""
+
+
+class DiagnosisRun(NamedTuple):
+    """The result of a diagnosis that a page started."""
+
+    report: DiagnosisReport | None = None
+    fault: str = ""
+    """Why there is no report."""
+
+
+class FaultView(Value, frozen=True):
+    """A page that cannot be shown."""
+
+    title: str
+    text: str
+    hint: str
+
+
+class Dashboard:
+    """The pages."""
+
+    def __init__(self, guard: Guard, parts: DashboardParts) -> None:
+        """Serve pages to those whom the guard lets in."""
+        self._guard = guard
+        self._parts = parts
+        self._assets = Assets()
+        self._renderer = Renderer(self._assets)
+        self._source = SharedReads(parts.readers, parts.unix, parts.monotonic)
+        self._streams = PageStreams(parts.unix)
+        self._acts = Acts(parts.commands, partial(carry_out, loopback=parts.loopback))
+        self._courses: dict[str, Course] = {}
+        self._paths: dict[str, deque[tuple[float, float]]] = {}
+        self._diagnosing: dict[str, asyncio.Task[DiagnosisRun]] = {}
+        self._shared: dict[object, tuple[float, asyncio.Task[Rendered]]] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the routes of all pages."""
+        pages: dict[str, Build] = {
+            "/": self._fleet,
+            "/alerts": self._alerts,
+            "/endpoints/{endpoint}": self._endpoint,
+            "/endpoints/{endpoint}/segment": self._segment,
+            "/endpoints/{endpoint}/decisions": self._decisions,
+            "/endpoints/{endpoint}/diagnosis": self._diagnosis,
+            "/endpoints/{endpoint}/ready": self._ready,
+            "/endpoints/{endpoint}/acts/{number}": self._receipt,
+        }
+        found = [Route("/assets/{digest}/{name}", self._assets.serve)]
+        for path, build in pages.items():
+            found.append(Route(path, self._page(build)))
+            found.append(Route(f"{path.rstrip('/')}/live", self._live(build)))
+        found += [
+            Route("/endpoints/{endpoint}/act/{act}", self._page(self._form), methods=["GET"]),
+            Route("/endpoints/{endpoint}/act/{act}", self._write(self._act), methods=["POST"]),
+            Route(
+                "/endpoints/{endpoint}/diagnose",
+                self._write(self._start_diagnosis),
+                methods=["POST"],
+            ),
+            Route("/alerts/{number}/ack", self._write(self._acknowledge), methods=["POST"]),
+        ]
+        return found
+
+    # ------------------------------------------------------------ frame
+
+    async def _viewer(self, request: Request, need: Need = Need.READ) -> tuple[Viewer, Access]:
+        endpoint = request.path_params.get("endpoint")
+        if endpoint is not None and not is_name(endpoint):
+            raise unknown_endpoint(endpoint, ())
+        access = await self._guard.allow(request.scope, need, endpoint)
+        return self._describe(access, endpoint), access
+
+    def _describe(self, access: Access, endpoint: str | None) -> Viewer:
+        refusal = refuse(access, Need.OPERATE, endpoint, self._parts.unix())
+        return Viewer(
+            name=access.name,
+            role=str(access.role) if access.role is not None else "no role",
+            can_operate=refusal is None or (endpoint is None and refusal.code == "endpoint_denied"),
+            endpoints=access.endpoints,
+        )
+
+    def _frame(self, request: Request, viewer: Viewer | None, live: str = "") -> PageFrame:
+        path = path_of(request).removesuffix("/live") or "/"
+        return PageFrame(
+            viewer=viewer,
+            root=root_of(path),
+            live=live,
+            csrf=self._guard.csrf(request.scope) if viewer is not None else "",
+            now=self._parts.unix(),
+        )
+
+    def _page(self, build: Build) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            viewer: Viewer | None = None
+            try:
+                viewer, _ = await self._viewer(request)
+                page = await build(request, viewer)
+            except KedgeError as error:
+                return self._fail(request, viewer, error)
+            query = f"?{request.url.query}" if request.url.query else ""
+            live = (path_of(request).strip("/") + "/live").strip("/") + query
+            frame = self._frame(request, viewer, live if build != self._form else "")
+            answer = self._html(page, frame)
+            # The other pages repeat text of their address beside the token of the session. Their
+            # compressed size would tell about that token.
+            if path_of(request) == "/" and not query and takes_gzip(request):
+                answer = HTMLResponse(
+                    gzip.compress(bytes(answer.body), 5),
+                    headers={**HEADERS, "content-encoding": "gzip", "vary": "accept-encoding"},
+                )
+            return answer
+
+        return serve
+
+    def _html(self, page: DashboardPage, frame: PageFrame, status: int = 200) -> Response:
+        return HTMLResponse(self._renderer.page(page, frame), status, HEADERS)
+
+    def _fail(self, request: Request, viewer: Viewer | None, error: KedgeError) -> Response:
+        """Answer with a page that says why, or with the login."""
+        status = get_status(error)
+        if status == 401:
+            target = path_of(request).strip("/")
+            query = f"?{request.url.query}" if request.url.query else ""
+            root = root_of(path_of(request))
+            return RedirectResponse(f"{root}login?next={quote(target + query)}", 303, HEADERS)
+        titles = {403: "Not allowed", 404: "Not found", 503: "Not available"}
+        view = FaultView(titles.get(status, "It did not work"), str(error), error.hint)
+        page = DashboardPage(
+            title=view.title, template="error.html", parts=(PagePart("fault", "fault.html", view),)
+        )
+        return self._html(page, self._frame(request, viewer), status)
+
+    # ------------------------------------------------------------ streams
+
+    def _live(self, build: Build) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            viewer, access = await self._viewer(request)
+            frame = self._frame(request, viewer)
+
+            async def render() -> Rendered:
+                return await self._share(request, build, viewer, frame)
+
+            messages = self._streams.open(render, lambda: self._guard.ended(access) is not None)
+            headers = HEADERS | {"x-accel-buffering": "no"}
+            return StreamingResponse(messages, 200, headers, "text/event-stream")
+
+        return serve
+
+    async def _share(
+        self, request: Request, build: Build, viewer: Viewer, frame: PageFrame
+    ) -> Rendered:
+        """Render a page for a stream; equal viewers of the same page share it for half a second."""
+        key = (str(request.url.path), request.url.query, viewer, frame.csrf)
+        now = self._parts.monotonic()
+        known = self._shared.get(key)
+        if known is None or now - known[0] > 0.5:
+            task = asyncio.ensure_future(self._render(request, build, viewer, frame))
+            self._shared.pop(key, None)
+            self._shared[key] = known = (now, task)
+            while len(self._shared) > SHARED:
+                self._shared.pop(next(iter(self._shared)))
+        return await asyncio.shield(known[1])
+
+    async def _render(
+        self, request: Request, build: Build, viewer: Viewer, frame: PageFrame
+    ) -> Rendered:
+        try:
+            page = await build(request, viewer)
+        except KedgeError as error:
+            view = FaultView("Not available", str(error), error.hint)
+            parts = (PagePart("fault", "fault.html", view),)
+            page = DashboardPage(title=view.title, template="error.html", parts=parts)
+        return self._renderer.parts(page, frame)
+
+    # ------------------------------------------------------------ pages
+
+    async def _fleet(self, _: Request, viewer: Viewer) -> DashboardPage:
+        found = await self._source.read("fleet", read_fleet, remember_fleet)
+        reading = found.value
+        assert isinstance(reading, FleetReading)
+        rates = {
+            one.endpoint: self._parts.sampler.rates(one.endpoint, SHOWN) for one in reading.found
+        }
+        return _dated(fleet_page(reading, rates, viewer, found.at), found)
+
+    async def _alerts(self, _: Request, viewer: Viewer) -> DashboardPage:
+        found = await self._source.read("alerts", read_alerts)
+        return _dated(alerts_page(found.value, viewer, found.at), found)  # type: ignore[arg-type]
+
+    async def _reading(self, request: Request) -> tuple[PageReading, Reading]:
+        endpoint = request.path_params["endpoint"]
+        found = await self._source.read(
+            ("endpoint", endpoint),
+            partial(read_endpoint, endpoint=endpoint),
+            partial(remember_endpoint, endpoint=endpoint),
+        )
+        assert isinstance(found.value, PageReading)
+        return found.value, found
+
+    async def _head(self, request: Request, viewer: Viewer) -> tuple[EndpointHead, Reading]:
+        reading, found = await self._reading(request)
+        return head_of(reading, reading.refusals, viewer), found
+
+    async def _endpoint(self, request: Request, viewer: Viewer) -> DashboardPage:
+        reading, found = await self._reading(request)
+        endpoint = reading.status.endpoint
+        page = endpoint_page(
+            reading,
+            refusals=reading.refusals,
+            traffic=self._parts.sampler.rates(endpoint),
+            lines=await self._course(reading),
+            path=self._path(reading, found.at),
+            viewer=viewer,
+            at=found.at,
+        )
+        return _dated(page, found)
+
+    async def _course(self, reading: PageReading) -> list[CourseLine]:
+        evidence, endpoint = reading.evidence, reading.status.endpoint
+        if evidence is None:
+            return []
+        pair = int(evidence.production[1:]), int(evidence.candidate[1:])
+        course = self._courses.setdefault(endpoint, Course())
+        try:
+            found = await self._source.read(
+                ("course", endpoint, pair), lambda place: course.read(place, endpoint, pair)
+            )
+        except KedgeError:
+            return []  # the page says why the evidence cannot be read
+        assert isinstance(found.value, list)
+        return found.value
+
+    def _path(self, reading: PageReading, at: float) -> list[tuple[float, float]]:
+        """Keep the e-value of now, and return its path."""
+        evidence = reading.evidence
+        if evidence is None:
+            self._paths.pop(reading.status.endpoint, None)
+            return []
+        key = f"{reading.status.endpoint} {evidence.production} {evidence.candidate}"
+        path = self._paths.setdefault(key, deque(maxlen=PATHS))
+        if not path or at - path[-1][0] >= PATH_S:
+            path.append((at, evidence.overall.log_e))
+        while len(self._paths) > SHARED:
+            self._paths.pop(next(iter(self._paths)))
+        return list(path)
+
+    async def _segment(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, found = await self._head(request, viewer)
+        reading = found.value
+        assert isinstance(reading, PageReading)
+        segment = request.query_params.get("name", "")
+        known = reading.evidence.segments if reading.evidence is not None else ()
+        if segment not in {one.segment for one in known}:
+            raise BadRequest(
+                f"no segment {segment[:80]} is compared on {head.endpoint} now",
+                code="unknown_path",
+            )
+        return _dated(segment_page(reading, segment, head, found.at), found)
+
+    async def _decisions(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, found = await self._head(request, viewer)
+        assert isinstance(found.value, PageReading)
+        one, other = (request.query_params.get(name, "") for name in ("one", "other"))
+        return _dated(decisions_page(found.value, head, found.at, one=one, other=other), found)
+
+    async def _ready(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, _ = await self._head(request, viewer)
+        found = await self._source.read(
+            ("ready", head.endpoint), partial(read_ready, endpoint=head.endpoint)
+        )
+        return _dated(ready_page(found.value, head, found.at), found)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ diagnosis
+
+    async def _diagnosis(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, _ = await self._head(request, viewer)
+        endpoint = head.endpoint
+        found = await self._source.read(
+            ("findings", endpoint), partial(read_findings, endpoint=endpoint)
+        )
+        task = self._diagnosing.get(endpoint)
+        last = task.result() if task is not None and task.done() else DiagnosisRun()
+        page = diagnosis_page(
+            endpoint,
+            found.value,  # type: ignore[arg-type]
+            last.report,
+            head,
+            viewer,
+            running=task is not None and not task.done(),
+            fault=last.fault,
+            at=found.at,
+        )
+        return _dated(page, found)
+
+    async def _start_diagnosis(self, request: Request, _form: dict[str, str], _by: str) -> str:
+        endpoint = request.path_params["endpoint"]
+        task = self._diagnosing.get(endpoint)
+        if task is None or task.done():
+            self._diagnosing[endpoint] = asyncio.create_task(self._run_diagnosis(endpoint))
+        return f"endpoints/{endpoint}/diagnosis"
+
+    async def _run_diagnosis(self, endpoint: str) -> DiagnosisRun:
+        try:
+            return DiagnosisRun(await self._parts.diagnose(endpoint))
+        except KedgeError as error:
+            return DiagnosisRun(fault=str(error))
+
+    # ------------------------------------------------------------ acts
+
+    async def _form(self, request: Request, viewer: Viewer) -> DashboardPage:
+        act = _known_act(request)
+        reading, found = await self._reading(request)
+        finding = reading.finding
+        about = finding is not None and reading.status.production is not None
+        told = (
+            (finding.headline, finding.advice, finding.against)
+            if about and finding is not None
+            else ("", "", False)
+        )
+        form = form_of(
+            reading.status,
+            act,
+            reading.refusals,
+            viewer,
+            finding=told,
+            versions=reading.transformations,
+        )
+        return _dated(form_page(form, found.at), found)
+
+    async def _act(self, request: Request, form: dict[str, str], by: str) -> str:
+        endpoint, act = request.path_params["endpoint"], _known_act(request)
+        reason = form.get("reason", "").strip()[:500]
+        if act == "rollback" and not reason:
+            raise BadRequest("a rollback needs a reason for the ledger", code="bad_parameters")
+        ask = ActAsk(
+            endpoint=endpoint,
+            act=act,
+            epoch=int(_number(form, "epoch") or 0),
+            reason=reason,
+            override=form.get("override", "").strip()[:500],
+            kind=form.get("kind", ""),
+            weight=_number(form, "weight"),
+            version=int(_number(form, "version") or 0) or None,
+            by=by,
+        )
+        name = await self._acts.start(ask)
+        return f"endpoints/{endpoint}/acts/{name}"
+
+    async def _receipt(self, request: Request, _viewer: Viewer) -> DashboardPage:
+        reading, found = await self._reading(request)
+        act = self._acts.find(request.path_params["number"], reading.status.endpoint)
+        return receipt_page(receipt_now(act, reading.status), found.at)
+
+    async def _acknowledge(self, request: Request, _form: dict[str, str], by: str) -> str:
+        number = read_number(request.path_params["number"]) or 0
+
+        def work(place: Workplace) -> None:
+            alert = place.alerts.find(number)
+            if alert is None or alert.endpoint not in allowed:
+                raise Refused(f"there is no alert {number}", code="unknown_alert")
+            acknowledge(place, number, by)
+
+        access = await self._guard.allow(request.scope, Need.READ, None)
+        fleet = await self._source.read("fleet", read_fleet, remember_fleet)
+        assert isinstance(fleet.value, FleetReading)
+        now = self._parts.unix()
+        allowed = {
+            one.endpoint
+            for one in fleet.value.found
+            if refuse(access, Need.OPERATE, one.endpoint, now) is None
+        }
+        await self._parts.commands.run(work)
+        self._source.forget("alerts")
+        return "alerts"
+
+    def _write(
+        self, work: Callable[[Request, dict[str, str], str], Awaitable[str]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            viewer: Viewer | None = None
+            try:
+                # An alert belongs to an endpoint that only the work knows: it asks again.
+                need = Need.OPERATE if "endpoint" in request.path_params else Need.READ
+                viewer, access = await self._viewer(request, need)
+                target = await work(request, await _read_form(request), access.name)
+            except KedgeError as error:
+                return self._fail(request, viewer, error)
+            return RedirectResponse(root_of(path_of(request)) + target, 303, HEADERS)
+
+        return serve
+
+
+def path_of(request: Request) -> str:
+    """Return the path of a request below the prefix under which a proxy serves kedge."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", ""))
+
+
+def root_of(path: str) -> str:
+    """Return the way from a page to the root of all pages, so that any prefix works."""
+    return "../" * (len(path.split("/")) - 2) or "./"
+
+
+def _dated(page: DashboardPage, reading: Reading) -> DashboardPage:
+    """Return a page with the age of its reading, and why it is not of now."""
+    fault = reading.fault or page.fault
+    return DashboardPage(
+        title=page.title,
+        template=page.template,
+        parts=page.parts,
+        endpoint=page.endpoint,
+        tab=page.tab,
+        at=reading.at,
+        fault=fault,
+    )
+
+
+def _known_act(request: Request) -> str:
+    act: str = request.path_params["act"]
+    if act not in ACTS:
+        raise BadRequest(f"no such command: {act[:40]}", code="unknown_path")
+    return act
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        BadRequest: `too_large`.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_BYTES:
+            raise BadRequest(f"a form must have at most {FORM_BYTES} bytes", code="too_large")
+    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=50)
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _number(form: dict[str, str], name: str) -> float | None:
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = float("nan")
+    if not -1e15 < found < 1e15:
+        raise BadRequest(f"{name} must be a number, got {text[:40]!r}", code="bad_parameters")
+    return found
