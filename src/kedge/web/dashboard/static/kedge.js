@@ -211,6 +211,47 @@
     show();
   }
 
+  // ---------------------------------------------------------------- writes
+
+  // A write needs a header that no other site can send, so that forms go through here.
+  let sending = false;
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (form.method !== "post" || form.dataset.plain !== undefined) return;
+    event.preventDefault();
+    if (sending) return;
+    sending = true;
+    const fields = new URLSearchParams(new FormData(form));
+    const button = form.querySelector("button[type=submit]");
+    button?.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(form.action, {
+        method: "POST",
+        body: fields,
+        headers: { "kedge-csrf": fields.get("csrf") || "" },
+      });
+      if (answer.ok && answer.redirected) {
+        location.assign(answer.url);
+        return;
+      }
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const content = document.getElementById("content");
+      document.getElementById("stream")?.remove(); // what is shown now is the answer
+      content.replaceChildren(...(page.getElementById("content") || page.body).childNodes);
+      content.focus();
+      refresh();
+    } catch {
+      const note = document.createElement("p");
+      note.className = "trouble bad";
+      note.setAttribute("role", "alert");
+      note.textContent = "The server did not answer. Look at the history before you try again.";
+      form.prepend(note);
+    } finally {
+      sending = false;
+      button?.removeAttribute("aria-busy");
+    }
+  });
+
   // ---------------------------------------------------------------- theme
 
   const system = window.matchMedia("(prefers-color-scheme: dark)");
