@@ -73,7 +73,7 @@ class Served:
     def start(self) -> None:
         place = Workplace(self.state_dir)
         dashboard = make_dashboard(self.state_dir, self.session, self.sampler)
-        front = make_front(place, dashboard)
+        front = make_front(place, dashboard, self.session)
         self.listener = server.listen(self.port)
         self.server = server.make_server(front, ProcessFaults(place.clock))
         self._thread = threading.Thread(
