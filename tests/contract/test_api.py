@@ -27,12 +27,12 @@ from kedge.web.api import Admin
 from kedge.web.app import Front
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
-from kedge.web.routes import Api
 from kedge.workspace import Workplace
 from support.access import Open
+from support.api import api_of
 
 COMMANDS = dict(walk(main))
-LATER = {"watch", "html", "help", "json", "within", "force"}
+LATER = {"again", "local", "watch", "html", "help", "json", "within", "force"}
 """Options that change what a terminal shows, or that are hidden."""
 
 
@@ -44,8 +44,12 @@ class Client:
         self.faults = ProcessFaults(SystemClock())
         readers = Readers(partial(Workplace, self.world.state_dir))
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
-        routes = Api(readers, Streams(readers, self.faults)).routes()
-        self.app = Front(earlier, routes, self.faults, gate=Open())
+        self.app = Front(
+            earlier,
+            api_of(readers, Streams(readers, self.faults), self.world.state_dir).routes(),
+            self.faults,
+            gate=Open(),
+        )
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url="http://127.0.0.1"
         )
@@ -168,6 +172,8 @@ def test_an_operation_is_its_command(name: str) -> None:
     }
     fields = {*operation.parameters.__struct_encode_fields__} - {"cursor"}
     inside = {part.strip("{}") for part in operation.path.split("/") if part.startswith("{")}
+    words = tuple(p.name for p in command.params if p.param_type_name == "argument")
+    assert not operation.words or words[-len(operation.words) :] == operation.words
     assert fields | inside == options - LATER | ({"override"} & fields)
 
 

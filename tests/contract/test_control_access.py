@@ -35,8 +35,8 @@ from kedge.web.app import Front
 from kedge.web.events import BEAT_S, Streams
 from kedge.web.login import Login
 from kedge.web.readers import Readers
-from kedge.web.routes import Api
 from kedge.workspace import Workplace
+from support.api import api_of
 
 PORT = 8081
 BASE = f"http://127.0.0.1:{PORT}"
@@ -68,7 +68,8 @@ class Site:
         earlier = Admin(partial(status_of, self.place), partial(evidence_of, self.place), join)
         readers = Readers(open_place)
         streams = Streams(readers, self.faults)
-        routes = [*Api(readers, streams).routes(), *Login(self.access.gate).routes()]
+        api = api_of(readers, streams, self.place.state_dir)
+        routes = [*api.routes(), *Login(self.access.gate).routes()]
         self.app = Front(earlier, routes, self.faults, gate=self.access.gate)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url=BASE, follow_redirects=False

@@ -34,10 +34,10 @@ from kedge.web.app import Front
 from kedge.web.bodies import Bodies
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
-from kedge.web.routes import Api
 from kedge.workspace import Workplace
 from models import environment
 from support.access import Open
+from support.api import api_of
 from support.waiting import wait_until
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -62,8 +62,12 @@ class Site:
             self.bodies,
         )
         readers = Readers(partial(Workplace, self.place.state_dir))
-        routes = Api(readers, Streams(readers, self.faults)).routes()
-        front = Front(app, routes, self.faults, gate=Open())
+        front = Front(
+            app,
+            api_of(readers, Streams(readers, self.faults), self.place.state_dir).routes(),
+            self.faults,
+            gate=Open(),
+        )
         self.listener = server.listen(0)
         self.port = int(self.listener.getsockname()[1])
         self.server: uvicorn.Server = server.make_server(front, self.faults)

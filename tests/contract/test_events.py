@@ -23,9 +23,9 @@ from kedge.web.api import Admin
 from kedge.web.app import Front
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
-from kedge.web.routes import Api
 from kedge.workspace import Workplace, new_member
 from support.access import Open
+from support.api import api_of
 
 
 class Wire:
@@ -74,7 +74,12 @@ class Station:
         readers = Readers(partial(Workplace, self.world.state_dir))
         self.streams = Streams(readers, self.faults, lambda: self.stops)
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
-        self.app = Front(earlier, Api(readers, self.streams).routes(), self.faults, gate=Open())
+        self.app = Front(
+            earlier,
+            api_of(readers, self.streams, self.place.state_dir).routes(),
+            self.faults,
+            gate=Open(),
+        )
         self.feed = Feed(self.place)
         self.feed.look(None)
 

@@ -60,6 +60,10 @@ class Context:
         self._named = config
         self.acting_as = acting_as
         """A value of `ActorKind`: the kind of actor in the entries of this command."""
+        self.expect: int | None = None
+        """The epoch that the caller of control saw; None: any."""
+        self.allowed_by = ""
+        """The token that allowed the request to control; empty for a command on this machine."""
         self.as_json = False
         self._warned = False
 
@@ -165,6 +169,7 @@ class Context:
             self.state_dir,
             patience_s=patience_s,
             actor=kind,
+            token=self.allowed_by,
             limits=self.feature_limits,
             fence=self.fence,
             config=self.config,
@@ -272,6 +277,8 @@ def get_context(ctx: click.Context) -> Context:
     root = ctx.find_root()
     if not isinstance(root.obj, Context):
         root.obj = Context(root.params.get("config"), root.params.get("acting_as", "person"))
+        root.obj.expect = root.params.get("expect")
+        root.obj.allowed_by = root.params.get("allowed_by", "")
     return root.obj
 
 

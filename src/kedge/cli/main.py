@@ -33,6 +33,15 @@ from kedge.system.files import set_umask
     hidden=True,
     help="Which component runs the command; control names itself.",
 )
+@click.option(
+    "--expect",
+    type=click.IntRange(min=0),
+    hidden=True,
+    help="The epoch that the caller saw; the command is refused if it has changed.",
+)
+@click.option(
+    "--allowed-by", default="", hidden=True, help="The token that allowed it; control names it."
+)
 @click.version_option(package_name="kedge")
 def main(**_: object) -> None:
     """Ship model versions safely, and roll them back in seconds.

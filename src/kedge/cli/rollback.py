@@ -10,11 +10,17 @@ from kedge.cli.endpoint import endpoint
 from kedge.cli.submit import submit
 from kedge.cli.text.receipt import pinned_text
 from kedge.core.errors import Refused
-from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.engine.pins import HostDisk
 from kedge.operations.features.staleness import refuse_stale
-from kedge.operations.rollback import EndedPin, PinnedHost, RollbackReceipt, landing_reads, pin_host
+from kedge.operations.rollback import (
+    EndedPin,
+    PinnedHost,
+    RollbackReceipt,
+    landing_reads,
+    pin_host,
+    read_release,
+)
 from kedge.system.terminal import one_line
 from kedge.workspace import Workplace
 
@@ -51,7 +57,7 @@ def rollback(
     """Go back to the previous good release."""
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")
-    target = _number(to) if to is not None else None
+    target = read_release(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:
         context.check_here()
@@ -67,17 +73,6 @@ def rollback(
         return command
 
     submit(context, endpoint, make, reason, finding=True)
-
-
-def _number(text: str) -> int:
-    number = read_number(text.removeprefix("r"))
-    if number is None:
-        raise Refused(
-            f"{text[:80]!r} is not a release",
-            code="unknown_release",
-            hint="releases are written r7",
-        )
-    return number
 
 
 @click.command()

@@ -42,7 +42,9 @@ def submit(
     control = place.control(say, probe(place), passed)
     silent: Silent | None = None
     try:
-        receipt = control.submit(endpoint, command, by=actor(), reason=reason)
+        receipt = control.submit(
+            endpoint, command, by=actor(), reason=reason, expect=context.expect
+        )
     except Silent as error:
         receipt, silent = error.receipt, error
     done, text = describe_receipt(receipt), receipt_text(one_line(receipt))

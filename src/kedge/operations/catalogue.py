@@ -51,6 +51,8 @@ class Operation(NamedTuple):
     """Whether there is a path without the endpoint, which means all of them."""
     expects: bool = False
     """Whether it changes the row of one endpoint, so that If-Match applies."""
+    words: tuple[str, ...] = ()
+    """Parameters that the command takes as words after the endpoint, in this order."""
 
     @property
     def has_endpoint(self) -> bool:
@@ -71,6 +73,36 @@ def _view(
     lane: Lane = Lane.LOOK,
 ) -> Operation:
     return Operation(name, "GET", path, "read", lane, summary, parameters, every)
+
+
+def _change(
+    name: str,
+    summary: str,
+    parameters: type[NoParameters] = given.ReasonParameters,
+    *,
+    lane: Lane = Lane.COMMAND,
+    words: tuple[str, ...] = (),
+) -> Operation:
+    path = f"{_E}/{name.replace(' ', '/')}"
+    return Operation(
+        name, "POST", path, "operate", lane, summary, parameters, expects=True, words=words
+    )
+
+
+def _task(
+    name: str,
+    path: str,
+    summary: str,
+    parameters: type[NoParameters] = NoParameters,
+    *,
+    needs: Needed = "operate",
+    words: tuple[str, ...] = (),
+) -> Operation:
+    return Operation(name, "POST", path, needs, Lane.CHILD, summary, parameters, words=words)
+
+
+def _local(name: str, summary: str) -> Operation:
+    return Operation(name, "POST", "", "admin", Lane.LOCAL, summary)
 
 
 CATALOGUE: tuple[Operation, ...] = (
@@ -126,6 +158,138 @@ CATALOGUE: tuple[Operation, ...] = (
         "Name every endpoint that VERSION could reach.",
         given.ImpactParameters,
     ),
+    _view(
+        "plan",
+        f"{_E}/plan",
+        "Estimate how soon each step would find a worse candidate.",
+        given.PlanParameters,
+        lane=Lane.CHILD,
+    ),
+    _change("rollback", "Go back to the previous good release.", given.RollbackParameters),
+    _change("pause", "Hold the rollout where it is."),
+    _change("resume", "Continue a held rollout.", given.ResumeParameters),
+    _change("abort", "End a rollout; the candidate stays eligible."),
+    _change(
+        "set-weight",
+        "Change the candidate's share to WEIGHT per cent.",
+        given.WeightParameters,
+        words=("weight",),
+    ),
+    _change("freeze", "Stop automation on ENDPOINT; commands still work."),
+    _change("thaw", "Let automation act on ENDPOINT again."),
+    _change("features follow", "Let ENDPOINT follow the head of its feature schema."),
+    _change("features hold", "Keep ENDPOINT on its features, whatever the head is."),
+    Operation(
+        "ack",
+        "POST",
+        "/alerts/{number}/ack",
+        "operate",
+        Lane.COMMAND,
+        "Acknowledge alert NUMBER: it escalates no further.",
+        given.AckParameters,
+    ),
+    _change(
+        "promote",
+        "Move a rollout to its next step, or into production.",
+        given.PromoteParameters,
+        lane=Lane.CHILD,
+        words=("version",),
+    ),
+    _change(
+        "shadow",
+        "Send VERSION a silent copy of production's requests.",
+        given.ShadowParameters,
+        lane=Lane.CHILD,
+        words=("version",),
+    ),
+    _change(
+        "canary",
+        "Send a percentage of traffic to VERSION.",
+        given.CanaryParameters,
+        lane=Lane.CHILD,
+        words=("version",),
+    ),
+    _change(
+        "features shadow",
+        "Shadow production's model with transformation NUMBER.",
+        given.FeatureShadowParameters,
+        lane=Lane.CHILD,
+        words=("number",),
+    ),
+    _change(
+        "features canary",
+        "Send a percentage of traffic to transformation NUMBER.",
+        given.FeatureCanaryParameters,
+        lane=Lane.CHILD,
+        words=("number",),
+    ),
+    _change(
+        "features roll",
+        "Put transformation NUMBER into production.",
+        given.FeatureRollParameters,
+        lane=Lane.CHILD,
+        words=("number",),
+    ),
+    _task(
+        "features head",
+        "/features/head",
+        "Make VERSION the head of its schema; followers move.",
+        given.HeadParameters,
+        words=("version",),
+    ),
+    _task(
+        "check",
+        f"{_E}/check",
+        "Check whether a rollback would work now.",
+        given.CheckParameters,
+    ),
+    _task(
+        "diagnose",
+        f"{_E}/diagnose",
+        "Report why ENDPOINT became worse, and what would help.",
+        given.DiagnoseParameters,
+    ),
+    _task(
+        "accept",
+        f"{_E}/accept",
+        "Make a window the reference of every later diagnosis.",
+        given.AcceptParameters,
+    ),
+    _task(
+        "drill",
+        f"{_E}/drill",
+        "Practise a rollback in production, then restore.",
+        given.DrillParameters,
+    ),
+    _task(
+        "replay",
+        f"{_E}/replay",
+        "Replay logged requests to RELEASE, and judge its answers.",
+        given.ReplayParameters,
+        words=("release",),
+    ),
+    _task(
+        "alerts test",
+        f"{_E}/alerts/test",
+        "Send a test through every channel of every level.",
+    ),
+    _task(
+        "log forget",
+        "/log/forget",
+        "Remove every prediction and label of UNIT.",
+        given.ForgetParameters,
+        needs="admin",
+        words=("unit",),
+    ),
+    _task("apply", "/apply", "Check kedge.toml and bring its policies into force.", needs="admin"),
+    _local("init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
+    _local("up", "Run everything on this machine; Ctrl-C stops it."),
+    _local("gateway", "Run only the gateway workers and their model processes."),
+    _local("control", "Run only control: the patrol, and the API on loopback."),
+    _local("restart", "Load new code and settings into kedge up, without outage."),
+    _local("backup", "Copy the state directory into DIR, while kedge runs."),
+    _local("restore", "Restore the backup in DIR; nothing acts before kedge thaw."),
+    _local("unpin", "End a pin on this host; it follows the ledger again."),
 )
 """Every operation of the API."""
 

@@ -12,8 +12,9 @@ from msgspec import UNSET, UnsetType
 
 from kedge.core.diagnosis.findings import Act, Cause, Estimate
 from kedge.core.diagnosis.summary import about
-from kedge.core.errors import KedgeError
+from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.generations import Run, runs_of
+from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
 from kedge.core.values import Refusal, State, Value
@@ -79,6 +80,22 @@ class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
 
     finding: FindingBeside | None
     """Null: there is none of the last day."""
+
+
+def read_release(text: str) -> int:
+    """Return the number of a release that is written as r7.
+
+    Raises:
+        Refused: `unknown_release`.
+    """
+    number = read_number(text.removeprefix("r"))
+    if number is None:
+        raise Refused(
+            f"{text[:80]!r} is not a release",
+            code="unknown_release",
+            hint="releases are written r7",
+        )
+    return number
 
 
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:

@@ -7,16 +7,27 @@ declare, and the two tables with each other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from kedge.core.alerts.alerts import Alert
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.speed import Speed
 from kedge.core.stored.ledger import Entry
+from kedge.core.stored.notes import DrillResult
+from kedge.operations import commands
 from kedge.operations import parameters as given
-from kedge.operations.alerts import ListedAlert, alerts_of, runbook_of
+from kedge.operations.alerts import AlertTest, ListedAlert, alerts_of, runbook_of
+from kedge.operations.ask import Ask
+from kedge.operations.diagnosis.document import AcceptedReference, DiagnosisReport
 from kedge.operations.drills import speed_of
-from kedge.operations.evidence.read import RolloutEvidence, course_of, evidence_of, state_of
+from kedge.operations.evidence.read import (
+    RolloutEvidence,
+    RolloutPlan,
+    course_of,
+    evidence_of,
+    state_of,
+)
 from kedge.operations.evidence.view import CoursePoint
 from kedge.operations.features.apply import (
     ListedTransformation,
@@ -25,48 +36,28 @@ from kedge.operations.features.apply import (
     on_schema,
     version_of,
 )
+from kedge.operations.features.head import HeadMove
 from kedge.operations.features.materialise import RunStatus
 from kedge.operations.features.materialise import status_of as runs_of
+from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
-from kedge.operations.parameters import NoParameters
+from kedge.operations.readiness.check import CheckedEndpoint
+from kedge.operations.receipts import CommandReceipt
 from kedge.operations.registration import ListedVersion, list_versions
+from kedge.operations.replay.run import ReplayedComparison
+from kedge.operations.rollback import RollbackReceipt
+from kedge.operations.setup import AppliedPolicies
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
 from kedge.transforms.store import open_store
-from kedge.workspace import Workplace
-
-Given = TypeVar("Given", bound=NoParameters)
-
-
-class Ask(NamedTuple):
-    """One request for an operation."""
-
-    place: Workplace
-    endpoint: str | None
-    """None: the operation is about no single endpoint."""
-    parameters: NoParameters
-    by: str
-    """The actor, for the ledger."""
-    expect: int | None = None
-    """The epoch that the caller saw; None: any."""
-
-    @property
-    def named(self) -> str:
-        """The endpoint of an operation that always has one."""
-        assert self.endpoint is not None
-        return self.endpoint
-
-    def given(self, kind: type[Given]) -> Given:
-        """Return the parameters as the struct of the catalogue."""
-        assert isinstance(self.parameters, kind)
-        return self.parameters
 
 
 class Served(NamedTuple):
     """The function of an operation, and the type of its result."""
 
     result: Any
-    run: Callable[[Ask], object]
+    run: Callable[[Ask], object] | None
+    """None: it runs in a process of its own."""
 
 
 def _status(ask: Ask) -> object:
@@ -130,4 +121,30 @@ SERVED: dict[str, Served] = {
     "features list": Served(list[ListedTransformation], _features),
     "features status": Served(list[RunStatus], _runs),
     "features impact": Served(list[SchemaUser], _impact),
+    "rollback": Served(RollbackReceipt, commands.roll_back),
+    "pause": Served(CommandReceipt, commands.pause),
+    "resume": Served(CommandReceipt, commands.resume),
+    "abort": Served(CommandReceipt, commands.abort),
+    "set-weight": Served(CommandReceipt, commands.set_weight),
+    "freeze": Served(CommandReceipt, commands.freeze),
+    "thaw": Served(CommandReceipt, commands.thaw),
+    "features follow": Served(CommandReceipt, commands.follow),
+    "features hold": Served(CommandReceipt, commands.hold),
+    "ack": Served(Alert, commands.ack),
+    "plan": Served(RolloutPlan, None),
+    "promote": Served(CommandReceipt, None),
+    "shadow": Served(CommandReceipt, None),
+    "canary": Served(CommandReceipt, None),
+    "features shadow": Served(CommandReceipt, None),
+    "features canary": Served(CommandReceipt, None),
+    "features roll": Served(CommandReceipt, None),
+    "features head": Served(HeadMove, None),
+    "check": Served(CheckedEndpoint, None),
+    "diagnose": Served(DiagnosisReport, None),
+    "accept": Served(AcceptedReference, None),
+    "drill": Served(DrillResult, None),
+    "replay": Served(ReplayedComparison, None),
+    "alerts test": Served(AlertTest, None),
+    "log forget": Served(ForgottenEntity, None),
+    "apply": Served(AppliedPolicies, None),
 }

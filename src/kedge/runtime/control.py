@@ -51,12 +51,15 @@ from kedge.web import server as web
 from kedge.web.api import Admin
 from kedge.web.app import Front
 from kedge.web.auth import Gatekeeper, check_scraper
+from kedge.web.children import Children, RemoteCaller
 from kedge.web.dashboard.rates import TrafficSampler
 from kedge.web.events import Streams
 from kedge.web.login import Login
 from kedge.web.metrics import make_routes
 from kedge.web.readers import Readers
+from kedge.web.repeats import AnswerStore
 from kedge.web.routes import Api
+from kedge.web.writes import Writes
 from kedge.workspace import Workplace, host_name
 
 log = structlog.get_logger("kedge.control")
@@ -168,14 +171,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     faults = ProcessFaults(place.clock)
     count_faults(faults.passed)
     joiner = joiner_of(joining, config)
-    own = partial(
-        Workplace,
-        state_dir,
-        patience_s=1.0,
-        actor=ActorKind.CONTROL,
-        fence=settings.fence,
-        online=online,
-    )
+    own = place_opener(settings, online)
     earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
     sampler = TrafficSampler()
     persons = partial(own, actor=ActorKind.PERSON, config=config)
@@ -184,8 +180,9 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     duty = Duty(place.clock, faults)
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
     access = access_of(duty, own, listener.getsockname()[1])
+    writes = writes_of(settings, persons, place.clock.unix)
     routes = [
-        *Api(readers, streams).routes(),
+        *Api(readers, streams, writes).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
         *Login(access.gate).routes(),
         *_pages(settings, persons, duty, access.gate, sampler),
@@ -226,6 +223,18 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     if not server.should_exit:
         log.error("control.ended", fault="the server of the status API ended by itself")
         sys.exit(1)
+
+
+def place_opener(settings: ControlSettings, online: Callable[[], Online]) -> partial[Workplace]:
+    """Return a function that opens the state directory with connections of its own."""
+    return partial(
+        Workplace,
+        settings.state_dir,
+        patience_s=1.0,
+        actor=ActorKind.CONTROL,
+        fence=settings.fence,
+        online=online,
+    )
 
 
 def joiner_of(place: Workplace, config: Path) -> OutcomesJoiner:
@@ -271,6 +280,26 @@ def _pages(
         loopback=settings.loopback,
     )
     return pages.routes()
+
+
+def writes_of(
+    settings: ControlSettings, open_place: Callable[..., Workplace], unix: Callable[[], float]
+) -> Writes:
+    """Build the writes of the API: in threads of control, or as commands of their own."""
+
+    def line(caller: RemoteCaller, expect: int | None) -> tuple[str, ...]:
+        seen = () if expect is None else (f"--expect={expect}",)
+        who = f"--allowed-by={caller.holder}"
+        return tuple(kedge_command("--config", str(settings.config), who, *seen))
+
+    def environment(caller: RemoteCaller) -> dict[str, str]:
+        return {**safe_environment(), "KEDGE_ACTOR": caller.name}
+
+    return Writes(
+        lambda token: open_place(token=token, patience_s=5.0),
+        Children(line, environment),
+        AnswerStore(settings.state_dir, unix),
+    )
 
 
 def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:

@@ -14,6 +14,7 @@ from kedge.core.errors import (
     NotAcknowledged,
     Overloaded,
     Refused,
+    Stale,
     Unavailable,
     UnfitModel,
     Usage,
@@ -27,6 +28,9 @@ STATUS = {
     "bad_cursor": 400,
     "bad_parameters": 400,
     "bad_query": 400,
+    "bad_event_id": 400,
+    "bad_key": 400,
+    "bad_match": 400,
     "token_malformed": 401,
     "token_missing": 401,
     "token_unknown": 401,
@@ -46,12 +50,19 @@ STATUS = {
     "too_many_lines": 413,
     "unsupported_encoding": 415,
     "unsupported_type": 415,
+    "key_reused": 422,
     "too_many_attempts": 429,
     "internal": 500,
 }
 """HTTP status by error code."""
 
+
+class Unmatched(Stale):
+    """The endpoint is no longer at the epoch of If-Match."""
+
+
 KINDS: tuple[tuple[type[KedgeError], int], ...] = (
+    (Unmatched, 412),
     (BadRequest, 400),
     (Usage, 400),
     (Denied, 403),

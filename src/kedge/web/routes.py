@@ -11,16 +11,21 @@ from starlette.routing import Route
 
 from kedge.core.access import Need
 from kedge.core.codec import encode
-from kedge.core.errors import BadRequest, KedgeError
-from kedge.core.names import is_name, unknown_endpoint
+from kedge.core.errors import BadRequest, KedgeError, Refused
+from kedge.core.names import is_name, read_number, unknown_endpoint
+from kedge.operations.ask import Ask
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
 from kedge.operations.history import HistoryPage
-from kedge.operations.served import SERVED, Ask
+from kedge.operations.served import SERVED
 from kedge.web.auth import keep_seen, require, still_allowed
+from kedge.web.children import RemoteCaller
 from kedge.web.events import Stream, Streams
 from kedge.web.openapi import build_document, list_paths
-from kedge.web.parameters import read_query
+from kedge.web.parameters import read_body, read_query
+from kedge.web.problems import PROBLEM
 from kedge.web.readers import Readers
+from kedge.web.repeats import read_key
+from kedge.web.writes import Write, Writes, read_match
 from kedge.workspace import Workplace
 
 JSON = "application/json"
@@ -36,10 +41,11 @@ class ViewResult(NamedTuple):
 class Api:
     """The operations of the catalogue as routes."""
 
-    def __init__(self, readers: Readers, streams: Streams) -> None:
-        """Read views with these threads, and send events to these streams."""
+    def __init__(self, readers: Readers, streams: Streams, writes: Writes) -> None:
+        """Serve these views, streams and commands."""
         self._readers = readers
         self._streams = streams
+        self._writes = writes
         self._document = encode(build_document())
 
     def routes(self) -> list[Route]:
@@ -79,9 +85,64 @@ class Api:
             endpoint = request.path_params.get("endpoint")
             if endpoint is not None and not is_name(endpoint):
                 raise unknown_endpoint(endpoint, ())
-            return await self._look(operation, request, endpoint)
+            if operation.lane is Lane.LOOK:
+                return await self._look(operation, request, endpoint)
+            return await self._write(operation, request, endpoint)
 
         return serve
+
+    async def _write(
+        self, operation: Operation, request: Request, endpoint: str | None
+    ) -> Response:
+        number = await self._find_alert(request)
+        about = number[1] if number is not None else endpoint
+        access = require(request.scope, Need(operation.needs), about)
+        if operation.method == "GET":
+            given, raw = read_query(request, operation.parameters), b""
+        else:
+            given, raw = await read_body(request, operation.parameters)
+        key = read_key(request.headers.get("idempotency-key"))
+        expect = read_match(request) if operation.expects else None
+        parts = (request.method, request.url.path, request.headers.get("if-match", ""))
+        bound = b"\0".join((*(part.encode() for part in parts), raw))
+        caller = RemoteCaller(access.name, access.holder)
+        done = await self._writes.run(
+            Write(
+                operation,
+                endpoint,
+                given,
+                caller,
+                number[0] if number is not None else None,
+                expect,
+                key if operation.method == "POST" else None,
+                bound,
+            )
+        )
+        headers = {"etag": f'"{done.epoch}"'} if done.epoch is not None else {}
+        if done.is_repeated:
+            headers["idempotency-replayed"] = "true"
+        kind = JSON if done.status == 200 else PROBLEM
+        return Response(done.body, done.status, headers, kind)
+
+    async def _find_alert(self, request: Request) -> tuple[int, str] | None:
+        """Return the alert that a path names: its number and its endpoint.
+
+        Raises:
+            Refused: `unknown_alert`.
+        """
+        text = request.path_params.get("number")
+        if text is None:
+            return None
+        require(request.scope, Need.READ, None)
+        number = read_number(text)
+        alert = None
+        if number is not None:
+            alert = await self._readers.run(lambda place: place.alerts.find(number))
+        if alert is None:
+            raise Refused(
+                f"there is no alert {text[:20]}", code="unknown_alert", hint="kedge alerts"
+            )
+        return alert.number, alert.endpoint
 
     async def _look(self, operation: Operation, request: Request, endpoint: str | None) -> Response:
         access = require(request.scope, Need(operation.needs), endpoint)
@@ -92,7 +153,9 @@ class Api:
             # The epoch is read first, so that it is never newer than the result.
             epoch = read_epoch(place, endpoint)
             ask = Ask(place, endpoint, given, by)
-            return ViewResult(SERVED[operation.name].run(ask), epoch)
+            run = SERVED[operation.name].run
+            assert run is not None
+            return ViewResult(run(ask), epoch)
 
         found = await self._readers.share((operation.name, endpoint, encode(given)), work)
         assert isinstance(found, ViewResult)

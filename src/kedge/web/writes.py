@@ -1,0 +1,165 @@
+"""Writes: commands of remote callers, each carried out once and to its end.
+
+A command continues when its caller disconnects. A rollback has threads of its own, so that it never
+waits for another command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+from starlette.requests import Request
+
+from kedge.core.codec import encode
+from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale
+from kedge.operations.ask import Ask
+from kedge.operations.catalogue import Lane, Operation
+from kedge.operations.parameters import NoParameters
+from kedge.operations.served import SERVED
+from kedge.web.children import Children, RemoteCaller
+from kedge.web.problems import Unmatched, describe_problem
+from kedge.web.repeats import AnswerStore
+from kedge.workspace import Workplace
+
+THREADS = 4
+"""Threads of commands; each may wait two minutes for replicas to load."""
+ROLLBACK_THREADS = 2
+WAITING = 16
+"""Maximum commands that run or wait."""
+LONGEST_EPOCH = 15
+
+
+class Write(NamedTuple):
+    """One write, as its request asks for it."""
+
+    operation: Operation
+    endpoint: str | None
+    given: NoParameters
+    caller: RemoteCaller
+    number: int | None = None
+    """The number of the alert that the path names."""
+    expect: int | None = None
+    """The epoch that the caller saw; None: any."""
+    key: str | None = None
+    request: bytes = b""
+    """Everything that the key is bound to."""
+
+
+class Written(NamedTuple):
+    """The answer of a write."""
+
+    status: int
+    body: bytes
+    epoch: int | None
+    is_repeated: bool = False
+
+
+class Writes:
+    """The commands of all callers; for one event loop."""
+
+    def __init__(
+        self, open_place: Callable[[str], Workplace], children: Children, repeats: AnswerStore
+    ) -> None:
+        """Start without commands; `open_place` opens the place of a command, for a token's name."""
+        self._open = open_place
+        self._children = children
+        self._repeats = repeats
+        self._pools = {
+            True: ThreadPoolExecutor(ROLLBACK_THREADS, thread_name_prefix="rollback"),
+            False: ThreadPoolExecutor(THREADS, thread_name_prefix="command"),
+        }
+        self._under_way: set[asyncio.Task[Written]] = set()
+
+    async def run(self, write: Write) -> Written:
+        """Carry a write out, or return the stored answer of the same write.
+
+        Raises:
+            Overloaded: `queue_full`.
+            KedgeError: as the operation; `begin` of `AnswerStore` for its key.
+        """
+        if len(self._under_way) >= WAITING and write.operation.name != "rollback":
+            raise Overloaded(f"{WAITING} commands are under way", code="queue_full")
+        task = asyncio.ensure_future(self._once(write))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _once(self, write: Write) -> Written:
+        holder, key = write.caller.holder or write.caller.name, write.key
+        if key is None:
+            return await self._carry_out(write)
+        known = await asyncio.to_thread(self._repeats.begin, holder, key, write.request)
+        if known is not None:
+            return Written(known.status, known.body, known.epoch, is_repeated=True)
+        try:
+            done = await self._carry_out(write)
+        except KedgeError as error:
+            problem = describe_problem(error)
+            if problem.status == 503:
+                await asyncio.to_thread(self._repeats.release, holder, key)
+                raise
+            done = Written(problem.status, encode(problem), None)
+            await asyncio.to_thread(self._repeats.finish, holder, key, write.request, *done[:3])
+            raise
+        await asyncio.to_thread(self._repeats.finish, holder, key, write.request, *done[:3])
+        return done
+
+    async def _carry_out(self, write: Write) -> Written:
+        try:
+            if write.operation.lane is Lane.CHILD:
+                found: object = await self._children.run(*write[:4], write.expect)
+            else:
+                pool = self._pools[write.operation.name == "rollback"]
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(pool, self._command, write)
+        except Stale as error:
+            if write.expect is None:
+                raise
+            raise Unmatched(str(error), hint=error.hint, details=error.details) from error
+        body = encode(found)
+        return Written(200, body, _read_epoch(body))
+
+    def _command(self, write: Write) -> object:
+        place = self._open(write.caller.holder)
+        try:
+            run = SERVED[write.operation.name].run
+            assert run is not None
+            ask = Ask(
+                place, write.endpoint, write.given, write.caller.name, write.number, write.expect
+            )
+            return run(ask)
+        finally:
+            place.database.close()
+
+
+class _Receipt(msgspec.Struct):
+    """The member of a receipt that becomes the ETag."""
+
+    epoch: int | None = None
+
+
+def _read_epoch(body: bytes) -> int | None:
+    return msgspec.json.decode(body, type=_Receipt).epoch if body[:1] == b"{" else None
+
+
+def read_match(request: Request) -> int | None:
+    """Return the epoch of If-Match; None: there is none, or it is `*`.
+
+    Raises:
+        BadRequest: `bad_match`.
+    """
+    text = request.headers.get("if-match")
+    if text is None or text.strip() == "*":
+        return None
+    epoch = text.strip().removeprefix('"').removesuffix('"')
+    if not (epoch.isascii() and epoch.isdigit() and len(epoch) <= LONGEST_EPOCH):
+        raise BadRequest(
+            f"If-Match must be the ETag of a view, got {text[:80]!r}",
+            code="bad_match",
+            hint='If-Match: "EPOCH"',
+        )
+    return int(epoch)

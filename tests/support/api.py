@@ -1,0 +1,34 @@
+"""The API of control for tests, over a state directory of the test."""
+
+import os
+import sys
+from pathlib import Path
+
+from kedge.adapters.clock import SystemClock
+from kedge.web.children import Children, RemoteCaller
+from kedge.web.events import Streams
+from kedge.web.readers import Readers
+from kedge.web.repeats import AnswerStore
+from kedge.web.routes import Api
+from kedge.web.writes import Writes
+from kedge.workspace import Workplace
+
+
+def api_of(readers: Readers, streams: Streams, state_dir: Path) -> Api:
+    """The API over a state directory, as control builds it."""
+
+    def line(caller: RemoteCaller, expect: int | None) -> list[str]:
+        config = str(state_dir.parent / "kedge.toml")
+        seen = [] if expect is None else [f"--expect={expect}"]
+        who = f"--allowed-by={caller.holder}"
+        return [sys.executable, "-m", "kedge", "--config", config, who, *seen]
+
+    def environment(caller: RemoteCaller) -> dict[str, str]:
+        return {**os.environ, "KEDGE_ACTOR": caller.name}
+
+    writes = Writes(
+        lambda token: Workplace(state_dir, token=token),
+        Children(line, environment),
+        AnswerStore(state_dir, SystemClock().unix),
+    )
+    return Api(readers, streams, writes)
