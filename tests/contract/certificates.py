@@ -39,7 +39,7 @@ class Authority:
             "basicConstraints=critical,CA:TRUE",
         )
 
-    def signs(self, *names: str) -> ssl.SSLContext:
+    def signs(self, *names: str, days: int = 2) -> ssl.SSLContext:
         """What a server of these names speaks TLS with, such as DNS:localhost or IP:127.0.0.1."""
         self._openssl(
             "req",
@@ -65,7 +65,7 @@ class Authority:
             "ca.key",
             "-CAcreateserial",
             "-days",
-            "2",
+            str(days),
             "-extfile",
             "one.ext",
             "-out",

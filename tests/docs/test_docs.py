@@ -21,7 +21,15 @@ from kedge.cli.pages import COMMANDS
 from kedge.cli.root import walk
 from kedge.cli.topics import find_topic
 from kedge.config.load import parse
-from kedge.config.model import CONFIG_NAME, STATE_DIR, Alerts, MetricsSettings, ServerSettings
+from kedge.config.model import (
+    CONFIG_NAME,
+    STATE_DIR,
+    Alerts,
+    ControlBind,
+    MetricsSettings,
+    ProxySettings,
+    ServerSettings,
+)
 from kedge.core import values
 from kedge.core.errors import KedgeError
 from kedge.core.metrics.definitions import METRICS
@@ -146,6 +154,8 @@ def test_a_command_that_is_shown_can_be_typed(page: Path) -> None:
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[metrics]": MetricsSettings,
+    "[control]": ControlBind,
+    "[control.proxy]": ProxySettings,
     "[server]": ServerSettings,
     "[alerts]": Alerts,
     "[endpoints.NAME]": values.Policy,

@@ -35,6 +35,7 @@ NO_LIBRARY = "needs a library that is not installed for the tests; tried by hand
 ONE_BY_ONE = "each command alone is run by `make soak`; its output is of another endpoint's story"
 NOT_RUN = {
     "README.md": "the tutorial in short",
+    "docs/howto/access.md": "tests/contract/test_control_access.py and test_trusted_proxy.py do it",
     "docs/howto/alerts.md": ONE_BY_ONE,
     "docs/howto/backup.md": "tests/e2e/test_backup.py backs up and restores",
     "docs/howto/behind-a-proxy.md": "needs nginx, Envoy or Traefik",

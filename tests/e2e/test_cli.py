@@ -470,15 +470,17 @@ def test_up_on_a_taken_port_is_exit_4_and_leaves_nothing_running(empty: Fresh) -
     assert empty.processes("kedge") == []
 
 
-def test_up_is_bound_to_loopback_unless_the_network_is_trusted(
+def test_up_is_bound_to_loopback_unless_callers_may_be_plain(
     empty: Fresh,
 ) -> None:
-    """There is no authentication yet."""
     empty.init()
     path = empty.root / "kedge.toml"
     path.write_text(path.read_text().replace('"127.0.0.1"', '"0.0.0.0"'))
     assert "reachable from outside" in empty.fails(2, "up", "--run-for", "0.2")
     empty.env["KEDGE_TRUST_NETWORK"] = "1"
+    assert "[server] plain = true" in empty.fails(2, "up", "--run-for", "0.2")
+    del empty.env["KEDGE_TRUST_NETWORK"]
+    path.write_text(path.read_text().replace("[server]\n", "[server]\nplain = true\n"))
     told = empty.run("up", "--run-for", "8").stderr
     # What is printed can be opened: nothing listens at 0.0.0.0 itself.
     assert "serving on http://127.0.0.1:" in told

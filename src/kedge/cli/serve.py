@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.quantities import Count, Duration, Port
@@ -17,6 +18,7 @@ from kedge.core.values import Value
 from kedge.system.imports import quick_imports
 
 if TYPE_CHECKING:
+    from kedge.config.model import ServerSettings
     from kedge.runtime.restart import Handover
 
 
@@ -111,12 +113,7 @@ def _start(
         from kedge.operations.setup import apply_policies, ensure_ledger
         from kedge.runtime.supervisor import HostSettings, run_supervisor, try_out
 
-    changes: dict[str, object] = {"port": port, "workers": workers}
-    for name in ("tester_token_file", "caller_token_file"):
-        path = getattr(context.settings.server, name)
-        changes[name] = path and str((context.config.parent / path).absolute())
-    changes = {name: value for name, value in changes.items() if value is not None}
-    server = msgspec.structs.replace(context.settings.server, **changes)
+    server = _merge_options(context, port, workers)
     check_server(server)
     if trial is not None:
         from kedge.runtime.restart import Standing
@@ -160,9 +157,21 @@ def _start(
         config=context.config,
         state_dir=context.state_dir,
         with_control=with_control,
+        control_url=context.settings.control.get_url(server.control_port),
         run_for=run_for,
     )
     run_supervisor(settings, say=context.say, ready=ready, handed=handed)
+
+
+def _merge_options(context: Context, port: int | None, workers: int | None) -> ServerSettings:
+    """Return the settings of kedge.toml with the options of the command line."""
+    server = context.settings.server
+    changes: dict[str, object] = {"port": port, "workers": workers}
+    for name in ("tester_token_file", "caller_token_file"):
+        path = getattr(server, name)
+        changes[name] = path and str((context.config.parent / path).absolute())
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(server, **given)
 
 
 @click.command()
@@ -242,6 +251,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
         fence=server.fence,
         records_gb=server.records_gb,
         segments=context.settings.metrics.segments,
+        bind=context.settings.control,
         parent=parent or os.getppid(),
     )
     part.run_control(settings, online=lambda: context.online)

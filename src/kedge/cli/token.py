@@ -73,7 +73,7 @@ def token_create(
 @prints(LoginLink)
 def login(context: Context) -> None:
     """Print a link that logs a browser into the dashboard once."""
-    base = f"http://127.0.0.1:{context.settings.server.control_port}"
+    base = context.settings.control.get_url(context.settings.server.control_port)
     link = make_link(context.place(), base)
     context.out(link, one_line(link.url))
 

@@ -21,11 +21,13 @@ from kedge.config.model import (
     ANYONE,
     CONFIG_NAME,
     Alerts,
+    ControlBind,
     Features,
     MetricsSettings,
     OnlineSettings,
     ServerSettings,
     Settings,
+    is_loopback,
 )
 from kedge.config.places import ConfigFault, Toml, find_places, locate
 from kedge.core.bounds import misdeclared
@@ -119,7 +121,7 @@ def _refusal(faults: list[str]) -> BadConfig:
 def _parse(raw: Toml) -> tuple[Settings, list[str]]:
     """Return the settings of a configuration and its faults, each beginning with its place."""
     faults: list[str] = []
-    known = ("server", "online", "features", "alerts", "metrics", DEFAULTS, "endpoints")
+    known = ("server", "online", "features", "alerts", "metrics", "control", DEFAULTS, "endpoints")
     _unknown(raw, known, "", faults)
     server = _struct(raw.get("server", {}), ServerSettings, "server", faults)
     if server is not None:
@@ -134,6 +136,9 @@ def _parse(raw: Toml) -> tuple[Settings, list[str]]:
     if alerts is not None:
         judge_alerts(alerts, faults)
     metrics = _struct(raw.get("metrics", {}), MetricsSettings, "metrics", faults)
+    control = _struct(raw.get("control", {}), ControlBind, "control", faults)
+    if control is not None:
+        _judge_control(control, faults)
     tables, defaults = (_table(raw, name, faults) for name in ("endpoints", DEFAULTS))
     endpoints: dict[str, Policy] = {}
     tracing = Tracing()
@@ -157,6 +162,7 @@ def _parse(raw: Toml) -> tuple[Settings, list[str]]:
         features=features,
         alerts=alerts,
         metrics=metrics,
+        control=control,
         endpoints=endpoints,
     )
     return settings, faults
@@ -342,6 +348,25 @@ def _judge_server(server: ServerSettings, faults: list[str]) -> None:
         if getattr(server, name) < bound
     )
     _judge_peers(server, faults)
+
+
+def _judge_control(control: ControlBind, faults: list[str]) -> None:
+    """Check that other machines reach control over TLS or by a proxy that proves itself."""
+    if (control.certificate is None) != (control.key is None):
+        faults.append("control.certificate: needs key beside it, and key needs certificate")
+    if control.client_ca is not None and control.certificate is None:
+        faults.append("control.client_ca: a client certificate needs TLS: certificate and key")
+    if control.socket is not None and control.certificate is not None:
+        faults.append("control.socket: a proxy on a socket needs no TLS; remove certificate")
+    if not is_loopback(control.host) and control.certificate is None and not control.is_proved:
+        faults.append(
+            f"control.host: {control.host} is reachable from outside: set certificate and key, or"
+            " proxy.secret_file for a proxy that proves itself"
+        )
+    if control.proxy.groups and not control.is_proved and control.socket is None:
+        faults.append(
+            "control.proxy.groups: the proxy must prove itself: socket, client_ca or secret_file"
+        )
 
 
 def _judge_peers(server: ServerSettings, faults: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from kedge.core.access import Group
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.records import KEEP_GB
 from kedge.core.features.generations import URL_VARIABLE, LookupRules, Online, Rule
@@ -140,6 +141,45 @@ class Alerts(Value, frozen=True):
     """Limit for one whole attempt: a busy mail server takes seconds, and the next level waits."""
 
 
+class ProxySettings(Value, frozen=True):
+    """The proxy before control, which proves itself and names the user of each request."""
+
+    secret_file: str | None = None
+    """A file of mode 0600 with the secret that the proxy sends in `kedge-proxy-secret`."""
+    user_header: str = "x-forwarded-user"
+    groups_header: str = "x-forwarded-groups"
+    groups: dict[str, Group] = {}
+    """What the members of each group may do. A user without a mapped group has no access."""
+
+
+class ControlBind(Value, frozen=True):
+    """How callers and browsers reach control."""
+
+    host: str = "127.0.0.1"
+    """The address of the dashboard and the API."""
+    hosts: tuple[str, ...] = ()
+    """Further names that a request may be addressed to, such as that of the proxy."""
+    certificate: str | None = None
+    """The certificate chain for TLS, as PEM; it is read again when it changes."""
+    key: str | None = None
+    client_ca: str | None = None
+    """The authority of the proxy's client certificate."""
+    socket: str | None = None
+    """A Unix socket for the proxy, beside the port."""
+    proxy: ProxySettings = ProxySettings()
+
+    def get_url(self, port: int) -> str:
+        """Return the address of control for a browser; on this machine if it listens there."""
+        name = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        shown = f"[{bare_host(name)}]" if ":" in name else name
+        return f"{'http' if self.certificate is None else 'https'}://{shown}:{port}"
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a proxy proves itself at the port."""
+        return self.proxy.secret_file is not None or self.client_ca is not None
+
+
 class MetricsSettings(Value, frozen=True):
     """What monitoring systems may read at /metrics."""
 
@@ -156,4 +196,5 @@ class Settings(Value, frozen=True):
     features: Features = Features()
     alerts: Alerts = Alerts()
     metrics: MetricsSettings = MetricsSettings()
+    control: ControlBind = ControlBind()
     endpoints: dict[str, Policy] = {}

@@ -6,6 +6,7 @@ A caller proves who it is with a token, a browser session, or the headers of a t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from kedge.core.errors import Denied
@@ -101,6 +102,29 @@ class Access(Value, frozen=True):
     def sees(self, endpoint: str) -> bool:
         """Return whether it may see an endpoint. Lists leave out the others."""
         return self.endpoints is None or endpoint in self.endpoints
+
+
+class Group(Value, frozen=True):
+    """What the members of a group of a proxy may do."""
+
+    role: Role
+    endpoints: tuple[str, ...] = ()
+    """Empty: all endpoints."""
+
+
+def join_groups(user: str, groups: Collection[str], mapped: Mapping[str, Group]) -> Access | None:
+    """Return the access of a proxy's user; None if no group of the user is mapped.
+
+    The highest role counts, for the endpoints of the groups that have it.
+    """
+    found = [mapped[name] for name in groups if name in mapped]
+    if not found:
+        return None
+    role = max((group.role for group in found), key=lambda one: one.rank)
+    best = [group for group in found if group.role is role]
+    named = dict.fromkeys(name for group in best for name in group.endpoints)
+    endpoints = tuple(named) if all(group.endpoints for group in best) else None
+    return Access(user, AccessKind.PROXY, role=role, endpoints=endpoints)
 
 
 def refuse(access: Access, need: Need, endpoint: str | None, now: float) -> Denied | None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+from kedge.config.model import ControlBind, is_loopback
 from kedge.engine.loop import Duty, Loop
+from kedge.engine.process_faults import ProcessFaults
+from kedge.gateway.auth import read_tokens
 from kedge.operations.tokens import keep_admin_token
+from kedge.runtime.listener import refuse_trusted_network
 from kedge.web.access_table import AccessTable, Stores
-from kedge.web.auth import Gatekeeper, Identify
+from kedge.web.auth import Gatekeeper
+from kedge.web.proxy import NO_PROXY, ProxyHeaders, TrustedProxy
+from kedge.web.server import Certificates, Tls, listen, listen_socket
 from kedge.workspace import Workplace, host_name
 
+CERTIFICATE_S = 5.0
+"""Interval at which a replaced certificate is looked for."""
 LOOK_S = 1.0
 """Interval at which tokens are compared with the ledger: a revoked one ends within it, and an open
 stream, which asks every two seconds, within three."""
@@ -26,11 +36,54 @@ class ControlAccess(NamedTuple):
     """One step of the loop."""
 
 
+def proxy_of(bind: ControlBind, folder: Path, faults: ProcessFaults) -> TrustedProxy:
+    """Build the part that trusts the proxy of kedge.toml; paths are relative to `folder`.
+
+    Raises:
+        BadConfig: the file of the secret cannot be read, or other users can read it.
+    """
+    proxy = bind.proxy
+    secrets = read_tokens(folder / proxy.secret_file) if proxy.secret_file else []
+    headers = ProxyHeaders(tuple(secrets), proxy.user_header, proxy.groups_header, proxy.groups)
+    needed = not is_loopback(bind.host) and bind.certificate is None
+    return TrustedProxy(headers, is_needed=needed, limit=faults.limit)
+
+
+class Doors(NamedTuple):
+    """Where control listens."""
+
+    listeners: list[socket.socket]
+    certificates: Certificates | None
+
+    @property
+    def port(self) -> int:
+        """The port of the first one."""
+        return int(self.listeners[0].getsockname()[1])
+
+
+def open_doors(bind: ControlBind, port: int, folder: Path) -> Doors:
+    """Listen at the port, and at the Unix socket of a proxy; paths are relative to `folder`.
+
+    Raises:
+        BadConfig: `bad_certificate`; `trust_network`.
+        Unavailable: `port_taken`.
+    """
+    refuse_trusted_network()
+    certificates = None
+    if bind.certificate is not None and bind.key is not None:
+        authority = folder / bind.client_ca if bind.client_ca is not None else None
+        certificates = Certificates(Tls(folder / bind.certificate, folder / bind.key, authority))
+    listeners = [listen(port, bind.host)]
+    if bind.socket is not None:
+        listeners.append(listen_socket(folder / bind.socket))
+    return Doors(listeners, certificates)
+
+
 def access_of(
     duty: Duty,
     open_place: Callable[[], Workplace],
     port: int,
-    proxied: Identify = lambda _: None,
+    proxy: TrustedProxy = NO_PROXY,
 ) -> ControlAccess:
     """Build the gatekeeper of control's port.
 
@@ -38,7 +91,7 @@ def access_of(
         duty: of the control process.
         open_place: opens the state directory; it is called in the thread that uses it.
         port: control's port, which is part of the cookie's name.
-        proxied: reads the headers of a trusted proxy.
+        proxy: reads the headers of a trusted proxy.
     """
     places: list[Workplace] = []
 
@@ -63,4 +116,12 @@ def access_of(
         table.thread.shutdown()
 
     loop = Loop(duty, "control.access", look, every_s=LOOK_S, last=end)
-    return ControlAccess(Gatekeeper(table, duty.clock.unix, port, proxied), loop, look)
+    return ControlAccess(Gatekeeper(table, duty.clock.unix, port, proxy), loop, look)
+
+
+def certificates_of(duty: Duty, certificates: Certificates | None) -> dict[str, Loop]:
+    """Build the loop that reads replaced certificates, if there are any."""
+    if certificates is None:
+        return {}
+    look = certificates.look
+    return {"certificates": Loop(duty, "control.certificates", look, every_s=CERTIFICATE_S)}

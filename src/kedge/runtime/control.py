@@ -15,7 +15,7 @@ import structlog
 import uvicorn
 from starlette.routing import Route
 
-from kedge.config.model import Alerts
+from kedge.config.model import Alerts, ControlBind
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Online
@@ -37,7 +37,7 @@ from kedge.operations.metrics import MetricsReader
 from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.readiness.check import checker, gate_of
 from kedge.operations.status.read import status_of
-from kedge.runtime.access import access_of
+from kedge.runtime.access import Doors, access_of, certificates_of, open_doors, proxy_of
 from kedge.runtime.dashboard import dashboard_of, sampling_of
 from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.loop_timer import LoopTimer
@@ -82,6 +82,7 @@ class ControlSettings(NamedTuple):
     loopback: bool
     fence: str
     records_gb: float
+    bind: ControlBind
     segments: bool
     """Whether exported metrics name segments."""
     parent: int
@@ -164,7 +165,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     """
     log_to_stderr()
     config, state_dir = settings.config, settings.state_dir
-    listener = web.listen(settings.port)
+    doors = open_doors(settings.bind, settings.port, config.parent)
     place, joining = (Workplace(state_dir, patience_s=1.0) for _ in range(2))
     for each in (place, joining):
         each.records.keep(settings.records_gb)
@@ -173,21 +174,9 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
     joiner = joiner_of(joining, config)
     own = place_opener(settings, online)
     earlier = Admin(partial(status_of, place), partial(evidence_of, place), joiner.join)
-    sampler = TrafficSampler()
-    persons = partial(own, actor=ActorKind.PERSON, config=config)
-    readers = Readers(persons)
-    streams = Streams(readers, faults, lambda: server.should_exit)
     duty = Duty(place.clock, faults)
-    metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
-    access = access_of(duty, own, listener.getsockname()[1])
-    writes = writes_of(settings, persons, place.clock.unix)
-    routes = [
-        *Api(readers, streams, writes).routes(),
-        *make_routes(metrics.page, partial(check_scraper, access.gate)),
-        *Login(access.gate).routes(),
-        *_pages(settings, persons, duty, access.gate, sampler),
-    ]
-    server = web.make_server(Front(earlier, routes, faults, gate=access.gate), faults)
+    site = http_of(settings, duty, own, doors, earlier)
+    server = site.server
     guard_state(duty, state_dir)
     leading = replace(duty, leads=Lead(state_dir).take, by=f"patrol@{host_name()}")
     patrol = patrol_of(leading, settings, online)
@@ -201,11 +190,8 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "clerk": clerk.loop,
         "drills": schedule_of(leading, own(), config).loop,
         "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
-        "events": events_of(duty, own(), streams),
-        "metrics": metrics.loop,
-        "access": access.loop,
+        **site.loops,
         "presence": Presence(duty, own().roster).loop,
-        "rates": sampling_of(duty, own(), sampler),
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}
     timer = LoopTimer(turning, place.clock, faults)
@@ -216,7 +202,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
             parts.start(name, loop)
         # Control does not wait for a running proof when it stops; the proof ends with it.
         parts.start("readiness", readiness.loop, waits=False)
-        server.run(sockets=[listener])
+        server.run(sockets=doors.listeners)
     finally:
         timer.stop()
         parts.stop()
@@ -235,6 +221,46 @@ def place_opener(settings: ControlSettings, online: Callable[[], Online]) -> par
         fence=settings.fence,
         online=online,
     )
+
+
+class HttpSide(NamedTuple):
+    """Control's server, and the loops that feed it."""
+
+    server: uvicorn.Server
+    loops: dict[str, Loop]
+
+
+def http_of(
+    settings: ControlSettings,
+    duty: Duty,
+    own: Callable[..., Workplace],
+    doors: Doors,
+    earlier: Admin,
+) -> HttpSide:
+    """Build control's server with its routes, and the loops that feed it."""
+    faults, bind, folder = duty.faults, settings.bind, settings.config.parent
+    persons = partial(own, actor=ActorKind.PERSON, config=settings.config)
+    readers, sampler = Readers(persons), TrafficSampler()
+    streams = Streams(readers, faults, lambda: server.should_exit)
+    metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
+    writes = writes_of(settings, persons, duty.clock.unix)
+    access = access_of(duty, own, doors.port, proxy_of(bind, folder, faults))
+    routes = [
+        *Api(readers, streams, writes).routes(),
+        *make_routes(metrics.page, partial(check_scraper, access.gate)),
+        *Login(access.gate).routes(),
+        *_pages(settings, persons, duty, access.gate, sampler),
+    ]
+    front = Front(earlier, routes, faults, gate=access.gate, names=(bind.host, *bind.hosts))
+    server = web.make_server(front, faults, doors.certificates)
+    loops = {
+        "events": events_of(duty, own(), streams),
+        "metrics": metrics.loop,
+        "access": access.loop,
+        "rates": sampling_of(duty, own(), sampler),
+        **certificates_of(duty, doors.certificates),
+    }
+    return HttpSide(server, loops)
 
 
 def joiner_of(place: Workplace, config: Path) -> OutcomesJoiner:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -70,6 +71,7 @@ class HostSettings(NamedTuple):
     config: Path
     state_dir: Path
     with_control: bool
+    control_url: str
     run_for: float | None
 
 
@@ -116,7 +118,7 @@ def run_supervisor(
         if settings.run_for is not None:
             threading.Timer(settings.run_for, supervisor.stop).start()
         say_not_fenced(server.fence, say)
-        login = partial(describe_login, state_dir, server.control_port)
+        login = partial(describe_login, state_dir, settings.control_url)
         announcement = announcement_of(
             supervisor,
             server,
@@ -253,13 +255,16 @@ def announcement_of(
     )
 
 
-def describe_login(state_dir: Path, port: int) -> str:
-    """Return the line about the dashboard; empty until control answers and has its admin token.
+def describe_login(state_dir: Path, base: str) -> str:
+    """Return the line about the dashboard; empty until control has its admin token and answers.
 
     Only a terminal gets a link: others may read a log, and the link is a key for 15 minutes.
     """
-    base = f"http://127.0.0.1:{port}"
-    if not is_answered("127.0.0.1", port, "/health") or not read_admin_token(state_dir):
+    where = urlsplit(base)
+    answers = where.scheme == "https" or is_answered(
+        where.hostname or "", where.port or 0, "/health"
+    )
+    if not read_admin_token(state_dir) or not answers:
         return ""
     if not sys.stderr.isatty():
         return f"dashboard on {base}; kedge login prints a link to it"

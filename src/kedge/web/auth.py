@@ -26,6 +26,7 @@ from kedge.core.sessions import LONGEST_S, Session, csrf_token, digest_secret, i
 from kedge.core.tokens import SECRET_BYTES, Token, digest_of, refuse_token
 from kedge.web.access_table import AccessTable
 from kedge.web.origin import Headers, values_of
+from kedge.web.proxy import NO_PROXY, TrustedProxy
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 BEARER = "bearer "
@@ -36,9 +37,6 @@ FAILURES_PER_S = 1.0
 """Failed attempts a second that are answered after that; the others get 429."""
 LONGEST_COOKIE = 4096
 ASK = "Authorization: Bearer TOKEN; kedge token create makes one"
-
-Identify = Callable[[Mapping[str, Any]], Access | None]
-"""Returns what the headers of a trusted proxy allow; None if the request has none."""
 
 
 class Cookie(NamedTuple):
@@ -158,13 +156,13 @@ class Gatekeeper:
         table: AccessTable,
         unix: Callable[[], float],
         port: int,
-        proxied: Identify = lambda _: None,
+        proxy: TrustedProxy = NO_PROXY,
     ) -> None:
-        """Compare requests with this table; `proxied` reads the headers of a trusted proxy."""
+        """Compare requests with this table, and read the headers of a trusted proxy."""
         self._table = table
         self._unix = unix
         self._cookie = Cookie(port)
-        self._proxied = proxied
+        self._proxy = proxy
         self._failures = float(FAILURES)
         self._failed_at = unix()
 
@@ -188,12 +186,13 @@ class Gatekeeper:
         Raises:
             As `allow`.
         """
+        self._proxy.check(scope)
         headers: Headers = scope["headers"]
         shown = values_of(headers, b"authorization")
         if shown:
             access = (await self._find_token(shown)).access()
         else:
-            access = self._find_session(scope) or self._proxied(scope) or self._nothing()
+            access = self._find_session(scope) or self._find_user(scope) or self._nothing()
         if access.token is not None:
             self._table.note_use(access.token)
         return access
@@ -211,7 +210,7 @@ class Gatekeeper:
 
     def secret_of(self, scope: Mapping[str, Any]) -> str:
         """Return the secret of a request's session; empty without one."""
-        return self._cookie.read(scope["headers"], secure=is_secure(scope))
+        return self._cookie.read(scope["headers"], secure=self._is_secure(scope))
 
     async def login(self, scope: Mapping[str, Any], *, link: str = "", token: str = "") -> LoggedIn:
         """Begin a session with a login link or a token; the session that the browser had ends.
@@ -219,6 +218,7 @@ class Gatekeeper:
         Raises:
             Denied: `link_used`; or as `identify` for the token.
         """
+        self._proxy.check(scope)
         if link:
             found = await self._run(lambda: self._table.take_link(digest_secret(link)))
             if found is None:
@@ -241,14 +241,14 @@ class Gatekeeper:
         access = self._table.find_session(session.digest)
         if access is None:
             raise self._fail(Denied("the token of this link is not valid", code="link_used"))
-        return LoggedIn(access, self._cookie.set(secret, secure=is_secure(scope)))
+        return LoggedIn(access, self._cookie.set(secret, secure=self._is_secure(scope)))
 
     async def logout(self, scope: Mapping[str, Any]) -> str:
         """End a request's session; return the value of Set-Cookie that removes its cookie."""
         secret = self.secret_of(scope)
         if secret:
             await self._run(lambda: self._table.end(digest_secret(secret)))
-        return self._cookie.clear(secure=is_secure(scope))
+        return self._cookie.clear(secure=self._is_secure(scope))
 
     # ------------------------------------------------------------ proofs
 
@@ -295,11 +295,18 @@ class Gatekeeper:
         if scope["method"] not in SAFE:
             given = values_of(scope["headers"], CSRF_HEADER)
             if len(given) != 1 or not is_csrf_token(secret, given[0]):
-                raise Denied(
-                    "a browser's write needs the CSRF token of its session",
-                    code="csrf",
-                    hint="load the page again",
-                )
+                raise _no_csrf()
+        return access
+
+    def _find_user(self, scope: Mapping[str, Any]) -> Access | None:
+        access = self._proxy.identify(scope)
+        if access is None or scope["method"] in SAFE:
+            return access
+        headers: Headers = scope["headers"]
+        browses = values_of(headers, b"origin") or values_of(headers, b"sec-fetch-site")
+        if browses and not values_of(headers, CSRF_HEADER):
+            # A proxy's own cookie comes with a form of another site; this header does not.
+            raise _no_csrf()
         return access
 
     def _nothing(self) -> Access:
@@ -323,10 +330,17 @@ class Gatekeeper:
         self._failures -= 1.0
         return error
 
+    def _is_secure(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether the browser uses TLS, so that its cookie can be Secure."""
+        return scope.get("scheme") == "https" or self._proxy.is_secure(scope)
+
     async def _run(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._table.thread, work)
 
 
-def is_secure(scope: Mapping[str, Any]) -> bool:
-    """Return whether the browser uses TLS, so that its cookie can be Secure."""
-    return scope.get("scheme") == "https"
+def _no_csrf() -> Denied:
+    return Denied(
+        "a browser's write needs the CSRF token of its session",
+        code="csrf",
+        hint="load the page again",
+    )

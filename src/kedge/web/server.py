@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+import ssl
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -15,13 +17,15 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from kedge.core.errors import Unavailable
+from kedge.config.model import bare_host
+from kedge.core.errors import BadConfig, Unavailable
 from kedge.engine.process_faults import ProcessFaults
+from kedge.web.proxy import PROVEN
 
 log = structlog.get_logger("kedge.control")
 
 ADDRESS = "127.0.0.1"
-"""Listening address: loopback only, because control has no login."""
+"""Listening address, unless kedge.toml has another one."""
 CONNECTIONS = 128
 """Maximum connections at once: pages and scripts of one machine. Each may hold 64 kB here."""
 HEAD_BYTES = 32 << 10
@@ -32,30 +36,118 @@ ANSWER_S = 30.0
 """Maximum seconds for which an answer waits for its reader; then the connection is closed."""
 
 
-def listen(port: int) -> socket.socket:
+class Tls(NamedTuple):
+    """The files of TLS."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """The authority of the proxy's client certificate; other clients need none."""
+
+    def make(self) -> ssl.SSLContext:
+        """Return a context of these files.
+
+        Raises:
+            BadConfig: `bad_certificate`: a file cannot be read, or the key does not fit.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_OPTIONAL
+        except (OSError, ValueError) as error:
+            raise BadConfig(
+                [f"control.certificate: {self.certificate}: {error}"],
+                code="bad_certificate",
+                hint="certificate and key are PEM files that belong together",
+            ) from error
+        return context
+
+    def changed(self) -> tuple[int, ...]:
+        """Return a value that differs after a file was replaced.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        return (self.certificate.stat().st_mtime_ns, self.key.stat().st_mtime_ns)
+
+
+class Certificates:
+    """The context of a running server, whose certificate is read again when its file changes."""
+
+    def __init__(self, tls: Tls) -> None:
+        """Read the files. Raise as `Tls.make`."""
+        self._tls = tls
+        self.context = tls.make()
+        self._seen = tls.changed()
+
+    def look(self) -> None:
+        """Read the files again if they changed; new connections get the new certificate.
+
+        Raises:
+            BadConfig: they do not fit. The former certificate stays, and the next look tries again.
+        """
+        try:
+            found = self._tls.changed()
+        except OSError as error:
+            raise BadConfig(
+                [f"control.certificate: {error}"], code="bad_certificate", hint="put it back"
+            ) from error
+        if found != self._seen:
+            self._tls.make()  # a pair that does not fit would leave the context half changed
+            self.context.load_cert_chain(self._tls.certificate, self._tls.key)
+            self._seen = found
+
+
+def listen_socket(path: Path) -> socket.socket:
+    """Bind a Unix socket for a proxy of the same group as this process.
+
+    Raises:
+        Unavailable: `port_taken`.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o660)
+        listener.listen(CONNECTIONS)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {path}: {error}", code="port_taken", hint="[control] socket"
+        ) from error
+    return listener
+
+
+def listen(port: int, host: str = ADDRESS) -> socket.socket:
     """Bind control's port.
 
     Raises:
         Unavailable: `port_taken`.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((ADDRESS, port))
+        listener.bind((bare_host(host), port))
         listener.listen(CONNECTIONS)
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"cannot listen on {ADDRESS}:{port}: {error.strerror}",
+            f"cannot listen on {host}:{port}: {error.strerror}",
             code="port_taken",
             hint="kedge control --port N, or [server] control_port",
         ) from error
     return listener
 
 
-def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
-    """Build the server of an app; `run(sockets=[...])` serves."""
-    return uvicorn.Server(
+def make_server(
+    app: Any, faults: ProcessFaults, certificates: Certificates | None = None
+) -> uvicorn.Server:
+    """Build the server of an app; `run(sockets=[...])` serves, over TLS with certificates."""
+    server = uvicorn.Server(
         uvicorn.Config(
             app,
             http=protocol_of(faults),
@@ -70,6 +162,10 @@ def make_server(app: Any, faults: ProcessFaults) -> uvicorn.Server:
             timeout_graceful_shutdown=10,
         )
     )
+    if certificates is not None:
+        server.config.load()  # it would set the context to None
+        server.config.ssl = certificates.context
+    return server
 
 
 def protocol_of(faults: ProcessFaults) -> type[HttpToolsProtocol]:
@@ -88,12 +184,18 @@ class ControlProtocol(HttpToolsProtocol):
     """Timer that expires when an answer is not read."""
     _complete = False
     """Whether the head of the present request is complete: then body and trailer follow."""
+    _proven = False
+    """Whether the connection is the proxy's: by a client certificate, or by the Unix socket."""
     _head = 0
     """Bytes received of an incomplete head."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer of the first head; close a connection beyond the bound."""
         super().connection_made(transport)
+        peer = transport.get_extra_info("socket")
+        self._proven = bool(transport.get_extra_info("peercert")) or (
+            peer is not None and peer.family == socket.AF_UNIX
+        )
         if len(self.connections) > CONNECTIONS:
             self._cut("connections")
             return
@@ -120,6 +222,7 @@ class ControlProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note the start of a head."""
         super().on_message_begin()
+        self.scope["state"][PROVEN] = self._proven
         self._complete, self._head = False, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
