@@ -14,8 +14,8 @@ RUN = $(UV) run --frozen --quiet
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load
-	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo
+demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load (KEEP=1: it stays)
+	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo $(if $(KEEP),--keep)
 
 test: $(UV) ## Everything CI runs: every test, with real processes, and the checks beside them
 	@$(UV) sync --frozen --quiet

@@ -32,9 +32,12 @@ class DemoRun(Value, frozen=True):
     type=Rate(),
     help="Requests a second; default: what this machine can serve.",
 )
+@click.option(
+    "--keep", is_flag=True, help="Leave kedge running afterwards, with traffic, until Ctrl-C."
+)
 @verb
 @prints(DemoRun)
-def demo(context: Context, port: int | None, rate: float | None) -> None:
+def demo(context: Context, port: int | None, rate: float | None, *, keep: bool) -> None:
     """Show shadow, canary and rollback on real flights."""
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         raise Refused(
@@ -46,7 +49,7 @@ def demo(context: Context, port: int | None, rate: float | None) -> None:
     from kedge.demo.story import run
 
     with redirect_stdout(sys.stderr) if context.as_json else nullcontext():
-        code = run(port, rate)
+        code = run(port, rate, keeps=keep)
     report = WORK / "report.json"
     context.out(DemoRun(code, str(report) if report.exists() else None), "")
     sys.exit(code)

@@ -206,11 +206,16 @@ class Demo:
             f"at least {shadow['min_pairs']:,} pairs; canary steps {canary['steps']} %"
         )
         say(f"  $ kedge up --port {port}")
+        up = self.start_up(port)
+        took = up.wait_for("/v2/health/live")
+        say(f"  answering on http://127.0.0.1:{port} after {took:.1f} s")
+        return up
+
+    def start_up(self, port: int) -> Up:
+        """Start kedge on the configuration in the working directory."""
         up = Up(self.kedge, port)
         self.cleanup.callback(up.kill)
         self.cleanup.callback(up.stop, signal.SIGTERM)  # SIGINT is ignored in the background
-        took = up.wait_for("/v2/health/live")
-        say(f"  answering on http://127.0.0.1:{port} after {took:.1f} s")
         return up
 
     def first_release(self) -> None:
@@ -252,7 +257,7 @@ class Demo:
             "open loop, no retries"
         )
         folder = (WORK / "outcomes").absolute()
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         traffic = TrafficProcess(self.kedge, CACHE.absolute(), up.port, self.rate, folder)
         self.cleanup.callback(traffic.kill)
         self.traffic = traffic

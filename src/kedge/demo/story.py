@@ -4,11 +4,12 @@ Real processes, real clock, real data; every number that is printed was measured
 Everything is done through the command line, as a user would, in .kedge/demo/ (made anew each
 time); trained models are kept in .kedge/demo-cache/. Ends with .kedge/demo/report.json.
 
-    kedge demo [--port N] [--rate N]
+    kedge demo [--port N] [--rate N] [--keep]
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from kedge.demo.processes import (
     running_since_before,
 )
 from kedge.demo.stage import WORK, Demo
+from kedge.system.interpreter import kedge_command
+from kedge.system.pause import pause
 from kedge.system.terminal import show as say
 
 OURS = "made-by-the-kedge-demo"
@@ -64,12 +67,29 @@ def play(demo: Demo, port: int) -> int:
     return demo.finish(up, traffic)
 
 
-def run(port: int | None, rate: float | None) -> int:
+def keep(demo: Demo, port: int) -> None:
+    """Run kedge and its traffic again until Ctrl-C, and say how to open it."""
+    demo.step("kedge up again: it stays until Ctrl-C")
+    up = demo.start_up(port)
+    up.wait_for("/v2/health/ready")
+    traffic = demo.send(up)
+    say("\nopen the dashboard by this link, which works once (kedge login prints another):")
+    subprocess.run(kedge_command("login"), cwd=WORK, env=demo.kedge.environment, check=True)
+    say(f"or, in another terminal: cd {WORK.absolute()} && kedge status --watch; Ctrl-C stops it")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            up.check()
+            traffic.check()
+            pause(1.0)
+
+
+def run(port: int | None, rate: float | None, *, keeps: bool = False) -> int:
     """Run the demo in the working directory.
 
     Args:
         port: where kedge answers. None: a free one.
         rate: requests a second. None: as many as this machine can take, at most 190.
+        keeps: whether kedge goes on afterwards, with traffic, until Ctrl-C.
 
     Returns:
         An exit code: 1 when a request failed or a step did not do what it promises.
@@ -80,7 +100,10 @@ def run(port: int | None, rate: float | None) -> int:
     try:
         with demo.cleanup:
             clean()
-            failed = play(demo, port or free_port())
+            port = port or free_port()
+            failed = play(demo, port)
+            if keeps:
+                keep(demo, port)
     except KeyboardInterrupt:
         say("\nstopped")
         return 130
