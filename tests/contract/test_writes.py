@@ -228,3 +228,31 @@ def test_a_child_without_a_document_is_a_named_failure() -> None:
     with pytest.raises(Refused) as refused:
         read_output(b'{"error": {"code": "no_rollout", "message": "m", "hint": "h", "x": 1}}', 1)
     assert (refused.value.code, refused.value.details) == ("no_rollout", {"x": 1})
+
+
+def test_a_token_is_shown_once_and_stored_by_no_key(desk: Desk) -> None:
+    asked = {"name": "ci", "scope": ["outcomes", "metrics"], "endpoint": ["flights"]}
+    made = desk.post("/tokens", asked, idempotency_key="one")
+    assert made.status_code == 200, made.text
+    text = made.json()["token"]
+    assert (made.json()["scopes"], made.json()["endpoints"]) == (
+        ["outcomes", "metrics"],
+        ["flights"],
+    )
+    again = desk.post("/tokens", asked, idempotency_key="one")
+    assert (again.status_code, again.json()["code"]) == (409, "token_exists")
+    kept = [file for file in desk.world.state_dir.rglob("*") if file.is_file()]
+    assert not [file for file in kept if text[6:-6].encode() in file.read_bytes()]
+    (entry,) = desk.world.ledger.history("*")
+    assert (entry.by, entry.token) == ("api", "token api")
+
+
+def test_only_an_admin_of_all_endpoints_makes_tokens(desk: Desk) -> None:
+    for role, endpoints, code in (
+        (Role.OPERATOR, None, "role_too_low"),
+        (Role.ADMIN, ("flights",), "endpoint_denied"),
+    ):
+        desk.gate.access = Access("x", AccessKind.TOKEN, role=role, endpoints=endpoints)
+        for path in ("/tokens", "/tokens/revoke"):
+            found = desk.post(path, {"name": "mine", "role": "admin"})
+            assert (found.status_code, found.json()["code"]) == (403, code)

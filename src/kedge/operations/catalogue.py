@@ -54,6 +54,9 @@ class Operation(NamedTuple):
     words: tuple[str, ...] = ()
     """Parameters that the command takes as words after the endpoint, in this order."""
 
+    secret: bool = False
+    """Whether its answer has a secret. It is not stored, so a repetition is carried out again."""
+
     @property
     def has_endpoint(self) -> bool:
         """Return whether the path names an endpoint."""
@@ -282,6 +285,31 @@ CATALOGUE: tuple[Operation, ...] = (
         words=("unit",),
     ),
     _task("apply", "/apply", "Check kedge.toml and bring its policies into force.", needs="admin"),
+    Operation(
+        "token list",
+        "GET",
+        "/tokens",
+        "admin",
+        Lane.LOOK,
+        "List tokens: their permissions, end and last use.",
+        given.ListTokensParameters,
+    ),
+    _task(
+        "token create",
+        "/tokens",
+        "Create a token, and show it once.",
+        given.CreateTokenParameters,
+        needs="admin",
+    )._replace(secret=True),
+    _task(
+        "token revoke",
+        "/tokens/revoke",
+        "Revoke a token; its browser sessions end with it.",
+        given.RevokeTokenParameters,
+        needs="admin",
+        words=("name",),
+    ),
+    _local("login", "Print a link that logs a browser into the dashboard once."),
     _local("init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
     _local("up", "Run everything on this machine; Ctrl-C stops it."),
     _local("gateway", "Run only the gateway workers and their model processes."),

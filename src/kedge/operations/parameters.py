@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from kedge.core.access import Role, Scope
+
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Text = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -197,6 +199,37 @@ class ForgetParameters(NoParameters, frozen=True, kw_only=True):
     """The entity whose predictions and labels are removed."""
     endpoint: Text | None = None
     """Of this endpoint only."""
+
+
+class ListTokensParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `token list`."""
+
+    all: bool = False
+    """Whether revoked tokens are included."""
+
+
+class CreateTokenParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `token create`."""
+
+    name: Text
+    """A name for lists and for the ledger."""
+    role: Role | None = None
+    """What it may do."""
+    scope: tuple[Scope, ...] = ()
+    """Single permissions, in place of a role."""
+    endpoint: tuple[Text, ...] = ()
+    """The endpoints that it may see and change; empty: all."""
+    expires: Text = "90d"
+    """How long it is valid, such as 90d; or never."""
+
+
+class RevokeTokenParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `token revoke`."""
+
+    name: Text
+    """The name of the token."""
+    reason: Text = ""
+    """Why; the ledger records it."""
 
 
 class FeatureCanaryParameters(NoParameters, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ from kedge.operations.rollback import RollbackReceipt
 from kedge.operations.setup import AppliedPolicies
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
+from kedge.operations.tokens import CreatedToken, ListedToken, list_tokens
 from kedge.transforms.store import open_store
 
 
@@ -94,6 +95,10 @@ def _speed(ask: Ask) -> object:
 
 def _runbook(ask: Ask) -> object:
     return runbook_of(ask.place, ask.named, by=ask.by)
+
+
+def _tokens(ask: Ask) -> object:
+    return list_tokens(ask.place, every=ask.given(given.ListTokensParameters).all)
 
 
 def _features(ask: Ask) -> object:
@@ -147,4 +152,7 @@ SERVED: dict[str, Served] = {
     "alerts test": Served(AlertTest, None),
     "log forget": Served(ForgottenEntity, None),
     "apply": Served(AppliedPolicies, None),
+    "token list": Served(list[ListedToken], _tokens),
+    "token create": Served(CreatedToken, None),
+    "token revoke": Served(ListedToken, None),
 }

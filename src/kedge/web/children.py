@@ -146,7 +146,10 @@ def write_line(operation: Operation, endpoint: str | None, given: NoParameters) 
         if value is None or value is False or value == "":
             continue
         spelled = "--" + name.replace("_", "-")
-        options.append(spelled if value is True else f"{spelled}={value}")
+        if isinstance(value, list | tuple):
+            options += [f"{spelled}={one}" for one in value]
+        else:
+            options.append(spelled if value is True else f"{spelled}={value}")
     return [*operation.name.split(" "), *options, "--json", "--", *words]
 
 

@@ -114,7 +114,7 @@ class Api:
                 caller,
                 number[0] if number is not None else None,
                 expect,
-                key if operation.method == "POST" else None,
+                key if operation.method == "POST" and not operation.secret else None,
                 bound,
             )
         )
