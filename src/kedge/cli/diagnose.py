@@ -9,6 +9,7 @@ import click
 
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
+from kedge.cli.screen.diagnosis import diagnosis_screen
 from kedge.cli.text.diagnosis import accepted_text, diagnosis_text
 from kedge.operations.diagnosis.document import AcceptedReference, DiagnosisReport
 from kedge.operations.diagnosis.run import DiagnoseOptions, diagnosis_of
@@ -58,7 +59,7 @@ def diagnose(
     found = diagnosis_of(context.place(), endpoint, options, say=say)
     if found.not_filed:
         context.say(f"warning: it is not recorded: {one_line(found.not_filed)}")
-    context.out(found, diagnosis_text(one_line(found)))
+    context.out(found, diagnosis_text(one_line(found)), diagnosis_screen(found))
 
 
 @click.command()

@@ -8,9 +8,11 @@ import threading
 
 import click
 
+from kedge.cli.blocks import Paragraph
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import NOT_ACKNOWLEDGED, REFUSED
+from kedge.cli.screen.drills import speed_screen
 from kedge.cli.text.drills import drill_text, speed_text
 from kedge.core.speed import Speed
 from kedge.core.stored.notes import DrillResult
@@ -57,7 +59,7 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 def speed(context: Context, endpoint: str | None) -> None:
     """Show how long past rollbacks took, from harm to old answer."""
     found = speed_of(context.place(), endpoint)
-    context.out(
-        found if endpoint is None else found[0],
-        speed_text(one_line(found)) or "no endpoint yet: kedge apply",
-    )
+    none = "no endpoint yet: kedge apply"
+    screen = speed_screen(found) if found else [Paragraph(none)]
+    data = found if endpoint is None else found[0]
+    context.out(data, speed_text(one_line(found)) or none, screen)

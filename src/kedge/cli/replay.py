@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from kedge.cli.blocks import Paragraph
 from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
+from kedge.cli.screen.evidence import evidence_screen
 from kedge.cli.text.evidence import evidence_text
 from kedge.cli.text.layout import get_width
 from kedge.operations.replay.run import ReplayedComparison, replay_of
@@ -29,8 +31,6 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     found = replay_of(context.place(), endpoint, release, since, say=context.say)
     left = found.incomplete
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
-    context.out(
-        found,
-        f"{found.replayed:,} predictions asked"
-        f" again{more}\n{evidence_text(one_line(found), get_width())}",
-    )
+    told = f"{found.replayed:,} predictions asked again{more}"
+    text = f"{told}\n{evidence_text(one_line(found), get_width())}"
+    context.out(found, text, [Paragraph(told), *evidence_screen(found)])

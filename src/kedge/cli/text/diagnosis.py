@@ -11,17 +11,24 @@ from kedge.operations.diagnosis.document import (
     ReferenceWindow,
 )
 
+AGES = {"new": "newer", "old": "older"}
+"""Releases that requests were replayed on."""
+
 
 def diagnosis_text(report: DiagnosisReport) -> str:
     """Return a diagnosis as text, with the headline first."""
     found, window = report.diagnosis, report.window
-    lines = [found.headline, "", *(_finding_line(one) for one in found.findings)]
+    lines = [found.headline, "", *(f"  found   {get_finding(one)}" for one in found.findings)]
     lines += [f"  do      {found.action.sentence}", "", "  evidence"]
     lines += [_evidence_line(row) for row in found.evidence]
     of = f", {window.segment} only" if window.segment else ""
-    lines += ["", f"  today      {_window_line(window)}{of}", _reference_line(report.reference)]
     lines += [
-        f"  replayed   {count:,} requests on the {'newer' if which == 'new' else 'older'} release"
+        "",
+        f"  today      {get_window(window)}{of}",
+        f"  reference  {get_reference(report.reference)}",
+    ]
+    lines += [
+        f"  replayed   {count:,} requests on the {AGES[which]} release"
         for which, count in report.replayed.items()
     ]
     lines += [f"  without    {fault}" for fault in report.faults]
@@ -38,11 +45,12 @@ def accepted_text(found: AcceptedReference) -> str:
     )
 
 
-def _finding_line(one: Finding) -> str:
+def get_finding(one: Finding) -> str:
+    """Return a finding: its cause, what was found, and its effect."""
     share = f", {one.share:.0%} of the rise" if one.share is not None else ""
     effect = f" ({_estimate(one.effect)}{share})" if one.effect is not None else ""
     kind = f", {one.kind.replace('_', ' ')}" if one.kind is not None else ""
-    return f"  found   {one.cause.replace('_', ' ')}{kind}: {one.statement}{effect}"
+    return f"{one.cause.replace('_', ' ')}{kind}: {one.statement}{effect}"
 
 
 def _estimate(found: Estimate) -> str:
@@ -50,21 +58,27 @@ def _estimate(found: Estimate) -> str:
 
 
 def _evidence_line(row: Evidence) -> str:
-    figure = ""
-    if row.figure is not None:
-        figure = f"{row.figure:+.4g}"
-        if row.low is not None:
-            figure += f" [{row.low:+.3g}, {row.high:+.3g}]"
+    figure = get_figure(row)
     return f"    {row.question.replace('_', ' '):<14}{row.verdict:<11}{figure:<32} {row.answer}"
 
 
-def _reference_line(reference: ReferenceWindow | None) -> str:
+def get_figure(row: Evidence) -> str:
+    """Return the figure of a question with its interval; empty if it has none."""
+    if row.figure is None:
+        return ""
+    interval = "" if row.low is None else f" [{row.low:+.3g}, {row.high:+.3g}]"
+    return f"{row.figure:+.4g}{interval}"
+
+
+def get_reference(reference: ReferenceWindow | None) -> str:
+    """Return the window that today is compared with."""
     if reference is None:
-        return "  reference  none: no earlier window has enough labels"
-    return f"  reference  {reference.rule}: {_window_line(reference)}, of {reference.of}"
+        return "none: no earlier window has enough labels"
+    return f"{reference.rule}: {get_window(reference)}, of {reference.of}"
 
 
-def _window_line(window: LogWindow) -> str:
+def get_window(window: LogWindow) -> str:
+    """Return a window of the log: when, how many requests, and what is missing of it."""
     counts = (
         (window.unread, "older ones left out by the bound"),
         (window.beyond, "of those with an outcome"),

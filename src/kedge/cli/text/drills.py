@@ -27,45 +27,61 @@ def speed_text(found: Sequence[Speed]) -> str:
 
 
 def _lines(of: Speed) -> list[str]:
+    lines = [get_counts(of)]
+    lines += [f"  {name:<41}  {text}" for name, text in get_figures(of)]
+    lines += [f"  {at}  {text}" for at, text in get_events(of)]
+    return lines + [f"  {note}" for note in get_notes(of)]
+
+
+def get_counts(of: Speed) -> str:
+    """Return the number of incidents and drills of an endpoint."""
+    incidents = _count(len(of.incidents), "incident")
+    return f"{of.endpoint}: {incidents}, {_count(len(of.drills), 'drill')}"
+
+
+def get_figures(of: Speed) -> list[tuple[str, str]]:
+    """Return each figure with its name."""
     within = "" if of.within is None else f"; {of.within:.0%} within {of.slo_s:g} s"
     incidents, drills = of.incident_trend, of.drill_trend
-    lines = [
+    return [
+        ("until the first caller got the old release", f"{_spread(of.whole_s)}{within}"),
+        ("command until the old release answered", _spread(of.flip_s)),
+        ("the same, of drills", _spread(of.drill_s)),
         (
-            f"{of.endpoint}: {_count(len(of.incidents), 'incident')},"
-            f" {_count(len(of.drills), 'drill')}"
+            "incidents, last 90 days and 90 before",
+            f"{_median(incidents.last)}, {_median(incidents.before)}",
         ),
-        f"  until the first caller got the old release  {_spread(of.whole_s)}{within}",
-        f"  command until the old release answered     {_spread(of.flip_s)}",
-        f"  the same, of drills                        {_spread(of.drill_s)}",
-        (
-            f"  incidents, last 90 days and 90 before      {_median(incidents.last)},"
-            f" {_median(incidents.before)}"
-        ),
-        (
-            f"  drills, last 90 days and 90 before         {_median(drills.last)},"
-            f" {_median(drills.before)}"
-        ),
+        ("drills, last 90 days and 90 before", f"{_median(drills.last)}, {_median(drills.before)}"),
     ]
-    lines += [_incident(one) for one in reversed(of.incidents[-SHOWN:])]
-    lines += [_practice(one) for one in reversed(of.drills[-SHOWN:])]
+
+
+def get_events(of: Speed) -> list[tuple[str, str]]:
+    """Return the newest incidents, then the newest drills, each with its time."""
+    return [
+        *((_at(one.at), _incident(one)) for one in reversed(of.incidents[-SHOWN:])),
+        *((_at(one.at), _practice(one)) for one in reversed(of.drills[-SHOWN:])),
+    ]
+
+
+def get_notes(of: Speed) -> list[str]:
+    """Return what is not known."""
+    notes = []
     if of.unknown:
-        lines.append(
-            f"  {_count(of.unknown, 'incident')} without a total: a part of it is not known"
-        )
+        notes.append(f"{_count(of.unknown, 'incident')} without a total: a part of it is not known")
     if of.unreceipted:
-        lines.append(
-            f"  {_count(of.unreceipted, 'flip')} without a receipt: the process died after writing"
+        notes.append(
+            f"{_count(of.unreceipted, 'flip')} without a receipt: the process died after writing"
         )
     if of.cut is not None:
-        lines.append(f"  only the newest {of.cut:,} entries were read")
-    return lines
+        notes.append(f"only the newest {of.cut:,} entries were read")
+    return notes
 
 
 def _incident(one: Incident) -> str:
     who = "the patrol" if one.automatic else one.by
     noticed = "?" if one.detect_s is None else f"{_time(one.detect_s)} at most"
     return (
-        f"  {_at(one.at)}  r{one.release} rolled back by {who}: noticed {noticed}"
+        f"r{one.release} rolled back by {who}: noticed {noticed}"
         f" ({SIGNS[one.sign]}), decided {_time(one.decide_s)}, {_flip(one.machine)}"
     )
 
@@ -74,7 +90,7 @@ def _practice(one: Practice) -> str:
     what = "dry drill" if one.dry else "drill"
     came = "not filed" if one.ok is None else "well" if one.ok else f"FAILED: {one.why}"
     flips = "" if one.dry else f", {_flip(one.back)}"
-    return f"  {_at(one.at)}  {what} to r{one.release} by {one.by}: {came}{flips}"
+    return f"{what} to r{one.release} by {one.by}: {came}{flips}"
 
 
 def _flip(flip: FlipTimes | None) -> str:
