@@ -391,7 +391,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
     program = """
         import os, sys
         from pathlib import Path
-        from kedge.config.model import Alerts
+        from kedge.config.model import Alerts, ControlBind
         from kedge.operations.setup import create_workplace
         from kedge.runtime import control
 
@@ -406,7 +406,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         control.run_control(
             control.ControlSettings(
                 port=0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), loopback=True,
-                fence="warn", records_gb=1.0, segments=True, parent=os.getppid(),
+                fence="warn", records_gb=1.0, segments=True, traces=None, bind=ControlBind(), parent=os.getppid(),
             ),
             online=lambda: None,
         )

@@ -250,6 +250,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
         loopback=server.loopback,
         fence=server.fence,
         records_gb=server.records_gb,
+        traces=server.traces,
         segments=context.settings.metrics.segments,
         bind=context.settings.control,
         parent=parent or os.getppid(),

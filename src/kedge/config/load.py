@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -347,6 +348,12 @@ def _judge_server(server: ServerSettings, faults: list[str]) -> None:
         for name, bound in least.items()
         if getattr(server, name) < bound
     )
+    if not 0 <= server.trace_sample <= 100:
+        faults.append(f"server.trace_sample: must be 0 to 100; got {server.trace_sample:g}")
+    if server.traces is not None and not server.traces.startswith(("http://", "https://")):
+        faults.append("server.traces: must be a URL such as http://127.0.0.1:4318")
+    if server.traces is not None and find_spec("opentelemetry") is None:
+        faults.append("server.traces: needs the extra otel: pip install 'kedge[otel]'")
     _judge_peers(server, faults)
 
 

@@ -63,6 +63,11 @@ class ServerSettings(Value, frozen=True):
     caller_token_file: str | None = None
     """The file of callers' tokens, as that of testers. None: callers need no token."""
 
+    traces: str | None = None
+    """The URL of an OpenTelemetry collector (OTLP over HTTP). None: nothing is traced."""
+    trace_sample: float = 1.0
+    """Per cent of the requests that are traced, of those whose callers do not decide it."""
+
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the gateway."""

@@ -46,6 +46,7 @@ from kedge.runtime.outcomes import OutcomesJoiner
 from kedge.runtime.parts import Parts
 from kedge.runtime.presence import Presence
 from kedge.runtime.state_guard import guard_state
+from kedge.runtime.traces import traces_of
 from kedge.system.interpreter import kedge_command, safe_environment
 from kedge.web import server as web
 from kedge.web.api import Admin
@@ -83,6 +84,8 @@ class ControlSettings(NamedTuple):
     fence: str
     records_gb: float
     bind: ControlBind
+    traces: str | None
+    """The URL of a collector of spans; None: rollbacks are not traced."""
     segments: bool
     """Whether exported metrics name segments."""
     parent: int
@@ -191,6 +194,7 @@ def run_control(settings: ControlSettings, *, online: Callable[[], Online]) -> N
         "drills": schedule_of(leading, own(), config).loop,
         "inquiry": inquiry_of(leading, own(), lambda: patrol.sight, config).loop,
         **site.loops,
+        **traces_of(settings.traces, duty, own),
         "presence": Presence(duty, own().roster).loop,
     }
     turning = {name: loops[name] for name in ("patrol", "alerting")}

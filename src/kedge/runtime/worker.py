@@ -36,12 +36,15 @@ from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.connections import Connections, http_limits, raise_open_files
 from kedge.gateway.http.infer import WorkerBounds
 from kedge.gateway.http.peers import Peers
+from kedge.gateway.traces import RequestTraces
 from kedge.gateway.worker import Handoff, serve
 from kedge.operations.registration import Loaders
 from kedge.ports import Roster
+from kedge.ports.traces import SpanSink
 from kedge.runtime.logs import count_faults
 from kedge.runtime.presence import station_of
 from kedge.runtime.state_guard import guard_state
+from kedge.runtime.traces import open_sink
 from kedge.system.interpreter import forbid
 from kedge.system.reserve import is_short
 from kedge.workspace import Workplace, new_member
@@ -92,7 +95,8 @@ def run_worker(
             lives=serving.lives,
         ),
     )
-    bounds = bounds_of(server, state_dir)
+    sink = open_sink(server.traces, "kedge-gateway") if server.traces else None
+    bounds = bounds_of(server, state_dir, sink)
     guard_state(duty, state_dir)
     connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
@@ -109,6 +113,8 @@ def run_worker(
         )
     finally:
         pool.close()
+        if sink is not None:
+            sink.close()
 
 
 def new_pool(
@@ -127,7 +133,9 @@ def new_pool(
     )
 
 
-def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
+def bounds_of(
+    server: ServerSettings, state_dir: Path, sink: SpanSink | None = None
+) -> WorkerBounds:
     """Build one worker's bounds for its callers, with its trusted peers and tokens."""
     anyone = server.entity_from == ANYONE
     testers = [state_dir / SECRET]
@@ -139,6 +147,7 @@ def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
         testers=Tokens(*testers),
         callers=Tokens(*testers, Path(callers), setting=CALLERS) if callers else None,
         peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
+        traces=RequestTraces(sink, server.trace_sample / 100) if sink is not None else None,
     )
 
 

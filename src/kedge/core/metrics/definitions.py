@@ -226,9 +226,9 @@ ROLLBACKS = _counter(
 ROLLBACK_DURATION = _histogram(
     "kedge_rollback_duration_seconds",
     "endpoint phase",
-    "Rollbacks: time to `detect`, to `respond`, and from the command to `decide`, `prepare`,"
-    " `write`, `last_ack`, `first_answer`; `total` is from the first caller to the first"
-    " old answer",
+    "Rollbacks: time to `detect`, to `respond`, then of the parts `decide`, `prepare`, `write`,"
+    " then from the command to `last_ack` and `first_answer`; `total` is from the first caller to"
+    " the first old answer",
     ROLLBACK_BOUNDS,
 )
 DRILLS = _counter("kedge_drills_total", "endpoint result", "Drills: `ok` or `failed`")

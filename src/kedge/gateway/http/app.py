@@ -21,6 +21,7 @@ from kedge.core.values import Field, Signature
 from kedge.engine.serving.live import Headers, Live
 from kedge.engine.serving.serving import Serving
 from kedge.gateway.http.infer import UNREAD, WorkerBounds, infer, release_number
+from kedge.gateway.traces import KEY
 
 log = structlog.get_logger("kedge.gateway")
 
@@ -190,6 +191,7 @@ class Gateway:
         except KedgeError as error:
             if error.code in BOUNDS:  # the connection itself counts its refusals (`refuse_with`)
                 self._limit(error.code)
+            self._end_span(scope, live, error.code)
             await self._refuse(send, live, error)
         except asyncio.CancelledError as error:
             if error.args != (STOPPED,):
@@ -197,6 +199,7 @@ class Gateway:
             await self._refuse(send, live, _stopping())
         except Exception:  # the caller gets an answer, the log gets the trace
             log.exception("gateway.failed", path=scope["path"])
+            self._end_span(scope, live, "internal")
             await self._refuse(send, live, KedgeError(INTERNAL, code="internal"))
 
     def _remember(self, path: str) -> Route:
@@ -239,6 +242,12 @@ class Gateway:
             *(b"%s: %s" % pair for pair in extra),
         ]
         return b"\r\n".join([*head, b"", raw])
+
+    def _end_span(self, scope: Any, live: Live | None, code: str) -> None:
+        """End the span of a request that gets an error, if it is traced."""
+        span, traces = scope.get(KEY), self._bounds.traces
+        if span is not None and traces is not None:
+            traces.fail(span, live.state.endpoint if live is not None else "", code)
 
     async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
         # A model's failure is no refusal: it is counted as an error where it happens.

@@ -26,6 +26,7 @@ from kedge.gateway.decode import WantedOutput
 from kedge.gateway.fields import DIGITS
 from kedge.gateway.http.decoder import Decoder, decode_here
 from kedge.gateway.http.peers import Peers
+from kedge.gateway.traces import RequestTraces
 from kedge.ports import CallerContract
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class WorkerBounds:
         "peers",
         "requests",
         "testers",
+        "traces",
     )
 
     def __init__(
@@ -106,8 +108,11 @@ class WorkerBounds:
         testers: Tokens | None = None,
         callers: Tokens | None = None,
         peers: Peers | None = None,
+        traces: RequestTraces | None = None,
     ) -> None:
         self.body = body
+        self.traces = traces
+        """None: no request is traced."""
         self.requests = requests
         self.testers = testers or Tokens()
         self.callers = callers
@@ -119,6 +124,18 @@ class WorkerBounds:
         self.beside = ThreadPoolExecutor(1, "kedge-decode")
         """One thread: large bodies wait for each other, and small ones do not wait."""
         self.decoder = Decoder()
+
+    def enter(self) -> None:
+        """Take the place of a request.
+
+        Raises:
+            Overloaded: `queue_full`.
+        """
+        if self.in_flight >= self.requests:
+            raise Overloaded(
+                f"{self.requests} requests are under way in this worker", code="queue_full"
+            )
+        self.in_flight += 1
 
     def decode(self, contract: CallerContract, body: bytes, json_length: int | None) -> Decoded:
         """Decode a large body, in the thread `beside`.
@@ -184,6 +201,7 @@ async def infer(
     Raises:
         BadRequest, Overloaded, ModelFailure: the app's error table turns them into an answer.
     """
+    span = bounds.traces.begin(scope) if bounds.traces is not None else None
     entity, asked, probe, json_length, gzip = _told(scope, version, bounds)
     message = await receive()
     body = message.get("body", b"")
@@ -194,11 +212,7 @@ async def infer(
     if len(body) > bounds.body:
         raise too_large(bounds.body)
     # Count from here: a caller whose body is not whole must not take another caller's place.
-    if bounds.in_flight >= bounds.requests:
-        raise Overloaded(
-            f"{bounds.requests} requests are under way in this worker", code="queue_full"
-        )
-    bounds.in_flight += 1
+    bounds.enter()
     inflated = 0
     try:
         contract = live.contract
@@ -234,9 +248,13 @@ async def infer(
     headers = [*_head(live, answer), (b"content-length", b"%d" % len(payload))]
     if drain:
         headers.append((b"connection", b"close"))
+    if span is not None:
+        headers.append(span.header)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": payload})
     serving.finish(live, request, answer)
+    if span is not None and bounds.traces is not None:
+        bounds.traces.end(span, live, request, answer)
 
 
 def fresh_id() -> str:
