@@ -672,6 +672,13 @@ def test_help_shows_commands_and_error_codes_too(two: Path) -> None:
     assert done.exit_code == 1
 
 
+def test_a_history_is_bounded(two: Path) -> None:
+    assert run(two, "history", "churn", "--limit", "10000").exit_code == 0
+    done = run(two, "history", "churn", "--limit", "10001")
+    assert done.exit_code == 2
+    assert "10001 entries: must be 1 to 10000" in done.stderr
+
+
 # ---------------------------------------------------------------- who acts, and completion
 
 

@@ -33,4 +33,4 @@ def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     told = f"{found.replayed:,} predictions asked again{more}"
     text = f"{told}\n{evidence_text(one_line(found), get_width())}"
-    context.out(found, text, [Paragraph(told), *evidence_screen(found)])
+    context.out(found, text, [Paragraph(told), *evidence_screen(one_line(found))])

@@ -20,6 +20,8 @@ from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
 from kedge.system.terminal import one_line
 
+MOST_ENTRIES = 10_000
+"""Limit of entries in one answer: they are read into memory at once."""
 NONE_YET = "no endpoint yet: kedge apply"
 
 
@@ -74,7 +76,7 @@ def _show(
 @endpoint(needs_row=False)
 @click.option(
     "--limit",
-    type=Count("entries"),
+    type=Count("entries", most=MOST_ENTRIES),
     default=20,
     show_default=True,
     help="How many entries, newest first.",
