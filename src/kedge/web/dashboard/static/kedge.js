@@ -181,9 +181,10 @@
     const silent = Date.now() - heard > SILENT_MS;
     const live = connected && !silent;
     const stream = document.getElementById("stream");
-    const text = !stream ? "" : live ? "live" : `reconnecting, last update ${ago((Date.now() - heard) / 1000)}`;
+    const waited = Math.round((Date.now() - heard) / 1000);
+    const text = !stream ? "" : live ? "live" : waited < 3 ? "connecting" : `reconnecting, no update for ${waited} s`;
     if (state.textContent !== text) state.textContent = text;
-    state.className = `state ${!stream ? "" : live ? "ok" : "bad"}`;
+    state.className = `state ${!stream || waited < 3 && !live ? "" : live ? "ok" : "bad"}`;
   }
   function listen(name, work) {
     document.addEventListener(name, work);
