@@ -9,10 +9,10 @@ unexport PYTHONDONTWRITEBYTECODE
 RUN = $(UV) run --frozen --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak faults bench dist fmt clean
+.PHONY: help demo test check soak faults bench screenshots dist fmt clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(UV) ## Run the main job on real flights: shadow, canary, rollback under load (KEEP=1: it stays)
 	$(UV) run --frozen --quiet --no-dev --extra demo kedge demo $(if $(KEEP),--keep)
@@ -41,6 +41,9 @@ faults: $(UV) ## Make each system call fail once, at each place that makes it; w
 
 bench: $(UV) ## Measure; writes bench/results/*.json
 	$(UV) run --frozen --quiet --group bench python bench/run.py
+
+screenshots: $(UV) ## Take the pictures of the docs from a run of the demo; needs Chromium
+	$(UV) run --frozen --quiet --extra demo python bench/screenshots.py
 
 dist: $(UV) ## Build the sdist and the wheel into dist/, the same bytes each time
 	rm -rf dist

@@ -32,6 +32,8 @@ from kedge.operations.tokens import (
 from kedge.runtime.access import LOOK_S, access_of
 from kedge.web.api import Admin
 from kedge.web.app import Front
+from kedge.web.dashboard.assets import Assets
+from kedge.web.dashboard.render import Renderer
 from kedge.web.events import BEAT_S, Streams
 from kedge.web.login import Login
 from kedge.web.readers import Readers
@@ -69,7 +71,8 @@ class Site:
         readers = Readers(open_place)
         streams = Streams(readers, self.faults)
         api = api_of(readers, streams, self.place.state_dir)
-        routes = [*api.routes(), *Login(self.access.gate).routes()]
+        draw = Renderer(Assets()).login
+        routes = [*api.routes(), *Login(self.access.gate, draw).routes()]
         self.app = Front(earlier, routes, self.faults, gate=self.access.gate)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app), base_url=BASE, follow_redirects=False

@@ -252,7 +252,6 @@ def http_of(
     routes = [
         *Api(readers, streams, writes).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
-        *Login(access.gate).routes(),
         *_pages(settings, persons, duty, access.gate, sampler),
     ]
     front = Front(earlier, routes, faults, gate=access.gate, names=(bind.host, *bind.hosts))
@@ -300,7 +299,7 @@ def _pages(
     gate: Gatekeeper,
     sampler: TrafficSampler,
 ) -> list[Route]:
-    """Return the routes of the dashboard."""
+    """Return the routes of the dashboard and of its login."""
     pages = dashboard_of(
         duty.clock,
         open_place,
@@ -309,7 +308,7 @@ def _pages(
         sampler=sampler,
         loopback=settings.loopback,
     )
-    return pages.routes()
+    return [*Login(gate, pages.draw_login).routes(), *pages.routes()]
 
 
 def writes_of(

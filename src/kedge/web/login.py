@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html import escape
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
@@ -21,40 +21,22 @@ HOME = "."
 _PAGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~%-]*(/[A-Za-z0-9_.~%-]+)*(\?[A-Za-z0-9_.~%&=,+-]*)?")
 """A page of control, relative to it: neither another host nor another scheme."""
 POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'"
 )
 HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
 """The link's secret is in the address, which no other site may see."""
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Log in · kedge</title>
-</head>
-<body>
-<main>
-<h1>Log in to kedge</h1>
-<p role="alert">{fault}</p>
-<form method="post" action="login{query}">
-<p><label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required></p>
-<p><button type="submit">Log in</button></p>
-</form>
-<p><code>kedge login</code> on the machine prints a link that can be used once.</p>
-</main>
-</body>
-</html>
-"""
+Draw = Callable[[str, str], str]
+"""Returns the page of a login: why the last one failed, and the query that the form keeps."""
 
 
 class Login:
     """The pages /login and /logout."""
 
-    def __init__(self, gate: Gatekeeper) -> None:
-        """Begin and end the sessions of this gatekeeper."""
+    def __init__(self, gate: Gatekeeper, draw: Draw) -> None:
+        """Begin and end the sessions of this gatekeeper, with pages that `draw` returns."""
         self._gate = gate
+        self._draw = draw
 
     def routes(self) -> list[Route]:
         """Return the routes; no other page is open to a browser without a session."""
@@ -67,7 +49,7 @@ class Login:
     async def _show(self, request: Request) -> Response:
         link = request.query_params.get("link", "")
         if not link or request.method == "HEAD":
-            return _page("", _target(request))
+            return self._page("", _target(request))
         return await self._begin(request, link=link)
 
     async def _log_in(self, request: Request) -> Response:
@@ -83,7 +65,7 @@ class Login:
         try:
             done = await self._gate.login(request.scope, link=link, token=token)
         except KedgeError as error:
-            return _page(f"{error}. {error.hint}", _target(request), get_status(error))
+            return self._page(f"{error}. {error.hint}", _target(request), get_status(error))
         answer = RedirectResponse(_target(request) or HOME, 303, HEADERS)
         answer.headers.append("set-cookie", done.set_cookie)
         return answer
@@ -94,14 +76,12 @@ class Login:
         answer.headers.append("set-cookie", await self._gate.logout(request.scope))
         return answer
 
+    def _page(self, fault: str, target: str, status: int = 200) -> Response:
+        query = f"?{urlencode({'next': target}, safe='/')}" if target else ""
+        return HTMLResponse(self._draw(fault, query), status, HEADERS)
+
 
 def _target(request: Request) -> str:
     """Return the page that sent the browser here; empty if it is none of control's own."""
     given = request.query_params.get("next", "")
     return given if len(given) <= LONGEST_FORM and _PAGE.fullmatch(given) else ""
-
-
-def _page(fault: str, target: str, status: int = 200) -> Response:
-    query = f"?{urlencode({'next': target}, safe='/')}" if target else ""
-    shown = PAGE.format(fault=escape(fault), query=escape(query))
-    return HTMLResponse(shown, status, HEADERS)

@@ -22,6 +22,9 @@ TYPES = {
 }
 NEEDED = ("htmx.js", "htmx-sse.js", "uplot.js", "uplot.css")
 """Built files without which pages are not live."""
+JOINED = "live.js"
+"""htmx with its extension in one file: htmx starts as soon as it is loaded, and an extension that is
+loaded later would miss the page's stream."""
 FOREVER = "public, max-age=31536000, immutable"
 """A file's address contains its digest, so that its content never changes."""
 
@@ -36,6 +39,9 @@ class Assets:
             for path in sorted(folder.glob("*.*")) if folder.is_dir() else ():
                 if path.suffix in TYPES:
                     self._files[path.name] = path.read_bytes()
+        if {"htmx.js", "htmx-sse.js"} <= self._files.keys():
+            parts = self._files["htmx.js"], self._files["htmx-sse.js"]
+            self._files[JOINED] = b"\n;\n".join(parts)
         self._packed = {name: gzip.compress(raw, 9) for name, raw in self._files.items()}
         self._digests = {
             name: hashlib.sha256(content).hexdigest()[:12] for name, content in self._files.items()

@@ -80,6 +80,11 @@ class Renderer:
             missing=self._assets.missing,
         )
 
+    def login(self, fault: str, query: str) -> str:
+        """Render the page of a login: why the last one failed, and the query that it keeps."""
+        template = self._environment.get_template("login.html")
+        return template.render(fault=fault, query=query)
+
 
 def _json(value: object) -> str:
     """Return a value as JSON for an attribute; the template escapes it."""

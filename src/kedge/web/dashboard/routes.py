@@ -157,6 +157,10 @@ class Dashboard:
         ]
         return found
 
+    def draw_login(self, fault: str, query: str) -> str:
+        """Return the page of a login: why the last one failed, and the query that it keeps."""
+        return self._renderer.login(fault, query)
+
     # ------------------------------------------------------------ frame
 
     async def _viewer(self, request: Request, need: Need = Need.READ) -> tuple[Viewer, Access]:
