@@ -31,6 +31,8 @@ from kedge.web.proxy import NO_PROXY, TrustedProxy
 SAFE = ("GET", "HEAD", "OPTIONS")
 BEARER = "bearer "
 CSRF_HEADER = b"kedge-csrf"
+PROXIED = "proxied"
+"""The value of that header for a browser without a session here."""
 FAILURES = 20
 """Failed attempts in a row that are answered one by one; a misconfigured job makes as many."""
 FAILURES_PER_S = 1.0
@@ -204,9 +206,12 @@ class Gatekeeper:
     # ------------------------------------------------------------ sessions
 
     def csrf(self, scope: Mapping[str, Any]) -> str:
-        """Return the CSRF token of a request's session, for its pages; empty without one."""
+        """Return what the pages of a request send with each write.
+
+        A user of a proxy has no session here: the header alone shows that no form sent the write.
+        """
         secret = self.secret_of(scope)
-        return csrf_token(secret) if secret else ""
+        return csrf_token(secret) if secret else PROXIED
 
     def secret_of(self, scope: Mapping[str, Any]) -> str:
         """Return the secret of a request's session; empty without one."""
