@@ -464,7 +464,7 @@ def test_the_runbook_names_host_directory_and_the_whole_command(one: Path) -> No
             "a number must not be negative here",
             "usage: kedge features roll",
         ),
-        ("--nonsense", "no such option '--nonsense'", "usage: kedge [OPTIONS] COMMAND"),
+        ("--quux", "no such option '--quux'", "usage: kedge [OPTIONS] COMMAND"),
     ],
 )
 def test_a_line_that_cannot_be_understood_is_an_error_and_a_hint(
@@ -724,7 +724,7 @@ def test_endpoints_and_commands_are_completed(two: Path) -> None:
     assert completed("roll") == ["rollback"]
     shown = {name for name in LISTED if not COMMANDS[name].hidden}
     assert completed("") == sorted(shown)
-    assert completed("--") == ["--config", "--version", "--help"]
+    assert completed("--") == ["--config", "--insecure", "--version", "--help"]
     assert completed("rollback", "") == ["churn", "risk"]
     assert completed("promote", "r") == ["risk"]
     assert "roll-back" in completed("help", "roll")

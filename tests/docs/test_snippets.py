@@ -50,6 +50,7 @@ NOT_RUN = {
     "docs/howto/hugging-face.md": NO_LIBRARY,
     "docs/howto/pytorch.md": NO_LIBRARY,
     "docs/howto/readiness.md": ONE_BY_ONE,
+    "docs/howto/remote.md": "tests/contract/test_remote.py runs commands on a server",
     "docs/howto/register-a-model.md": NO_LIBRARY,
     "docs/howto/repair.md": "something has to be broken first: tests/e2e breaks each",
     "docs/howto/roll-back.md": ONE_BY_ONE,

@@ -447,7 +447,7 @@ UNCLEANED = {
     "cli/rollback.py": 1,
     "cli/serve.py": 1,
     "cli/status.py": 1,
-    "cli/submit.py": 2,
+    "cli/submit.py": 3,
 }
 """Calls of `Context.out` and of `Shown` by file whose text has no value of a caller, a model or another user, or one that was cleaned before."""
 

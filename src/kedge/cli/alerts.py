@@ -51,7 +51,7 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
     if click.get_current_context().invoked_subcommand is not None:
         return
 
-    found = alerts_of(context.place(), endpoint, over=over)
+    found = context.result(lambda: alerts_of(context.place(), endpoint, over=over))
     screen = alerts_screen(found) if found else [Paragraph(NONE)]
     context.out(found, alerts_text(one_line(found)) or NONE, screen)
 
@@ -62,7 +62,9 @@ def alerts(context: Context, endpoint: str | None, *, over: bool) -> None:
 @prints(AlertTest)
 def alerts_test(context: Context, endpoint: str) -> None:
     """Send a test through every channel of every level."""
-    found = test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
+    found = context.result(
+        lambda: test_of(context.place(), endpoint, outgoing(context.settings.alerts), by=actor())
+    )
     context.out(found, alert_test_text(one_line(found)))
     if not found.delivered:
         context.say("hint: a level without a working channel reaches no recipient")
@@ -76,7 +78,7 @@ def alerts_test(context: Context, endpoint: str) -> None:
 @prints(Alert)
 def ack(context: Context, number: int, by: str | None) -> None:
     """Acknowledge alert NUMBER: it escalates no further."""
-    done = acknowledge(context.place(), number, by or actor())
+    done = context.result(lambda: acknowledge(context.place(), number, by or actor()))
     over = "" if done.open else ", and it is over"
     context.out(done, f"alert {number} is acknowledged by {one_line(done.acknowledged_by)}{over}")
 
@@ -88,5 +90,5 @@ def ack(context: Context, number: int, by: str | None) -> None:
 @prints(Runbook)
 def runbook(context: Context, endpoint: str, *, html: bool) -> None:
     """Print what to do when ENDPOINT misbehaves."""
-    book = runbook_of(context.place(), endpoint, by=actor())
+    book = context.result(lambda: runbook_of(context.place(), endpoint, by=actor()))
     context.out(book, (page if html else markdown)(one_line(book)).rstrip())

@@ -27,7 +27,9 @@ from kedge.workspace import actor
 @prints(CheckedEndpoint)
 def check(context: Context, endpoint: str, *, no_proof: bool) -> None:
     """Check whether a rollback would work now."""
-    found = check_of(context.place(), endpoint, by=actor(), again=not no_proof)
+    found = context.result(
+        lambda: check_of(context.place(), endpoint, by=actor(), again=not no_proof)
+    )
     context.out(found, check_text(one_line(found)), check_screen(found))
     if not found.ready:
         context.say(f"hint: {found.failed[0]} first; kedge help readiness explains each")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -21,7 +22,7 @@ from kedge.config.load import load
 from kedge.config.locate import check_here, find_config, no_kedge_here
 from kedge.config.model import STATE_DIR, ServerSettings, Settings
 from kedge.core.codec import encode
-from kedge.core.errors import BadConfig, Unavailable
+from kedge.core.errors import BadConfig, Refused, Unavailable
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.values import ActorKind
@@ -37,7 +38,10 @@ from kedge.system.terminal import (
 
 if TYPE_CHECKING:
     from kedge.cli.blocks import Screen
+    from kedge.cli.remote import Remote
     from kedge.workspace import Workplace
+
+Result = TypeVar("Result")
 
 
 class Shown(NamedTuple):
@@ -65,7 +69,28 @@ class Context:
         self.allowed_by = ""
         """The token that allowed the request to control; empty for a command on this machine."""
         self.as_json = False
+        self.insecure = False
+        """Whether plain http to another host is accepted."""
+        self.document: Any = None
+        """The type of the document that the command prints."""
         self._warned = False
+
+    @functools.cached_property
+    def remote(self) -> Remote | None:
+        """The server of KEDGE_SERVER, on which the command runs; None: it runs on this machine."""
+        if not os.environ.get("KEDGE_SERVER"):
+            return None
+        from kedge.cli.remote import connect
+
+        return connect(os.environ, insecure=self.insecure)
+
+    def result(self, local: Callable[[], Result]) -> Result:
+        """Return the command's result: of the server if there is one, else of `local`."""
+        if self.remote is None:
+            return local()
+        ctx = click.get_current_context()
+        found: Result = self.remote.run(ctx, name_command(ctx), self.document)
+        return found
 
     @functools.cached_property
     def config(self) -> Path:
@@ -161,6 +186,8 @@ class Context:
         # imports fail keeps its workers.
         from kedge.workspace import Workplace
 
+        if self.remote is not None:
+            raise local_only(name_command(click.get_current_context()))
         self.check_here()
         if warns:
             self._warn()
@@ -279,7 +306,26 @@ def get_context(ctx: click.Context) -> Context:
         root.obj = Context(root.params.get("config"), root.params.get("acting_as", "person"))
         root.obj.expect = root.params.get("expect")
         root.obj.allowed_by = root.params.get("allowed_by", "")
+        root.obj.insecure = root.params.get("insecure", False)
     return root.obj
+
+
+def name_command(ctx: click.Context) -> str:
+    """Return the words of a command without `kedge`, such as "features hold"."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.append(ctx.command.name or "")
+        ctx = ctx.parent
+    return " ".join(reversed(names))
+
+
+def local_only(name: str) -> Refused:
+    """Return the refusal of a command that works only on the host of the state directory."""
+    return Refused(
+        f"kedge {name} works only on the host of the state directory",
+        code="local_only",
+        hint="run it there, without KEDGE_SERVER",
+    )
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -291,6 +337,10 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def run(ctx: click.Context, /, *args: Any, as_json: bool, **kwargs: Any) -> None:
         context = get_context(ctx)
         context.as_json = as_json
+        context.document = getattr(function, "document", None)
+        name = name_command(ctx)
+        if context.remote is not None and not context.remote.has(name, ctx.params):
+            raise local_only(name + (" --local" if ctx.params.get("local") else ""))
         try:
             function(context, *args, **kwargs)
         finally:

@@ -49,14 +49,15 @@ def diagnose(
 ) -> None:
     """Report why ENDPOINT became worse, and what would help."""
     # It asks models again thousands of times, and callers of this host go first.
-    os.nice(10 if within is None else 19)
+    if context.remote is None:
+        os.nice(10 if within is None else 19)
     if within is not None:
         signal.setitimer(signal.ITIMER_REAL, within)  # ends this process even if control is gone
     options = DiagnoseOptions(
         since, until, reference_since, reference_until, segment, production=production
     )
     say = context.say if not context.as_json else lambda text: None
-    found = diagnosis_of(context.place(), endpoint, options, say=say)
+    found = context.result(lambda: diagnosis_of(context.place(), endpoint, options, say=say))
     if found.not_filed:
         context.say(f"warning: it is not recorded: {one_line(found.not_filed)}")
     context.out(found, diagnosis_text(one_line(found)), diagnosis_screen(found))
@@ -76,5 +77,7 @@ def diagnose(
 @prints(AcceptedReference)
 def accept(context: Context, endpoint: str, reason: str, since: str, until: str | None) -> None:
     """Make a window the reference of every later diagnosis."""
-    found = accepted(context.place(), endpoint, reason=reason, since=since, until=until)
+    found = context.result(
+        lambda: accepted(context.place(), endpoint, reason=reason, since=since, until=until)
+    )
     context.out(found, accepted_text(one_line(found)))

@@ -36,15 +36,19 @@ from kedge.system.terminal import one_line
 @prints(DrillResult)
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, then restore."""
-    for_s, place = bound_of(bound) if bound is not None else None, context.place()
+    for_s = bound_of(bound) if bound is not None else None
     say = context.say if not context.as_json else lambda text: None
-    if dry:
-        filed = rehearse(place, endpoint, for_s=for_s, say=say)
-    else:
+
+    def practise() -> DrillResult:
+        place = context.place()
+        if dry:
+            return rehearse(place, endpoint, for_s=for_s, say=say)
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: ended.set())
-        filed = drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
+        return drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
+
+    filed = context.result(practise)
     context.out(filed, drill_text(endpoint, one_line(filed)))
     if not filed.ok:
         context.say(f"hint: {one_line(filed.why)}")
@@ -58,8 +62,13 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
 @prints(Speed | list[Speed])
 def speed(context: Context, endpoint: str | None) -> None:
     """Show how long past rollbacks took, from harm to old answer."""
-    found = speed_of(context.place(), endpoint)
+
+    def look() -> Speed | list[Speed]:
+        listed = speed_of(context.place(), endpoint)
+        return listed if endpoint is None else listed[0]
+
+    data = context.result(look)
+    found = data if isinstance(data, list) else [data]
     none = "no endpoint yet: kedge apply"
     screen = speed_screen(found) if found else [Paragraph(none)]
-    data = found if endpoint is None else found[0]
     context.out(data, speed_text(one_line(found)) or none, screen)

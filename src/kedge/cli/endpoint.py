@@ -43,6 +43,8 @@ class _Checked(click.Parameter):
         if given is None and self.every:
             return None
         context = get_context(ctx)
+        if context.remote is not None:  # the server checks the name
+            return given if given is not None else context.remote.only_endpoint(typed(ctx))
         if given is None:
             try:
                 return only_endpoint(

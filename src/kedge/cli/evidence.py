@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
+from kedge.adapters.clock import SystemClock
 from kedge.cli.context import Context, Shown, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.screen.evidence import course_screen, evidence_screen
@@ -25,18 +28,26 @@ def evidence(
     context: Context, endpoint: str, segment: str | None, watch: bool, since: str | None
 ) -> None:
     """Compare candidate and production, with a verdict each."""
-    place = context.place()
+    open_place = functools.cache(context.place)
+
+    def look() -> RolloutEvidence | list[CoursePoint]:
+        if since is not None:
+            return course_of(open_place(), endpoint, since)
+        return evidence_of(open_place(), endpoint, segment)
+
     if since is not None:
-        course = course_of(place, endpoint, since)
+        course = context.result(look)
+        assert isinstance(course, list)
         text = course_text(one_line(course), segment, get_width())
         context.out(course, text, course_screen(one_line(course), segment))
         return
 
     def read() -> Shown:
-        found = evidence_of(place, endpoint, segment)
+        found = context.result(look)
+        assert isinstance(found, RolloutEvidence)
         empty = segment is not None and not found.segments
         note = f"no request of {segment} was counted at this step" if empty else ""
         text = evidence_text(one_line(found), get_width())
         return Shown(found, text, evidence_screen(one_line(found)), note)
 
-    context.repeat(read, place.clock.unix, again=watch)
+    context.repeat(read, SystemClock().unix, again=watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -90,7 +91,7 @@ def features_apply(
 @prints(list[ListedTransformation])
 def features_list(context: Context, schema: str | None) -> None:
     """List schemas, transformations, and endpoints on them."""
-    found = list_transformations(context.place(), schema)
+    found = context.result(lambda: list_transformations(context.place(), schema))
     context.out(found, transformations_text(one_line(found)))
 
 
@@ -112,8 +113,12 @@ def features_diff(context: Context, old: str, new: str) -> None:
 @prints(list[SchemaUser])
 def features_impact(context: Context, version: str) -> None:
     """Name every endpoint that VERSION could reach."""
-    place = context.place()
-    found = on_schema(place, version_of(place, version).schema)
+
+    def look() -> Sequence[SchemaUser]:
+        place = context.place()
+        return on_schema(place, version_of(place, version).schema)
+
+    found = context.result(look)
     context.out(found, users_text(one_line(found)))
 
 
@@ -207,9 +212,13 @@ def features_roll(
 def features_head(context: Context, version: str, override: str | None, dry: bool) -> None:
     """Make VERSION the head of its schema; followers move."""
     say = context.say if not context.as_json else lambda text: None
-    place = context.place()
-    gate = gate_before(context, place, say)
-    found = move_head(place, version, override=override, dry=dry, say=say, gate=gate)
+
+    def move() -> HeadMove:
+        place = context.place()
+        gate = gate_before(context, place, say)
+        return move_head(place, version, override=override, dry=dry, say=say, gate=gate)
+
+    found = context.result(move)
     context.out(found, head_text(one_line(found)))
 
 
@@ -275,8 +284,12 @@ def features_backfill(context: Context, view: str, since: str | None, at: str | 
 @prints(list[RunStatus])
 def features_status(context: Context, view: str | None) -> None:
     """Show how far each run is, its lag, and who reads it."""
-    place = context.place()
-    found = status_of(place, open_store(place.online), view)
+
+    def look() -> list[RunStatus]:
+        place = context.place()
+        return status_of(place, open_store(place.online), view)
+
+    found = context.result(look)
     context.out(found, runs_text(one_line(found)))
 
 

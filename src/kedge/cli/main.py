@@ -33,6 +33,7 @@ from kedge.system.files import set_umask
     hidden=True,
     help="Which component runs the command; control names itself.",
 )
+@click.option("--insecure", is_flag=True, help="Accept plain http to the server of KEDGE_SERVER.")
 @click.option(
     "--expect",
     type=click.IntRange(min=0),

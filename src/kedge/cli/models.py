@@ -116,7 +116,7 @@ def register(
 @prints(list[ListedVersion])
 def versions(context: Context, endpoint: str) -> None:
     """List the registered versions of ENDPOINT."""
-    found = list_versions(context.place(), endpoint)
+    found = context.result(lambda: list_versions(context.place(), endpoint))
     none = f"no version of {endpoint} is registered"
     screen = versions_screen(found) if found else [Paragraph(none)]
     context.out(found, versions_text(one_line(found)) or none, screen)

@@ -41,13 +41,15 @@ def plan(
     callers: int | None,
 ) -> None:
     """Estimate how soon each step would find a worse candidate."""
-    found = plan_of(
-        context.place(),
-        endpoint,
-        rate=rate,
-        errors=errors,
-        times=times,
-        callers=callers,
-        say=context.say,
+    found = context.result(
+        lambda: plan_of(
+            context.place(),
+            endpoint,
+            rate=rate,
+            errors=errors,
+            times=times,
+            callers=callers,
+            say=context.say,
+        )
     )
     context.out(found, plan_text(one_line(found), get_width()), plan_screen(found))

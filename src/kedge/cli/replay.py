@@ -28,7 +28,9 @@ from kedge.system.terminal import one_line
 @prints(ReplayedComparison)
 def replay(context: Context, endpoint: str, release: str, since: str) -> None:
     """Replay logged requests to RELEASE, and judge its answers."""
-    found = replay_of(context.place(), endpoint, release, since, say=context.say)
+    found = context.result(
+        lambda: replay_of(context.place(), endpoint, release, since, say=context.say)
+    )
     left = found.incomplete
     more = f"; {left:,} left out, of requests that were not logged whole" if left else ""
     told = f"{found.replayed:,} predictions asked again{more}"

@@ -41,6 +41,11 @@ from kedge.workspace import Workplace
     metavar="DURATION",
     help="Go back although the values that it reads by key are as old as this.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="With KEDGE_SERVER: go back even if another command was first, so one release further.",
+)
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
 @prints(RollbackReceipt | PinnedHost)
@@ -52,11 +57,14 @@ def rollback(
     axis: str | None,
     local: bool,
     accept_stale: str | None,
+    again: bool,
     reason: str,
 ) -> None:
     """Go back to the previous good release."""
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")
+    if again and context.remote is None:
+        raise click.UsageError("--again needs KEDGE_SERVER; here a rollback always goes back")
     target = read_release(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:

@@ -80,7 +80,7 @@ def _named(path: Path) -> str:
 @prints(AppliedPolicies)
 def apply(context: Context) -> None:
     """Check kedge.toml and bring its policies into force."""
-    done = apply_policies(context.place(), context.settings)
+    done = context.result(lambda: apply_policies(context.place(), context.settings))
     context.out(done, applied_text(one_line(done)) or "nothing changed")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import click
 
+from kedge.adapters.clock import SystemClock
 from kedge.cli.blocks import Paragraph, Screen
 from kedge.cli.context import Context, Shown, prints, verb
 from kedge.cli.endpoint import endpoint
@@ -59,17 +61,22 @@ def _show(
     *,
     watch: bool,
 ) -> None:
-    place = context.place()
+    open_place = functools.cache(context.place)
+
+    def look() -> EndpointStatus | list[EndpointStatus]:
+        listed = status_of(open_place(), endpoint)
+        return listed if endpoint is None else listed[0]
 
     def read() -> Shown:
-        found = status_of(place, endpoint)
+        seen = context.result(look)
+        found = seen if isinstance(seen, list) else [seen]
         if not found and context.damage is not None:
             raise context.damage  # it could name endpoints
         data = found[0] if endpoint is not None else found
         drawn = screen(found) if found else [Paragraph(NONE_YET)]
         return Shown(data, text(one_line(found)) or NONE_YET, drawn)
 
-    context.repeat(read, place.clock.unix, again=watch)
+    context.repeat(read, SystemClock().unix, again=watch)
 
 
 @click.command()
@@ -89,7 +96,12 @@ def _show(
 def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
     """Show what changed, by whom, why, and how long it took."""
     whole = whole or context.as_json
-    entries = history_of(context.place(), endpoint, limit, whole=whole).entries
+    click.get_current_context().params["whole"] = whole  # as a server is asked
+
+    def look() -> Sequence[Entry]:
+        return history_of(context.place(), endpoint, limit, whole=whole).entries
+
+    entries = context.result(look)
     none = f"{endpoint} has no history"
     screen = history_screen(entries) if entries else [Paragraph(none)]
     context.out(entries, history_text(entries) or none, screen)

@@ -11,7 +11,7 @@ from kedge.cli.text.receipt import finding_text, receipt_text
 from kedge.core.release.commands import AnyCommand, Promote
 from kedge.engine.submission import Gate, Silent
 from kedge.operations.probe import probe
-from kedge.operations.receipts import describe_receipt
+from kedge.operations.receipts import CommandReceipt, describe_receipt
 from kedge.operations.rollback import RollbackReceipt, finding_beside
 from kedge.system.terminal import one_line
 from kedge.workspace import Workplace, actor
@@ -34,6 +34,9 @@ def submit(
 
     If a replica is silent, it prints the same and then raises the fault: the row has changed.
     """
+    if context.remote is not None:
+        _show_remote(context)
+        return
     place = context.place()
     command = make(place)
     say = context.say if not context.as_json else lambda text: None
@@ -47,7 +50,7 @@ def submit(
         )
     except Silent as error:
         receipt, silent = error.receipt, error
-    done, text = describe_receipt(receipt), receipt_text(one_line(receipt))
+    done, text = describe_receipt(receipt), receipt_text(one_line(describe_receipt(receipt)))
     if finding:  # only now, so that it does not delay the command
         known = finding_beside(context.state_dir, endpoint, done.left)
         done = RollbackReceipt(**asdict(done), finding=known)
@@ -60,3 +63,16 @@ def submit(
     else:
         context.out(done, text)
     raise silent
+
+
+def _show_remote(context: Context) -> None:
+    """Run the command on the server, and print its receipt."""
+    done: CommandReceipt = context.result(_nothing)
+    text = receipt_text(one_line(done))
+    if isinstance(done, RollbackReceipt) and done.finding is not None:
+        text += f"\n{finding_text(one_line(done.finding))}"
+    context.out(done, text)
+
+
+def _nothing() -> CommandReceipt:
+    raise AssertionError("a remote command has no local result")

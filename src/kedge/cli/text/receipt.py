@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from kedge.engine.submission import Receipt
+from kedge.operations.receipts import CommandReceipt
 from kedge.operations.rollback import FindingBeside, PinnedHost
 from kedge.operations.stories import story
 
 
-def receipt_text(receipt: Receipt) -> str:
+def receipt_text(done: CommandReceipt) -> str:
     """Return a receipt as text: milliseconds since the command was submitted."""
+    receipt = done.receipt
     prepared = receipt.decide_ms + receipt.prepare_ms
     parts: list[tuple[str, float | None]] = [("decided", receipt.decide_ms)]
     if receipt.prepare_ms >= 1:
@@ -18,7 +19,7 @@ def receipt_text(receipt: Receipt) -> str:
     parts.append(("first old answer", receipt.first_old_answer_ms))
     parts.append(("total", receipt.total_ms))
     width = max(len(name) for name, _ in parts)
-    lines = [f"{receipt.endpoint} epoch {receipt.epoch}: {'; '.join(map(story, receipt.events))}"]
+    lines = [f"{done.endpoint} epoch {done.epoch}: {'; '.join(map(story, done.events))}"]
     lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in parts if ms is not None]
     lines += [f"  {name} ended meanwhile: it answers no caller" for name in receipt.ended]
     if not (receipt.acks or receipt.silent or receipt.ended):

@@ -1,0 +1,193 @@
+"""The remote command line: commands on a server's state directory, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.sql_world import World, world
+from kedge.adapters.clock import SystemClock
+from kedge.cli.main import main
+from kedge.cli.remote import Remote
+from kedge.core.errors import Usage
+from kedge.core.release.commands import Freeze, Promote
+from kedge.engine.process_faults import ProcessFaults
+from kedge.web import server
+from kedge.web.api import Admin
+from kedge.web.app import Front
+from kedge.web.events import Streams
+from kedge.web.readers import Readers
+from kedge.workspace import Workplace
+from models import environment
+from support.access import Open
+from support.api import api_of
+
+
+class Host:
+    """Control's API on a port, over a state directory with two releases of flights."""
+
+    def __init__(self, root: Path) -> None:
+        self.world: World = world(root)
+        for number in (1, 2):
+            self.world.do(Promote(release=self.world.release(number).number, override="a test"))
+        (root / "kedge.toml").write_text('[endpoints.flights]\naudience = "internal"\n')
+        faults = ProcessFaults(SystemClock())
+        readers = Readers(partial(Workplace, self.world.state_dir))
+        earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
+        api = api_of(readers, Streams(readers, faults), self.world.state_dir)
+        listener = server.listen(0)
+        self.port = int(listener.getsockname()[1])
+        self.server = server.make_server(Front(earlier, api.routes(), faults, gate=Open()), faults)
+        run = partial(self.server.run, sockets=[listener])
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """End the server."""
+        self.server.should_exit = True
+        self.thread.join(10)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    (tmp_path / ".kedge").symlink_to(tmp_path / "state")
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    made = Host(tmp_path)
+    token = tmp_path / "token"
+    token.write_text("kedge_test\n")
+    token.chmod(0o600)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # there is no kedge.toml here or above
+    (tmp_path / "kedge.toml").rename(tmp_path / "theirs.toml")
+    monkeypatch.setenv("KEDGE_SERVER", f"http://127.0.0.1:{made.port}")
+    monkeypatch.setenv("KEDGE_TOKEN_FILE", str(token))
+    yield made
+    made.stop()
+
+
+def kedge(*words: str) -> int:
+    """Run a command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words), "kedge")
+    return int(ended.value.code or 0)
+
+
+def test_a_remote_rollback_prints_its_receipt(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kedge("rollback", "--reason", "late flights up") == 0
+    assert "flights epoch" in capsys.readouterr().out
+    assert host.world.row().production == 1
+    assert kedge("history", "flights", "--limit", "3") == 0
+    assert "late flights up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [("status",), ("list",), ("versions",), ("speed",), ("alerts",)])
+def test_a_remote_view_prints_what_the_local_command_prints(
+    host: Host,
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = (*words, "flights") if words != ("list",) else words
+    for line in (named, (*named, "--json")):
+        assert kedge(*line) == 0
+        there = capsys.readouterr().out
+        with monkeypatch.context() as local:
+            local.delenv("KEDGE_SERVER")
+            local.setenv("KEDGE_CONFIG", str(host.world.state_dir.parent / "kedge.toml"))
+            (host.world.state_dir.parent / "theirs.toml").rename(
+                host.world.state_dir.parent / "kedge.toml"
+            )
+            assert kedge(*line) == 0
+            (host.world.state_dir.parent / "kedge.toml").rename(
+                host.world.state_dir.parent / "theirs.toml"
+            )
+        here = capsys.readouterr().out
+        assert without_times(there) == without_times(here)
+
+
+def without_times(text: str) -> Any:
+    """A document without the ages that change between two looks."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return len(text.splitlines())
+    return sorted(found) if isinstance(found, dict) else [sorted(one) for one in found]
+
+
+def test_a_lost_race_changes_nothing_and_names_the_winner(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Remote._ask
+
+    def ask(self: Remote, method: str, *more: Any) -> Any:
+        reply = asked(self, method, *more)
+        if method == "GET":
+            host.world.do(Freeze(), by="bob", reason="a storm")  # after the epoch was read
+        return reply
+
+    monkeypatch.setattr(Remote, "_ask", ask)
+    assert kedge("rollback", "flights", "--json") == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["by"], error["reason"]) == ("stale", "bob", "a storm")
+    assert host.world.row().production == 2
+    assert kedge("rollback", "flights", "--again") == 0
+    assert host.world.row().production == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",),
+        ("init", "flights"),
+        ("backup", "somewhere"),
+        ("unpin", "flights"),
+        ("rollback", "flights", "--local"),
+        ("features", "materialise", "view"),
+        ("token", "list"),
+    ],
+)
+def test_what_is_local_only_says_so(
+    host: Host, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(host.world.ledger.later(0, 1000))
+    assert kedge(*words) == 1
+    assert "works only on the host" in capsys.readouterr().err
+    assert len(host.world.ledger.later(0, 1000)) == before
+    assert kedge("help", "--json") == 0
+
+
+@pytest.mark.parametrize(
+    ("server_", "code"),
+    [("http://kedge.internal:8081", "plain_http"), ("ftp://x", "bad_server"), ("//", "bad_server")],
+)
+def test_a_token_is_not_sent_in_plain_text_to_another_host(server_: str, code: str) -> None:
+    with pytest.raises(Usage) as told:
+        Remote(server_, "token")
+    assert told.value.code == code
+    Remote("http://kedge.internal:8081", "token", insecure=True)
+
+
+def test_a_token_that_others_may_read_is_refused(
+    host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").chmod(0o644)
+    assert kedge("status") == 2
+    assert "other users may read it" in capsys.readouterr().err
+
+
+def test_a_server_that_is_gone_is_unavailable(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.stop()
+    assert kedge("status") == 4
+    assert "cannot be reached" in capsys.readouterr().err
