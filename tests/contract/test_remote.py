@@ -13,10 +13,11 @@ import pytest
 
 from contract.sql_world import World, world
 from kedge.adapters.clock import SystemClock
+from kedge.cli import wait
 from kedge.cli.main import main
 from kedge.cli.remote import Remote
 from kedge.core.errors import Usage
-from kedge.core.release.commands import Freeze, Promote
+from kedge.core.release.commands import Abort, Canary, Freeze, Promote
 from kedge.engine.process_faults import ProcessFaults
 from kedge.web import server
 from kedge.web.api import Admin
@@ -191,3 +192,25 @@ def test_a_server_that_is_gone_is_unavailable(
     host.stop()
     assert kedge("status") == 4
     assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "word"),
+    [(Promote(full=True, override="a test"), 0, "promoted"), (Abort(), 1, "otherwise")],
+)
+def test_a_wait_ends_with_the_rollout(
+    host: Host,
+    then: Any,
+    code: int,
+    word: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert kedge("wait", "flights") == 1  # there is no rollout
+    release = host.world.release(3).number
+    host.world.do(Canary(release=release, weight=500, override="a test"))
+    assert kedge("wait", "flights", "--timeout", "0s") == 3
+    capsys.readouterr()
+    monkeypatch.setattr(wait, "pause", lambda _: host.world.do(then))
+    assert kedge("wait", "flights") == code
+    assert word in capsys.readouterr().out

@@ -107,6 +107,7 @@ COMMANDS: dict[str, Listed] = {
     "token": Listed("token", "token", "Create, list and revoke the tokens of control."),
     "unpin": Listed("rollback", "unpin", "End a pin on this host; it follows the ledger again."),
     "up": Listed("serve", "up", "Run everything on this machine; Ctrl-C stops it."),
+    "wait": Listed("wait", "wait", "Wait until the rollout of ENDPOINT is promoted."),
     "versions": Listed("models", "versions", "List the registered versions of ENDPOINT."),
 }
 """Every command of `kedge`. A command within a group is defined in the module of its group."""
@@ -164,6 +165,7 @@ PAGES: dict[str, Page] = {
             "kedge register churn model.skops --trust xgboost.sklearn.XGBClassifier",
         ),
     ),
+    "wait": Page(ROLL_OUT, "shadow-and-canary", ("kedge wait churn --for promoted --timeout 2h",)),
     "versions": Page(MODELS, "register-a-model", ("kedge versions", "kedge versions churn")),
     "features": Page(
         MODELS, "features", ("kedge features list", "kedge features apply features.py")

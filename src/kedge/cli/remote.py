@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeVar, Union
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -34,14 +34,15 @@ from kedge.core.errors import (
 )
 from kedge.operations.catalogue import API, BY_NAME, Lane, Operation
 
-HERE = {"help", "completion", "demo", "config check", "config schema", "gateway-worker"}
-"""Commands that need no server, so that they run here."""
+HERE = {"wait", "help", "completion", "demo", "config check", "config schema", "gateway-worker"}
+"""Commands that run here: they need no server, or ask it themselves."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT_S = 930.0
 """Maximum seconds for an answer; control ends what takes 900."""
 TRIES = 2
 """How often a write is sent if its connection is lost; its key makes a repetition safe."""
 LONGEST_TOKEN = 4096
+Found = TypeVar("Found")
 KINDS: Mapping[int, type[KedgeError]] = {
     400: Usage,
     429: Overloaded,
@@ -160,6 +161,15 @@ class Remote:
                 details={"endpoints": found},
             )
         return found[0]
+
+    def view(self, target: str, kind: type[Found]) -> Found:
+        """Return a view of the server.
+
+        Raises:
+            KedgeError: as `run`.
+        """
+        found: Found = read_document(kind, self._ask("GET", target).body)
+        return found
 
     def _ask(
         self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
