@@ -402,7 +402,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
 
         state = Path(sys.argv[1])
         create_workplace(state)
-        control.web.make_server = lambda app, faults: Ends()
+        control.web.make_server = lambda app, faults, certificates: Ends()
         control.run_control(
             control.ControlSettings(
                 port=0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), loopback=True,
