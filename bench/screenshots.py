@@ -107,13 +107,8 @@ def shoot(browser: Browser, demo: subprocess.Popen[bytes]) -> None:
             taken = True
             for name in ("light", "dark"):
                 take(made[name], endpoint, f"canary-{name}", height=860)
-                take(made[name], root, f"fleet-{name}", height=300)
             take(made["phone"], endpoint, "phone-dark")
-            take(made["phone"], endpoint + "/act/rollback", "rollback-phone-dark")
-        if "drill" in kedge("history", "flights", "--limit", "4") and taken:
-            for name in ("light", "dark"):
-                take(made[name], endpoint + "/decisions", f"decisions-{name}", height=860)
-                take(made[name], endpoint + "/ready", f"ready-{name}", height=860)
+        if taken:
             return
         time.sleep(1)
 

@@ -62,7 +62,7 @@ class DiagnosisProcess:
 
 def dashboard_of(
     clock: Clock,
-    open_place: Callable[[], Workplace],
+    open_place: Callable[..., Workplace],
     *,
     guard: Guard,
     diagnose: Callable[[str], tuple[str, ...]],
@@ -82,6 +82,7 @@ def dashboard_of(
     parts = DashboardParts(
         readers=Readers(open_place, name="page"),
         commands=Readers(open_place, name="command", threads=COMMANDS),
+        open_place=lambda holder: open_place(token=holder, patience_s=5.0),
         sampler=sampler,
         unix=clock.unix,
         monotonic=clock.monotonic,

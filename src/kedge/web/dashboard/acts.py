@@ -31,9 +31,13 @@ class Acts:
     """The commands that pages started."""
 
     def __init__(
-        self, threads: Readers, carry_out: Callable[[Workplace, ActAsk], ActReceipt]
+        self,
+        threads: Readers,
+        open_place: Callable[[str], Workplace],
+        carry_out: Callable[[Workplace, ActAsk], ActReceipt],
     ) -> None:
-        """Carry commands out with these threads."""
+        """Carry commands out with these threads; `open_place` opens the place of a token."""
+        self._open = open_place
         self._threads = threads
         self._carry_out = carry_out
         self._acts: dict[str, UnderWay] = {}
@@ -50,7 +54,7 @@ class Acts:
 
     async def _run(self, ask: ActAsk) -> ActReceipt:
         try:
-            return await self._threads.run(lambda place: self._carry_out(place, ask))
+            return await self._threads.run(lambda _: self._in_own_place(ask))
         except KedgeError as error:
             return ActReceipt(
                 endpoint=ask.endpoint,
@@ -60,6 +64,13 @@ class Acts:
                 text=str(error),
                 hint=error.hint,
             )
+
+    def _in_own_place(self, ask: ActAsk) -> ActReceipt:
+        place = self._open(ask.holder)
+        try:
+            return self._carry_out(place, ask)
+        finally:
+            place.database.close()
 
     def find(self, name: str, endpoint: str) -> UnderWay:
         """Return a command of an endpoint.

@@ -53,6 +53,8 @@ class ActAsk(Value, frozen=True, kw_only=True):
     weight: float | None = None
     version: int | None = None
     by: str
+    holder: str = ""
+    """The token or session that the ledger records with the command."""
 
 
 def make_command(place: Workplace, ask: ActAsk) -> AnyCommand:

@@ -88,6 +88,8 @@ class DashboardParts(NamedTuple):
     """Threads that read."""
     commands: Readers
     """Threads that carry commands out."""
+    open_place: Callable[[str], Workplace]
+    """Opens the state directory for the commands of a token or session."""
     sampler: TrafficSampler
     unix: Callable[[], float]
     monotonic: Callable[[], float]
@@ -123,7 +125,8 @@ class Dashboard:
         self._renderer = Renderer(self._assets)
         self._source = SharedReads(parts.readers, parts.unix, parts.monotonic)
         self._streams = PageStreams(parts.unix)
-        self._acts = Acts(parts.commands, partial(carry_out, loopback=parts.loopback))
+        carry = partial(carry_out, loopback=parts.loopback)
+        self._acts = Acts(parts.commands, parts.open_place, carry)
         self._courses: dict[str, Course] = {}
         self._paths: dict[str, deque[tuple[float, float]]] = {}
         self._diagnosing: dict[str, asyncio.Task[DiagnosisRun]] = {}
@@ -392,7 +395,9 @@ class Dashboard:
         )
         return _dated(page, found)
 
-    async def _start_diagnosis(self, request: Request, _form: dict[str, str], _by: str) -> str:
+    async def _start_diagnosis(
+        self, request: Request, _form: dict[str, str], _access: Access
+    ) -> str:
         endpoint = request.path_params["endpoint"]
         task = self._diagnosing.get(endpoint)
         if task is None or task.done():
@@ -427,7 +432,7 @@ class Dashboard:
         )
         return _dated(form_page(form, found.at), found)
 
-    async def _act(self, request: Request, form: dict[str, str], by: str) -> str:
+    async def _act(self, request: Request, form: dict[str, str], access: Access) -> str:
         endpoint, act = request.path_params["endpoint"], _known_act(request)
         reason = form.get("reason", "").strip()[:500]
         if act == "rollback" and not reason:
@@ -441,7 +446,8 @@ class Dashboard:
             kind=form.get("kind", ""),
             weight=_number(form, "weight"),
             version=int(_number(form, "version") or 0) or None,
-            by=by,
+            by=access.name,
+            holder=access.holder,
         )
         name = await self._acts.start(ask)
         return f"endpoints/{endpoint}/acts/{name}"
@@ -451,16 +457,15 @@ class Dashboard:
         act = self._acts.find(request.path_params["number"], reading.status.endpoint)
         return receipt_page(receipt_now(act, reading.status), found.at)
 
-    async def _acknowledge(self, request: Request, _form: dict[str, str], by: str) -> str:
+    async def _acknowledge(self, request: Request, _form: dict[str, str], access: Access) -> str:
         number = read_number(request.path_params["number"]) or 0
 
         def work(place: Workplace) -> None:
             alert = place.alerts.find(number)
             if alert is None or alert.endpoint not in allowed:
                 raise Refused(f"there is no alert {number}", code="unknown_alert")
-            acknowledge(place, number, by)
+            acknowledge(place, number, access.name)
 
-        access = await self._guard.allow(request.scope, Need.READ, None)
         fleet = await self._source.read("fleet", read_fleet, remember_fleet)
         assert isinstance(fleet.value, FleetReading)
         now = self._parts.unix()
@@ -474,7 +479,7 @@ class Dashboard:
         return "alerts"
 
     def _write(
-        self, work: Callable[[Request, dict[str, str], str], Awaitable[str]]
+        self, work: Callable[[Request, dict[str, str], Access], Awaitable[str]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             viewer: Viewer | None = None
@@ -482,7 +487,7 @@ class Dashboard:
                 # An alert belongs to an endpoint that only the work knows: it asks again.
                 need = Need.OPERATE if "endpoint" in request.path_params else Need.READ
                 viewer, access = await self._viewer(request, need)
-                target = await work(request, await _read_form(request), access.name)
+                target = await work(request, await _read_form(request), access)
             except KedgeError as error:
                 return self._fail(request, viewer, error)
             return RedirectResponse(root_of(path_of(request)) + target, 303, HEADERS)

@@ -24,7 +24,7 @@ from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.quantities import micros, percent, rate, share
 from kedge.web.dashboard.pages.readings import PageReading
 from kedge.web.dashboard.pages.rollout import rollout_of
-from kedge.web.dashboard.pages.way_back import Landing, landing, name, undo
+from kedge.web.dashboard.pages.way_back import Landing, landing_now, name, undo
 from kedge.web.dashboard.rates import ARMS, TrafficRates
 
 NEWEST = 12
@@ -39,6 +39,7 @@ class EndpointHead(Value, frozen=True, kw_only=True):
     stage: str
     tone: str
     verdict: str
+    verdict_tone: str
     production: str
     production_features: str
     candidate: str
@@ -150,6 +151,7 @@ def head_of(
         stage=STAGES[one.stage],
         tone=worst,
         verdict=verdict,
+        verdict_tone=tone,
         production=name(one.production),
         production_features=(one.production.features or "") if one.production else "",
         candidate=name(one.candidate),
@@ -164,7 +166,7 @@ def head_of(
             )
             if on
         ),
-        landing=landing(one.back),
+        landing=landing_now(one),
         undo=undo(one),
         owner=reading.people.owner,
         on_call=reading.people.on_call,

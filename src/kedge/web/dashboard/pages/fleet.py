@@ -9,7 +9,7 @@ from kedge.operations.status.view import EndpointStatus
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.quantities import count, percent, rate, spark
 from kedge.web.dashboard.pages.readings import EndpointPeople, FleetReading, names_of, seen
-from kedge.web.dashboard.pages.way_back import Landing, landing, name
+from kedge.web.dashboard.pages.way_back import Landing, landing_now, name
 from kedge.web.dashboard.rates import TrafficRates
 
 STAGES = {
@@ -128,7 +128,7 @@ def fleet_row(
         held=" and ".join(
             word for word, on in (("paused", one.paused), ("frozen", one.frozen)) if on
         ),
-        landing=landing(one.back),
+        landing=landing_now(one),
         verdict=verdict,
         verdict_tone=tone,
         pages=pages,

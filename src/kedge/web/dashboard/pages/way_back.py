@@ -57,6 +57,13 @@ def landing(back: WayBack | None) -> Landing:
     )
 
 
+def landing_now(status: EndpointStatus) -> Landing:
+    """Return where callers are after a rollback: in a rollout, on production, which answers now."""
+    if status.candidate is not None and status.production is not None:
+        return Landing(release=name(status.production), warmth="warm", word="answers now")
+    return landing(status.back)
+
+
 def undo(status: EndpointStatus) -> str:
     """Return what a rollback without options would do, as a sentence without a full stop."""
     if status.stage is Stage.CANARY and status.candidate is not None:
