@@ -98,17 +98,15 @@ def shoot(browser: Browser, demo: subprocess.Popen[bytes]) -> None:
     for context in made.values():
         root = log_in(context, 600.0)
     endpoint = root + "endpoints/flights"
-    began, taken, since = time.monotonic(), False, 0.0
+    began, since = time.monotonic(), 0.0
     while demo.poll() is None and time.monotonic() - began < LONGEST_S:
         at, candidate = stage()
         canary = at == "canary" and bool(candidate)
         since = (since or time.monotonic()) if canary else 0.0
-        if since and not taken and time.monotonic() - since > CANARY_S:
-            taken = True
+        if since and time.monotonic() - since > CANARY_S:
             for name in ("light", "dark"):
                 take(made[name], endpoint, f"canary-{name}", height=860)
             take(made["phone"], endpoint, "phone-dark")
-        if taken:
             return
         time.sleep(1)
 
