@@ -17,6 +17,7 @@ from kedge.cli.screen.diagnosis import diagnosis_screen
 from kedge.cli.screen.draw import draw
 from kedge.cli.screen.drills import speed_screen
 from kedge.cli.screen.evidence import evidence_screen
+from kedge.cli.screen.features import runs_screen, transformations_screen
 from kedge.cli.screen.plan import plan_screen
 from kedge.cli.screen.status import list_screen, status_screen
 from kedge.cli.text.alerts import alerts_text
@@ -24,6 +25,7 @@ from kedge.cli.text.check import check_text
 from kedge.cli.text.diagnosis import diagnosis_text
 from kedge.cli.text.drills import speed_text
 from kedge.cli.text.evidence import evidence_text
+from kedge.cli.text.features import runs_text, transformations_text
 from kedge.cli.text.plan import plan_text
 from kedge.cli.text.status import status_text
 from kedge.core.alerts.alerts import Topic
@@ -32,6 +34,8 @@ from kedge.core.release.commands import Canary
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed, Trend
 from kedge.operations.alerts import ListedAlert
 from kedge.operations.evidence.read import PlannedStep, RolloutPlan
+from kedge.operations.features.apply import ListedTransformation
+from kedge.operations.features.materialise import RunStatus
 from kedge.operations.readiness.check import CheckedEndpoint
 from kedge.operations.status.view import describe
 from kedge.testing.samples import run
@@ -111,6 +115,24 @@ STATUS = msgspec.structs.replace(
     describe(run(TWO, Canary(3, 500, auto=True)), (), (), {}, now=0.0),
     faults=(f"w0 has been silent {EVIL}",),
 )
+VERSION = ListedTransformation(
+    version=f"risk/1#4{EVIL}",
+    digest="sha256:0123456789abcdef",
+    head=True,
+    production_of=("flights",),
+)
+RUN = RunStatus(
+    run="spend/1#2.7",
+    standing="ready",
+    watermark=1.7e9,
+    lag_s=900.0,
+    stale=True,
+    ahead=False,
+    keys=12_345,
+    every="1h",
+    ttl="2h",
+    read_by=(f"flights r3 {EVIL}",),
+)
 EVIDENCE = watched(SMALL, 60)
 
 
@@ -130,6 +152,10 @@ RESULTS: dict[str, Callable[[], Both]] = {
     "check": lambda: Both(check_text(CHECKED), check_screen(CHECKED)),
     "diagnosis": lambda: Both(diagnosis_text(REPORT), diagnosis_screen(REPORT)),
     "evidence": lambda: Both(evidence_text(EVIDENCE), evidence_screen(EVIDENCE)),
+    "features": lambda: Both(
+        f"{transformations_text([VERSION])}\n{runs_text([RUN])}",
+        [*transformations_screen([VERSION]), *runs_screen([RUN])],
+    ),
     "plan": lambda: Both(plan_text(PLAN), plan_screen(PLAN)),
     "speed": lambda: Both(speed_text([SPEED]), speed_screen([SPEED])),
     "status": lambda: Both(status_text(STATUS), status_screen([STATUS])),

@@ -19,6 +19,7 @@ from kedge.cli.rollout import (
     start_shadow,
     weight_option,
 )
+from kedge.cli.screen.features import runs_screen, transformations_screen
 from kedge.cli.submit import submit
 from kedge.cli.text.features import (
     applied_text,
@@ -92,7 +93,8 @@ def features_apply(
 def features_list(context: Context, schema: str | None) -> None:
     """List schemas, transformations, and endpoints on them."""
     found = context.result(lambda: list_transformations(context.place(), schema))
-    context.out(found, transformations_text(one_line(found)))
+    screen = transformations_screen(found) if found else None
+    context.out(found, transformations_text(one_line(found)), screen)
 
 
 @features.command("diff")
@@ -290,7 +292,8 @@ def features_status(context: Context, view: str | None) -> None:
         return status_of(place, open_store(place.online), view)
 
     found = context.result(look)
-    context.out(found, runs_text(one_line(found)))
+    screen = runs_screen(found) if found else None
+    context.out(found, runs_text(one_line(found)), screen)
 
 
 def _when(context: Context, text: str | None) -> float | None:

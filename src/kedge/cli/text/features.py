@@ -155,12 +155,13 @@ def runs_text(found: Sequence[RunStatus]) -> str:
     for one in found:
         readers = ", ".join(one.read_by) or "no release"
         lines.append(
-            f"{one.run:<24} {one.standing:<9} {one.keys:>9,} keys  {_reach(one)}; read by {readers}"
+            f"{one.run:<24} {one.standing:<9} {one.keys:>9,} keys  {get_reach(one)};"
+            f" read by {readers}"
         )
     return "\n".join(lines) or "nothing is materialised: kedge features materialise VIEW"
 
 
-def _reach(one: RunStatus) -> str:
+def get_reach(one: RunStatus) -> str:
     """Return the watermark of a run, and its lag."""
     if one.lag_s is None or one.watermark is None:
         return "nothing in the store"
