@@ -66,6 +66,7 @@ ARGUMENTS: dict[str, tuple[Kind, ...]] = {
     "token revoke": ("token",),
     "unpin": ("endpoint",),
     "versions": ("endpoint",),
+    "wait": ("endpoint",),
 }
 """The names that follow the words of a command; a test compares them with its arguments."""
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/#@-]*")
