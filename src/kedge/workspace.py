@@ -18,25 +18,6 @@ from typing import TYPE_CHECKING
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
-from kedge.adapters.sql.alerts import SqlAlerts
-from kedge.adapters.sql.features import SqlFeatures
-from kedge.adapters.sql.generations import SqlGenerations
-from kedge.adapters.sql.ledger import SqlLedger
-from kedge.adapters.sql.registry import SqlRegistry
-from kedge.adapters.sql.rolls import SqlRolls
-from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
-from kedge.adapters.sql.sessions import SqlSessions
-from kedge.adapters.sql.sqlite.create import (
-    EVIDENCE_DIR,
-    ROSTER_DIR,
-    open_access,
-    open_evidence,
-    open_ledger,
-    open_roster,
-)
-from kedge.adapters.sql.sqlite.signal import DirectorySignal
-from kedge.adapters.sql.tokens import SqlTokens
-from kedge.adapters.sql.windows import SqlWindows
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
 from kedge.core.runbook import Site
@@ -49,6 +30,13 @@ from kedge.system.files import list_aside
 
 if TYPE_CHECKING:
     from kedge.adapters.records.store import Records
+    from kedge.adapters.sql.alerts import SqlAlerts
+    from kedge.adapters.sql.features import SqlFeatures
+    from kedge.adapters.sql.generations import SqlGenerations
+    from kedge.adapters.sql.registry import SqlRegistry
+    from kedge.adapters.sql.sessions import SqlSessions
+    from kedge.adapters.sql.sqlite.signal import DirectorySignal
+    from kedge.adapters.sql.tokens import SqlTokens
 
 DEFAULT_LIMITS = FeatureLimits()
 
@@ -117,6 +105,13 @@ class Workplace:
             online: returns where values by key are looked up; called only when that is needed, since
                 a damaged kedge.toml must not hinder a rollback.
         """
+        # A command that runs on another host's control needs no database library.
+        from kedge.adapters.sql.ledger import SqlLedger
+        from kedge.adapters.sql.rolls import SqlRolls
+        from kedge.adapters.sql.roster import SqlEvidence, SqlRoster
+        from kedge.adapters.sql.sqlite.create import open_evidence, open_ledger, open_roster
+        from kedge.adapters.sql.windows import SqlWindows
+
         self.state_dir = state_dir
         self.limits = limits
         self.fence = fence
@@ -152,35 +147,50 @@ class Workplace:
     @property
     def registry(self) -> SqlRegistry:
         """The versions and releases."""
+        from kedge.adapters.sql.registry import SqlRegistry
+
         return SqlRegistry(self.database)
 
     @property
     def features(self) -> SqlFeatures:
         """The schemas and transformations."""
+        from kedge.adapters.sql.features import SqlFeatures
+
         return SqlFeatures(self.database)
 
     @property
     def alerts(self) -> SqlAlerts:
         """The alerts of all endpoints."""
+        from kedge.adapters.sql.alerts import SqlAlerts
+
         return SqlAlerts(self.database, author=self._author)
 
     @property
     def tokens(self) -> SqlTokens:
         """The tokens of control."""
+        from kedge.adapters.sql.tokens import SqlTokens
+
         return SqlTokens(self.database, author=self._author)
 
     @functools.cached_property
     def sessions(self) -> SqlSessions:
         """The sessions of browsers, and the last uses of tokens."""
+        from kedge.adapters.sql.sessions import SqlSessions
+        from kedge.adapters.sql.sqlite.create import open_access
+
         return SqlSessions(open_access(self.state_dir))
 
     @property
     def generations(self) -> SqlGenerations:
         """The runs of values that were computed ahead."""
+        from kedge.adapters.sql.generations import SqlGenerations
+
         return SqlGenerations(self.database)
 
     def list_aside(self, state: State) -> list[str]:
         """Return the names under which an endpoint's (or all) unreadable state is stored."""
+        from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, ROSTER_DIR
+
         files = [
             *list_aside(self.state_dir / EVIDENCE_DIR / "evidence.db"),
             *list_aside(self.state_dir / ROSTER_DIR / "roster.db"),
@@ -194,6 +204,8 @@ class Workplace:
 
     def ledger_signal(self) -> DirectorySignal:
         """Return the signal of a change of the ledger or of a pin."""
+        from kedge.adapters.sql.sqlite.signal import DirectorySignal
+
         return DirectorySignal(self.state_dir / "ledger", self.disk.pins_dir)
 
     def control(
@@ -208,6 +220,8 @@ class Workplace:
 
         `prepare_s` is the time limit for loads of a forward move.
         """
+        from kedge.adapters.sql.sqlite.signal import DirectorySignal
+
         return Control(
             ledger=self.ledger,
             roster=self.roster,

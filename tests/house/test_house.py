@@ -24,7 +24,7 @@ IMPORTS_INSIDE = {
     "cli/context.py": "`kedge help` works on every system, and `kedge up` reads it before all else",
     "cli/demo.py": "the demo's code needs the extra `demo`; without it the command says so",
     "cli/serve.py": "an image of `kedge up` that cannot be imported keeps its workers",
-    "workspace.py": "NumPy comes with the prediction log, and a rollback needs neither",
+    "workspace.py": "a rollback needs no NumPy, and a remote command no database library",
 }
 """Which files import something of kedge within a function, and why. All others do so at the top."""
 
