@@ -52,7 +52,7 @@ class Format(NamedTuple):
 def recognise(pieces: Sequence[Piece]) -> Format | None:
     """Return the format of a source that no loader accepts; None if it looks like no model."""
     by_name: dict[str, Piece] = {}
-    for piece in sorted(pieces, key=lambda one: one.name.count("/")):
+    for piece in sorted(pieces, key=lambda one: len(one.name.split("/"))):
         by_name.setdefault(piece.name.rpartition("/")[2], piece)
     for look in (_mlflow, _hugging_face, _saved_model):
         found = look(by_name)
