@@ -1,7 +1,8 @@
 # Needs Python 3.11+ and make. uv is fetched into .tools/ when it is not on the PATH.
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
-export UV_PYTHON ?= $(shell command -v $(PYTHON))
+# The interpreter itself, not a shim that starts it: for a shim, uv makes the environment again each time.
+export UV_PYTHON ?= $(shell $(PYTHON) -c "import sys; print(getattr(sys, '_base_executable', sys.executable))")
 export UV_PYTHON_DOWNLOADS ?= never
 # Compiled once at install: the first command after it is as fast as the tenth.
 export UV_COMPILE_BYTECODE ?= 1
