@@ -64,7 +64,10 @@ class Terminal:
 
     def _read(self, within_s: float) -> bool:
         """Read what was written; False: every process has closed the terminal."""
-        if not select.select([self._master], [], [], within_s)[0]:
+        # Not `select.select`: this process may have more than 1,024 descriptors.
+        ready = select.poll()
+        ready.register(self._master, select.POLLIN)
+        if not ready.poll(within_s * 1000):
             return True
         try:
             got = os.read(self._master, 65_536)

@@ -107,7 +107,7 @@ def options(of: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str
             yield from options(command, (*path, name))
 
 
-HIDDEN = {"up run_for", "gateway-worker fd", "control parent", "diagnose within"}
+HIDDEN = {"up run_for", "gateway-worker fd", "control parent", "diagnose within", "expect"}
 """Written by kedge itself."""
 
 

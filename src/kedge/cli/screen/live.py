@@ -64,9 +64,11 @@ class LiveView:
             show_drawn(draw(self._screen, get_width()))
 
     def _repeat(self) -> None:
+        woken = select.poll()
+        woken.register(self._woken, select.POLLIN)
         while not self._ended:
             self._paint()
-            if not select.select([self._woken], [], [], EVERY_S)[0]:
+            if not woken.poll(EVERY_S * 1000):
                 self._look()
                 continue
             os.read(self._woken, 1_024)
