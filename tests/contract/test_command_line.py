@@ -46,6 +46,12 @@ FILES = (
 TWO = "[endpoints.churn]\n[endpoints.risk]\n"
 
 
+@pytest.fixture(autouse=True)
+def _same_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the priority of this process: `diagnose` lowers it for good, and other tests run here."""
+    monkeypatch.setattr(os, "nice", lambda by: by)
+
+
 def first_line(command: click.Command) -> str:
     """What a command does, by its own help."""
     return (command.help or "").strip().partition("\n")[0]
