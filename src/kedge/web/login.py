@@ -58,7 +58,10 @@ class Login:
             body += part
             if len(body) > LONGEST_FORM:
                 raise BadRequest("the form is too large", code="too_large")
-        form = dict(parse_qsl(body.decode("latin-1"), max_num_fields=4))
+        try:
+            form = dict(parse_qsl(body.decode("latin-1"), max_num_fields=4))
+        except ValueError:
+            raise BadRequest("the form has too many fields", code="malformed_body") from None
         return await self._begin(request, token=form.get("token", "").strip())
 
     async def _begin(self, request: Request, *, link: str = "", token: str = "") -> Response:
