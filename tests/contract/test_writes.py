@@ -20,13 +20,14 @@ from kedge.core.release.commands import Promote
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.catalogue import API, BY_NAME
 from kedge.operations.parameters import CanaryParameters, DrillParameters, HeadParameters
-from kedge.web import repeats
+from kedge.web import repeats, writes
 from kedge.web.api import Admin
 from kedge.web.app import Front
-from kedge.web.children import read_output, write_line
+from kedge.web.children import Unfinished, read_output, write_line
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.repeats import AnswerStore
+from kedge.web.writes import Writes
 from kedge.workspace import Workplace
 from models import environment
 from support.access import Open
@@ -136,6 +137,55 @@ def test_a_key_outlives_control_and_a_day_ends_it(tmp_path: Path) -> None:
     assert later.begin("token ci", "k", b"another request") is None
     later.release("token ci", "k")
     assert later.begin("token ci", "k", b"a third one") is None
+
+
+def test_a_key_whose_request_failed_in_the_middle_is_not_under_way(tmp_path: Path) -> None:
+    """As when the answer cannot be stored: no caller waits for it, and a repetition changes nothing."""
+    store = AnswerStore(tmp_path, lambda: 1e9)
+    assert store.begin("token ci", "k", b"request") is None
+    store.abandon("token ci", "k")
+    with pytest.raises(Refused) as told:
+        store.begin("token ci", "k", b"request")
+    assert told.value.code == "outcome_unknown"
+
+
+@pytest.mark.parametrize("fault", [Unfinished("late", code="child_late"), ZeroDivisionError()])
+def test_a_command_that_may_have_changed_something_is_not_repeated(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(_self: object, _write: object) -> object:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writes, "_command", fail)
+        first = desk.post(FREEZE, {"reason": "x"}, idempotency_key="k")
+    assert first.status_code >= 500
+    assert "retry-after" not in first.headers
+    again = desk.post(FREEZE, {"reason": "x"}, idempotency_key="k")
+    assert (again.status_code, again.json()["code"]) == (409, "outcome_unknown")
+
+
+def test_rollbacks_and_other_commands_are_bounded_apart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "WAITING", 0)
+    for path in (FREEZE, "/endpoints/flights/rollback"):
+        refused = desk.post(path, {"reason": "x"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+
+
+def test_keys_of_one_process_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "MOST", 2)
+    store = AnswerStore(tmp_path, lambda: 1e9)
+    for number in range(3):
+        assert store.begin("one", f"k{number}", b"") is None
+    with pytest.raises(Overloaded):
+        store.begin("one", "k4", b"")
+
+
+def test_a_null_character_never_reaches_a_command_line() -> None:
+    with pytest.raises(BadRequest):
+        write_line(BY_NAME["drill"], "flights\0", DrillParameters())
 
 
 def test_stored_keys_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

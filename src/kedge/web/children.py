@@ -7,12 +7,16 @@ only itself.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from kedge.core.errors import (
+    BadRequest,
     KedgeError,
     NotAcknowledged,
     Overloaded,
@@ -39,6 +43,12 @@ KINDS: Mapping[int, type[KedgeError]] = {
     4: Unavailable,
 }
 """Kind of error by exit code."""
+
+
+class Unfinished(Unavailable):
+    """A process that ended without its document: whether it changed something is not known."""
+
+    retryable = False
 
 
 class RemoteCaller(NamedTuple):
@@ -122,22 +132,28 @@ class Children:
                 while part := await child.stdout.read(1 << 16):
                     raw += part
                     if len(raw) > MOST:
-                        raise Unavailable(
+                        raise Unfinished(
                             f"the document has more than {MOST:,} bytes", code="child_failed"
                         )
                 await child.wait()
         except TimeoutError:
-            raise Unavailable(
+            raise Unfinished(
                 f"it took longer than {WITHIN_S:g} s", code="child_late", hint="ask for less"
             ) from None
         finally:
             if child.returncode is None:
-                child.kill()
+                with suppress(ProcessLookupError):  # with what it started: its session is its own
+                    os.killpg(child.pid, signal.SIGKILL)
+                await child.wait()
         return read_output(bytes(raw), child.returncode)
 
 
 def write_line(operation: Operation, endpoint: str | None, given: NoParameters) -> list[str]:
-    """Return the command line of an operation: what stands after `kedge` and its options."""
+    """Return the command line of an operation: what stands after `kedge` and its options.
+
+    Raises:
+        BadRequest: `bad_parameters`: a text has a null character, which no command line can have.
+    """
     values = msgspec.to_builtins(given)
     words = [] if endpoint is None else [endpoint]
     words += [str(values.pop(name)) for name in operation.words if values.get(name) is not None]
@@ -150,7 +166,10 @@ def write_line(operation: Operation, endpoint: str | None, given: NoParameters) 
             options += [f"{spelled}={one}" for one in value]
         else:
             options.append(spelled if value is True else f"{spelled}={value}")
-    return [*operation.name.split(" "), *options, "--json", "--", *words]
+    line = [*operation.name.split(" "), *options, "--json", "--", *words]
+    if any("\0" in word for word in line):
+        raise BadRequest("a text must have no null character", code="bad_parameters")
+    return line
 
 
 def read_output(raw: bytes, exit_code: int | None) -> msgspec.Raw:
@@ -165,7 +184,7 @@ def read_output(raw: bytes, exit_code: int | None) -> msgspec.Raw:
             msgspec.json.decode(raw)
             return msgspec.Raw(raw)
     except msgspec.DecodeError:
-        raise Unavailable(
+        raise Unfinished(
             f"the process ended with exit code {exit_code} and without a document",
             code="child_failed",
             hint="its error is in control's log",

@@ -6,8 +6,9 @@ Theory of operation
   body; another request with the same key is refused.
 * The key is on the disk before the work begins, and the answer before it is sent. A repetition gets
   the stored answer and changes nothing.
-* A key without an answer belongs to a process that ended meanwhile: whether the work was done is not
-  known, and the caller is told so. The history knows.
+* A key without an answer whose request is not under way: the process ended, the work failed in the
+  middle, or the answer could not be stored. Whether the work was done is not known, and the caller
+  is told so. The history knows.
 * A write that changed nothing and may succeed later (503) is not stored: the key is free again.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +59,10 @@ class AnswerStore:
         self._dir = state_dir / REQUESTS_DIR
         self._unix = unix
         self._run = secrets.token_hex(8)
-        self._swept = 0.0
+        self._swept: float | None = None
+        self._count = 0
+        self._lock = threading.Lock()
+        self._under_way: set[Path] = set()
 
     def begin(self, holder: str, key: str, request: bytes) -> StoredAnswer | None:
         """Reserve a key; return the stored answer if the same request was answered before.
@@ -68,19 +73,14 @@ class AnswerStore:
             Unavailable: `requests_unwritable`.
         """
         digest = hashlib.sha256(request).hexdigest()
-        reserved = StoredAnswer(digest, self._unix(), self._run)
-        try:
-            self._dir.mkdir(mode=0o700, exist_ok=True)
-            self._sweep()
-            known = self._reserve(self._path(holder, key), reserved)
-        except OSError as error:
-            raise Unavailable(
-                f"the key cannot be stored: {error.strerror}",
-                code="requests_unwritable",
-                hint="without Idempotency-Key the command needs no file",
-            ) from error
-        if known is None:
-            return None
+        path = self._path(holder, key)
+        with self._lock:
+            known = self._begin(path, StoredAnswer(digest, self._unix(), self._run))
+            if known is None:
+                self._count += 1
+                self._under_way.add(path)
+                return None
+            is_under_way = path in self._under_way
         if known.request != digest:
             raise BadRequest(
                 f"the key {key[:40]!r} was used for another request",
@@ -89,10 +89,10 @@ class AnswerStore:
             )
         if known.status:
             return known
-        if known.run == self._run:
+        if is_under_way:
             raise Refused("the first request with this key is under way", code="in_progress")
         raise Refused(
-            "control ended while it carried out the first request with this key",
+            "whether the first request with this key was carried out is not known",
             code="outcome_unknown",
             hint="kedge history shows whether it was done; then use a new key",
         )
@@ -108,11 +108,32 @@ class AnswerStore:
         answer = StoredAnswer(digest, self._unix(), self._run, status, body, epoch)
         with suppress(OSError):
             write_atomically(self._path(holder, key), encode(answer))
+        self.abandon(holder, key)
 
     def release(self, holder: str, key: str) -> None:
         """Free a key whose request changed nothing."""
-        with suppress(OSError):
-            self._path(holder, key).unlink()
+        path = self._path(holder, key)
+        with self._lock, suppress(OSError):
+            path.unlink()
+            self._count -= 1
+        self.abandon(holder, key)
+
+    def abandon(self, holder: str, key: str) -> None:
+        """End a request. Without an answer, whether it was carried out is not known."""
+        with self._lock:
+            self._under_way.discard(self._path(holder, key))
+
+    def _begin(self, path: Path, reserved: StoredAnswer) -> StoredAnswer | None:
+        try:
+            self._dir.mkdir(mode=0o700, exist_ok=True)
+            self._sweep()
+            return self._reserve(path, reserved)
+        except OSError as error:
+            raise Unavailable(
+                f"the key cannot be stored: {error.strerror}",
+                code="requests_unwritable",
+                hint="without Idempotency-Key the command needs no file",
+            ) from error
 
     def _path(self, holder: str, key: str) -> Path:
         name = hashlib.sha256(f"{len(holder)}:{holder}:{key}".encode()).hexdigest()
@@ -145,18 +166,17 @@ class AnswerStore:
             Overloaded: `keys_full`.
         """
         now = self._unix()
-        if now - self._swept < SWEEP_S:
-            return
-        left = 0
-        for file in self._dir.iterdir():
-            with suppress(FileNotFoundError):
-                if now - file.stat().st_mtime > KEPT_S:
-                    file.unlink()
-                else:
-                    left += 1
-        if left > MOST:
+        if self._swept is None or not 0 <= now - self._swept < SWEEP_S:
+            self._count = 0
+            for file in self._dir.iterdir():
+                with suppress(FileNotFoundError):
+                    if now - file.stat().st_mtime > KEPT_S:
+                        file.unlink()
+                    else:
+                        self._count += 1
+            self._swept = now
+        if self._count > MOST:
             raise Overloaded(f"{MOST:,} keys of one day are stored", code="keys_full")
-        self._swept = now
 
 
 def read_key(text: str | None) -> str | None:

@@ -20,7 +20,7 @@ from kedge.operations.ask import Ask
 from kedge.operations.catalogue import Lane, Operation
 from kedge.operations.parameters import NoParameters
 from kedge.operations.served import SERVED
-from kedge.web.children import Children, RemoteCaller
+from kedge.web.children import Children, RemoteCaller, Unfinished
 from kedge.web.problems import Unmatched, describe_problem
 from kedge.web.repeats import AnswerStore
 from kedge.workspace import Workplace
@@ -29,7 +29,7 @@ THREADS = 4
 """Threads of commands; each may wait two minutes for replicas to load."""
 ROLLBACK_THREADS = 2
 WAITING = 16
-"""Maximum commands that run or wait."""
+"""Maximum commands that run or wait; rollbacks have as many of their own."""
 LONGEST_EPOCH = 15
 
 
@@ -72,7 +72,7 @@ class Writes:
             True: ThreadPoolExecutor(ROLLBACK_THREADS, thread_name_prefix="rollback"),
             False: ThreadPoolExecutor(THREADS, thread_name_prefix="command"),
         }
-        self._under_way: set[asyncio.Task[Written]] = set()
+        self._under_way: dict[bool, set[asyncio.Task[Written]]] = {True: set(), False: set()}
 
     async def run(self, write: Write) -> Written:
         """Carry a write out, or return the stored answer of the same write.
@@ -81,11 +81,12 @@ class Writes:
             Overloaded: `queue_full`.
             KedgeError: as the operation; `begin` of `AnswerStore` for its key.
         """
-        if len(self._under_way) >= WAITING and write.operation.name != "rollback":
+        under_way = self._under_way[write.operation.name == "rollback"]
+        if len(under_way) >= WAITING:
             raise Overloaded(f"{WAITING} commands are under way", code="queue_full")
         task = asyncio.ensure_future(self._once(write))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
         return await asyncio.shield(task)
 
     async def _once(self, write: Write) -> Written:
@@ -97,6 +98,9 @@ class Writes:
             return Written(known.status, known.body, known.epoch, is_repeated=True)
         try:
             done = await self._carry_out(write)
+        except Unfinished:  # it may have changed something: the key stays reserved
+            await asyncio.to_thread(self._repeats.abandon, holder, key)
+            raise
         except KedgeError as error:
             problem = describe_problem(error)
             if problem.status == 503:
@@ -104,6 +108,9 @@ class Writes:
                 raise
             done = Written(problem.status, encode(problem), None)
             await asyncio.to_thread(self._repeats.finish, holder, key, write.request, *done[:3])
+            raise
+        except BaseException:  # as above
+            await asyncio.to_thread(self._repeats.abandon, holder, key)
             raise
         await asyncio.to_thread(self._repeats.finish, holder, key, write.request, *done[:3])
         return done
