@@ -61,6 +61,7 @@ def make_dashboard(state_dir: Path, session: Session, sampler: TrafficSampler) -
     parts = DashboardParts(
         readers=Readers(open_place),
         commands=Readers(open_place, name="command"),
+        rollbacks=Readers(open_place, name="rollback"),
         open_place=lambda holder: Workplace(state_dir, token=holder),
         sampler=sampler,
         unix=clock.unix,

@@ -24,6 +24,10 @@ SAMPLE_S = 1.0
 """Interval of samples of the traffic: workers count once a second."""
 COMMANDS = 4
 """Threads that carry commands out: a cold rollback can wait for a minute, and others must not."""
+ROLLBACKS = 2
+"""Threads of rollbacks alone: a promotion that waits for a load must not delay one."""
+DIAGNOSES = 2
+"""Maximum diagnoses at once; each may take a processor. Others wait."""
 DIAGNOSIS_S = 600.0
 """Time limit of a diagnosis that a page starts."""
 
@@ -34,6 +38,7 @@ class DiagnosisProcess:
     def __init__(self, command: Callable[[str], tuple[str, ...]]) -> None:
         """Diagnose an endpoint with this command line."""
         self._command = command
+        self._turn = asyncio.Semaphore(DIAGNOSES)
 
     async def __call__(self, endpoint: str) -> DiagnosisReport:
         """Return the diagnosis of an endpoint.
@@ -41,6 +46,10 @@ class DiagnosisProcess:
         Raises:
             Refused, Unavailable: the fault that the command reports; `diagnosis_late`.
         """
+        async with self._turn:
+            return await self._run(endpoint)
+
+    async def _run(self, endpoint: str) -> DiagnosisReport:
         child = await asyncio.create_subprocess_exec(
             *self._command(endpoint),
             stdin=asyncio.subprocess.DEVNULL,
@@ -82,6 +91,7 @@ def dashboard_of(
     parts = DashboardParts(
         readers=Readers(open_place, name="page"),
         commands=Readers(open_place, name="command", threads=COMMANDS),
+        rollbacks=Readers(open_place, name="rollback", threads=ROLLBACKS),
         open_place=lambda holder: open_place(token=holder, patience_s=5.0),
         sampler=sampler,
         unix=clock.unix,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from kedge.core.errors import BadRequest, KedgeError
+from kedge.core.errors import KedgeError
 from kedge.web.auth import Gatekeeper
+from kedge.web.parameters import read_form
 from kedge.web.problems import get_status
 
 LONGEST_FORM = 1024
@@ -53,15 +54,7 @@ class Login:
         return await self._begin(request, link=link)
 
     async def _log_in(self, request: Request) -> Response:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > LONGEST_FORM:
-                raise BadRequest("the form is too large", code="too_large")
-        try:
-            form = dict(parse_qsl(body.decode("latin-1"), max_num_fields=4))
-        except ValueError:
-            raise BadRequest("the form has too many fields", code="malformed_body") from None
+        form = await read_form(request, LONGEST_FORM)
         return await self._begin(request, token=form.get("token", "").strip())
 
     async def _begin(self, request: Request, *, link: str = "", token: str = "") -> Response:

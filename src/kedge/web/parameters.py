@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,8 @@ BODY_BYTES = 64 << 10
 """Maximum bytes of a command's parameters: reasons and names, no data."""
 BODY_S = 10.0
 """Maximum seconds until they have arrived."""
+FORM_FIELDS = 50
+"""Maximum fields of a form; those of a page have fewer than ten."""
 JSON = Types(
     frozenset({b"application/json"}), "only JSON is read", "content-type: application/json"
 )
@@ -79,6 +82,22 @@ async def receive_body(request: Request, most: int, within_s: float = BODY_S) ->
     except ClientDisconnect:
         raise HungUp from None
     return bytes(body)
+
+
+async def read_form(request: Request, most: int) -> dict[str, str]:
+    """Return the fields of a form of at most this many bytes; of a repeated one, the first.
+
+    Raises:
+        BadRequest: `malformed_body`, `body_too_slow`.
+        Overloaded: `too_large`.
+        HungUp: the connection ended before the body did.
+    """
+    body = await receive_body(request, most)
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=FORM_FIELDS)
+    except ValueError:
+        raise BadRequest("the form has too many fields", code="malformed_body") from None
+    return {name: values[0] for name, values in fields.items()}
 
 
 def _convert(found: dict[str, str], kind: type[Given], *, strict: bool) -> Given:

@@ -33,12 +33,17 @@ class Acts:
     def __init__(
         self,
         threads: Readers,
+        rollbacks: Readers,
         open_place: Callable[[str], Workplace],
         carry_out: Callable[[Workplace, ActAsk], ActReceipt],
     ) -> None:
-        """Carry commands out with these threads; `open_place` opens the place of a token."""
+        """Carry commands out, rollbacks in threads of their own.
+
+        `open_place` opens the place of a token.
+        """
         self._open = open_place
         self._threads = threads
+        self._rollbacks = rollbacks
         self._carry_out = carry_out
         self._acts: dict[str, UnderWay] = {}
 
@@ -54,7 +59,8 @@ class Acts:
 
     async def _run(self, ask: ActAsk) -> ActReceipt:
         try:
-            return await self._threads.run(lambda _: self._in_own_place(ask))
+            threads = self._rollbacks if ask.act == "rollback" else self._threads
+            return await threads.run(lambda _: self._in_own_place(ask))
         except KedgeError as error:
             return ActReceipt(
                 endpoint=ask.endpoint,

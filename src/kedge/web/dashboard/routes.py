@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -46,6 +46,7 @@ from kedge.web.dashboard.sources import (
     remember_endpoint,
     remember_fleet,
 )
+from kedge.web.parameters import read_form
 from kedge.web.problems import get_status
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace
@@ -88,6 +89,8 @@ class DashboardParts(NamedTuple):
     """Threads that read."""
     commands: Readers
     """Threads that carry commands out."""
+    rollbacks: Readers
+    """Threads that carry out rollbacks alone: they never wait for another command."""
     open_place: Callable[[str], Workplace]
     """Opens the state directory for the commands of a token or session."""
     sampler: TrafficSampler
@@ -126,7 +129,7 @@ class Dashboard:
         self._source = SharedReads(parts.readers, parts.unix, parts.monotonic)
         self._streams = PageStreams(parts.unix)
         carry = partial(carry_out, loopback=parts.loopback)
-        self._acts = Acts(parts.commands, parts.open_place, carry)
+        self._acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
         self._courses: dict[str, Course] = {}
         self._paths: dict[str, deque[tuple[float, float]]] = {}
         self._diagnosing: dict[str, asyncio.Task[DiagnosisRun]] = {}
@@ -487,7 +490,7 @@ class Dashboard:
                 # An alert belongs to an endpoint that only the work knows: it asks again.
                 need = Need.OPERATE if "endpoint" in request.path_params else Need.READ
                 viewer, access = await self._viewer(request, need)
-                target = await work(request, await _read_form(request), access)
+                target = await work(request, await read_form(request, FORM_BYTES), access)
             except KedgeError as error:
                 return self._fail(request, viewer, error)
             return RedirectResponse(root_of(path_of(request)) + target, 303, HEADERS)
@@ -525,21 +528,6 @@ def _known_act(request: Request) -> str:
     if act not in ACTS:
         raise BadRequest(f"no such command: {act[:40]}", code="unknown_path")
     return act
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form.
-
-    Raises:
-        BadRequest: `too_large`.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > FORM_BYTES:
-            raise BadRequest(f"a form must have at most {FORM_BYTES} bytes", code="too_large")
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=50)
-    return {name: values[0] for name, values in fields.items()}
 
 
 def _number(form: dict[str, str], name: str) -> float | None:
