@@ -52,7 +52,7 @@ def transform(
 ) -> Callable[[Function], Function]:
     """Mark a function as a transformation: raw columns in, the schema's columns out.
 
-    The function itself is unchanged, so that training and tests call the same code.
+    It returns the function unchanged, and training and tests can call it directly.
 
     Args:
         schema: the schema that the function implements.
