@@ -13,7 +13,15 @@ from kedge.core.alerts.alerts import Alert, Topic
 from kedge.core.release.commands import Canary, Pause, Promote, Rollback, Shadow
 from kedge.core.release.needs import NeededRelease
 from kedge.core.stored.roster import Member, ReplicaHold, Tally
-from kedge.core.values import Placement, State
+from kedge.core.values import (
+    UNNAMED_OWNER,
+    Contact,
+    Escalation,
+    Placement,
+    Policy,
+    Rota,
+    State,
+)
 from kedge.engine.pins import Pin
 from kedge.engine.submission import SILENT_S, Unready, lacking
 from kedge.operations.status.view import WINDOW_OVER, EndpointStatus, describe, lacks_of
@@ -92,6 +100,25 @@ def test_a_release_is_shown_with_its_version_and_where_it_runs() -> None:
         "libraries": [],
     }
     assert told()["previous"]["release"] == "r1"
+
+
+def test_the_people_are_those_whom_an_alert_reaches() -> None:
+    """The rota's turn, or the owner whom the escalation names; the placeholder is no owner."""
+    ada, grace = Contact("Ada", "ada@example.org"), Contact("Grace", "grace@example.org")
+    told_owner = (Escalation("0s", ("owner",)),)
+    rota = Rota(start=AT, people=(ada, grace), each="1h")
+
+    def people(now: float = NOW, **policy: Any) -> tuple[str | None, str | None]:
+        state = endpoint(release(1), policy=Policy(audience="internal", **policy))
+        found = describe(state, (), (), {}, now=now)
+        return found.owner, found.on_call
+
+    assert people() == (None, None)
+    assert people(owner=ada) == ("Ada", None)
+    assert people(owner=ada, escalation=told_owner) == ("Ada", "Ada")
+    assert people(owner=ada, rota=rota) == ("Ada", "Ada")
+    assert people(NOW + 3600, owner=ada, rota=rota) == ("Ada", "Grace")
+    assert people(owner=UNNAMED_OWNER, escalation=told_owner) == (None, None)
 
 
 def test_everything_can_be_written_as_json() -> None:

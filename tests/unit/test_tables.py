@@ -187,8 +187,9 @@ def test_a_table_has_every_number_of_the_text(name: str) -> None:
 
 
 def test_an_endpoint_is_one_line_with_all_that_a_person_on_call_needs() -> None:
-    head, line, fault = plain(list_screen([STATUS]), 100).split("\n")
-    columns = "ENDPOINT PRODUCTION CANDIDATE STAGE ROLLBACK TO READY ALERTS"
+    status = msgspec.structs.replace(STATUS, owner="Ada", on_call="Grace")
+    head, line, fault = plain(list_screen([status]), 110).split("\n")
+    columns = "ENDPOINT PRODUCTION CANDIDATE STAGE ROLLBACK TO READY ALERTS OWNER ON CALL"
     assert head.split() == columns.split()
     assert line.split() == [
         "flights",
@@ -203,5 +204,7 @@ def test_an_endpoint_is_one_line_with_all_that_a_person_on_call_needs() -> None:
         "(v1)",
         "unchecked",
         "-",
+        "Ada",
+        "Grace",
     ]
     assert fault.startswith("  ! flights: w0 has been silent \\u001b[2J")

@@ -32,8 +32,16 @@ COLUMNS = (
     Column("ROLLBACK TO"),
     Column("READY"),
     Column("ALERTS"),
+    Column("OWNER"),
+    Column("ON CALL"),
 )
-NARROW = (Column("ENDPOINT"), Column("PRODUCTION", whole=True), Column("ROLLOUT"), Column("STATE"))
+NARROW = (
+    Column("ENDPOINT"),
+    Column("PRODUCTION", whole=True),
+    Column("ROLLOUT"),
+    Column("STATE"),
+    Column("ON CALL"),
+)
 UNCUT = 10_000
 """Columns of a sentence that the screen itself wraps."""
 
@@ -43,7 +51,9 @@ def list_screen(found: Sequence[EndpointStatus]) -> Screen:
     table = Grid(
         COLUMNS,
         [_row(item) for item in found],
-        narrow=Grid(NARROW, [(*get_cells(item)[:3], _state(item)) for item in found]),
+        narrow=Grid(
+            NARROW, [(*get_cells(item)[:3], _state(item), _on_call(item)) for item in found]
+        ),
     )
     below = [
         paragraph
@@ -62,7 +72,13 @@ def _row(item: EndpointStatus) -> tuple[Cell, ...]:
         _landing(item),
         _readiness(item),
         _alerts(item),
+        item.owner or warn("none"),
+        _on_call(item),
     )
+
+
+def _on_call(item: EndpointStatus) -> Cell:
+    return item.on_call or warn("none")
 
 
 def _stage(item: EndpointStatus) -> Cell:

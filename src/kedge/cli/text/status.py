@@ -27,10 +27,10 @@ from kedge.operations.status.view import (
 
 def list_text(found: Sequence[EndpointStatus]) -> str:
     """Return the status of endpoints, one line each, in columns."""
-    rows = [get_cells(item) for item in found]
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    rows = [(*get_cells(item)[:3], _people(item), get_cells(item)[3]) for item in found]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
     return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
         for row in rows
     )
 
@@ -38,6 +38,11 @@ def list_text(found: Sequence[EndpointStatus]) -> str:
 def get_cells(item: EndpointStatus) -> tuple[str, str, str, str]:
     """Return an endpoint in four cells: name, production, rollout, and its problems or "ok"."""
     return item.endpoint, named(item.production), _rollout(item), _standing(item)
+
+
+def _people(item: EndpointStatus) -> str:
+    """Return the owner and the person on call."""
+    return f"owner {item.owner or '-'}, on call {item.on_call or '-'}"
 
 
 def named(release: ReleaseSummary | None) -> str:
@@ -152,6 +157,7 @@ def get_facts(item: EndpointStatus, width: int) -> list[Fact]:
         if pin.drift:
             text = f"{pin.drift}; kedge unpin {item.endpoint} follows the ledger again"
             facts.append(Fact("DRIFT", text, Tone.BAD))
+    facts.append(Fact("people", _people(item)))
     facts += _alerts(item.alerts)
     facts += [Fact("!", fault, Tone.BAD) for fault in item.faults]
     return facts + _processes(item.processes)

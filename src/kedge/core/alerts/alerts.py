@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from kedge.core.codec import fingerprint
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
-from kedge.core.values import Contact, Policy, Rota, Value
+from kedge.core.values import UNNAMED_OWNER, Contact, Policy, Rota, Value
 
 if TYPE_CHECKING:  # importing it loads NumPy, and a rollback must not wait for that
     from kedge.core.automation import Decision
@@ -337,6 +337,22 @@ def on_duty(rota: Rota, now: float) -> Contact:
     """Return the person on duty at this Unix time; before the start it is the first."""
     turns = int((now - read_instant(rota.start)) // seconds(rota.each))
     return rota.people[max(turns, 0) % len(rota.people)]
+
+
+def find_on_call(policy: Policy, now: float) -> Contact | None:
+    """Return the person whom an alert reaches at this Unix time; None: it reaches no named one.
+
+    That is the person on duty. Without a rota it is the owner, if the escalation names them.
+    """
+    if policy.rota is not None and policy.rota.people:
+        return on_duty(policy.rota, now)
+    told = any("owner" in step.to for step in policy.escalation)
+    return find_owner(policy) if told else None
+
+
+def find_owner(policy: Policy) -> Contact | None:
+    """Return the owner; None: none is named, or only the placeholder of `kedge init`."""
+    return policy.owner if policy.owner != UNNAMED_OWNER else None
 
 
 def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:

@@ -7,13 +7,23 @@ from typing import Literal
 
 import msgspec
 
-from kedge.core.alerts.alerts import Alert
+from kedge.core.alerts.alerts import Alert, find_on_call, find_owner
 from kedge.core.estimate import RolloutEstimate
 from kedge.core.release.guards import next_step, on_pass, promised, step_number
 from kedge.core.release.needs import needs
 from kedge.core.release.ways_back import returned
 from kedge.core.stored.roster import Member, ProcessFault, Tally
-from kedge.core.values import BUCKETS, Field, Placement, Release, RowsMark, Stage, State, Value
+from kedge.core.values import (
+    BUCKETS,
+    Contact,
+    Field,
+    Placement,
+    Release,
+    RowsMark,
+    Stage,
+    State,
+    Value,
+)
 from kedge.engine.pins import Pin
 from kedge.engine.recording.counts import CanaryCounts, CountSummary, ShadowCounts, summary
 from kedge.engine.submission import SILENT, SILENT_S, Lack, Unready, first_of, lacking, replicas
@@ -189,6 +199,10 @@ class EndpointStatus(Value, frozen=True, kw_only=True):
     sample: float
     """Share of inputs that the shadow gets."""
     audience: Literal["customer", "internal"]
+    owner: str | None
+    """The accountable person; null: none is named."""
+    on_call: str | None
+    """The person whom an alert reaches now; null: none is named."""
     back: WayBack | None
     """The landing of a rollback; null: there is none."""
     back_model: WayBack | None
@@ -275,6 +289,8 @@ def describe(
         next_weight=step * 100 / BUCKETS if step is not None else None,
         sample=state.sample * 100 / BUCKETS,
         audience=state.policy.audience,
+        owner=_name(find_owner(state.policy)),
+        on_call=_name(find_on_call(state.policy, now)),
         back=way_back(state, state.back, serving, now),
         back_model=way_back(state, state.back_model, serving, now),
         back_features=way_back(state, state.back_features, serving, now),
@@ -296,6 +312,10 @@ def describe(
         faults=(*_faults(state, serving, pins, now), *map(_unreadable, aside)),
         processes=tuple(_process(each) for each in members if each.faults or each.limited),
     )
+
+
+def _name(person: Contact | None) -> str | None:
+    return person.name if person is not None else None
 
 
 def _alert(alert: Alert) -> OpenAlert:

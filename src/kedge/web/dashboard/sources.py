@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kedge.core.alerts.alerts import rungs
 from kedge.core.automation import rules
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import KedgeError, Refused, Unavailable
@@ -10,7 +9,7 @@ from kedge.core.evidence.rules import JudgeRules
 from kedge.core.names import get_known
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import DrillResult, RunbookNote
-from kedge.core.values import UNNAMED_OWNER, Stage, State
+from kedge.core.values import Stage, State
 from kedge.engine.findings import newest_finding
 from kedge.operations.alerts import ListedAlert, alerts_of
 from kedge.operations.drills import speed_of
@@ -18,7 +17,6 @@ from kedge.operations.evidence.read import RolloutEvidence, evidence_of
 from kedge.operations.readiness.check import look
 from kedge.operations.status.read import status_of, status_without_estimates
 from kedge.web.dashboard.pages.readings import (
-    EndpointPeople,
     FleetReading,
     PageReading,
     ReadyReading,
@@ -34,27 +32,13 @@ SEGMENTS = 300
 """Verdicts on segments that are read for a table."""
 
 
-def people_of(state: State | None, now: float) -> EndpointPeople:
-    """Return the people of an endpoint: its owner, and the first person on duty now."""
-    if state is None:
-        return EndpointPeople()
-    owner = state.policy.owner
-    levels = rungs(state.policy, now)
-    on_call = next((t.who for level in levels for t in level.targets if t.who), "")
-    named = owner is not None and owner != UNNAMED_OWNER
-    return EndpointPeople(owner.name if owner is not None and named else "", on_call)
-
-
 def read_fleet(place: Workplace) -> FleetReading:
     """Return all endpoints.
 
     Raises:
         Unavailable: the ledger cannot be read.
     """
-    states = place.ledger.read().states
-    now = place.clock.unix()
-    found = status_without_estimates(place, None)
-    return FleetReading(tuple(found), {name: people_of(s, now) for name, s in states.items()})
+    return FleetReading(tuple(status_without_estimates(place, None)))
 
 
 def remember_fleet(place: Workplace) -> FleetReading:
@@ -63,7 +47,7 @@ def remember_fleet(place: Workplace) -> FleetReading:
     Raises:
         Unavailable: this host remembers none.
     """
-    return FleetReading(tuple(status_without_estimates(place, None)), {})
+    return FleetReading(tuple(status_without_estimates(place, None)))
 
 
 def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
@@ -77,7 +61,6 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
     evidence, unread = _evidence(place, state)
     return PageReading(
         status=status_of(place, endpoint)[0],
-        people=people_of(state, place.clock.unix()),
         entries=tuple(place.ledger.history(endpoint, ENTRIES)),
         evidence=evidence,
         unread=unread,
@@ -142,7 +125,6 @@ def remember_endpoint(place: Workplace, endpoint: str) -> PageReading:
     """
     return PageReading(
         status=status_without_estimates(place, endpoint)[0],
-        people=EndpointPeople(),
         entries=(),
         evidence=None,
         unread="",

@@ -8,7 +8,7 @@ from kedge.core.values import Stage, Value
 from kedge.operations.status.view import EndpointStatus
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.quantities import count, percent, rate, spark
-from kedge.web.dashboard.pages.readings import EndpointPeople, FleetReading, names_of, seen
+from kedge.web.dashboard.pages.readings import FleetReading, seen
 from kedge.web.dashboard.pages.way_back import Landing, landing_now, name
 from kedge.web.dashboard.rates import TrafficRates
 
@@ -80,10 +80,7 @@ def fleet_page(
 ) -> DashboardPage:
     """Return the page of all endpoints that a viewer may see."""
     rows = sorted(
-        (
-            fleet_row(one, names_of(reading.people, one.endpoint), rates.get(one.endpoint))
-            for one in seen(reading.found, viewer.endpoints)
-        ),
+        (fleet_row(one, rates.get(one.endpoint)) for one in seen(reading.found, viewer.endpoints)),
         key=lambda row: (row.rank, row.endpoint),
     )
     summary = FleetSummary(
@@ -101,9 +98,7 @@ def fleet_page(
     return DashboardPage(title="Fleet", template="fleet.html", parts=tuple(parts), at=at)
 
 
-def fleet_row(
-    one: EndpointStatus, people: EndpointPeople, traffic: TrafficRates | None
-) -> FleetRow:
+def fleet_row(one: EndpointStatus, traffic: TrafficRates | None) -> FleetRow:
     """Return the line of one endpoint."""
     traffic = traffic or TrafficRates()
     troubles = troubles_of(one)
@@ -133,8 +128,8 @@ def fleet_row(
         verdict_tone=tone,
         pages=pages,
         warnings=len(one.alerts) - pages,
-        owner=people.owner,
-        on_call=people.on_call,
+        owner=one.owner or "",
+        on_call=one.on_call or "",
         replicas=f"{current}/{len(one.replicas)} at {one.epoch}",
         behind=current < len(one.replicas) or not one.replicas,
         rate=rate(traffic.rate),

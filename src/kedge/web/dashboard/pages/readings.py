@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.evidence.rules import JudgeRules
@@ -15,25 +15,16 @@ from kedge.operations.evidence.read import RolloutEvidence
 from kedge.operations.status.view import EndpointStatus
 
 
-class EndpointPeople(Value, frozen=True):
-    """The people of an endpoint, by name. Empty: none is declared."""
-
-    owner: str = ""
-    on_call: str = ""
-
-
 class FleetReading(Value, frozen=True):
-    """All endpoints, with their people."""
+    """All endpoints."""
 
     found: tuple[EndpointStatus, ...]
-    people: dict[str, EndpointPeople]
 
 
 class PageReading(Value, frozen=True, kw_only=True):
     """One endpoint, as its pages show it."""
 
     status: EndpointStatus
-    people: EndpointPeople
     entries: tuple[Entry, ...]
     evidence: RolloutEvidence | None
     """None: nothing is compared, or it cannot be read."""
@@ -69,8 +60,3 @@ def seen(
 ) -> tuple[EndpointStatus, ...]:
     """Return the endpoints that a viewer may see."""
     return tuple(one for one in found if endpoints is None or one.endpoint in endpoints)
-
-
-def names_of(people: Mapping[str, EndpointPeople], endpoint: str) -> EndpointPeople:
-    """Return the people of an endpoint."""
-    return people.get(endpoint, EndpointPeople())
