@@ -159,6 +159,36 @@ def test_counters_go_on_when_another_control_reads_the_ledger(measured: Measured
     assert {key: after[key] for key in durable} == {key: before[key] for key in durable}
 
 
+def test_a_control_that_is_killed_takes_no_count_away_that_was_scraped(
+    measured: Measured,
+) -> None:
+    measured.samples()
+    measured.count(requests__production=30)
+    measured.reader.save()
+    key = ("kedge_requests_total", "production", "flights", "r1")
+    assert measured.samples()[key] == 30
+    measured.reader.save()
+    measured.count(requests__production=37)  # while no control runs
+    measured.count("h/w1.2", requests__production=5)
+    measured.reader = MetricsReader(measured.place, segments=True)
+    after = measured.samples()
+    assert after[key] == 42
+    assert after["kedge_model_duration_seconds_count", *key[1:]] == 42
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"series": [["a", [], -1, 1]]}', b"\xff" * 9])
+def test_stored_totals_that_cannot_be_read_cost_only_the_totals(
+    measured: Measured, damage: bytes
+) -> None:
+    measured.count(requests__production=30)
+    (measured.place.state_dir / "metrics.json").write_bytes(damage)
+    key = ("kedge_requests_total", "production", "flights", "r1")
+    assert measured.samples()[key] == 0
+    measured.count(requests__production=31)
+    assert measured.samples()[key] == 1
+    measured.reader.save()
+
+
 def test_lost_counts_leave_the_last_samples_and_say_so(measured: Measured) -> None:
     measured.samples()
     measured.count(requests__production=30)

@@ -37,7 +37,8 @@ RECEIPT = ReceiptNote(
 def test_a_rollback_is_counted_by_its_first_sign_with_its_parts() -> None:
     verdict = VerdictNote(verdict="fail", subject=2)
     found = told(CANARY, verdict, BACK, RECEIPT).totals()
-    assert found.rollbacks == {("candidate", "verdict"): 1}
+    assert {key: n for key, n in found.rollbacks.items() if n} == {("candidate", "verdict"): 1}
+    assert len(found.rollbacks) == 8, "each begins at zero, so that its first increase is seen"
     assert found.rollouts == {"Promoted": 0, "Aborted": 0, "RolledBack": 1}
     assert found.phases["detect"].total == 10.0
     assert found.phases["respond"].total == 10.0
@@ -47,7 +48,7 @@ def test_a_rollback_is_counted_by_its_first_sign_with_its_parts() -> None:
 
 def test_a_part_that_was_not_recorded_has_no_observation() -> None:
     found = told(CANARY, BACK).totals()
-    assert found.rollbacks == {("candidate", "patrol"): 1}
+    assert found.rollbacks["candidate", "patrol"] == 1
     assert set(found.phases) == {"detect", "respond"}
 
 

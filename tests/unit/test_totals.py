@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from kedge.core.codec import decode, encode
 from kedge.core.metrics import definitions as of
-from kedge.core.metrics.totals import Series, Totals
+from kedge.core.metrics.totals import KEPT_S, Series, StoredSeries, StoredTotals, Totals
 from kedge.core.stored.roster import Member, ProcessFault, Tally
 from kedge.core.values import Stage, State
 
@@ -132,3 +133,113 @@ def test_faults_of_processes_add_up_over_restarts() -> None:
         Series(of.FAULTS.name, ("gateway", "replica.step")): 3,
         Series(of.LIMITED.name, ("gateway", "bodies_full")): 2,
     }
+
+
+# ---------------------------------------------------------------- a restart of control
+
+
+def restarted(totals: Totals) -> Totals:
+    """The totals of the next control, by what this one has stored."""
+    raw = encode(totals.stored())
+    return Totals(["flights"], decode(raw, StoredTotals))
+
+
+def test_a_control_that_restarts_misses_no_request_and_takes_nothing_away() -> None:
+    totals = Totals([])
+    totals.fold(STATE, [answered("w0.1", 5)])
+    later = restarted(totals)
+    assert later.series[ANSWERED] == 5
+    later.fold(STATE, [answered("w0.1", 8), answered("w1.2", 4)])
+    assert later.series[ANSWERED] == 12
+    later.fold(STATE, [answered("w0.1", 9), answered("w1.2", 4)])
+    assert later.series[ANSWERED] == 13
+    again = restarted(later)
+    again.fold(STATE, [answered("w0.1", 9), answered("w1.2", 4)])
+    assert again.series[ANSWERED] == 13
+
+
+def test_workers_that_restart_with_control_take_nothing_away() -> None:
+    totals = Totals([])
+    totals.fold(STATE, [answered("w0.1", 5)])
+    later = restarted(totals)
+    later.fold(STATE, [answered("w0.1", 6), answered("w0.9", 2)])
+    assert later.series[ANSWERED] == 8
+
+
+def test_counts_that_were_lost_while_control_was_down_take_nothing_away() -> None:
+    totals = Totals([])
+    totals.fold(STATE, [answered("w0.1", 50)])
+    later = restarted(totals)
+    later.fold(STATE, [answered("w0.1", 3)])  # the file was lost; this worker began again
+    assert later.series[ANSWERED] == 50
+    later.fold(STATE, [answered("w0.1", 7)])
+    assert later.series[ANSWERED] == 54
+
+
+def test_totals_that_were_stored_before_an_endpoint_was_read_are_kept() -> None:
+    totals = Totals([])
+    totals.fold(STATE, [answered("w0.1", 5)])
+    unread = restarted(restarted(totals))
+    unread.fold(STATE, [answered("w0.1", 6)])
+    assert unread.series[ANSWERED] == 6
+
+
+def test_a_baseline_of_the_first_control_is_one_for_the_next() -> None:
+    first = Totals(["flights"])
+    first.fold(STATE, [answered("w0.1", 1_000)])
+    later = restarted(first)
+    later.fold(STATE, [answered("w0.1", 1_002)])
+    assert later.series[ANSWERED] == 2
+
+
+def test_after_a_restart_copies_still_belong_to_the_release_that_was_left() -> None:
+    settled = State(
+        endpoint="flights", stage=Stage.SETTLED, production=2, previous=1, back=1, salt="t"
+    )
+    later = msgspec.structs.replace(settled, back=None, salt="u")
+    counted = Tally("w0.1", "flights", 2, None, "t", {"shadow.requests": 3})
+    totals = Totals([])
+    totals.fold(settled, [counted])
+    next_one = restarted(totals)
+    next_one.fold(later, [counted])
+    series = Series(of.SHADOW_REQUESTS.name, ("flights", "r1"))
+    assert {k: n for k, n in next_one.series.items() if n} == {series: 3}
+
+
+def test_faults_go_on_over_a_restart_of_control() -> None:
+    totals = Totals([])
+    totals.fold_processes([])
+    totals.fold_processes([member("monday", 4)])
+    later = restarted(totals)
+    later.fold_processes([member("monday", 6), member("tuesday", 1)])
+    assert later.series[Series(of.FAULTS.name, ("gateway", "replica.step"))] == 7
+
+
+def test_stored_series_of_another_version_are_left_out() -> None:
+    stored = StoredTotals(
+        (
+            StoredSeries("kedge_unheard_of_total", ("a",), -1, 4, 4),
+            StoredSeries(of.REQUESTS.name, ("flights",), -1, 4, 4),
+        )
+    )
+    assert Totals([], stored).series == {}
+
+
+def test_series_of_a_release_that_left_end_after_a_day_and_those_of_a_lost_endpoint_at_once() -> (
+    None
+):
+    totals = Totals([])
+    totals.fold(STATE, [tally(requests__candidate=3, refused__queue_full=1)])
+    theirs = Series(of.REQUESTS.name, THEIRS)
+    settled = msgspec.structs.replace(
+        STATE, stage=Stage.SETTLED, candidate=None, previous=None, salt="t"
+    )
+    totals.forget({"flights": STATE}, 0.0)
+    totals.forget({"flights": settled}, KEPT_S)
+    assert theirs in totals.series
+    totals.forget({"flights": settled}, KEPT_S + 1)
+    assert theirs not in totals.series
+    assert ANSWERED in totals.series
+    assert Series(of.REFUSED.name, ("flights", "queue_full")) in totals.series
+    totals.forget({}, KEPT_S + 2)
+    assert totals.series == {}

@@ -1,16 +1,20 @@
 """Metrics for monitoring systems: control reads the state directory on a clock.
 
-A scrape reads nothing: it gets what was read last. Evidence is read from the state that the patrol
+A scrape reads nothing: it gets what was read last. The totals of counters are stored, so that the
+next control continues them. Evidence is read from the state that the patrol
 stored, and judged again only if that state changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from math import exp
+from pathlib import Path
 
 from kedge.core.automation import EARLY, decide
+from kedge.core.codec import decode, encode
 from kedge.core.errors import Unavailable
 from kedge.core.metrics.alert_rules import AlertRules, make_rules
 from kedge.core.metrics.history import LedgerHistory
@@ -21,7 +25,7 @@ from kedge.core.metrics.readings import (
     SiteReading,
 )
 from kedge.core.metrics.samples import MetricFamily, build
-from kedge.core.metrics.totals import Totals
+from kedge.core.metrics.totals import MOST_BYTES, StoredTotals, Totals
 from kedge.core.release.guards import step_number
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import ReadinessNote
@@ -35,6 +39,9 @@ from kedge.engine.submission import SILENT_S
 from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.operations.drills import line_of
 from kedge.operations.status.read import OPEN_ALERTS
+from kedge.system.durable import write_atomically
+from kedge.system.files import read_bounded
+from kedge.system.reserve import is_short
 from kedge.workspace import Workplace
 
 ENTRIES = 2_000
@@ -44,6 +51,10 @@ EVIDENCE_S = 15.0
 BUDGET_S = 0.5
 """Time for evidence in one reading: about six comparisons of 200 segments. The others wait for the
 next reading, the longest waiting first."""
+
+
+TOTALS = "metrics.json"
+"""File of the state directory with the totals of counters."""
 
 
 def alert_rules_of(place: Workplace) -> AlertRules:
@@ -62,6 +73,8 @@ class MetricsReader:
         self._states: Mapping[str, State] = {}
         self._members: tuple[Member, ...] = ()
         self._totals: Totals | None = None
+        self._file = place.state_dir / TOTALS
+        self._written = b""
         self._seq = 0
         self._history: dict[str, LedgerHistory] = {}
         self._failed: dict[str, tuple[str, ...]] = {}
@@ -89,8 +102,24 @@ class MetricsReader:
             ledger=ledger,
             evidence=counted,
         )
-        series = self._totals.series if self._totals is not None else {}
-        return build(site, series, bin_upper_us, segments=self._segments)
+        if self._totals is None:
+            return build(site, {}, bin_upper_us, segments=self._segments)
+        if ledger:
+            self._totals.forget(self._states, now)
+        return build(site, self._totals.series, bin_upper_us, segments=self._segments)
+
+    def save(self) -> None:
+        """Store the totals, unless the disk is below its reserve.
+
+        A scrape must not see them before: after a crash the next control continues these.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        raw = encode(self._totals.stored()) if self._totals is not None else b""
+        if raw != self._written and not is_short(self._place.state_dir):
+            write_atomically(self._file, raw, durable=False)
+            self._written = raw
 
     def _reading(
         self, state: State, copies: CopyReading | None, *, alerts: bool
@@ -121,7 +150,7 @@ class MetricsReader:
         except Unavailable:
             return False
         if self._totals is None:
-            self._totals = Totals(self._states)
+            self._totals = Totals(self._states, _read_totals(self._file))
         return True
 
     def _read_entries(self) -> None:
@@ -186,6 +215,13 @@ class MetricsReader:
         except Unavailable:
             return False
         return True
+
+
+def _read_totals(file: Path) -> StoredTotals | None:
+    """Return the stored totals; None if there are none that can be read."""
+    with suppress(OSError, ValueError):  # also of msgspec
+        return decode(read_bounded(file, MOST_BYTES), StoredTotals)
+    return None
 
 
 class _Judged:

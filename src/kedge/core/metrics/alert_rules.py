@@ -11,12 +11,16 @@ from typing import Final, Literal
 
 from kedge.core.automation import EARLY, MIN_COVERAGE, guardrails
 from kedge.core.metrics import definitions as of
-from kedge.core.metrics.queries import increase, quantile, rate, selector
+from kedge.core.metrics.queries import increase, occurred, quantile, rate, selector
 from kedge.core.time.durations import seconds
 from kedge.core.values import Policy, Value
 
 STALE_S = 180
 """Age of the samples from which control counts as stopped: it renews them every minute."""
+GONE_S = "6h"
+"""Time for which a site that is no longer scraped counts as stopped; then it counts as removed."""
+OWN_REFUSALS = ("bodies_full", "decoder_lost", "internal", "not_loaded", "queue_full", "stopping")
+"""Codes of refusals for which the caller cannot be blamed: those with a status from 500 on."""
 MOST_ERRORS = 0.01
 """Share of requests that production fails: a policy has only limits relative to production."""
 TIMEOUT_PART = 0.5
@@ -70,7 +74,10 @@ def make_rules(policies: Mapping[str, Policy]) -> AlertRules:
 def _own() -> Iterator[AlertRule]:
     yield AlertRule(
         alert="KedgeControlStopped",
-        expr=f"absent({selector(of.READ_AT)}) or time() - {selector(of.READ_AT)} > {STALE_S}",
+        expr=(
+            f"absent({selector(of.READ_AT)})"
+            f" or time() - max_over_time({selector(of.READ_AT)}[{GONE_S}]) > {STALE_S}"
+        ),
         for_s=60,
         severity=ACT,
         summary="kedge's control process does not report",
@@ -85,8 +92,16 @@ def _own() -> Iterator[AlertRule]:
         description="Commands fail; kedge rollback --local still works: kedge doctor",
     )
     yield AlertRule(
+        alert="KedgeCountsUnreadable",
+        expr=f"{selector(of.EVIDENCE)} == 0",
+        for_s=300,
+        severity=LOOK,
+        summary="kedge cannot read the counts of its workers",
+        description="Requests are served, and no rollout is judged: kedge doctor",
+    )
+    yield AlertRule(
         alert="KedgeProcessFaults",
-        expr=f"{increase(of.FAULTS, '10m', 'kind,place')} > 0",
+        expr=occurred(of.FAULTS, "10m", "kind,place"),
         for_s=0,
         severity=LOOK,
         summary="{{ $labels.place }} of kedge's {{ $labels.kind }} failed and goes on",
@@ -124,6 +139,9 @@ def _rule(
 def _traffic(name: str, policy: Policy) -> Iterator[AlertRule]:
     failed = rate(of.ERRORS, "5m", "endpoint", endpoint=name)
     answered = rate(of.REQUESTS, "5m", "endpoint", endpoint=name)
+    codes = f"~{'|'.join(OWN_REFUSALS)}"
+    own = rate(of.REFUSED, "5m", "endpoint", endpoint=name, code=codes)
+    failed = f"({failed} + ({own} or 0 * {failed}))"
     yield _rule(
         "KedgeRequestsFail",
         name,
@@ -133,7 +151,8 @@ def _traffic(name: str, policy: Policy) -> Iterator[AlertRule]:
         "more than 1 in 100 requests fail",
         f"kedge diagnose {name}; kedge rollback {name}",
     )
-    limit_s = policy.limits.timeout_ms / 1e3 * TIMEOUT_PART
+    # Above the last bound a quantile is not known: it is at most that bound.
+    limit_s = min(policy.limits.timeout_ms / 1e3 * TIMEOUT_PART, of.MODEL_BOUNDS[-2])
     slowest = quantile(0.99, of.DURATION, "5m", "endpoint", endpoint=name, arm="production")
     yield _rule(
         "KedgeModelSlow",
@@ -147,6 +166,15 @@ def _traffic(name: str, policy: Policy) -> Iterator[AlertRule]:
 
 
 def _replicas(name: str, policy: Policy) -> Iterator[AlertRule]:
+    yield _rule(
+        "KedgeNoReplica",
+        name,
+        f"sum by (endpoint) ({selector(of.REPLICAS, endpoint=name, state='!silent')}) == 0",
+        60,
+        ACT,
+        "no gateway worker reports",
+        "kedge up; kedge doctor",
+    )
     for state in ("behind", "silent"):
         yield _rule(
             f"KedgeReplica{state.capitalize()}",

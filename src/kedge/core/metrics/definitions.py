@@ -44,10 +44,12 @@ def _histogram(name: str, labels: str, meaning: str, bounds: tuple[float, ...]) 
 
 
 MODEL_BOUNDS = tuple(
-    round(part * 2**octave / 1e6, 9) for octave in range(6, 22) for part in (1.0, 1.5)
+    round(part * 2**octave / 1e6, 9)
+    for octave in range(6, 27)
+    for part in ((1.0, 1.5) if octave < 22 else (1.0,))
 )
-"""From 64 us to 3.1 s, two in each octave: exactly bounds of the bins that a worker counts, so that
-every bucket is exact."""
+"""From 64 us to 67 s, two in each octave up to 3.1 s: exactly bounds of the bins that a worker
+counts, so that every bucket is exact. The last one is above the default limit of an answer."""
 ROLLBACK_BOUNDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0),

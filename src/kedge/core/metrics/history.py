@@ -6,10 +6,11 @@ The ledger keeps every entry, so these totals continue over a restart of control
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 from kedge.core.metrics.definitions import ROLLBACK_BOUNDS
 from kedge.core.release.commands import Aborted, CandidateRolledBack, Promoted
-from kedge.core.speed import Incident, LedgerLine, Practice, SpeedReader
+from kedge.core.speed import Incident, LedgerLine, Practice, Sign, SpeedReader
 from kedge.core.stored.notes import AlertOpened
 from kedge.core.values import Value
 
@@ -78,11 +79,12 @@ class LedgerHistory:
 
 
 def _causes(incidents: list[Incident]) -> dict[tuple[str, str], int]:
-    found: Counter[tuple[str, str]] = Counter()
+    # From zero on: Prometheus sees no increase in the first value of a series.
+    found = {(arm, sign): 0 for arm in ("production", "candidate") for sign in get_args(Sign)}
     for one in incidents:
         arm = "candidate" if one.event == "candidate_rolled_back" else "production"
         found[arm, one.sign] += 1
-    return dict(found)
+    return found
 
 
 def _results(drills: list[Practice]) -> dict[str, int]:

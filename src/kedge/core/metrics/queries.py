@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from kedge.core.metrics.definitions import Metric, MetricKind
+from kedge.core.metrics.definitions import READ_AT, Metric, MetricKind
 
 NAME = re.compile(r"\bkedge_[a-z_]+")
 
@@ -44,6 +44,19 @@ def increase(metric: Metric, window: str, by: str, /, **labels: str) -> str:
     """Return a counter's increase in a window, summed by some labels."""
     assert metric.kind is MetricKind.COUNTER, metric.name
     return f"sum by ({by}) (increase({selector(metric, **labels)}[{window}]))"
+
+
+def occurred(metric: Metric, window: str, by: str, /, **labels: str) -> str:
+    """Return a condition: a counter grew in a window, or its series began there.
+
+    `increase` does not see the first value of a series, so that it misses an event whose labels are
+    new. A scrape at the begin of the window tells such a series from one that was not scraped yet.
+    """
+    found = selector(metric, **labels)
+    before = f"sum by ({by}) ({found} offset {window})"
+    began = f"sum by ({by}) ({found}) > 0 unless {before}"
+    scraped = f"{selector(READ_AT)} offset {window}"
+    return f"{increase(metric, window, by, **labels)} > 0 or {began} and on () {scraped}"
 
 
 def quantile(q: float, metric: Metric, window: str, by: str, /, **labels: str) -> str:

@@ -12,7 +12,7 @@ from kedge.core.metrics import definitions as of
 from kedge.core.metrics.definitions import METRICS, MODEL_BOUNDS, MOST_SEGMENTS, OTHER, Metric
 from kedge.core.metrics.history import Durations, HistoryTotals
 from kedge.core.metrics.readings import EndpointReading, EvidenceReading, SiteReading
-from kedge.core.metrics.totals import Series
+from kedge.core.metrics.totals import COUNTED, SUM, Series
 from kedge.core.stored.roster import Member
 from kedge.core.values import BUCKETS, Stage, State, Value
 
@@ -282,27 +282,27 @@ _COUNTERS = {metric.name: metric for metric in METRICS}
 
 def _counted(rows: _Rows, series: Mapping[Series, int], upper_us: Callable[[int], int]) -> None:
     bins: dict[tuple[str, ...], dict[int, int]] = {}
+    sums: dict[tuple[str, ...], int] = {}
     for one, number in series.items():
-        if one.bin < 0:
+        if one.bin == COUNTED:
             rows.put(_COUNTERS[one.metric], number, *one.labels)
+        elif one.bin == SUM:
+            sums[one.labels] = number
         else:
             bins.setdefault(one.labels, {})[one.bin] = number
     for labels, counts in bins.items():
-        rows.put(of.DURATION, _histogram(counts, upper_us), *labels)
+        rows.put(of.DURATION, _histogram(counts, sums.get(labels, 0), upper_us), *labels)
 
 
-def _histogram(bins: Mapping[int, int], upper_us: Callable[[int], int]) -> Durations:
+def _histogram(bins: Mapping[int, int], total_us: int, upper_us: Callable[[int], int]) -> Durations:
     """Return bins of whole microseconds as a histogram of seconds.
 
-    A bin ends below its largest value plus one, which is where a bound is. The sum takes the middle
-    of each bin, at most 6 % from its values.
+    A bin ends below its largest value plus one, which is where a bound is.
     """
     ends = [(upper_us(index) + 1) / 1e6 for index in bins]
-    middles = [(upper_us(index - 1) + 1 + upper_us(index) + 1) / 2e6 for index in bins]
     counts = list(bins.values())
     below = [
         sum(number for end, number in zip(ends, counts, strict=True) if end <= bound + 1e-12)
         for bound in MODEL_BOUNDS
     ]
-    total = sum(middle * number for middle, number in zip(middles, counts, strict=True))
-    return Durations((*below, sum(counts)), total)
+    return Durations((*below, sum(counts)), total_us / 1e6)

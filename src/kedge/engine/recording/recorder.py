@@ -121,6 +121,7 @@ class Recorder:
         self._endpoint = state.endpoint
         self._counts: dict[str, int] = {}
         self._latency: dict[str, dict[int, int]] = {}
+        self._latency_us: dict[str, int] = {}
         self._batch = _Batch()
         self._lost = 0
         self._broken = 0
@@ -215,9 +216,13 @@ class Recorder:
 
     def latency(self, arm: str, us: int) -> None:
         """Count the latency of a model."""
-        bins = self._latency.setdefault(arm, {})
+        bins = self._latency.get(arm)
+        if bins is None:
+            bins = self._latency[arm] = {}
+            self._latency_us[arm] = 0
         index = latency_bin(us)
         bins[index] = bins.get(index, 0) + 1
+        self._latency_us[arm] += us
 
     def quantile_us(self, arm: str, q: float) -> tuple[int | None, int]:
         """Return a latency quantile of an arm in microseconds, and the number of observations."""
@@ -227,12 +232,13 @@ class Recorder:
     def tally(self) -> Tally:
         """Return a copy of all counts so far."""
         production, candidate, salt = self.key
+        sums = self._latency_us
         return Tally(
             replica=self._replica,
             endpoint=self._endpoint,
             production=production or 0,
             candidate=candidate,
             salt=salt,
-            counts=dict(self._counts),
+            counts=self._counts | {f"model_us.{k}": us for k, us in list(sums.items())},
             latency={arm: dict(bins) for arm, bins in list(self._latency.items())},
         )
