@@ -24,7 +24,7 @@ from kedge.core.values import State, Value
 Source = tuple[object, ...]
 """What counts: a worker's tally, or a process."""
 LATENCY = "latency"
-LATENCY_SUM = "model_us"
+LATENCY_SUM = "micros"
 SHADOW_ARM = "shadow"
 COUNTED, SUM = -1, -2
 """Values of `Series.bin` for a counter, and for the sum of a histogram in microseconds."""

@@ -239,6 +239,6 @@ class Recorder:
             production=production or 0,
             candidate=candidate,
             salt=salt,
-            counts=self._counts | {f"model_us.{k}": us for k, us in list(sums.items())},
+            counts=self._counts | {f"micros.{k}": us for k, us in list(sums.items())},
             latency={arm: dict(bins) for arm, bins in list(self._latency.items())},
         )
