@@ -735,3 +735,19 @@ def test_endpoints_and_commands_are_completed(two: Path) -> None:
     assert completed("promote", "r") == ["risk"]
     assert "roll-back" in completed("help", "roll")
     assert "_KEDGE_COMPLETE" in run(two, "completion", "bash").stdout
+
+
+@pytest.mark.parametrize("command", ["rollback", "pause", "abort", "freeze"])
+def test_a_remote_command_of_an_incident_imports_only_its_receipt(
+    tmp_path: Path, command: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("kedge_test\n")
+    token.chmod(0o600)
+    found = imported(
+        command, "flights", KEDGE_SERVER="http://127.0.0.1:1", KEDGE_TOKEN_FILE=str(token)
+    )
+    assert "kedge.cli.remote" in found
+    slow = {"email", "http.client", "importlib.metadata", "logging", "ssl", "tomllib"}
+    ours = {"kedge.config.load", "kedge.engine.submission", "kedge.workspace"}
+    assert found & {*slow, *ours, "numpy", "rich", "sqlalchemy"} == set()

@@ -11,7 +11,7 @@ import pytest
 
 from kedge.cli.documents import check, documents, find_absent, main, page, spell
 from kedge.core.values import Stage, Value
-from kedge.operations.rollback import PinnedHost
+from kedge.operations.receipts import PinnedHost
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
 

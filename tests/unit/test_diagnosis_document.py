@@ -29,7 +29,7 @@ from kedge.operations.diagnosis.document import (
     ReferenceWindow,
     TodayWindow,
 )
-from kedge.operations.rollback import FindingBeside
+from kedge.operations.receipts import FindingBeside
 
 EFFECT = Estimate(-0.0123, -0.0151, -0.0092, 2_000)
 DIAGNOSIS = Diagnosis(

@@ -1,17 +1,17 @@
 """Completion in a shell: commands, endpoints, versions, releases, alerts and tokens.
 
 It is silent whatever fails, creates nothing, and reads the ledger without the workspace. Where a
-name follows the words of a command, not even the command's module is imported.
+name follows the words of a command, not even the command's module is imported. Every command
+imports this module for its parameters, so what reads names is imported when names are read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.shell_completion import (
@@ -23,8 +23,10 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from kedge.adapters.sql.completion import Kind, Name, read_names
 from kedge.config.locate import LEDGER, STATE, find_config
+
+if TYPE_CHECKING:
+    from kedge.adapters.sql.completion import Kind, Name
 
 ARGUMENTS: dict[str, tuple[Kind, ...]] = {
     "abort": ("endpoint",),
@@ -101,6 +103,8 @@ def find_names(
         config: kedge.toml as the operator named it; None: the nearest one.
         endpoint: the typed endpoint; empty: the only one.
     """
+    from kedge.adapters.sql.completion import Name
+
     config = (config or find_config()).absolute()
     settings = _read_settings(config)
     server = settings.get("server", {})
@@ -122,11 +126,15 @@ def find_names(
 
 def _read(ledger: Path, kind: Kind, endpoint: str = "") -> list[Name]:
     """Return the names in the ledger; none if there is no ledger."""
+    from kedge.adapters.sql.completion import read_names
+
     return read_names(ledger, kind, endpoint) if ledger.exists() else []
 
 
 def _read_settings(config: Path) -> dict[str, Any]:
     """Return the tables of kedge.toml; none if it is missing or damaged."""
+    import tomllib
+
     try:
         return tomllib.loads(config.read_text("utf-8-sig"))
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
 """Context of a command: the place of kedge.toml, and the output.
 
-It imports little: `kedge help` and `kedge up` import it first.
+It imports little: `kedge help` and `kedge up` import it first, and a command of another host's
+control needs neither kedge.toml nor the workspace.
 """
 
 from __future__ import annotations
@@ -18,15 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from kedge.cli.screen.bar import Bar
-from kedge.config.load import load
 from kedge.config.locate import check_here, find_config, no_kedge_here
-from kedge.config.model import STATE_DIR, ServerSettings, Settings
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
-from kedge.core.features.generations import Online
-from kedge.core.features.schema import FeatureLimits
-from kedge.core.values import ActorKind
-from kedge.runtime.announcement import get_url
 from kedge.system.terminal import (
     is_drawn,
     is_movable,
@@ -39,6 +34,9 @@ from kedge.system.terminal import (
 if TYPE_CHECKING:
     from kedge.cli.blocks import Screen
     from kedge.cli.remote import Remote
+    from kedge.config.model import ServerSettings, Settings
+    from kedge.core.features.generations import Online
+    from kedge.core.features.schema import FeatureLimits
     from kedge.workspace import Workplace
 
 Result = TypeVar("Result")
@@ -116,9 +114,21 @@ class Context:
         Raises:
             BadConfig: it has faults; `no_kedge_here`: there is none here or above.
         """
+        from kedge.config.load import load
+
         if not self.config.exists():
             raise no_kedge_here(self.config, named=self._named is not None)
         return load(self.config)
+
+    @property
+    def _server(self) -> ServerSettings:
+        """The settings of [server]; the defaults if kedge.toml is damaged, so that a rollback works."""
+        from kedge.config.model import ServerSettings
+
+        try:
+            return self.settings.server
+        except BadConfig:
+            return ServerSettings()
 
     @property
     def damage(self) -> BadConfig | None:
@@ -132,28 +142,19 @@ class Context:
     @property
     def state_dir(self) -> Path:
         """The state directory. A damaged kedge.toml must not prevent a rollback."""
-        try:
-            where = self.settings.server.state_dir
-        except BadConfig:
-            where = STATE_DIR
-        return (self.config.parent / where).absolute()
+        return (self.config.parent / self._server.state_dir).absolute()
 
     @property
     def fence(self) -> str:
-        """The setting `fence`; the default if kedge.toml is damaged, so that a rollback works."""
-        try:
-            return self.settings.server.fence
-        except BadConfig:
-            return ServerSettings().fence
+        """The setting `fence`."""
+        return self._server.fence
 
     @property
     def gateway_url(self) -> str:
-        """The gateway's URL by kedge.toml; the default if that cannot be read."""
-        try:
-            server = self.settings.server
-        except BadConfig:
-            server = ServerSettings()
-        return get_url(server.host, server.port)
+        """The gateway's URL."""
+        from kedge.runtime.announcement import get_url
+
+        return get_url(self._server.host, self._server.port)
 
     @property
     def online(self) -> Online:
@@ -167,6 +168,8 @@ class Context:
     @property
     def feature_limits(self) -> FeatureLimits:
         """The limits of the process that runs features files; none if kedge.toml is damaged."""
+        from kedge.core.features.schema import FeatureLimits
+
         try:
             return self.settings.features.limits
         except BadConfig:
@@ -184,6 +187,7 @@ class Context:
         """
         # Imported only here: `kedge help` works on every system, and an image of `kedge up` whose
         # imports fail keeps its workers.
+        from kedge.core.values import ActorKind
         from kedge.workspace import Workplace
 
         if self.remote is not None:

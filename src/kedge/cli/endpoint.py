@@ -10,7 +10,6 @@ import click
 from kedge.cli.completion import complete
 from kedge.cli.context import get_context
 from kedge.core.errors import Usage
-from kedge.operations.known_endpoints import find_endpoint, only_endpoint
 
 
 class _Checked(click.Parameter):
@@ -45,6 +44,8 @@ class _Checked(click.Parameter):
         context = get_context(ctx)
         if context.remote is not None:  # the server checks the name
             return given if given is not None else context.remote.only_endpoint(typed(ctx))
+        from kedge.operations.known_endpoints import find_endpoint, only_endpoint
+
         if given is None:
             try:
                 return only_endpoint(

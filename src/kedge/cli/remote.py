@@ -7,10 +7,7 @@ itself. This module imports no operation: a remote rollback must not wait for a 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
-import secrets
-import ssl
 import stat
 import types
 import typing
@@ -22,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 import msgspec
 
+from kedge.cli.connection import ConnectionLost, HttpConnection
 from kedge.core.errors import (
     BadConfig,
     KedgeError,
@@ -65,7 +63,6 @@ class RemoteProblem(msgspec.Struct, frozen=True):
 class Reply(NamedTuple):
     """One answer of the server."""
 
-    status: int
     body: bytes
     etag: str
 
@@ -99,14 +96,9 @@ class Remote:
         self._prefix = parts.path.rstrip("/")
         self._token = token
         self._name = server
-        self._connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            trust = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=TIMEOUT_S, context=trust
-            )
-        else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=TIMEOUT_S)
+        self._connection = HttpConnection(
+            parts.hostname, port, tls=parts.scheme == "https", timeout_s=TIMEOUT_S
+        )
 
     def run(self, ctx: click.Context, path: str, document: Any) -> Any:
         """Run the command of a parsed line on the server; return its result.
@@ -128,7 +120,7 @@ class Remote:
             )
             reply = self._ask("GET", f"{target}?{query}" if query else target)
         else:
-            headers = {"idempotency-key": secrets.token_hex(16)}
+            headers = {"idempotency-key": os.urandom(16).hex()}
             if operation.expects and not ctx.params.get("again"):
                 seen = self._ask(
                     "GET", f"/endpoints/{quote(str(endpoint), safe='')}/history?limit=1"
@@ -184,13 +176,10 @@ class Remote:
             sent["content-type"] = "application/json"
         for left in reversed(range(TRIES)):
             try:
-                self._connection.request(method, f"{self._prefix}{API}{target}", body or None, sent)
-                answer = self._connection.getresponse()
-                raw = answer.read()
+                answer = self._connection.ask(method, f"{self._prefix}{API}{target}", sent, body)
                 break
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                if left and not isinstance(error, ConnectionRefusedError | ssl.SSLError):
+            except OSError as error:
+                if left and isinstance(error, ConnectionLost):
                     continue
                 raise Unavailable(
                     f"{self._name} cannot be reached: {error}",
@@ -199,8 +188,8 @@ class Remote:
                     " host without it",
                 ) from error
         if answer.status != 200:
-            raise _read_problem(answer.status, raw)
-        return Reply(answer.status, raw, answer.headers.get("etag", ""))
+            raise _read_problem(answer.status, answer.body)
+        return Reply(answer.body, answer.headers.get("etag", ""))
 
 
 class _Named(msgspec.Struct):

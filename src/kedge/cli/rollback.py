@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kedge.cli.completion import complete
@@ -10,19 +12,13 @@ from kedge.cli.endpoint import endpoint
 from kedge.cli.submit import submit
 from kedge.cli.text.receipt import pinned_text
 from kedge.core.errors import Refused
+from kedge.core.names import read_release
 from kedge.core.release.commands import Rollback
-from kedge.engine.pins import HostDisk
-from kedge.operations.features.staleness import refuse_stale
-from kedge.operations.rollback import (
-    EndedPin,
-    PinnedHost,
-    RollbackReceipt,
-    landing_reads,
-    pin_host,
-    read_release,
-)
+from kedge.operations.receipts import EndedPin, PinnedHost, RollbackReceipt
 from kedge.system.terminal import one_line
-from kedge.workspace import Workplace
+
+if TYPE_CHECKING:
+    from kedge.workspace import Workplace
 
 
 @click.command()
@@ -68,15 +64,20 @@ def rollback(
     target = read_release(to) if to is not None else None
     command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
     if local:
-        context.check_here()
+        from kedge.operations.rollback import pin_host
 
+        context.check_here()
         pinned = pin_host(context.state_dir, endpoint, command, reason=reason)
         context.out(pinned, pinned_text(one_line(pinned)))
         return
 
     def make(place: Workplace) -> Rollback:
+        from kedge.operations.rollback import landing_reads
+
         runs = landing_reads(place, endpoint, command)
         if runs:
+            from kedge.operations.features.staleness import refuse_stale
+
             refuse_stale(place, runs, accept_stale)
         return command
 
@@ -89,6 +90,8 @@ def rollback(
 @prints(EndedPin)
 def unpin(context: Context, endpoint: str) -> None:
     """End a pin on this host; it follows the ledger again."""
+    from kedge.engine.pins import HostDisk
+
     context.check_here()
     if not HostDisk(context.state_dir).unpin(endpoint):
         raise Refused(

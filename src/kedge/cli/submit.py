@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import asdict
 
 from kedge.cli.context import Context
 from kedge.cli.text.receipt import finding_text, receipt_text
 from kedge.core.release.commands import AnyCommand, Promote
-from kedge.engine.submission import Gate, Silent
-from kedge.operations.probe import probe
-from kedge.operations.receipts import CommandReceipt, describe_receipt
-from kedge.operations.rollback import RollbackReceipt, finding_beside
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt, describe_receipt
 from kedge.system.terminal import one_line
-from kedge.workspace import Workplace, actor
 
-GateBefore = Callable[[Context, Workplace, Callable[[str], None]], Gate]
+if TYPE_CHECKING:
+    from kedge.engine.submission import Gate
+    from kedge.workspace import Workplace
+
+GateBefore: TypeAlias = "Callable[[Context, Workplace, Callable[[str], None]], Gate]"
 """A function that builds the gate of a promotion: `cli.gate.gate_before`. Only promotions import
 it, so that other commands do not wait."""
 
@@ -37,6 +38,11 @@ def submit(
     if context.remote is not None:
         _show_remote(context)
         return
+    from kedge.engine.submission import Silent
+    from kedge.operations.probe import probe
+    from kedge.operations.rollback import finding_beside
+    from kedge.workspace import actor
+
     place = context.place()
     command = make(place)
     say = context.say if not context.as_json else lambda text: None

@@ -102,3 +102,19 @@ def check_segment(text: str, fields: Iterable[str], endpoint: str) -> None:
             f'segments = ["FIELD"] under [endpoints.{endpoint}] names the fields, then kedge apply'
         )
     raise Refused(f"{endpoint} has no segment {text[:80]!r}", code="unknown_segment", hint=hint)
+
+
+def read_release(text: str) -> int:
+    """Return the number of a release that is written as r7.
+
+    Raises:
+        Refused: `unknown_release`.
+    """
+    number = read_number(text.removeprefix("r"))
+    if number is None:
+        raise Refused(
+            f"{text[:80]!r} is not a release",
+            code="unknown_release",
+            hint="releases are written r7",
+        )
+    return number

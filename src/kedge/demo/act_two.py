@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from kedge.demo.questions import apply, diagnosed
 from kedge.demo.report import FeaturesFigures, FeaturesQuality
 from kedge.operations.evidence.read import RolloutEvidence
-from kedge.operations.receipts import CommandReceipt
-from kedge.operations.rollback import RollbackReceipt
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt
 from kedge.system.terminal import show
 
 if TYPE_CHECKING:

@@ -60,9 +60,8 @@ from kedge.demo.report import (
 )
 from kedge.engine.recording.counts import CanaryCounts
 from kedge.operations.evidence.read import RolloutEvidence
-from kedge.operations.receipts import CommandReceipt
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt
 from kedge.operations.registration import RegisteredVersion
-from kedge.operations.rollback import RollbackReceipt
 from kedge.system.interpreter import module_command
 from kedge.system.pause import pause
 from kedge.system.terminal import show as say

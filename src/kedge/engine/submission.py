@@ -72,6 +72,9 @@ the same time, and production is wrong while it waits."""
 RETRIED_S = 10.0
 """How long an old failure may stand before it counts as the answer to a new command."""
 ACK_S = 10.0
+ANSWER_S = 0.06
+"""How long a first answer is looked for in the roster if no probe was answered: replicas report one
+within 20 ms."""
 RETRIES = 20
 """How often a rollback decides again after a lost race. Each loss means that another command was
 written; twenty in a row come from a machine, not from an operator."""
@@ -545,19 +548,29 @@ class Control:
     def _first_answer(
         self, endpoint: str, after: State, members: tuple[Member, ...], started: float
     ) -> float | None:
-        """Return when a caller first got the old release: from traffic or by a marked probe."""
-        until = self._clock.monotonic() + 0.06
-        while members:
-            for member in self._roster.members():
-                if member.answered.get(endpoint, -1) >= after.epoch:
-                    return _ms(started, self._clock.monotonic())
-            if self._clock.monotonic() >= until:
-                break
+        """Return when a caller first got the old release: by a marked probe, else from traffic.
+
+        The probe comes first, because a replica reports its first answer after its next look.
+        """
+        if self._seen_answer(after, members) or any(
+            self._probe is not None
+            and self._probe(member, endpoint, after.epoch) == after.production
+            for member in members
+        ):
+            return _ms(started, self._clock.monotonic())
+        until = self._clock.monotonic() + ANSWER_S
+        while members and self._clock.monotonic() < until:
             self._signal.wait(0.005)
-        for member in members if self._probe is not None else ():
-            if self._probe(member, endpoint, after.epoch) == after.production:  # type: ignore[misc]
+            if self._seen_answer(after, members):
                 return _ms(started, self._clock.monotonic())
         return None
+
+    def _seen_answer(self, after: State, members: tuple[Member, ...]) -> bool:
+        """Return whether a replica reports that it answered a caller since the flip."""
+        return bool(members) and any(
+            member.answered.get(after.endpoint, -1) >= after.epoch
+            for member in self._roster.members()
+        )
 
     def _store(
         self, receipt: Receipt, command: AnyCommand, entries: tuple[Entry, ...], by: str

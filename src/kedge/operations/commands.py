@@ -6,6 +6,7 @@ from msgspec.structs import asdict
 
 from kedge.core.alerts.alerts import Alert
 from kedge.core.errors import Usage
+from kedge.core.names import read_release
 from kedge.core.release.commands import (
     Abort,
     AnyCommand,
@@ -25,8 +26,8 @@ from kedge.operations.alerts import acknowledge
 from kedge.operations.ask import Ask
 from kedge.operations.features.staleness import refuse_stale
 from kedge.operations.probe import probe
-from kedge.operations.receipts import CommandReceipt, describe_receipt
-from kedge.operations.rollback import RollbackReceipt, finding_beside, landing_reads, read_release
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt, describe_receipt
+from kedge.operations.rollback import finding_beside, landing_reads
 
 
 def submit(ask: Ask, command: AnyCommand, reason: str) -> CommandReceipt:

@@ -1,11 +1,21 @@
-"""Receipts of commands on releases: the effect of a command, and the duration of each part."""
+"""Receipts of commands on releases: the effect of a command, and the duration of each part.
+
+It imports no operation and no engine: the remote command line decodes receipts, and starts fast.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, UnsetType
+
+from kedge.core.diagnosis.findings import Act, Cause, Estimate
 from kedge.core.release.commands import AnyEvent, Held
 from kedge.core.stored.notes import ReceiptParts
 from kedge.core.values import BUCKETS, Stage, Value
-from kedge.engine.submission import Receipt
+
+if TYPE_CHECKING:
+    from kedge.engine.submission import Receipt
 
 
 class CommandReceipt(Value, frozen=True, kw_only=True):
@@ -26,6 +36,58 @@ class CommandReceipt(Value, frozen=True, kw_only=True):
     """Per cent of the callers that the candidate answers after the command."""
     events: tuple[AnyEvent, ...]
     receipt: ReceiptParts
+
+
+class EndedPin(Value, frozen=True):
+    """A pin of this host that was ended: its gateways follow the ledger again."""
+
+    endpoint: str
+    pinned: bool
+    """Whether the host is still pinned: false."""
+
+
+class PinnedHost(Value, frozen=True, kw_only=True):
+    """The result of a rollback of this host alone."""
+
+    endpoint: str
+    serves: str
+    """The release that it is pinned to."""
+    left_epoch: int
+    """The endpoint's epoch when it was pinned."""
+    acks: dict[str, float]
+    """By replica: milliseconds until it served that release."""
+    silent: tuple[str, ...]
+    """Replicas that did not acknowledge."""
+
+
+class FindingBeside(Value, frozen=True, kw_only=True):
+    """The newest diagnosis beside a rollback's receipt.
+
+    If it cannot be read, only `fault` and `against` are present.
+    """
+
+    fault: str
+    """Why it cannot be read; empty: it was read."""
+    age_s: float | UnsetType = UNSET
+    against: bool
+    """Whether the diagnosis advises against the rollback."""
+    headline: str | UnsetType = UNSET
+    causes: tuple[Cause, ...] | UnsetType = UNSET
+    effect: Estimate | UnsetType | None = UNSET
+    """Effect of the rollback; negative is better. Null: unknown."""
+    action: Act | UnsetType = UNSET
+    advice: str | UnsetType = UNSET
+    new: str | UnsetType = UNSET
+    """The diagnosed release, as r3."""
+    old: str | UnsetType | None = UNSET
+    """The release before it; null: there was none."""
+
+
+class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
+    """The effect of a rollback, and the newest diagnosis of the release that was left."""
+
+    finding: FindingBeside | None
+    """Null: there is none of the last day."""
 
 
 def describe_receipt(receipt: Receipt) -> CommandReceipt:

@@ -8,94 +8,22 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from msgspec import UNSET, UnsetType
-
-from kedge.core.diagnosis.findings import Act, Cause, Estimate
 from kedge.core.diagnosis.summary import about
-from kedge.core.errors import KedgeError, Refused
+from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Run, runs_of
-from kedge.core.names import read_number
 from kedge.core.release.commands import Rollback
 from kedge.core.release.machine import apply, decide
-from kedge.core.values import Refusal, State, Value
+from kedge.core.values import Refusal, State
 from kedge.engine.findings import newest_finding
 from kedge.engine.pins import HostDisk, read_pins
 from kedge.engine.submission import SILENT_S, replicas
-from kedge.operations.receipts import CommandReceipt
+from kedge.operations.receipts import FindingBeside, PinnedHost
 from kedge.system.pause import pause
 from kedge.workspace import Workplace, actor
 
 LOCAL_ACK_S = 5.0
 FINDING_S = 0.5
 """How long a completed rollback waits for the newest finding while the ledger is busy."""
-
-
-class EndedPin(Value, frozen=True):
-    """A pin of this host that was ended: its gateways follow the ledger again."""
-
-    endpoint: str
-    pinned: bool
-    """Whether the host is still pinned: false."""
-
-
-class PinnedHost(Value, frozen=True, kw_only=True):
-    """The result of a rollback of this host alone."""
-
-    endpoint: str
-    serves: str
-    """The release that it is pinned to."""
-    left_epoch: int
-    """The endpoint's epoch when it was pinned."""
-    acks: dict[str, float]
-    """By replica: milliseconds until it served that release."""
-    silent: tuple[str, ...]
-    """Replicas that did not acknowledge."""
-
-
-class FindingBeside(Value, frozen=True, kw_only=True):
-    """The newest diagnosis beside a rollback's receipt.
-
-    If it cannot be read, only `fault` and `against` are present.
-    """
-
-    fault: str
-    """Why it cannot be read; empty: it was read."""
-    age_s: float | UnsetType = UNSET
-    against: bool
-    """Whether the diagnosis advises against the rollback."""
-    headline: str | UnsetType = UNSET
-    causes: tuple[Cause, ...] | UnsetType = UNSET
-    effect: Estimate | UnsetType | None = UNSET
-    """Effect of the rollback; negative is better. Null: unknown."""
-    action: Act | UnsetType = UNSET
-    advice: str | UnsetType = UNSET
-    new: str | UnsetType = UNSET
-    """The diagnosed release, as r3."""
-    old: str | UnsetType | None = UNSET
-    """The release before it; null: there was none."""
-
-
-class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
-    """The effect of a rollback, and the newest diagnosis of the release that was left."""
-
-    finding: FindingBeside | None
-    """Null: there is none of the last day."""
-
-
-def read_release(text: str) -> int:
-    """Return the number of a release that is written as r7.
-
-    Raises:
-        Refused: `unknown_release`.
-    """
-    number = read_number(text.removeprefix("r"))
-    if number is None:
-        raise Refused(
-            f"{text[:80]!r} is not a release",
-            code="unknown_release",
-            hint="releases are written r7",
-        )
-    return number
 
 
 def landing_reads(place: Workplace, endpoint: str, command: Rollback) -> tuple[Run, ...]:

@@ -42,10 +42,9 @@ from kedge.operations.features.materialise import status_of as runs_of
 from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
 from kedge.operations.readiness.check import CheckedEndpoint
-from kedge.operations.receipts import CommandReceipt
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt
 from kedge.operations.registration import ListedVersion, list_versions
 from kedge.operations.replay.run import ReplayedComparison
-from kedge.operations.rollback import RollbackReceipt
 from kedge.operations.setup import AppliedPolicies
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kedge.operations.receipts import CommandReceipt
-from kedge.operations.rollback import FindingBeside, PinnedHost
+from kedge.operations.receipts import CommandReceipt, FindingBeside, PinnedHost
 from kedge.operations.stories import story
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,30 @@ log = logging.getLogger("kedge.database")
 _REMADE = ("_gone", "_damaged", "_read_only")
 """Faults after which telemetry is recreated: a file that this user must not write is useless except
 to the other user's command that left it."""
+
+
+class _Opening(threading.local):
+    """What opens the driver's connection, for the engine's `connect` in the same thread."""
+
+    connect: Callable[[], Any]
+
+
+_opening = _Opening()
+
+
+def _connect_now() -> Any:
+    return _opening.connect()
+
+
+_engine = create_engine("sqlite://", module=dbapi, creator=_connect_now, poolclass=NullPool)
+"""One engine for all files of a process: an engine compiles each statement once, and control opens
+the state directory for each command."""
+
+
+def _open(connect: Callable[[], Any]) -> Connection:
+    """Return a connection of the engine to what `connect` opens."""
+    _opening.connect = connect
+    return _engine.connect()
 
 
 class Database:
@@ -80,10 +105,6 @@ class Database:
         self._opened: Connection | None = None
         self._raw: Any = None
         self._identity = (0, 0)
-        self._engine = create_engine(
-            "sqlite://", module=dbapi, creator=self._connect, poolclass=NullPool
-        )
-        event.listen(self._engine, "begin", self._on_begin)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot of the file and return its result."""
@@ -211,7 +232,8 @@ class Database:
             return self._opened
         before = self._where()
         self._make_room()
-        opened = self._engine.connect()
+        opened = _open(self._connect)
+        event.listen(opened, "begin", self._on_begin)
         try:
             if self._check is not None:
                 self._begin = "BEGIN"
