@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kedge.cli import connection
-from kedge.cli.connection import ConnectionLost, HttpConnection
+from kedge.cli.connection import ConnectionLost, ControlConnection
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "7"\r\n\r\nok'
 
@@ -52,8 +52,8 @@ def serve() -> Iterator[Callable[..., Scripted]]:
         one.end()
 
 
-def to(server: Scripted) -> HttpConnection:
-    return HttpConnection("127.0.0.1", server.port, tls=False, timeout_s=10)
+def to(server: Scripted) -> ControlConnection:
+    return ControlConnection("127.0.0.1", server.port, tls=False, timeout_s=10)
 
 
 def test_requests_share_a_connection(serve: Callable[..., Scripted]) -> None:
@@ -129,4 +129,4 @@ def test_a_server_that_refuses_is_not_a_lost_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
     with pytest.raises(ConnectionRefusedError):
-        HttpConnection("127.0.0.1", port, tls=False, timeout_s=10).ask("GET", "/", {})
+        ControlConnection("127.0.0.1", port, tls=False, timeout_s=10).ask("GET", "/", {})

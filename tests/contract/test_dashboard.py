@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.routing import Route
 
 from contract.sql_world import World, world
 from kedge.core.access import Access, AccessKind, Role
 from kedge.core.errors import Overloaded, Unavailable
 from kedge.core.release.commands import Canary, Freeze, Pause, Promote
 from kedge.web.dashboard import live
-from kedge.web.dashboard.live import PageStreams, SharedReads, changed, message
+from kedge.web.dashboard.live import PageStreams, SharedReads, changed, message, step
+from kedge.web.dashboard.rates import TrafficSampler
 from kedge.web.dashboard.render import Rendered
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace
-from support.pages import Pages
+from support.pages import Pages, Session, make_dashboard
 
 SCRIPT = "<script>alert('x')</script>"
 PATHS = (
@@ -224,7 +229,7 @@ def test_streams_are_bounded_and_end_with_the_session(monkeypatch: pytest.Monkey
         async def render() -> Rendered:
             return Rendered({"a": "x"}, "x")
 
-        streams = PageStreams(lambda: 1.0)
+        streams = PageStreams(lambda: 1.0, time.monotonic)
         stream = aiter(streams.open(render, lambda: over))
         assert b"retry" in await anext(stream)
         with pytest.raises(Overloaded):
@@ -236,6 +241,39 @@ def test_streams_are_bounded_and_end_with_the_session(monkeypatch: pytest.Monkey
         assert streams.count == 0
 
     asyncio.run(work())
+
+
+def test_viewers_share_a_rendering_and_keep_their_own_token(made: World, pages: Pages) -> None:
+    """The page with its form: rendered once for two sessions, with the token of each in it."""
+
+    class Sessions(Session):
+        def csrf(self, scope: Mapping[str, Any]) -> str:
+            return str(scope["state"]["token"])
+
+    def request(token: str) -> Request:
+        scope = {"type": "http", "method": "GET", "path": "/endpoints/flights/diagnosis/live"}
+        scope |= {"query_string": b"", "headers": [], "state": {"token": token}}
+        return Request(scope | {"path_params": {"endpoint": "flights"}})
+
+    async def first(route: Route, token: str) -> str:
+        answer = await route.endpoint(request(token))
+        stream = aiter(answer.body_iterator)
+        await anext(stream)
+        text = (await anext(stream)).decode()
+        await stream.aclose()
+        return str(text.partition("event: pulse")[0])
+
+    async def look() -> list[str]:
+        board = make_dashboard(made.state_dir, Sessions(), TrafficSampler())
+        found = {route.path: route for route in board.routes()}
+        route = found["/endpoints/{endpoint}/diagnosis/live"]
+        return await asyncio.gather(*(first(route, token) for token in ("one", "two")))
+
+    one, two = asyncio.run(look())
+    assert 'name="csrf" value="one"' in one
+    assert one.replace("one", "two") == two.replace("one", "two")
+    parts = Rendered({"a": "x"}, "x")
+    assert step(live.NOTHING, parts) is step(live.NOTHING, parts)
 
 
 def test_all_viewers_share_one_reading(made: World) -> None:

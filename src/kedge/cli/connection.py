@@ -33,7 +33,7 @@ class HttpReply(NamedTuple):
     body: bytes
 
 
-class HttpConnection:
+class ControlConnection:
     """One connection to a server, opened by the first request and whenever it has ended."""
 
     def __init__(self, host: str, port: int | None, *, tls: bool, timeout_s: float) -> None:

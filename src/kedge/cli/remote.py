@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 import msgspec
 
-from kedge.cli.connection import ConnectionLost, HttpConnection
+from kedge.cli.connection import ConnectionLost, ControlConnection
 from kedge.core.errors import (
     BadConfig,
     KedgeError,
@@ -96,7 +96,7 @@ class Remote:
         self._prefix = parts.path.rstrip("/")
         self._token = token
         self._name = server
-        self._connection = HttpConnection(
+        self._connection = ControlConnection(
             parts.hostname, port, tls=parts.scheme == "https", timeout_s=TIMEOUT_S
         )
 

@@ -1,4 +1,8 @@
-"""Live pages: readings shared by all viewers, and streams of the parts that changed."""
+"""Live pages: readings and renderings shared by all viewers, and streams of what changed.
+
+All streams look at the same moments. So the viewers of a page, whatever their number, share one
+reading of the state, one rendering, and the bytes of one message.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,12 @@ from kedge.web.dashboard.render import Rendered
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace
 
-EVERY_S = 1.0
-"""Least interval of two readings: workers count once a second."""
+EVERY_S = 0.5
+"""Interval of looks. Workers count once a second, so a page is 1.5 s behind the traffic at most, and
+the time that a look takes."""
+EARLY_S = 0.1
+"""A reading is repeated if it will be as old as the interval, less this, when the look begins: a look
+that is a little early must not miss its turn."""
 SPARED = 4.0
 """A reading is repeated after so many times its own duration, so that it takes a fifth of a core."""
 PULSE_S = 5.0
@@ -24,6 +32,9 @@ STREAMS = 100
 KEPT = 1_000
 """Maximum readings that are kept; then the oldest is dropped."""
 RETRY_MS = 1_000
+
+NOTHING: dict[str, str] = {}
+"""The parts of a stream that has sent none."""
 
 Work = Callable[[Workplace], object]
 
@@ -84,7 +95,7 @@ class SharedReads:
                 value = await self._readers.share((what, "memory"), memory)
                 return Reading(value, self._unix(), f"{error.code}: {error}")
         now = self._monotonic()
-        due = now + max(EVERY_S - (now - started), SPARED * (now - started))
+        due = max(started + EVERY_S - EARLY_S, now + SPARED * (now - started))
         self._kept.pop(what, None)
         self._kept[what] = KeptReading(found, due)
         while len(self._kept) > KEPT:
@@ -99,52 +110,78 @@ class SharedReads:
 class PageStreams:
     """Streams of pages: a bounded number, each with the parts that changed since its last message."""
 
-    def __init__(self, unix: Callable[[], float]) -> None:
+    def __init__(self, unix: Callable[[], float], monotonic: Callable[[], float]) -> None:
         """Start without streams."""
         self._unix = unix
+        self._monotonic = monotonic
         self.count = 0
 
     def open(
-        self, render: Callable[[], Awaitable[Rendered]], is_over: Callable[[], bool]
+        self,
+        render: Callable[[], Awaitable[Rendered]],
+        is_over: Callable[[], bool],
+        personal: tuple[bytes, bytes] = (b"", b""),
     ) -> AsyncIterator[bytes]:
         """Return the messages of one stream.
 
         Args:
-            render: renders the page as it is now.
+            render: renders the page as it is now, for all viewers who see the same.
             is_over: whether the viewer's session has ended.
+            personal: what stands in the shared rendering for the viewer's own token, and the token.
 
         Raises:
             Overloaded: `too_many_streams`.
         """
         if self.count >= STREAMS:
             raise Overloaded(f"{STREAMS} streams are open", code="too_many_streams")
-        return self._messages(render, is_over)
+        return self._messages(render, is_over, personal)
 
     async def _messages(
-        self, render: Callable[[], Awaitable[Rendered]], is_over: Callable[[], bool]
+        self,
+        render: Callable[[], Awaitable[Rendered]],
+        is_over: Callable[[], bool],
+        personal: tuple[bytes, bytes],
     ) -> AsyncIterator[bytes]:
         self.count += 1
-        sent: dict[str, str] = {}
+        sent = NOTHING
         quiet_s = PULSE_S
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
             while not is_over():
                 found = await render()
-                text = changed(sent, found)
+                raw = step(sent, found).replace(*personal) if personal[0] else step(sent, found)
                 sent = found.parts
-                if text:
-                    yield message(text)
                 quiet_s += EVERY_S
-                if text or quiet_s >= PULSE_S:
-                    yield self._pulse()
+                if raw or quiet_s >= PULSE_S:
+                    yield raw + self._pulse()
                     quiet_s = 0.0
-                await asyncio.sleep(EVERY_S)
+                now = self._monotonic()
+                await asyncio.sleep(max(next_look(now) - now, 0.0))
             yield b"event: ended\ndata: {}\n\n"
         finally:
             self.count -= 1
 
     def _pulse(self) -> bytes:
         return b"event: pulse\ndata: %s\n\n" % msgspec.json.encode({"now": self._unix()})
+
+
+def next_look(now: float) -> float:
+    """Return the monotonic time of the next look of all streams."""
+    return (now // EVERY_S + 1) * EVERY_S if EVERY_S else now
+
+
+def step(sent: dict[str, str], found: Rendered) -> bytes:
+    """Return the message from the parts that were sent to a rendering; empty: nothing changed.
+
+    Viewers who were sent the same parts share it.
+    """
+    for known, raw in found.steps:
+        if known is sent:
+            return raw
+    text = changed(sent, found)
+    raw = message(text) if text else b""
+    found.steps.append((sent, raw))
+    return raw
 
 
 def changed(sent: dict[str, str], found: Rendered) -> str:

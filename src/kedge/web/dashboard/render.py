@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +32,15 @@ class PageFrame(NamedTuple):
     """Unix time of this server, for the ages that a browser shows."""
 
 
-class Rendered(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rendered:
     """A page as text: whole, and by part."""
 
     parts: dict[str, str]
     body: str
     """The content between the head and the foot of every page."""
+    steps: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    """By the parts that viewers were sent before: the message that brings them here."""
 
 
 class Renderer:

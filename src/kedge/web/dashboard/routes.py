@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -25,7 +27,7 @@ from kedge.web.dashboard.assets import Assets, takes_gzip
 from kedge.web.dashboard.commands import ActAsk, carry_out
 from kedge.web.dashboard.course import Course, CourseLine
 from kedge.web.dashboard.guard import Guard
-from kedge.web.dashboard.live import PageStreams, Reading, SharedReads
+from kedge.web.dashboard.live import PageStreams, Reading, SharedReads, next_look
 from kedge.web.dashboard.pages.acts import ACTS, form_of, form_page, receipt_page
 from kedge.web.dashboard.pages.alerts import alerts_page
 from kedge.web.dashboard.pages.decisions import decisions_page
@@ -127,7 +129,8 @@ class Dashboard:
         self._assets = Assets()
         self._renderer = Renderer(self._assets)
         self._source = SharedReads(parts.readers, parts.unix, parts.monotonic)
-        self._streams = PageStreams(parts.unix)
+        self._streams = PageStreams(parts.unix, parts.monotonic)
+        self._token_mark = secrets.token_hex(16)
         carry = partial(carry_out, loopback=parts.loopback)
         self._acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
         self._courses: dict[str, Course] = {}
@@ -241,12 +244,19 @@ class Dashboard:
     def _live(self, build: Build) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             viewer, access = await self._viewer(request)
-            frame = self._frame(request, viewer)
+            token = self._guard.csrf(request.scope)
+            # Only the frame of a page names its viewer, so viewers with equal rights see the same.
+            shared = replace(viewer, name="")
+            frame = self._frame(request, shared)._replace(csrf=self._token_mark)
 
             async def render() -> Rendered:
-                return await self._share(request, build, viewer, frame)
+                return await self._share(request, build, shared, frame)
 
-            messages = self._streams.open(render, lambda: self._guard.ended(access) is not None)
+            messages = self._streams.open(
+                render,
+                lambda: self._guard.ended(access) is not None,
+                (self._token_mark.encode(), token.encode()),
+            )
             headers = HEADERS | {"x-accel-buffering": "no"}
             return StreamingResponse(messages, 200, headers, "text/event-stream")
 
@@ -255,14 +265,14 @@ class Dashboard:
     async def _share(
         self, request: Request, build: Build, viewer: Viewer, frame: PageFrame
     ) -> Rendered:
-        """Render a page for a stream; equal viewers of the same page share it for half a second."""
-        key = (str(request.url.path), request.url.query, viewer, frame.csrf)
+        """Render a page for a stream; equal viewers of the same page share it until the next look."""
+        key = (str(request.url.path), request.url.query, viewer)
         now = self._parts.monotonic()
         known = self._shared.get(key)
-        if known is None or now - known[0] > 0.5:
+        if known is None or now >= known[0]:
             task = asyncio.ensure_future(self._render(request, build, viewer, frame))
             self._shared.pop(key, None)
-            self._shared[key] = known = (now, task)
+            self._shared[key] = known = (next_look(now), task)
             while len(self._shared) > SHARED:
                 self._shared.pop(next(iter(self._shared)))
         return await asyncio.shield(known[1])
