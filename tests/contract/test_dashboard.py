@@ -251,9 +251,10 @@ def test_viewers_share_a_rendering_and_keep_their_own_token(made: World, pages: 
             return str(scope["state"]["token"])
 
     def request(token: str) -> Request:
-        scope = {"type": "http", "method": "GET", "path": "/endpoints/flights/diagnosis/live"}
-        scope |= {"query_string": b"", "headers": [], "state": {"token": token}}
-        return Request(scope | {"path_params": {"endpoint": "flights"}})
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "query_string": b""}
+        scope |= {"path": "/endpoints/flights/diagnosis/live", "headers": []}
+        scope |= {"path_params": {"endpoint": "flights"}, "state": {"token": token}}
+        return Request(scope)
 
     async def first(route: Route, token: str) -> str:
         answer = await route.endpoint(request(token))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -76,7 +76,7 @@ class ControlConnection:
     def _open(self) -> socket.socket:
         host, port = self._address
         # A text would import the codec of international names, also for an address.
-        name = host.encode() if host.isascii() else host
+        name: Any = host.encode() if host.isascii() else host
         opened = socket.create_connection((name, port), self._timeout_s)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._tls:

@@ -21,8 +21,8 @@ EVERY_S = 0.5
 """Interval of looks. Workers count once a second, so a page is 1.5 s behind the traffic at most, and
 the time that a look takes."""
 EARLY_S = 0.1
-"""A reading is repeated if it will be as old as the interval, less this, when the look begins: a look
-that is a little early must not miss its turn."""
+"""A reading of this much less than the interval is repeated: a look that is a little early must not
+miss its turn."""
 SPARED = 4.0
 """A reading is repeated after so many times its own duration, so that it takes a fifth of a core."""
 PULSE_S = 5.0
