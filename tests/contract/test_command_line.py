@@ -322,8 +322,8 @@ def test_with_several_they_are_listed(two: Path) -> None:
     lines = run(two, "status").stdout.splitlines()
     assert lines == run(two, "list").stdout.splitlines()
     assert lines == [
-        "churn  nothing  empty  no replica is known: is kedge up running?",
-        "risk   nothing  empty  no replica is known: is kedge up running?",
+        "churn  nothing  empty  owner -, on call -  no replica is known: is kedge up running?",
+        "risk   nothing  empty  owner -, on call -  no replica is known: is kedge up running?",
     ]
 
 

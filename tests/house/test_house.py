@@ -107,7 +107,6 @@ CUTS = {
 PATTERNS = {"findall", "finditer", "fullmatch", "match", "search", "split"}
 READS_PROSE = {
     "adapters/channels/mail.py": "the subject of a mail is one line",
-    "cli/screen/draw.py": "a column is as wide as the longest word of its title",
     "core/stored/upcast.py": "an entry from before the field has nothing else",
     "demo/flights.py": "a flight's label is whether it was late",
     "tabular/statistics.py": "the cells of a CSV file",
@@ -451,7 +450,6 @@ UNCLEANED = {
     "cli/rollback.py": 1,
     "cli/serve.py": 1,
     "cli/status.py": 1,
-    "cli/submit.py": 3,
 }
 """Calls of `Context.out` and of `Shown` by file whose text has no value of a caller, a model or another user, or one that was cleaned before."""
 

@@ -15,29 +15,43 @@ from kedge.cli.screen.alerts import alerts_screen
 from kedge.cli.screen.check import check_screen
 from kedge.cli.screen.diagnosis import diagnosis_screen
 from kedge.cli.screen.draw import draw
-from kedge.cli.screen.drills import speed_screen
+from kedge.cli.screen.drills import drill_screen, speed_screen
 from kedge.cli.screen.evidence import evidence_screen
 from kedge.cli.screen.features import runs_screen, transformations_screen
 from kedge.cli.screen.plan import plan_screen
+from kedge.cli.screen.receipt import receipt_screen
+from kedge.cli.screen.setup import doctor_screen
 from kedge.cli.screen.status import list_screen, status_screen
+from kedge.cli.screen.tokens import tokens_screen
 from kedge.cli.text.alerts import alerts_text
 from kedge.cli.text.check import check_text
 from kedge.cli.text.diagnosis import diagnosis_text
-from kedge.cli.text.drills import speed_text
+from kedge.cli.text.drills import drill_text, speed_text
 from kedge.cli.text.evidence import evidence_text
 from kedge.cli.text.features import runs_text, transformations_text
 from kedge.cli.text.plan import plan_text
+from kedge.cli.text.receipt import finding_text, receipt_text
+from kedge.cli.text.setup import doctor_text
 from kedge.cli.text.status import status_text
+from kedge.cli.text.tokens import tokens_text
+from kedge.core.access import Role, Scope
 from kedge.core.alerts.alerts import Topic
+from kedge.core.diagnosis.findings import Cause
 from kedge.core.readiness import Check
-from kedge.core.release.commands import Canary
+from kedge.core.release.commands import Canary, RolledBack
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed, Trend
+from kedge.core.stored.notes import DrillResult, ReceiptParts
+from kedge.core.values import Stage
 from kedge.operations.alerts import ListedAlert
+from kedge.operations.doctor import DoctorFinding, DoctorReport
 from kedge.operations.evidence.read import PlannedStep, RolloutPlan
 from kedge.operations.features.apply import ListedTransformation
 from kedge.operations.features.materialise import RunStatus
 from kedge.operations.readiness.check import CheckedEndpoint
+from kedge.operations.receipts import FindingBeside, RollbackReceipt
 from kedge.operations.status.view import describe
+from kedge.operations.tokens import ListedToken
+from kedge.system.terminal import one_line
 from kedge.testing.samples import run
 from unit.test_diagnosis_document import REPORT
 from unit.test_text import SMALL, TWO, watched
@@ -134,6 +148,58 @@ RUN = RunStatus(
     read_by=(f"flights r3 {EVIL}",),
 )
 EVIDENCE = watched(SMALL, 60)
+PARTS = ReceiptParts(
+    decide_ms=1.25,
+    prepare_ms=2.5,
+    write_ms=4.0,
+    last_ack_ms=9.5,
+    first_old_answer_ms=11.0,
+    total_ms=12.0,
+    acks={"host/w0.1": 8.5, "host/w1.2": 9.5},
+    ended=(f"host/w3 {EVIL}",),
+)
+RECEIPT = RollbackReceipt(
+    endpoint="flights",
+    epoch=13,
+    event="rolled_back",
+    release="r1",
+    left="r2",
+    stage=Stage.SETTLED,
+    weight=0.0,
+    events=(RolledBack(release=1, left=2, at="2026-03-01T09:00:00.000Z"),),
+    receipt=PARTS,
+    finding=FindingBeside(
+        fault="",
+        age_s=240.0,
+        against=True,
+        headline=f"r2 is 7 % worse {EVIL}",
+        causes=(Cause.FEATURES,),
+        advice="roll the features back",
+    ),
+)
+DRILL = DrillResult(
+    ok=False,
+    release=1,
+    why=EVIL,
+    back=PARTS,
+    forward=msgspec.structs.replace(PARTS, last_ack_ms=None),
+    answered=1_234,
+    failed=5,
+    lasted_s=9.5,
+)
+TOKENS = [
+    ListedToken(1, "ci", "valid", Role.OPERATOR, (), ("flights",), "", "ada", None, None),
+    ListedToken(
+        2, f"old {EVIL}", "revoked", None, (Scope.METRICS,), None, "", "ada", "2026-03-01", None
+    ),
+]
+DOCTOR = DoctorReport(
+    ok=False,
+    findings=(
+        DoctorFinding("ledger", ok=True, detail="13 entries, the chain is whole"),
+        DoctorFinding(f"artifact 0123456789 {EVIL}", ok=False, detail="5 files are missing"),
+    ),
+)
 
 
 LEFT_OUT = {"09:00:00"}
@@ -156,9 +222,16 @@ RESULTS: dict[str, Callable[[], Both]] = {
         f"{transformations_text([VERSION])}\n{runs_text([RUN])}",
         [*transformations_screen([VERSION]), *runs_screen([RUN])],
     ),
+    "doctor": lambda: Both(doctor_text(DOCTOR), doctor_screen(DOCTOR)),
+    "drill": lambda: Both(drill_text("flights", DRILL), drill_screen("flights", DRILL)),
     "plan": lambda: Both(plan_text(PLAN), plan_screen(PLAN)),
+    "receipt": lambda: Both(
+        f"{receipt_text(RECEIPT)}\n{finding_text(one_line(RECEIPT.finding))}",
+        receipt_screen(RECEIPT, RECEIPT.finding),
+    ),
     "speed": lambda: Both(speed_text([SPEED]), speed_screen([SPEED])),
     "status": lambda: Both(status_text(STATUS), status_screen([STATUS])),
+    "tokens": lambda: Both(tokens_text(TOKENS), tokens_screen(TOKENS)),
 }
 
 
@@ -208,3 +281,14 @@ def test_an_endpoint_is_one_line_with_all_that_a_person_on_call_needs() -> None:
         "Grace",
     ]
     assert fault.startswith("  ! flights: w0 has been silent \\u001b[2J")
+
+
+def test_a_narrow_terminal_gets_tables_too_with_the_landing_of_a_rollback() -> None:
+    head, line, *_ = plain(list_screen([STATUS]), 80).split("\n")
+    assert "ROLLBACK TO" in head
+    assert "r1 (v1)" in line
+    told = plain(evidence_screen(EVIDENCE), 52)
+    titles, *_ = [line.split() for line in told.split("\n") if "METRIC" in line]
+    assert titles == ["METRIC", "r1", "r2", "VERDICT"]
+    errors, *_ = [line for line in told.split("\n") if line.startswith("  errors ")]
+    assert errors.split() == ["errors", "0/3,342", "0/185", "too", "early"]

@@ -12,7 +12,7 @@ from kedge.cli.blocks import Paragraph
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.failure import NOT_ACKNOWLEDGED, REFUSED
-from kedge.cli.screen.drills import speed_screen
+from kedge.cli.screen.drills import drill_screen, speed_screen
 from kedge.cli.text.drills import drill_text, speed_text
 from kedge.core.speed import Speed
 from kedge.core.stored.notes import DrillResult
@@ -49,7 +49,7 @@ def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None
         return drill_of(place, endpoint, for_s=for_s, ended=ended, say=say)
 
     filed = context.result(practise)
-    context.out(filed, drill_text(endpoint, one_line(filed)))
+    context.out(filed, drill_text(endpoint, one_line(filed)), drill_screen(endpoint, filed))
     if not filed.ok:
         context.say(f"hint: {one_line(filed.why)}")
         silent = any(flip is not None and flip.silent for flip in (filed.back, filed.forward))

@@ -12,6 +12,7 @@ from kedge.cli.config import schema_text
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.failure import REFUSED
 from kedge.cli.quantities import Port
+from kedge.cli.screen.setup import doctor_screen
 from kedge.cli.text.setup import applied_text, audience_text, doctor_text
 from kedge.core.stored.head import read_head
 from kedge.operations.doctor import DoctorReport, examine, forget_replica
@@ -111,7 +112,7 @@ def doctor(
     known = [read_head(text) for text in heads]
     findings = examine(context.state_dir, context.config, known, accept_ledger)
     report = DoctorReport(all(finding.ok for finding in findings), tuple(findings))
-    context.out(report, doctor_text(one_line(report)))
+    context.out(report, doctor_text(one_line(report)), doctor_screen(report))
     if not report.ok:
         context.say("hint: kedge help repair lists the fix for each finding")
         sys.exit(REFUSED)

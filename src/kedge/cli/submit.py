@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec.structs import asdict
 
 from kedge.cli.context import Context
+from kedge.cli.screen.receipt import receipt_screen
 from kedge.cli.text.receipt import finding_text, receipt_text
 from kedge.core.release.commands import AnyCommand, Promote
 from kedge.operations.receipts import CommandReceipt, RollbackReceipt, describe_receipt
@@ -56,28 +57,30 @@ def submit(
         )
     except Silent as error:
         receipt, silent = error.receipt, error
-    done, text = describe_receipt(receipt), receipt_text(one_line(describe_receipt(receipt)))
+    done = describe_receipt(receipt)
     if finding:  # only now, so that it does not delay the command
         known = finding_beside(context.state_dir, endpoint, done.left)
         done = RollbackReceipt(**asdict(done), finding=known)
-        text += f"\n{finding_text(one_line(known))}" if known is not None else ""
     if silent is None:
-        context.out(done, text)
+        _show(context, done)
         return
     if context.as_json:  # one document on stdout: the fault's, which includes the receipt
         silent.details |= asdict(done)
     else:
-        context.out(done, text)
+        _show(context, done)
     raise silent
 
 
 def _show_remote(context: Context) -> None:
     """Run the command on the server, and print its receipt."""
-    done: CommandReceipt = context.result(_nothing)
-    text = receipt_text(one_line(done))
-    if isinstance(done, RollbackReceipt) and done.finding is not None:
-        text += f"\n{finding_text(one_line(done.finding))}"
-    context.out(done, text)
+    _show(context, context.result(_nothing))
+
+
+def _show(context: Context, done: CommandReceipt) -> None:
+    """Print a receipt, with the finding beside a rollback."""
+    known = done.finding if isinstance(done, RollbackReceipt) else None
+    beside = f"\n{finding_text(one_line(known))}" if known is not None else ""
+    context.out(done, receipt_text(one_line(done)) + beside, receipt_screen(done, known))
 
 
 def _nothing() -> CommandReceipt:

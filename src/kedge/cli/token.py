@@ -6,6 +6,7 @@ import click
 
 from kedge.cli.completion import complete
 from kedge.cli.context import Context, prints, verb
+from kedge.cli.screen.tokens import tokens_screen
 from kedge.cli.text.tokens import created_text, tokens_text
 from kedge.core.access import Role, Scope
 from kedge.operations.tokens import (
@@ -85,7 +86,8 @@ def login(context: Context) -> None:
 def token_list(context: Context, *, every: bool) -> None:
     """List tokens: their permissions, end and last use."""
     found = list_tokens(context.place(), every=every)
-    context.out(found, tokens_text(one_line(found)) or "there is no token")
+    screen = tokens_screen(found) if found else None
+    context.out(found, tokens_text(one_line(found)) or "there is no token", screen)
 
 
 @token.command("revoke")

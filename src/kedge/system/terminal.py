@@ -1,7 +1,8 @@
 """Terminal output: the only module that prints; its output cannot control a terminal.
 
 Other people write ids, segment values and reasons. Unescaped, they could set the title, clear the
-screen, hide text, or write lines that look like kedge's own.
+screen, hide text, or write lines that look like kedge's own. Unencodable, they could end a command
+after it has changed the row: what a stream's encoding lacks is escaped too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 import click
@@ -27,6 +28,9 @@ _IN_VALUE = re.compile(f"[\x00-\x1f{_INVISIBLE}]")
 """Characters that no value within a line must contain."""
 _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 """A sequence that changes the colour of the text after it, and nothing else."""
+_ASCII = str.maketrans("\u2026\u2014\u2013\u2501\u2500", "~--=-")
+"""kedge's own signs for a terminal that has only ASCII: ellipsis, dashes, and the lines of a bar.
+Each is one column wide, so that tables stay aligned."""
 FIXED_TERMINALS = frozenset({"", "dumb", "unknown"})
 """Values of TERM for terminals whose cursor cannot be moved."""
 PLAIN_SIZE = os.terminal_size((80, 24))
@@ -62,21 +66,52 @@ def indented(message: str) -> str:
 
 def show(text: str, *, err: bool = False) -> None:
     """Print a text for people; to stderr with `err`."""
-    click.echo(printable(text), err=err)
+    click.echo(fit(printable(text), sys.stderr if err else sys.stdout), err=err)
+
+
+def fit(text: str, stream: TextIO, environ: Mapping[str, str] = os.environ) -> str:
+    """Return a text in which every character is one that a stream can show."""
+    encoding = stream.encoding or "ascii"
+    if text.isascii() or (encoding.lower() == "utf-8" and not _is_ascii(stream, environ)):
+        return text
+    text = text.translate(_ASCII)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(_encodable(one, encoding) for one in text)
+    return text
+
+
+def _is_ascii(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether a stream is a terminal whose locale names no encoding."""
+    named = environ.get("LC_ALL") or environ.get("LC_CTYPE") or environ.get("LANG", "")
+    if named == "C.UTF-8" and not environ.get("LC_ALL"):
+        named = environ.get("LANG", "")  # LC_CTYPE is Python's own: it replaces "C"
+    return named in ("", "C", "POSIX") and stream.isatty()
+
+
+def _encodable(character: str, encoding: str) -> str:
+    """Return a character, or its escape as in JSON."""
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        raw = character.encode("utf-16-be")
+        return "".join(f"\\u{raw[at : at + 2].hex()}" for at in range(0, len(raw), 2))
+    return character
 
 
 def show_page(text: str) -> None:
     """Print a long text; on a terminal, one screen at a time."""
     if sys.stdout.isatty():
-        click.echo_via_pager(printable(text))
+        click.echo_via_pager(fit(printable(text), sys.stdout))
     else:
-        click.echo(printable(text))
+        show(text)
 
 
 def show_drawn(text: str) -> None:
     """Print a text with colours; every other control character in it is escaped."""
     # Colours were left out already where the terminal has none.
-    click.echo(_keep_colours(text), color=True)
+    click.echo(fit(_keep_colours(text), sys.stdout), color=True)
 
 
 def _keep_colours(text: str) -> str:
@@ -125,19 +160,19 @@ def paint(lines: Sequence[str]) -> None:
 
 def _steer(sequence: str) -> None:
     """Write a control sequence of kedge's own."""
-    sys.stdout.write(sequence)
+    sys.stdout.write(fit(sequence, sys.stdout))
     sys.stdout.flush()
 
 
 def rewrite(line: str) -> None:
     """Write a line over the last one on stderr, which must be a terminal; empty: erase it."""
-    sys.stderr.write(f"\r\x1b[K{printable(line)}")
+    sys.stderr.write(fit(f"\r\x1b[K{printable(line)}", sys.stderr))
     sys.stderr.flush()
 
 
 def show_json(raw: bytes) -> None:
     """Print a JSON document; it also escapes C1 and similar characters, which changes no value."""
-    click.echo(printable(raw.decode()))
+    show(raw.decode())
 
 
 def clear() -> None:

@@ -70,11 +70,12 @@ def _rendered(block: Grid | Paragraph, width: int) -> Iterator[RenderableType]:
         case Paragraph(content, indent):
             yield Padding(_text(content), (0, 0, 0, indent))
         case Grid(columns, rows, indent, narrow) if rows:
-            fits = _least(columns, rows) + indent <= width
+            room = width - indent - GAP * (len(columns) - 1)
+            fits = sum(_least(columns, rows)) <= room
             if not fits and narrow is not None:
                 yield from _rendered(narrow, width)
                 return
-            inner = _table(columns, rows) if fits else _cards(columns, rows)
+            inner = _table(columns, rows, room) if fits else _cards(columns, rows)
             yield Padding(inner, (0, 0, 0, indent), expand=False)
 
 
@@ -88,30 +89,49 @@ def _text(cell: Cell) -> Text:
     return found
 
 
-def _least(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> int:
-    """Return the width below which a table cannot be read."""
-    total = GAP * (len(columns) - 1)
-    for number, column in enumerate(columns):
-        widest = max(cell_len(_text(row[number]).plain) for row in rows)
-        if column.whole:
-            total += max(widest, cell_len(column.title))
-        else:
-            words = map(cell_len, column.title.split())
-            total += max(min(widest, WRAPPED), *words, 1)
-    return total
+def _widest(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
+    """Return the width of each column's widest cell, without its title."""
+    return [
+        max(cell_len(_text(row[number]).plain) for row in rows) for number in range(len(columns))
+    ]
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
-    """Return rows under titles, with aligned cells."""
+def _least(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
+    """Return the width of each column below which it cannot be read."""
+    return [
+        max(widest if column.whole else min(widest, WRAPPED), cell_len(column.title), 1)
+        for column, widest in zip(columns, _widest(columns, rows), strict=True)
+    ]
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int) -> Sequence[int]:
+    """Return the width of each column: the widest ones give, and none gets unreadable.
+
+    rich alone would also break a title, or a short word, where another column is wide.
+    """
+    least = _least(columns, rows)
+    found = [
+        max(widest, cell_len(column.title))
+        for column, widest in zip(columns, _widest(columns, rows), strict=True)
+    ]
+    while sum(found) > room:
+        at = max(range(len(found)), key=lambda n: (found[n] > least[n], found[n]))
+        found[at] -= 1
+    return found
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int) -> Table:
+    """Return rows under titles, with aligned cells; `room`: cells without the gaps."""
     headed = any(column.title for column in columns)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=headed)
     table.header_style = ""
-    for column in columns:
+    for column, width in zip(columns, _widths(columns, rows, room), strict=True):
         table.add_column(
             _text(strong(column.title)),
             justify="right" if column.right else "left",
             no_wrap=column.whole,
             overflow="fold",
+            width=width,
         )
     for row in rows:
         table.add_row(*map(_text, row))

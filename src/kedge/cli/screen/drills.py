@@ -1,12 +1,32 @@
-"""Screen of speed: how long past rollbacks and drills took."""
+"""Screens of drills and speed: the result of a drill, and how long past rollbacks took."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kedge.cli.blocks import Column, Grid, Paragraph, Screen, facts, faint, faults, strong
-from kedge.cli.text.drills import get_counts, get_events, get_figures, get_notes
+from kedge.cli.blocks import (
+    Column,
+    Grid,
+    Paragraph,
+    Screen,
+    bad,
+    facts,
+    faint,
+    faults,
+    good,
+    strong,
+)
+from kedge.cli.text.drills import (
+    get_answered,
+    get_counts,
+    get_events,
+    get_figures,
+    get_ladder,
+    get_notes,
+)
 from kedge.core.speed import Speed
+from kedge.core.stored.notes import DrillResult
+from kedge.operations.stories import drill_story
 
 COLUMNS = (Column("TIME (UTC)", whole=True), Column("WHAT"))
 
@@ -23,3 +43,15 @@ def speed_screen(found: Sequence[Speed]) -> Screen:
             *faults(get_notes(of)),
         ]
     return blocks
+
+
+def drill_screen(endpoint: str, filed: DrillResult) -> Screen:
+    """Return the result of a drill: milliseconds since each command, by step."""
+    ways, rows = get_ladder(filed)
+    times = (Column(way.upper(), right=True, whole=True) for way in ways)
+    head = good if filed.ok else bad
+    return [
+        Paragraph((strong(f"{endpoint}: "), head(drill_story(filed)))),
+        Grid((Column("STEP", whole=True), *times), rows, 2),
+        *(Paragraph(text, 2) for text in get_answered(filed)),
+    ]

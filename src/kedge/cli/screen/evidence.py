@@ -79,7 +79,7 @@ def _figures(found: ComparisonView) -> list[Grid | Paragraph]:
     """Return metrics, and below them segments, the worst first."""
     old, new = names(found)
     columns = (
-        Column("METRIC"),
+        Column("METRIC", whole=True),
         Column("SEGMENT"),
         Column(old, right=True, whole=True),
         Column(new, right=True, whole=True),
@@ -89,7 +89,16 @@ def _figures(found: ComparisonView) -> list[Grid | Paragraph]:
     shown = [*found.metrics, *found.segments]
     wide = Grid(columns, [_row(item, percent=True) for item in shown], 2)
     narrow = Grid(columns, [_row(item, percent=False) for item in shown], 2)
-    return [BLANK, wide._replace(narrow=narrow)] if shown else []
+    least = Grid((Column("METRIC"), *columns[2:4], Column("VERDICT")), [*map(_least, shown)], 2)
+    chosen = wide._replace(narrow=narrow._replace(narrow=least))
+    return [BLANK, chosen] if shown else []
+
+
+def _least(item: MetricVerdict) -> list[Cell]:
+    """Return the same in four cells: the segment beside the metric, the ratio beside the verdict."""
+    name, old, new, ratio, verdict = get_cells(item, percent=False)
+    word = Phrase(verdict, TONES[item.verdict])
+    return [name, old, new, (word, f", {ratio}") if ratio != "-" else word]
 
 
 def _row(item: MetricVerdict, *, percent: bool) -> list[Cell]:

@@ -35,6 +35,7 @@ COLUMNS = (
     Column("OWNER"),
     Column("ON CALL"),
 )
+MIDDLE = (*COLUMNS[:5], Column("STATE"), Column("ON CALL"))
 NARROW = (
     Column("ENDPOINT"),
     Column("PRODUCTION", whole=True),
@@ -48,13 +49,11 @@ UNCUT = 10_000
 
 def list_screen(found: Sequence[EndpointStatus]) -> Screen:
     """Return the status of endpoints, one row each, and their faults below."""
-    table = Grid(
-        COLUMNS,
-        [_row(item) for item in found],
-        narrow=Grid(
-            NARROW, [(*get_cells(item)[:3], _state(item), _on_call(item)) for item in found]
-        ),
-    )
+    ends = [(_state(item), _on_call(item)) for item in found]
+    narrow = [(*get_cells(item)[:3], *end) for item, end in zip(found, ends, strict=True)]
+    middle = [(*_row(item)[:5], *end) for item, end in zip(found, ends, strict=True)]
+    rows = [_row(item) for item in found]
+    table = Grid(COLUMNS, rows, narrow=Grid(MIDDLE, middle, narrow=Grid(NARROW, narrow)))
     below = [
         paragraph
         for item in found

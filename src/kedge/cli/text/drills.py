@@ -135,19 +135,28 @@ def _at(unix: float) -> str:
 def drill_text(endpoint: str, filed: DrillResult) -> str:
     """Return the result of a drill as text."""
     lines = [f"{endpoint}: {drill_story(filed)}"]
+    titles, rows = get_ladder(filed)
+    if titles:
+        lines.append("  " + " " * 17 + "".join(f"{name:>14}" for name in titles))
+        lines += [f"  {row:<17}{''.join(f'{cell:>14}' for cell in cells)}" for row, *cells in rows]
+    return "\n".join([*lines, *(f"  {text}" for text in get_answered(filed))])
+
+
+def get_ladder(filed: DrillResult) -> tuple[list[str], list[list[str]]]:
+    """Return the ways, and a row for each step with the milliseconds until it on each way."""
     columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
     told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
-    if told:
-        lines.append("  " + " " * 17 + "".join(f"{name:>14}" for name, _ in told))
-        for row in dict.fromkeys(row for _, ladder in told for row in ladder):
-            cells = "".join(f"{_ms(ladder.get(row)):>14}" for _, ladder in told)
-            lines.append(f"  {row:<17}{cells}")
-    if filed.answered is not None:
-        lines.append(
-            f"  r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s, "
-            f"{filed.failed:,} failed"
-        )
-    return "\n".join(lines)
+    steps = dict.fromkeys(step for _, ladder in told for step in ladder)
+    rows = [[step, *(_ms(ladder.get(step)) for _, ladder in told)] for step in steps]
+    return [name for name, _ in told], rows
+
+
+def get_answered(filed: DrillResult) -> list[str]:
+    """Return how many requests the old release answered; nothing if that is not known."""
+    if filed.answered is None:
+        return []
+    served = f"r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s"
+    return [f"{served}, {filed.failed:,} failed"]
 
 
 def _ladder(parts: ReceiptParts, *, dry: bool) -> dict[str, float | None]:

@@ -8,6 +8,20 @@ from kedge.operations.stories import story
 
 def receipt_text(done: CommandReceipt) -> str:
     """Return a receipt as text: milliseconds since the command was submitted."""
+    times = get_times(done)
+    width = max(len(name) for name, _ in times)
+    lines = [f"{done.endpoint} epoch {done.epoch}: {get_head(done)}"]
+    lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in times]
+    return "\n".join([*lines, *(f"  {note}" for note in get_notes(done))])
+
+
+def get_head(done: CommandReceipt) -> str:
+    """Return what the command changed."""
+    return "; ".join(map(story, done.events))
+
+
+def get_times(done: CommandReceipt) -> list[tuple[str, float]]:
+    """Return each part that is known, with its milliseconds, in their order."""
     receipt = done.receipt
     prepared = receipt.decide_ms + receipt.prepare_ms
     parts: list[tuple[str, float | None]] = [("decided", receipt.decide_ms)]
@@ -17,13 +31,16 @@ def receipt_text(done: CommandReceipt) -> str:
     parts += [(f"ack {n}", ms) for n, ms in sorted(receipt.acks.items(), key=lambda ack: ack[1])]
     parts.append(("first old answer", receipt.first_old_answer_ms))
     parts.append(("total", receipt.total_ms))
-    width = max(len(name) for name, _ in parts)
-    lines = [f"{done.endpoint} epoch {done.epoch}: {'; '.join(map(story, done.events))}"]
-    lines += [f"  {name:{width}}  {ms:9.1f} ms" for name, ms in parts if ms is not None]
-    lines += [f"  {name} ended meanwhile: it answers no caller" for name in receipt.ended]
+    return [(name, ms) for name, ms in parts if ms is not None]
+
+
+def get_notes(done: CommandReceipt) -> list[str]:
+    """Return what the times do not say."""
+    receipt = done.receipt
+    notes = [f"{name} ended meanwhile: it answers no caller" for name in receipt.ended]
     if not (receipt.acks or receipt.silent or receipt.ended):
-        lines.append("  no replica is known: it takes effect when one starts")
-    return "\n".join(lines)
+        notes.append("no replica is known: it takes effect when one starts")
+    return notes
 
 
 def pinned_text(pinned: PinnedHost) -> str:
@@ -37,10 +54,17 @@ def pinned_text(pinned: PinnedHost) -> str:
 
 def finding_text(found: FindingBeside) -> str:
     """Return the newest finding, as text beside a rollback's receipt."""
+    return "\n".join(f"  {name:7}  {text}" for name, text, _ in get_finding(found))
+
+
+def get_finding(found: FindingBeside) -> list[tuple[str, str, bool]]:
+    """Return the newest finding as names, texts, and whether each contradicts the rollback."""
     if found.fault or not found.causes:
-        return f"  finding  could not be read: {found.fault}"
+        return [("finding", f"could not be read: {found.fault}", False)]
     causes = ", ".join(found.causes).replace("_", " ")
-    lines = [f"  finding  {(found.age_s or 0.0) / 60:.0f} min ago: {causes}: {found.headline}"]
+    age = f"{(found.age_s or 0.0) / 60:.0f} min ago"
+    told = [("finding", f"{age}: {causes}: {found.headline}", False)]
     if found.against:
-        lines.append(f"  AGAINST  the diagnosis speaks against this rollback: {found.advice}")
-    return "\n".join(lines)
+        advice = f"the diagnosis speaks against this rollback: {found.advice}"
+        told.append(("AGAINST", advice, True))
+    return told

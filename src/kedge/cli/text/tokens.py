@@ -13,18 +13,20 @@ def tokens_text(found: Sequence[ListedToken]) -> str:
     if not found:
         return ""
     head = ["name", "may", "endpoints", "expires", "last used", ""]
-    rows = [
-        [
-            one.name,
-            ", ".join(_grants(one)),
-            "all" if one.endpoints is None else ", ".join(one.endpoints),
-            _day(one.expires_at, "never"),
-            _day(one.last_used_at, "–"),
-            "" if one.state == "valid" else one.state,
-        ]
-        for one in found
-    ]
+    rows = [get_cells(one) for one in found]
     return "\n".join(table([head, *rows], get_width(), right=[False] * len(head)))
+
+
+def get_cells(one: ListedToken) -> list[str]:
+    """Return a token in six cells; the last is empty for a valid one."""
+    return [
+        one.name,
+        ", ".join(_grants(one)),
+        "all" if one.endpoints is None else ", ".join(one.endpoints),
+        _day(one.expires_at, "never"),
+        _day(one.last_used_at, "-"),
+        "" if one.state == "valid" else one.state,
+    ]
 
 
 def created_text(made: CreatedToken) -> str:
