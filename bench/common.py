@@ -218,7 +218,13 @@ class Bench:
     """One run of one script: its options, its conditions, its result."""
 
     def __init__(
-        self, name: str, doc: str | None, *, seed: int | None = None, workers: int | None = None
+        self,
+        name: str,
+        doc: str | None,
+        *,
+        seed: int | None = None,
+        workers: int | None = None,
+        parts: Sequence[str] = (),
     ) -> None:
         parser = argparse.ArgumentParser(description=(doc or "").split("\n", maxsplit=1)[0])
         parser.add_argument(
@@ -233,7 +239,12 @@ class Bench:
             parser.add_argument(
                 "--workers", type=int, default=workers, help="processes that simulate"
             )
+        if parts:
+            parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
         given = parser.parse_args()
+        self.parts: tuple[str, ...] = tuple(getattr(given, "parts", ())) or tuple(parts)
+        if unknown := {*self.parts} - {*parts}:
+            parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         self.workers: int = 1 if workers is None else given.workers
         self.seed: int = 0 if seed is None else given.seed
         self.name = name

@@ -237,7 +237,21 @@ AIMS: dict[str, tuple[Aim, ...]] = {
         Aim("drill_back_ms_p50", "ms"),
         Aim("drill_forward_ms_p50", "ms"),
     ),
-    "web": (Aim("scrape_ms", "ms", most=50),),
+    "web": (
+        Aim("scrape_ms", "ms", most=50),
+        Aim("axe_serious", "", most=0),
+        Aim("traffic_to_pixel_s_p95", "s", most=2),
+        Aim("remote_rollback_ms", "ms", most=150),
+        Aim("viewer_kb", "kB", most=100),
+        Aim("dashboards_p99_ratio", "×", most=1.05),
+        Aim("dashboards_p99_ratio_low", "×"),
+        Aim("dashboards_p99_ratio_half_width", "×", most=0.1),
+        Aim("dashboards_calm_p99_ratio", "×"),
+        Aim("dashboards_calm_p99_ratio_low", "×"),
+        Aim("dashboards_calm_p99_ratio_half_width", "×"),
+        Aim("fleet_paint_s", "s", most=1),
+        Aim("fleet_kb", "kB", most=150),
+    ),
 }
 
 

@@ -8,25 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from chromium import CHROMIUM, started
+from playwright.sync_api import Browser, BrowserContext
 
 WORK = Path(".kedge/demo")
 IMAGES = Path("docs/images")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-]
 LONGEST_S = 1800.0
 CANARY_S = 12.0
 """Seconds of a canary before its picture: by then the charts have lines."""
@@ -114,16 +105,13 @@ def shoot(browser: Browser, demo: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take the screenshots of the docs.")
     parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if CHROMIUM is None:
         raise SystemExit("needs chromium: apt-get install chromium")
     IMAGES.mkdir(parents=True, exist_ok=True)
     demo = subprocess.Popen([sys.executable, "-m", "kedge", "demo"])
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        with started() as browser:
             shoot(browser, demo)
-            browser.close()
     finally:
         demo.terminate()
         demo.wait(60)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hatch_build
 import pytest
+from chromium import CHROMIUM, PAGES, excess_px, read_axe, serious_faults, started
 
 from contract.sql_world import world
 from e2e.conftest import making_sites
@@ -28,31 +27,10 @@ from support.waiting import wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--no-first-run",
-]
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
 ]
-PAGES = (
-    "",
-    "alerts",
-    "endpoints/flights",
-    "endpoints/flights/decisions",
-    "endpoints/flights/diagnosis",
-    "endpoints/flights/ready",
-    "endpoints/flights/act/rollback",
-    "endpoints/flights/act/weight",
-)
-AXE = Path(__file__).parents[2] / ".cache" / "axe"
 
 
 class Served:
@@ -99,12 +77,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with started() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -161,10 +135,9 @@ def served(site: Site, load: Load) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def axe() -> str:
     try:
-        hatch_build.make_assets(AXE, dev=True)
-    except hatch_build.AssetFault as error:
+        return read_axe()
+    except OSError as error:
         pytest.skip(f"needs axe-core from the npm registry: {error}")
-    return (AXE / "axe.js").read_text("utf-8")
 
 
 def live(page: Page) -> None:
@@ -220,15 +193,8 @@ def test_no_page_has_a_serious_fault_for_assistive_technology(
 ) -> None:
     for scheme in ("light", "dark"):
         page = open_page(served.url + path, scheme=scheme, width=360)
-        page.evaluate(axe)
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        serious = [
-            (one["id"], [node["html"][:160] for node in one["nodes"]][:3])
-            for one in found["violations"]
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
-        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert serious_faults(page, axe) == []
+        wide = excess_px(page)
         assert wide <= 0, f"{path} is {wide} px too wide"
         page.context.close()
 

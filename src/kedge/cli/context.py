@@ -22,6 +22,7 @@ from kedge.cli.screen.bar import Bar
 from kedge.config.locate import check_here, find_config, no_kedge_here
 from kedge.core.codec import encode
 from kedge.core.errors import BadConfig, Refused, Unavailable
+from kedge.system.imports import quick_imports
 from kedge.system.terminal import (
     is_drawn,
     is_movable,
@@ -188,24 +189,26 @@ class Context:
         # Imported only here: `kedge help` works on every system, and an image of `kedge up` whose
         # imports fail keeps its workers.
         from kedge.core.values import ActorKind
-        from kedge.workspace import Workplace
 
         if self.remote is not None:
             raise local_only(name_command(click.get_current_context()))
         self.check_here()
         if warns:
             self._warn()
-        kind = ActorKind(self.acting_as)
-        return Workplace(
-            self.state_dir,
-            patience_s=patience_s,
-            actor=kind,
-            token=self.allowed_by,
-            limits=self.feature_limits,
-            fence=self.fence,
-            config=self.config,
-            online=lambda: self.online,
-        )
+        limits, fence = self.feature_limits, self.fence
+        with quick_imports():  # it imports the database library when it is made
+            from kedge.workspace import Workplace
+
+            return Workplace(
+                self.state_dir,
+                patience_s=patience_s,
+                actor=ActorKind(self.acting_as),
+                token=self.allowed_by,
+                limits=limits,
+                fence=fence,
+                config=self.config,
+                online=lambda: self.online,
+            )
 
     def check_here(self) -> None:
         """Raise if there is no state directory to work on.

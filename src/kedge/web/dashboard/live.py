@@ -120,7 +120,7 @@ class PageStreams:
         self,
         render: Callable[[], Awaitable[Rendered]],
         is_over: Callable[[], bool],
-        personal: tuple[bytes, bytes] = (b"", b""),
+        personal: tuple[bytes, bytes] = (b"\0", b""),
     ) -> AsyncIterator[bytes]:
         """Return the messages of one stream.
 
@@ -143,13 +143,14 @@ class PageStreams:
         personal: tuple[bytes, bytes],
     ) -> AsyncIterator[bytes]:
         self.count += 1
+        mark, token = personal
         sent = NOTHING
         quiet_s = PULSE_S
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
             while not is_over():
                 found = await render()
-                raw = step(sent, found).replace(*personal) if personal[0] else step(sent, found)
+                raw = step(sent, found).replace(mark, token)
                 sent = found.parts
                 quiet_s += EVERY_S
                 if raw or quiet_s >= PULSE_S:
