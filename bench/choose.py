@@ -3,7 +3,8 @@
 `choose_us` is `Plan.choose` alone, in a canary, for a request with an entity. `added_us` is the
 whole ASGI app, driven on a loop without a server, less a floor that decodes the same JSON, makes
 the array, asks the same model and encodes the same answer. CPU time; medians of batches that
-alternate between the two.
+alternate between the two. The detail `traces` has the same request with tracing off, on but not
+sampled, and sampled; `branches_us` is what the code of tracing costs a request while it is off.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ from common import SERVER_CPU, Bench, interval, on, spread
 from kedge.adapters.models.onnx import OnnxLoader
 from kedge.adapters.models.sklearn import SklearnLoader
 from kedge.core.routing import Plan, compile_plan
+from kedge.core.trace_context import SpanRecord
 from kedge.core.values import Arm, Placement, Policy, Release, Stage, State
 from kedge.engine.recording.recorder import Recorder
 from kedge.engine.request import Request
 from kedge.engine.serving.live import Live
 from kedge.engine.serving.pool import Handle
 from kedge.engine.serving.serving import Serving
+from kedge.gateway import traces
 from kedge.gateway.contract import Contract
 from kedge.gateway.decode import parse
 from kedge.gateway.http.app import Gateway
 from kedge.gateway.http.infer import WorkerBounds, render
+from kedge.gateway.traces import RequestTraces
 from kedge.ports import Model
 
 ENTITIES = [f"caller-{number}" for number in range(2000)]
@@ -277,6 +281,51 @@ async def parts_of(serving: Serving, live: Live, model: Model, body: bytes) -> d
     }
 
 
+class NoSpans:
+    """A sink that keeps nothing: a collector costs a thread of its own, and is not measured."""
+
+    def take(self, _: SpanRecord) -> None:
+        """Drop it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+async def measure_traces(bench: Bench, model: Model) -> None:
+    """What tracing costs a request: nothing was traced, or some, or all."""
+    traces.MOST = 1 << 40  # production's limit would drop most spans of a bench
+    body = material.body("FP32")
+    works: dict[str, Work] = {}
+    for name, share in (("off", None), ("not_sampled", 0.0), ("sampled", 1.0)):
+        serving, live = Serving(time.monotonic), live_of(model)
+        serving.swap(live)
+        bounds = WorkerBounds(body=8 << 20, requests=256)
+        if share is not None:
+            bounds.traces = RequestTraces(NoSpans(), share, lambda _: None)
+        works[name] = asked(Gateway(serving, bounds, ready=lambda: True), body)
+
+    def branches() -> None:
+        # The three of `infer`, and the read of the bounds, with tracing off.
+        span = bounds_off.traces.begin({}) if bounds_off.traces is not None else None
+        if span is not None:
+            return
+        if span is not None and bounds_off.traces is not None:
+            return
+
+    def nothing() -> None:
+        return
+
+    bounds_off = WorkerBounds(body=8 << 20, requests=256)
+    works |= {"branches": called(branches), "nothing": called(nothing)}
+    with bench.phase("traces"):
+        found = await batches(works, bench.rounds(300, 30), BATCH)
+    off = zip(found.pop("branches"), found.pop("nothing"), strict=True)
+    bench.detail["traces"] = {
+        "branches_us": spread([ours - theirs for ours, theirs in off]),
+        **{f"{name}_us": spread(times) for name, times in found.items()},
+    }
+
+
 async def measure(bench: Bench, root: Path) -> None:
     """Both figures; everything on one loop, as in a worker."""
     onnx_dir = material.write_onnx(root / "onnx", flip=False)
@@ -286,6 +335,7 @@ async def measure(bench: Bench, root: Path) -> None:
     added = await measure_added(bench, "onnx", onnx, onnx_dir / "model.onnx", "FP32")
     bench.note("added_us", statistics.median(added))
     await measure_added(bench, "sklearn", sklearn, sklearn_dir / "model.skops", "FP64")
+    await measure_traces(bench, onnx)
 
 
 def main() -> None:

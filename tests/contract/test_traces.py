@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,15 +19,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from contract import http_world
 from contract.sql_world import world
 from kedge.adapters.clock import SystemClock
+from kedge.adapters.traces import otlp
 from kedge.core.release.commands import Promote
 from kedge.core.stored.notes import ReceiptNote, build_note
+from kedge.core.trace_context import SpanRecord
 from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.gateway import traces
 from kedge.gateway.traces import RequestTraces
-from kedge.ports.traces import SpanSink
+from kedge.ports.traces import LOST_SPANS, SpanSink
 from kedge.runtime.traces import RollbackTraces, open_sink
 from kedge.workspace import Workplace
+from support.waiting import wait_until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -70,6 +75,17 @@ class Collector(ThreadingHTTPServer):
         }
 
 
+class Lost:
+    """Counts lost spans, as the faults of a process do."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, bound: str, count: int = 1) -> None:
+        assert bound == LOST_SPANS
+        self.count += count
+
+
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     server = Collector()
@@ -82,7 +98,7 @@ def collector() -> Iterator[Collector]:
 @contextmanager
 def traced(sink: SpanSink, share: float = 1.0) -> Iterator[http_world.World]:
     with http_world.World() as served:
-        served.bounds.traces = RequestTraces(sink, share)
+        served.bounds.traces = RequestTraces(sink, share, lambda _: None)
         yield served
 
 
@@ -99,7 +115,7 @@ def ask(
 
 
 def test_a_request_has_a_span_in_its_callers_trace(collector: Collector) -> None:
-    sink = open_sink(collector.url, "kedge-gateway")
+    sink = open_sink(collector.url, "kedge-gateway", Lost())
     with traced(sink, 0.0) as served:
         answer = ask(served, {"traceparent": f"00-{TRACE}-{SPAN}-01"})
         assert answer.status == 200
@@ -115,7 +131,7 @@ def test_a_request_has_a_span_in_its_callers_trace(collector: Collector) -> None
 
 
 def test_a_refused_request_has_a_span_with_its_code(collector: Collector) -> None:
-    sink = open_sink(collector.url, "kedge-gateway")
+    sink = open_sink(collector.url, "kedge-gateway", Lost())
     with traced(sink) as served:
         assert ask(served, body=b"{").status == 400
     sink.close()
@@ -123,8 +139,23 @@ def test_a_refused_request_has_a_span_with_its_code(collector: Collector) -> Non
     assert span.status.message == "malformed_body"
 
 
+def test_the_state_of_a_caller_is_passed_on_and_an_error_names_its_span(
+    collector: Collector,
+) -> None:
+    sink = open_sink(collector.url, "kedge-gateway", Lost())
+    with traced(sink, 0.0) as served:
+        headers = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=a/b,other=1"}
+        answer = ask(served, headers, body=b"{")
+        assert answer.status == 400
+        own = answer.headers["traceparent"]
+    sink.close()
+    (span,) = collector.spans
+    assert span.trace_state == "vendor=a/b,other=1"
+    assert own == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
+
+
 def test_a_caller_decides_that_its_request_is_not_sampled(collector: Collector) -> None:
-    sink = open_sink(collector.url, "kedge-gateway")
+    sink = open_sink(collector.url, "kedge-gateway", Lost())
     with traced(sink, 1.0) as served:
         answer = ask(served, {"traceparent": f"00-{TRACE}-{SPAN}-00"})
         assert answer.headers["traceparent"].startswith(f"00-{TRACE}-")
@@ -141,10 +172,27 @@ def test_without_tracing_no_header_is_added() -> None:
 def test_a_collector_that_is_gone_delays_no_answer() -> None:
     with Collector() as gone:
         url = gone.url
-    sink = open_sink(url, "kedge-gateway")
+    lost = Lost()
+    sink = open_sink(url, "kedge-gateway", lost)
     with traced(sink) as served:
         for _ in range(20):
             assert ask(served).status == 200
+    sink.close()
+    wait_until(lambda: lost.count == 20, "the spans are counted as lost", 30)
+
+
+def test_a_collector_that_hangs_delays_neither_an_answer_nor_the_end_of_a_worker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        lost = Lost()
+        sink = open_sink(f"http://127.0.0.1:{silent.getsockname()[1]}", "kedge-gateway", lost)
+        began = time.monotonic()
+        for number in range(1, 2 * otlp.QUEUE + 1):
+            sink.take(SpanRecord("kedge.infer", number, number, None, 1, 2, {}))
+        assert time.monotonic() - began < 10, "5 ms each on a busy machine; it takes 20 us"
+        assert lost.count >= otlp.QUEUE - 512, "a full queue drops, and counts"
+        began = time.monotonic()
+        sink.close()
+        assert time.monotonic() - began < otlp.TIMEOUT_S + otlp.CLOSE_S, "it had 23 s of batches"
 
 
 class Kept:
@@ -163,10 +211,11 @@ class Kept:
 def test_spans_of_a_second_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "time_ns", lambda: 5)
     sink = Kept()
-    requests = RequestTraces(sink, 1.0)
+    lost = Lost()
+    requests = RequestTraces(sink, 1.0, lost)
     for _ in range(traces.MOST + 7):
         requests.fail(requests.begin({"headers": []}), "flights", "queue_full")
-    assert (sink.count, requests.dropped) == (traces.MOST, 7)
+    assert (sink.count, lost.count) == (traces.MOST, 7)
 
 
 def test_the_receipt_of_a_rollback_becomes_a_span(collector: Collector, tmp_path: Path) -> None:
@@ -174,7 +223,7 @@ def test_the_receipt_of_a_rollback_becomes_a_span(collector: Collector, tmp_path
     made.do(Promote(release=1))
     place = Workplace(tmp_path / "state")
     clock = SystemClock()
-    sink = open_sink(collector.url, "kedge-control")
+    sink = open_sink(collector.url, "kedge-control", Lost())
     loop = RollbackTraces(Duty(clock, ProcessFaults(clock)), place, sink)
     loop.look()
     receipt = ReceiptNote(of=1, command="rollback", last_ack_ms=3.0, total_ms=4.0)

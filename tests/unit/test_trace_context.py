@@ -7,7 +7,13 @@ from msgspec.structs import replace
 
 from kedge.core.stored.ledger import Entry
 from kedge.core.stored.notes import ReceiptNote, build_note
-from kedge.core.trace_context import TraceParent, read_parent, rollback_spans
+from kedge.core.trace_context import (
+    LONGEST_STATE,
+    TraceParent,
+    read_context,
+    read_parent,
+    rollback_spans,
+)
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -94,3 +100,31 @@ def test_other_commands_have_no_span() -> None:
 def test_a_rollback_that_a_replica_did_not_acknowledge_has_a_fault() -> None:
     silent = replace(ENTRY, event=build_note(replace(RECEIPT, silent=("w0",), last_ack_ms=None)))
     assert rollback_spans(silent, 1_000.0)[0].fault == "not_acknowledged"
+
+
+PARENT = (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())
+
+
+@pytest.mark.parametrize(
+    "headers, state",
+    [
+        ([PARENT, (b"tracestate", b"a=1,b=2")], "a=1,b=2"),
+        ([(b"tracestate", b"a=1"), PARENT, (b"tracestate", b"b=2")], "a=1,b=2"),
+        ([PARENT, (b"tracestate", b"a=" + b"x" * (LONGEST_STATE - 2))], "a=" + "x" * 510),
+        ([PARENT, (b"tracestate", b"a=" + b"x" * (LONGEST_STATE - 1))], ""),
+        ([PARENT], ""),
+    ],
+)
+def test_a_state_is_passed_on_as_it_is_or_not_at_all(
+    headers: list[tuple[bytes, bytes]], state: str
+) -> None:
+    parent, found = read_context(headers)
+    assert parent is not None
+    assert found == state
+
+
+@pytest.mark.parametrize("parents", [[], [PARENT, PARENT], [(b"traceparent", b"00-no")]])
+def test_a_state_without_one_valid_parent_means_nothing(
+    parents: list[tuple[bytes, bytes]],
+) -> None:
+    assert read_context([*parents, (b"tracestate", b"a=1")]) == (None, "")

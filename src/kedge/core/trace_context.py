@@ -1,9 +1,9 @@
-"""Trace context: the header `traceparent` of W3C, and spans as values."""
+"""Trace context: the headers `traceparent` and `tracestate` of W3C, and spans as values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -11,6 +11,10 @@ from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.notes import ReceiptNote
 
 HEADER = b"traceparent"
+STATE_HEADER = b"tracestate"
+LONGEST_STATE = 512
+"""Characters of a state that is passed on; the standard demands these, and a longer one is left out
+as a whole."""
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 SAMPLED = 1
 ROLLBACK = "rollback"
@@ -43,6 +47,8 @@ class SpanRecord(NamedTuple):
     """The error code; empty if it succeeded."""
     serves: bool = False
     """Whether it answers a request of a caller."""
+    state: str = ""
+    """The caller's `tracestate`, as it was given."""
 
 
 def read_parent(value: str) -> TraceParent | None:
@@ -54,6 +60,27 @@ def read_parent(value: str) -> TraceParent | None:
     if version == "ff" or (version == "00" and more) or not int(trace, 16) or not int(span, 16):
         return None
     return TraceParent(int(trace, 16), int(span, 16), bool(int(flags, 16) & SAMPLED))
+
+
+def read_context(headers: Iterable[tuple[bytes, bytes]]) -> tuple[TraceParent | None, str]:
+    """Return the span that a caller is in, and its state; None and "" if that is not valid.
+
+    A state without a valid parent, and a second parent, mean nothing by the standard. Several
+    headers of a state are one.
+    """
+    parents, states = [], []
+    for name, value in headers:
+        if name == HEADER:
+            parents.append(value)
+        elif name == STATE_HEADER:
+            states.append(value)
+    if len(parents) != 1:
+        return None, ""
+    parent = read_parent(parents[0].decode("latin-1"))
+    if parent is None:
+        return None, ""
+    state = b",".join(states).decode("latin-1")
+    return parent, state if len(state) <= LONGEST_STATE else ""
 
 
 def rollback_spans(entry: Entry, written: float) -> tuple[SpanRecord, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from random import getrandbits
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from kedge.core.trace_context import HEADER, SpanRecord, TraceParent, read_parent
-from kedge.ports.traces import SpanSink
+from kedge.core.trace_context import HEADER, SpanRecord, TraceParent, read_context
+from kedge.ports.traces import LOST_SPANS, SpanSink
 
 if TYPE_CHECKING:
     from kedge.engine.request import Request
@@ -23,11 +23,13 @@ KEY = "kedge.span"
 class OpenSpan:
     """The span of a request that is under way."""
 
-    __slots__ = ("began_ns", "context", "parent")
+    __slots__ = ("began_ns", "context", "parent", "state")
 
-    def __init__(self, context: TraceParent, parent: int | None) -> None:
+    def __init__(self, context: TraceParent, parent: int | None, state: str = "") -> None:
         self.context = context
         self.parent = parent
+        self.state = state
+        """The `tracestate` of the caller."""
         self.began_ns = time_ns()
 
     @property
@@ -39,14 +41,16 @@ class OpenSpan:
 class RequestTraces:
     """Decides which requests are traced, and makes their spans. The serving loop uses it."""
 
-    def __init__(self, sink: SpanSink, share: float) -> None:
-        """Trace this share of the requests whose callers do not decide."""
+    def __init__(self, sink: SpanSink, share: float, limit: Callable[[str], None]) -> None:
+        """Trace this share of the requests whose callers do not decide.
+
+        `limit` is called with `LOST_SPANS` for each span that exceeds `MOST`.
+        """
         self._sink = sink
+        self._limit = limit
         self._below = share * 2**32
         self._second = 0
         self._count = 0
-        self.dropped = 0
-        """Spans that exceeded `MOST`."""
 
     def begin(self, scope: MutableMapping[str, Any]) -> OpenSpan:
         """Begin the span of a request, and keep it in the scope, where an error finds it."""
@@ -55,13 +59,12 @@ class RequestTraces:
 
     def _begin(self, headers: Iterable[tuple[bytes, bytes]]) -> OpenSpan:
         """Begin a span. It is sampled as its caller's span is, else by chance."""
-        given = next((value for name, value in headers if name == HEADER), None)
-        parent = read_parent(given.decode("latin-1")) if given is not None else None
+        parent, state = read_context(headers)
         span = getrandbits(64) or 1
         if parent is None:
             trace = getrandbits(128) or 1
             return OpenSpan(TraceParent(trace, span, getrandbits(32) < self._below), None)
-        return OpenSpan(TraceParent(parent.trace, span, parent.sampled), parent.span)
+        return OpenSpan(TraceParent(parent.trace, span, parent.sampled), parent.span, state)
 
     def end(self, span: OpenSpan, live: Live, request: Request, answer: Answer) -> None:
         """End the span of a request that was answered."""
@@ -92,7 +95,7 @@ class RequestTraces:
             self._second, self._count = now // 1_000_000_000, 0
         self._count += 1
         if self._count > MOST:
-            self.dropped += 1
+            self._limit(LOST_SPANS)
             return
         context = span.context
         self._sink.take(
@@ -106,5 +109,6 @@ class RequestTraces:
                 attributes,
                 fault,
                 serves=True,
+                state=span.state,
             )
         )

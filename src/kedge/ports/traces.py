@@ -6,6 +6,9 @@ from typing import Protocol
 
 from kedge.core.trace_context import SpanRecord
 
+LOST_SPANS = "spans"
+"""The limit under which a process counts the spans that it dropped or could not send."""
+
 
 class SpanSink(Protocol):
     """Takes spans without waiting; it drops what it cannot send."""

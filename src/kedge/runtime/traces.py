@@ -9,15 +9,20 @@ from kedge.core.errors import BadConfig
 from kedge.core.time.instants import read_instant
 from kedge.core.trace_context import rollback_spans
 from kedge.engine.loop import Duty, Loop
-from kedge.ports.traces import SpanSink
+from kedge.ports.traces import LOST_SPANS, SpanSink
 from kedge.workspace import Workplace
 
 EVERY_S = 2.0
 ENTRIES = 500
 
 
-def open_sink(url: str, service: str) -> SpanSink:
+def open_sink(url: str, service: str, limit: Callable[[str, int], None]) -> SpanSink:
     """Open the sink of spans at a collector's URL.
+
+    Args:
+        url: the collector.
+        service: the name of this process in the spans.
+        limit: called from any thread with `LOST_SPANS` and the number of spans that were lost.
 
     Raises:
         BadConfig: the extra `otel` is not installed.
@@ -30,7 +35,7 @@ def open_sink(url: str, service: str) -> SpanSink:
             [f"server.traces: needs the extra otel ({error.name} is not installed)"],
             hint="pip install 'kedge[otel]'",
         ) from None
-    sink: SpanSink = adapter.OtlpSpans(url, service)
+    sink: SpanSink = adapter.OtlpSpans(url, service, lambda count: limit(LOST_SPANS, count))
     return sink
 
 
@@ -61,4 +66,5 @@ def traces_of(url: str | None, duty: Duty, place: Callable[[], Workplace]) -> di
     """Return the loop that sends spans of rollbacks, by its name; none without a collector."""
     if url is None:
         return {}
-    return {"traces": RollbackTraces(duty, place(), open_sink(url, "kedge-control")).loop}
+    sink = open_sink(url, "kedge-control", duty.faults.limit)
+    return {"traces": RollbackTraces(duty, place(), sink).loop}

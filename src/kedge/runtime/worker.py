@@ -40,7 +40,6 @@ from kedge.gateway.traces import RequestTraces
 from kedge.gateway.worker import Handoff, serve
 from kedge.operations.registration import Loaders
 from kedge.ports import Roster
-from kedge.ports.traces import SpanSink
 from kedge.runtime.logs import count_faults
 from kedge.runtime.presence import station_of
 from kedge.runtime.state_guard import guard_state
@@ -95,8 +94,10 @@ def run_worker(
             lives=serving.lives,
         ),
     )
-    sink = open_sink(server.traces, "kedge-gateway") if server.traces else None
-    bounds = bounds_of(server, state_dir, sink)
+    bounds, sink = bounds_of(server, state_dir), None
+    if server.traces:
+        sink = open_sink(server.traces, "kedge-gateway", faults.limit)
+        bounds.traces = RequestTraces(sink, server.trace_sample / 100, faults.limit)
     guard_state(duty, state_dir)
     connections = Connections(http_limits(bounds.body), peers=bounds.peers, limit=faults.limit)
     gateway = Gateway(serving, bounds, ready=lambda: bool(serving.lives()), limit=faults.limit)
@@ -133,9 +134,7 @@ def new_pool(
     )
 
 
-def bounds_of(
-    server: ServerSettings, state_dir: Path, sink: SpanSink | None = None
-) -> WorkerBounds:
+def bounds_of(server: ServerSettings, state_dir: Path) -> WorkerBounds:
     """Build one worker's bounds for its callers, with its trusted peers and tokens."""
     anyone = server.entity_from == ANYONE
     testers = [state_dir / SECRET]
@@ -147,7 +146,6 @@ def bounds_of(
         testers=Tokens(*testers),
         callers=Tokens(*testers, Path(callers), setting=CALLERS) if callers else None,
         peers=Peers(server.trusted_peers, None if anyone else tuple(server.entity_from)),
-        traces=RequestTraces(sink, server.trace_sample / 100) if sink is not None else None,
     )
 
 

@@ -191,16 +191,16 @@ class Gateway:
         except KedgeError as error:
             if error.code in BOUNDS:  # the connection itself counts its refusals (`refuse_with`)
                 self._limit(error.code)
-            self._end_span(scope, live, error.code)
-            await self._refuse(send, live, error)
+            await self._refuse(send, live, error, self._end_span(scope, live, error.code))
         except asyncio.CancelledError as error:
             if error.args != (STOPPED,):
                 raise
-            await self._refuse(send, live, _stopping())
+            stopping = _stopping()
+            await self._refuse(send, live, stopping, self._end_span(scope, live, stopping.code))
         except Exception:  # the caller gets an answer, the log gets the trace
             log.exception("gateway.failed", path=scope["path"])
-            self._end_span(scope, live, "internal")
-            await self._refuse(send, live, KedgeError(INTERNAL, code="internal"))
+            fault = KedgeError(INTERNAL, code="internal")
+            await self._refuse(send, live, fault, self._end_span(scope, live, fault.code))
 
     def _remember(self, path: str) -> Route:
         route = parse_path(path)
@@ -243,20 +243,25 @@ class Gateway:
         ]
         return b"\r\n".join([*head, b"", raw])
 
-    def _end_span(self, scope: Any, live: Live | None, code: str) -> None:
-        """End the span of a request that gets an error, if it is traced."""
+    def _end_span(self, scope: Any, live: Live | None, code: str) -> Headers:
+        """End the span of a request that gets an error, if it is traced; return its header."""
         span, traces = scope.get(KEY), self._bounds.traces
-        if span is not None and traces is not None:
-            traces.fail(span, live.state.endpoint if live is not None else "", code)
+        if span is None or traces is None:
+            return []
+        traces.fail(span, live.state.endpoint if live is not None else "", code)
+        return [span.header]
 
-    async def _refuse(self, send: Any, live: Live | None, error: KedgeError) -> None:
+    async def _refuse(
+        self, send: Any, live: Live | None, error: KedgeError, headers: Headers | None = None
+    ) -> None:
         # A model's failure is no refusal: it is counted as an error where it happens.
         if live is not None and not isinstance(error, ModelFailure):
             live.recorder.count(f"refused.{error.code}")
         if error.code in FAILED and isinstance(error, ModelFailure):
             self._log_failure(live, error)
             error = ModelFailure(FAILED[error.code], code=error.code, hint=FAILED_HINT)
-        await self._answer(send, *self._told(error))
+        status, body, extra = self._told(error)
+        await self._answer(send, status, body, [*extra, *(headers or ())])
 
     def _log_failure(self, live: Live | None, error: ModelFailure) -> None:
         now = perf_counter()
