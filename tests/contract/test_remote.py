@@ -38,11 +38,15 @@ class Host:
         for number in (1, 2):
             self.world.do(Promote(release=self.world.release(number).number, override="a test"))
         (root / "kedge.toml").write_text('[endpoints.flights]\naudience = "internal"\n')
+        self.port = 0
+        self._start()
+
+    def _start(self) -> None:
         faults = ProcessFaults(SystemClock())
         readers = Readers(partial(Workplace, self.world.state_dir))
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
         api = api_of(readers, Streams(readers, faults), self.world.state_dir)
-        listener = server.listen(0)
+        listener = server.listen(self.port)
         self.port = int(listener.getsockname()[1])
         self.server = server.make_server(Front(earlier, api.routes(), faults, gate=Open()), faults)
         run = partial(self.server.run, sockets=[listener])
@@ -53,6 +57,11 @@ class Host:
         """End the server."""
         self.server.should_exit = True
         self.thread.join(10)
+
+    def restart(self) -> None:
+        """End the server, and start another one on its port."""
+        self.stop()
+        self._start()
 
 
 @pytest.fixture

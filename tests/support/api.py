@@ -4,12 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+from kedge.adapters.artifacts.quarantine import Quarantine
 from kedge.adapters.clock import SystemClock
 from kedge.web.children import Children, RemoteCaller
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.web.repeats import AnswerStore
 from kedge.web.routes import Api
+from kedge.web.uploads import Uploads
 from kedge.web.writes import Writes
 from kedge.workspace import Workplace
 
@@ -26,9 +28,11 @@ def api_of(readers: Readers, streams: Streams, state_dir: Path) -> Api:
     def environment(caller: RemoteCaller) -> dict[str, str]:
         return {**os.environ, "KEDGE_ACTOR": caller.name}
 
+    uploads = Uploads(Quarantine(state_dir, SystemClock().unix))
     writes = Writes(
         lambda token: Workplace(state_dir, token=token),
         Children(line, environment),
         AnswerStore(state_dir, SystemClock().unix),
+        uploads,
     )
-    return Api(readers, streams, writes)
+    return Api(readers, streams, writes, uploads)

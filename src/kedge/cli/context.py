@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kedge.config.model import ServerSettings, Settings
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
+    from kedge.cli.uploads import NamedFiles
     from kedge.workspace import Workplace
 
 Result = TypeVar("Result")
@@ -83,12 +84,24 @@ class Context:
 
         return connect(os.environ, insecure=self.insecure)
 
-    def result(self, local: Callable[[], Result]) -> Result:
-        """Return the command's result: of the server if there is one, else of `local`."""
+    def result(
+        self,
+        local: Callable[[], Result],
+        files: Callable[[], Mapping[str, NamedFiles]] | None = None,
+    ) -> Result:
+        """Return the command's result: of the server if there is one, else of `local`.
+
+        `files` names those that the command reads, by parameter; they are uploaded first.
+        """
         if self.remote is None:
             return local()
         ctx = click.get_current_context()
-        found: Result = self.remote.run(ctx, name_command(ctx), self.document)
+        name, sent = name_command(ctx), None
+        if files is not None:
+            from kedge.cli.uploads import send_files
+
+            sent = send_files(self.remote, name, ctx.params.get("endpoint"), files(), self.say)
+        found: Result = self.remote.run(ctx, name, self.document, sent)
         return found
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from kedge.cli.context import Context, end_in_order, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.screen.models import versions_screen
 from kedge.cli.text.models import registered_text, versions_text
+from kedge.cli.uploads import NamedFiles
 from kedge.core.formats import fetching
 from kedge.engine.registration import find_source
 from kedge.operations.features.training_set import read_training_set
@@ -19,6 +20,7 @@ from kedge.operations.registration import (
     ListedVersion,
     RegisteredVersion,
     describe_version,
+    find_companions,
     learned_contract,
     list_versions,
     register_version,
@@ -87,26 +89,33 @@ def register(
     source = find_source(path)
     if learn_bounds and training is None and training_set is None:
         raise click.UsageError("--learn-bounds needs --training or --training-set.")
-    trained_on = None
-    if training_set is not None:
-        trained_on = read_training_set(training_set)
-    place = context.place()
-    version, new = register_version(
-        place,
-        endpoint,
-        source,
-        golden=golden,
-        training=training or training_set,
-        trusted=trust,
-        schema=schema,
-        trained_on=trained_on,
-        inline=trust_inline,
-        learns=learn_bounds,
-    )
-    contract = learned_contract(place, endpoint, version, source) if learn_bounds else []
-    found = describe_version(
-        place, endpoint, version, gateway_url=context.gateway_url, new=new, contract=contract
-    )
+
+    def work() -> RegisteredVersion:
+        trained_on = None if training_set is None else read_training_set(training_set)
+        place = context.place()
+        version, new = register_version(
+            place,
+            endpoint,
+            source,
+            golden=golden,
+            training=training or training_set,
+            trusted=trust,
+            schema=schema,
+            trained_on=trained_on,
+            inline=trust_inline,
+            learns=learn_bounds,
+        )
+        contract = learned_contract(place, endpoint, version, source) if learn_bounds else []
+        return describe_version(
+            place, endpoint, version, gateway_url=context.gateway_url, new=new, contract=contract
+        )
+
+    def files() -> dict[str, NamedFiles]:
+        model = NamedFiles(source, is_model=True, beside=find_companions(source))
+        named = {"golden": golden, "training": training, "training_set": training_set}
+        return {"path": model, **{k: NamedFiles(v) for k, v in named.items() if v is not None}}
+
+    found = context.result(work, files)
     context.out(found, registered_text(one_line(found)))
 
 

@@ -47,6 +47,7 @@ KINDS: Mapping[int, type[KedgeError]] = {
     412: Stale,
     503: Unavailable,
     504: NotAcknowledged,
+    507: Unavailable,
 }
 """Kind of error by HTTP status; every other one is a refusal."""
 
@@ -100,15 +101,19 @@ class Remote:
             parts.hostname, port, tls=parts.scheme == "https", timeout_s=TIMEOUT_S
         )
 
-    def run(self, ctx: click.Context, path: str, document: Any) -> Any:
+    def run(
+        self, ctx: click.Context, path: str, document: Any, sent: Mapping[str, str] | None = None
+    ) -> Any:
         """Run the command of a parsed line on the server; return its result.
+
+        `sent` has the parameters that name uploaded files.
 
         Raises:
             KedgeError: as the command on the server; `server_unreachable`.
         """
         operation = BY_NAME[path]
         endpoint = ctx.params.get("endpoint")
-        values = read_parameters(ctx, operation)
+        values = {**read_parameters(ctx, operation), **(sent or {})}
         target = operation.path
         if endpoint is None and operation.every:
             target = target.replace("/endpoints/{endpoint}", "")
@@ -163,8 +168,23 @@ class Remote:
         found: Found = read_document(kind, self._ask("GET", target).body)
         return found
 
-    def _ask(
+    def send(
         self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Send a request of an upload once; return the body of its answer.
+
+        Raises:
+            KedgeError: the server's error; `server_unreachable`, also if it may have arrived.
+        """
+        return self._ask(method, target, body, headers, 1).body
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        tries: int = TRIES,
     ) -> Reply:
         """Send a request, and read its answer.
 
@@ -174,7 +194,7 @@ class Remote:
         sent = {"authorization": f"Bearer {self._token}", **(headers or {})}
         if method == "POST":
             sent["content-type"] = "application/json"
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(tries)):
             try:
                 answer = self._connection.ask(method, f"{self._prefix}{API}{target}", sent, body)
                 break
@@ -187,7 +207,7 @@ class Remote:
                     hint="KEDGE_SERVER is the URL of control; kedge rollback --local works on its"
                     " host without it",
                 ) from error
-        if answer.status != 200:
+        if not 200 <= answer.status < 300:
             raise _read_problem(answer.status, answer.body)
         return Reply(answer.body, answer.headers.get("etag", ""))
 

@@ -57,6 +57,11 @@ class Operation(NamedTuple):
     secret: bool = False
     """Whether its answer has a secret. It is not stored, so a repetition is carried out again."""
 
+    files: tuple[str, ...] = ()
+    """Parameters that name files: of an upload, which the parameter `upload` names."""
+    admin_with: tuple[str, ...] = ()
+    """Parameters that need an admin, because they let code run."""
+
     @property
     def has_endpoint(self) -> bool:
         """Return whether the path names an endpoint."""
@@ -308,6 +313,17 @@ CATALOGUE: tuple[Operation, ...] = (
         given.RevokeTokenParameters,
         needs="admin",
         words=("name",),
+    ),
+    _task(
+        "register",
+        f"{_E}/register",
+        "Register the model in PATH as a version of ENDPOINT.",
+        given.RegisterParameters,
+        needs="register",
+        words=("path",),
+    )._replace(
+        files=("path", "golden", "training", "training_set"),
+        admin_with=("trust", "trust_inline"),
     ),
     _local("login", "Print a link that logs a browser into the dashboard once."),
     _local("init", "Write kedge.toml for ENDPOINT, or add it to the one here."),

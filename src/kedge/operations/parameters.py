@@ -11,10 +11,14 @@ import msgspec
 from msgspec import Meta
 
 from kedge.core.access import Role, Scope
+from kedge.core.uploads import MOST_NAME
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Text = Annotated[str, Meta(max_length=4096)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+UploadName = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+UploadPath = Annotated[str, Meta(min_length=1, max_length=MOST_NAME)]
+"""A file or folder of an upload."""
 
 
 class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -301,3 +305,31 @@ class ImpactParameters(NoParameters, frozen=True, kw_only=True):
 
     version: Text
     """The transformation, as flight/1@2."""
+
+
+class UploadParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of an operation that reads files of an upload."""
+
+    upload: UploadName
+    """The upload with the files."""
+
+
+class RegisterParameters(UploadParameters, frozen=True, kw_only=True):
+    """Parameters of `register`."""
+
+    path: UploadPath
+    """The model: a file or a folder of the upload."""
+    golden: UploadPath | None = None
+    """Rows it must answer, as JSON."""
+    training: UploadPath | None = None
+    """The training set (CSV, JSON lines or Parquet), for its column statistics."""
+    training_set: UploadPath | None = None
+    """A training set that kedge made."""
+    learn_bounds: bool = False
+    """Whether ranges, lengths and categories of the training set are proposed as bounds."""
+    trust: tuple[Text, ...] = ()
+    """Python types that this version may load."""
+    trust_inline: Text = ""
+    """The reason to run it inside the gateway's workers although it is not proven plain."""
+    schema: Text | None = None
+    """The feature schema that it was trained on."""

@@ -30,7 +30,7 @@ from kedge.core.values import (
 )
 from kedge.engine.bounds import with_bounds
 from kedge.engine.libraries import find_differences
-from kedge.engine.registration import register
+from kedge.engine.registration import claiming, companions, register
 from kedge.inspection.independence import mark_of
 from kedge.operations.example import example_call
 from kedge.ports import Flavour, Loader
@@ -235,6 +235,15 @@ def flavours() -> tuple[dict[str, Flavour], dict[str, str]]:
         except ImportError as error:
             missing[name] = str(error)
     return found, missing
+
+
+def find_companions(source: Path) -> list[Path]:
+    """Return the files beside a model that belong to it; none if no flavour here claims it."""
+    found, _ = flavours()
+    try:
+        return companions(source, claiming(source, found), found)
+    except Refused:  # the server may have a loader that is missing here, or refuses it
+        return []
 
 
 def register_version(

@@ -43,7 +43,7 @@ from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
 from kedge.operations.readiness.check import CheckedEndpoint
 from kedge.operations.receipts import CommandReceipt, RollbackReceipt
-from kedge.operations.registration import ListedVersion, list_versions
+from kedge.operations.registration import ListedVersion, RegisteredVersion, list_versions
 from kedge.operations.replay.run import ReplayedComparison
 from kedge.operations.setup import AppliedPolicies
 from kedge.operations.status.read import status_of
@@ -151,6 +151,7 @@ SERVED: dict[str, Served] = {
     "alerts test": Served(AlertTest, None),
     "log forget": Served(ForgottenEntity, None),
     "apply": Served(AppliedPolicies, None),
+    "register": Served(RegisteredVersion, None),
     "token list": Served(list[ListedToken], _tokens),
     "token create": Served(CreatedToken, None),
     "token revoke": Served(ListedToken, None),

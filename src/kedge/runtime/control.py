@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 from starlette.routing import Route
 
+from kedge.adapters.artifacts.quarantine import Quarantine
 from kedge.config.model import Alerts, ControlBind
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import KedgeError
@@ -60,6 +61,7 @@ from kedge.web.metrics import make_routes
 from kedge.web.readers import Readers
 from kedge.web.repeats import AnswerStore
 from kedge.web.routes import Api
+from kedge.web.uploads import Uploads
 from kedge.web.writes import Writes
 from kedge.workspace import Workplace, host_name
 
@@ -71,6 +73,10 @@ LOOK_S = 0.5
 
 EVENTS_S = 0.25
 """Interval at which events are looked for: what a page shows is at most this much later."""
+
+
+SWEEP_S = 60.0
+"""Interval at which expired uploads are removed; they expire after hours."""
 
 
 class ControlSettings(NamedTuple):
@@ -247,10 +253,12 @@ def http_of(
     readers, sampler = Readers(persons), TrafficSampler()
     streams = Streams(readers, faults, lambda: server.should_exit)
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
-    writes = writes_of(settings, persons, duty.clock.unix)
+    quarantine = Quarantine(settings.state_dir, duty.clock.unix)
+    uploads = Uploads(quarantine)
+    writes = writes_of(settings, persons, duty.clock.unix, uploads)
     access = access_of(duty, own, doors.port, proxy_of(bind, folder, faults))
     routes = [
-        *Api(readers, streams, writes).routes(),
+        *Api(readers, streams, writes, uploads).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
         *_pages(settings, persons, duty, access.gate, sampler),
     ]
@@ -261,6 +269,7 @@ def http_of(
         "metrics": metrics.loop,
         "access": access.loop,
         "rates": sampling_of(duty, own(), sampler),
+        "uploads": sweeping_of(duty, quarantine),
         **certificates_of(duty, doors.certificates),
     }
     return HttpSide(server, loops)
@@ -312,7 +321,10 @@ def _pages(
 
 
 def writes_of(
-    settings: ControlSettings, open_place: Callable[..., Workplace], unix: Callable[[], float]
+    settings: ControlSettings,
+    open_place: Callable[..., Workplace],
+    unix: Callable[[], float],
+    uploads: Uploads,
 ) -> Writes:
     """Build the writes of the API: in threads of control, or as commands of their own."""
 
@@ -328,7 +340,18 @@ def writes_of(
         lambda token: open_place(token=token, patience_s=5.0),
         Children(line, environment),
         AnswerStore(settings.state_dir, unix),
+        uploads,
     )
+
+
+def sweeping_of(duty: Duty, quarantine: Quarantine) -> Loop:
+    """Build the loop that removes expired uploads, and what a crash left of some."""
+
+    def look() -> None:
+        for _ in range(quarantine.sweep()):
+            duty.faults.limit("control.upload_expired")
+
+    return Loop(duty, "control.uploads", look, every_s=SWEEP_S)
 
 
 def watch_parent(duty: Duty, server: uvicorn.Server, parent: int, timer: LoopTimer) -> Loop:

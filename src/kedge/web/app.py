@@ -144,6 +144,9 @@ async def _refuse(error: KedgeError, method: str, send: Send) -> None:
         headers.append((b"retry-after", b"1"))
     if problem.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.code == "wrong_offset":
+        headers.append((b"upload-offset", str(error.details["expected-offset"]).encode()))
+        headers.append((b"upload-complete", b"?0"))
     if error.code == "unsupported_encoding":
         headers.append((b"accept-encoding", b"gzip"))
     start = {"type": "http.response.start", "status": problem.status, "headers": headers}

@@ -94,8 +94,10 @@ async def admit(scope: MutableMapping[str, Any], gate: Identifier) -> None:
     scope[_GATE] = gate
 
 
-def require(scope: Mapping[str, Any], need: Need, endpoint: str | None) -> Access:
+def require(scope: Mapping[str, Any], need: Need | None, endpoint: str | None) -> Access:
     """Return the access of a request that was admitted, if it may use a route.
+
+    Without a need every proof is enough, as for what belongs to the caller alone.
 
     Raises:
         Denied: the caller may not use it, or was not identified.
@@ -104,7 +106,7 @@ def require(scope: Mapping[str, Any], need: Need, endpoint: str | None) -> Acces
     if access is None:
         raise Denied("this needs a token", code="token_missing", hint=ASK)
     # Its end was checked a moment ago.
-    refusal = refuse(access, need, endpoint, 0.0)
+    refusal = None if need is None else refuse(access, need, endpoint, 0.0)
     if refusal is not None:
         raise refusal
     return access

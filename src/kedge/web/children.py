@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -59,6 +60,18 @@ class RemoteCaller(NamedTuple):
     """What allowed it, such as `token ci`; empty for a local command."""
 
 
+class ChildFiles(NamedTuple):
+    """The files that an operation reads."""
+
+    folder: Path | None = None
+    """The working directory: paths of the parameters begin there."""
+    stdin: Path | None = None
+    """The standard input."""
+
+
+NO_FILES = ChildFiles()
+
+
 class OwnError(msgspec.Struct, frozen=True):
     """The error that a command prints with --json."""
 
@@ -99,6 +112,7 @@ class Children:
         given: NoParameters,
         caller: RemoteCaller,
         expect: int | None,
+        files: ChildFiles = NO_FILES,
     ) -> msgspec.Raw:
         """Run an operation; return its document unchanged.
 
@@ -112,19 +126,23 @@ class Children:
         try:
             async with self._turn:
                 line = (*self._command(caller, expect), *write_line(operation, endpoint, given))
-                return await self._run(line, self._environment(caller))
+                return await self._run(line, self._environment(caller), files)
         finally:
             self._waiting -= 1
 
     @staticmethod
-    async def _run(line: Sequence[str], environment: Mapping[str, str]) -> msgspec.Raw:
-        child = await asyncio.create_subprocess_exec(
-            *line,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+    async def _run(
+        line: Sequence[str], environment: Mapping[str, str], files: ChildFiles
+    ) -> msgspec.Raw:
+        with (files.stdin or Path(os.devnull)).open("rb") as stdin:
+            child = await asyncio.create_subprocess_exec(
+                *line,
+                env=dict(environment),
+                cwd=files.folder,
+                stdin=stdin,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
         assert child.stdout is not None
         raw = bytearray()
         try:
@@ -155,6 +173,7 @@ def write_line(operation: Operation, endpoint: str | None, given: NoParameters) 
         BadRequest: `bad_parameters`: a text has a null character, which no command line can have.
     """
     values = msgspec.to_builtins(given)
+    values.pop("upload", None)  # its folder is the working directory
     words = [] if endpoint is None else [endpoint]
     words += [str(values.pop(name)) for name in operation.words if values.get(name) is not None]
     options = []

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from kedge.core.stored.ledger import Entry
+from kedge.core.uploads import UploadRequest, UploadStatus
 from kedge.core.values import Value
 from kedge.operations.alerts import ListedAlert
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
@@ -47,7 +48,7 @@ A write takes `Idempotency-Key`, and `If-Match` with the epoch that the caller s
 
 def build_document() -> Json:
     """Return the OpenAPI 3.1 document."""
-    kinds: list[Any] = [Problem, *EVENTS.values()]
+    kinds: list[Any] = [Problem, UploadRequest, UploadStatus, *EVENTS.values()]
     for operation in CATALOGUE:
         if operation.lane is not Lane.LOCAL:
             kinds += [SERVED[operation.name].result, operation.parameters]
@@ -65,6 +66,7 @@ def build_document() -> Json:
             described = _describe_operation(operation, path, by_kind, components)
             paths.setdefault(path, {})[operation.method.lower()] = described
     paths[f"{API}/events"] = {"get": _describe_events(by_kind)}
+    paths |= _describe_uploads(by_kind)
     return {
         "openapi": "3.1.0",
         "info": {"title": "kedge", "version": "1", "description": DESCRIPTION},
@@ -98,7 +100,7 @@ def _describe_operation(
     found: Json = {
         "operationId": f"{identity}_all" if is_whole else identity,
         "summary": operation.summary,
-        "description": f"As `kedge {operation.name}`. The caller needs: {operation.needs}.",
+        "description": _describe_needs(operation),
         "parameters": [*_path_parameters(path)],
         "responses": {
             "200": {
@@ -124,6 +126,15 @@ def _describe_operation(
     return found
 
 
+def _describe_needs(operation: Operation) -> str:
+    told = f"As `kedge {operation.name}`. The caller needs: {operation.needs}"
+    if operation.admin_with:
+        told += f"; admin with {' or '.join(operation.admin_with)}"
+    if operation.files:
+        told += f". {', '.join(operation.files)}: files of the upload"
+    return f"{told}."
+
+
 def _describe_events(by_kind: dict[str, Json]) -> Json:
     names = {"type": "string", "minLength": 1, "maxLength": 64}
     number = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
@@ -146,6 +157,76 @@ def _describe_events(by_kind: dict[str, Json]) -> Json:
             },
         },
         "x-events": {name: by_kind[repr(kind)] for name, kind in EVENTS.items()},
+    }
+
+
+def _describe_uploads(by_kind: dict[str, Json]) -> dict[str, Json]:
+    error = {
+        "description": "An error.",
+        "content": {PROBLEM: {"schema": by_kind[repr(Problem)]}},
+    }
+    status = {
+        "description": "How far the upload is.",
+        "headers": {
+            "Upload-Offset": {"schema": {"type": "integer"}},
+            "Upload-Complete": {"schema": {"type": "string"}},
+            "Upload-Length": {"schema": {"type": "integer"}},
+        },
+        "content": {"application/json": {"schema": by_kind[repr(UploadStatus)]}},
+    }
+
+    def describe(identity: str, summary: str, code: str, answer: Json, **more: Any) -> Json:
+        responses = {code: answer, "default": error}
+        return {"operationId": identity, "summary": summary, "responses": responses, **more}
+
+    digits = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    upload = {"name": "upload", "in": "path", "required": True, "schema": digits}
+    offset = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+    complete = {"type": "string", "enum": ["?0", "?1"]}
+    return {
+        f"{API}/uploads": {
+            "post": describe(
+                "upload_create",
+                "Make an upload, or find the one with the same files.",
+                "201",
+                status,
+                requestBody={
+                    "required": True,
+                    "content": {"application/json": {"schema": by_kind[repr(UploadRequest)]}},
+                },
+            )
+        },
+        f"{API}/uploads/{{upload}}": {
+            "parameters": [upload],
+            "get": describe("upload_status", "Return how far an upload is.", "200", status),
+            "head": describe(
+                "upload_offset",
+                "Return the same as headers.",
+                "200",
+                {"description": status["description"], "headers": status["headers"]},
+            ),
+            "patch": describe(
+                "upload_append",
+                "Add bytes; the last one ends the upload once every digest is right.",
+                "200",
+                status,
+                parameters=[
+                    {"name": "Upload-Offset", "in": "header", "required": True, "schema": offset},
+                    {"name": "Upload-Complete", "in": "header", "schema": complete},
+                ],
+                requestBody={
+                    "required": True,
+                    "content": {
+                        "application/partial-upload": {
+                            "schema": {"type": "string", "format": "binary"}
+                        }
+                    },
+                },
+            ),
+            "delete": describe(
+                "upload_remove", "Remove an upload.", "204", {"description": "It is removed."}
+            ),
+        },
     }
 
 

@@ -16,6 +16,7 @@ from kedge.web.bodies import HungUp
 from kedge.web.origin import raw_values_of
 
 Given = TypeVar("Given", bound=NoParameters)
+Decoded = TypeVar("Decoded", bound=msgspec.Struct)
 
 BODY_BYTES = 64 << 10
 """Maximum bytes of a command's parameters: reasons and names, no data."""
@@ -53,9 +54,18 @@ async def read_body(request: Request, kind: type[Given]) -> tuple[Given, bytes]:
     raw = await receive_body(request, BODY_BYTES)
     if not raw.strip():
         return _convert({}, kind, strict=True), raw
+    return decode_body(request, raw, kind), raw
+
+
+def decode_body(request: Request, raw: bytes, kind: type[Decoded]) -> Decoded:
+    """Return the value of a JSON body.
+
+    Raises:
+        BadRequest: `bad_parameters`, `unsupported_type`.
+    """
     check_type(b", ".join(raw_values_of(request.headers.raw, b"content-type")), JSON)
     try:
-        return msgspec.json.decode(raw, type=kind), raw
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
         raise _refused(str(error)) from None
 

@@ -25,6 +25,7 @@ from kedge.web.parameters import read_body, read_query
 from kedge.web.problems import PROBLEM
 from kedge.web.readers import Readers
 from kedge.web.repeats import read_key
+from kedge.web.uploads import Uploads, get_holder
 from kedge.web.writes import Write, Writes, read_match
 from kedge.workspace import Workplace
 
@@ -41,8 +42,11 @@ class ViewResult(NamedTuple):
 class Api:
     """The operations of the catalogue as routes."""
 
-    def __init__(self, readers: Readers, streams: Streams, writes: Writes) -> None:
-        """Serve these views, streams and commands."""
+    def __init__(
+        self, readers: Readers, streams: Streams, writes: Writes, uploads: Uploads
+    ) -> None:
+        """Serve these views, streams, commands and uploads."""
+        self._uploads = uploads
         self._readers = readers
         self._streams = streams
         self._writes = writes
@@ -52,6 +56,7 @@ class Api:
         """Return a route for each path."""
         found = [Route(f"{API}/openapi.json", self._openapi, methods=["GET"])]
         found.append(Route(f"{API}/events", self._events, methods=["GET"]))
+        found += self._uploads.routes()
         for operation in CATALOGUE:
             if operation.lane is Lane.LOCAL:
                 continue
@@ -101,6 +106,8 @@ class Api:
             given, raw = read_query(request, operation.parameters), b""
         else:
             given, raw = await read_body(request, operation.parameters)
+        if any(getattr(given, name) for name in operation.admin_with):
+            require(request.scope, Need.ADMIN, about)
         key = read_key(request.headers.get("idempotency-key"))
         expect = read_match(request) if operation.expects else None
         parts = (request.method, request.url.path, request.headers.get("if-match", ""))
@@ -116,6 +123,7 @@ class Api:
                 expect,
                 key if operation.method == "POST" and not operation.secret else None,
                 bound,
+                get_holder(access),
             )
         )
         headers = {"etag": f'"{done.epoch}"'} if done.epoch is not None else {}

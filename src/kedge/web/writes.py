@@ -16,13 +16,15 @@ from starlette.requests import Request
 
 from kedge.core.codec import encode
 from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale
+from kedge.core.uploads import check_inside
 from kedge.operations.ask import Ask
 from kedge.operations.catalogue import Lane, Operation
-from kedge.operations.parameters import NoParameters
+from kedge.operations.parameters import NoParameters, UploadParameters
 from kedge.operations.served import SERVED
-from kedge.web.children import Children, RemoteCaller, Unfinished
+from kedge.web.children import ChildFiles, Children, RemoteCaller, Unfinished
 from kedge.web.problems import Unmatched, describe_problem
 from kedge.web.repeats import AnswerStore
+from kedge.web.uploads import Uploads
 from kedge.workspace import Workplace
 
 THREADS = 4
@@ -47,6 +49,8 @@ class Write(NamedTuple):
     key: str | None = None
     request: bytes = b""
     """Everything that the key is bound to."""
+    owner: str = ""
+    """The name under which the caller's uploads are stored."""
 
 
 class Written(NamedTuple):
@@ -62,10 +66,15 @@ class Writes:
     """The commands of all callers; for one event loop."""
 
     def __init__(
-        self, open_place: Callable[[str], Workplace], children: Children, repeats: AnswerStore
+        self,
+        open_place: Callable[[str], Workplace],
+        children: Children,
+        repeats: AnswerStore,
+        uploads: Uploads,
     ) -> None:
         """Start without commands; `open_place` opens the place of a command, for a token's name."""
         self._open = open_place
+        self._uploads = uploads
         self._children = children
         self._repeats = repeats
         self._pools = {
@@ -118,7 +127,7 @@ class Writes:
     async def _carry_out(self, write: Write) -> Written:
         try:
             if write.operation.lane is Lane.CHILD:
-                found: object = await self._children.run(*write[:4], write.expect)
+                found: object = await self._run_child(write)
             else:
                 pool = self._pools[write.operation.name == "rollback"]
                 loop = asyncio.get_running_loop()
@@ -129,6 +138,17 @@ class Writes:
             raise Unmatched(str(error), hint=error.hint, details=error.details) from error
         body = encode(found)
         return Written(200, body, _read_epoch(body))
+
+    async def _run_child(self, write: Write) -> object:
+        given = write.given
+        if not isinstance(given, UploadParameters):
+            return await self._children.run(*write[:4], write.expect)
+        named = [getattr(given, name) for name in write.operation.files]
+        about = (write.owner, given.upload, write.operation.name, write.endpoint)
+        async with self._uploads.reading(*about) as ready:
+            check_inside([path for path in named if path is not None], ready.files)
+            files = ChildFiles(ready.folder)
+            return await self._children.run(*write[:4], write.expect, files)
 
     def _command(self, write: Write) -> object:
         place = self._open(write.caller.holder)

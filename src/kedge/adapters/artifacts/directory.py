@@ -27,22 +27,15 @@ import msgspec
 
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
+from kedge.core.uploads import MOST_DEPTH, MOST_FILES, MOST_NAME
 from kedge.core.values import FileEntry, Proof
 from kedge.system.durable import sync, sync_all, write_atomically
 from kedge.system.files import walk
 from kedge.system.locks import open_lock, try_lock
 from kedge.system.reserve import get_free, get_reserve
 
-MOST_FILES = 10_000
-"""Maximum files of one artifact. Commands read its manifest with its version: about a megabyte."""
 MOST_ENTRIES = 100_000
 """Maximum number of files and folders that are searched, hidden ones included."""
-MOST_DEPTH = 32
-"""Maximum number of folders above a file: four times those of a Hugging Face cache, and short
-enough for the kernel."""
-MOST_NAME = 1_000
-"""Maximum bytes of a file's name with its folders: below the store, it fits into a path of
-4,096."""
 MOST_BYTES = 256 << 30
 """Maximum bytes of one artifact: more than a host can load, and minutes to hash."""
 
@@ -79,7 +72,7 @@ class DirectoryArtifacts:
             Unavailable: `no_room`: the copy would use the ledger's reserve of free space; or
                 the disk cannot be written.
         """
-        found = _find(source, beside)
+        found = find_files(source, beside)
         with self._writing(), self._temporary() as temporary:
             self._check_room(found)
             copy = temporary / "artifact"
@@ -117,7 +110,7 @@ class DirectoryArtifacts:
             shutil.rmtree(made, ignore_errors=True)
             os.close(lock)
 
-    def _check_room(self, found: list[_Found]) -> None:
+    def _check_room(self, found: list[FoundFile]) -> None:
         """Refuse a copy that leaves too little for the ledger. Holes count: they are copied."""
         size = sum(_BLOCK + -(-each.size // _BLOCK) * _BLOCK for each in found)
         free = get_free(self._root)
@@ -289,16 +282,21 @@ class DirectoryArtifacts:
             ) from error
 
 
-class _Found(NamedTuple):
-    """File to copy: its name inside the artifact, its path, and its size with its holes."""
+class FoundFile(NamedTuple):
+    """A file of a model: its name inside the artifact, its path, and its size with its holes."""
 
     name: str
     path: Path
     size: int
 
 
-def _find(source: Path, beside: Sequence[Path]) -> list[_Found]:
-    """List the files to copy, sorted by name inside the artifact."""
+def find_files(source: Path, beside: Sequence[Path]) -> list[FoundFile]:
+    """Return the files of a model, and those beside it, sorted by name inside the artifact.
+
+    Raises:
+        Refused: `no_files`, `source_unreadable`; `symlink`, `special_file`, `bad_file_name`; or
+            there are too many, too deep, or too large ones.
+    """
     if source.is_symlink():
         raise Refused(
             f"{source} is a symbolic link", code="symlink", hint=f"name it: {source.resolve()}"
@@ -329,7 +327,7 @@ def _find(source: Path, beside: Sequence[Path]) -> list[_Found]:
     return sorted(found)
 
 
-def _below(directory: Path) -> Iterator[_Found]:
+def _below(directory: Path) -> Iterator[FoundFile]:
     """Yield the files below a directory. The first fault ends the search, however large it is."""
     files = 0
     for entries, (name, entry) in enumerate(walk(directory, skip=_is_skipped), 1):
@@ -362,7 +360,7 @@ def _too_many(directory: Path, limit: str) -> Refused:
     )
 
 
-def _checked(name: str, path: Path, found: os.stat_result) -> _Found:
+def _checked(name: str, path: Path, found: os.stat_result) -> FoundFile:
     if stat.S_ISLNK(found.st_mode):
         raise Refused(
             f"{name} is a symbolic link",
@@ -377,13 +375,13 @@ def _checked(name: str, path: Path, found: os.stat_result) -> _Found:
         raise Refused(
             f"{name[:60]}... has a name of more than {MOST_NAME:,} bytes", code="bad_file_name"
         )
-    return _Found(name, path, found.st_size)
+    return FoundFile(name, path, found.st_size)
 
 
 class _Copying:
     """Copier that hashes files; it stops if a file grows, or the disk fills meanwhile."""
 
-    def __init__(self, root: Path, found: list[_Found]) -> None:
+    def __init__(self, root: Path, found: list[FoundFile]) -> None:
         self._root = root
         self._found = found
         self._unseen = 0
@@ -399,7 +397,7 @@ class _Copying:
                 folders.add(folder)
             yield self._copy(each, into / each.name)
 
-    def _copy(self, each: _Found, target: Path) -> FileEntry:
+    def _copy(self, each: FoundFile, target: Path) -> FileEntry:
         sha, size = hashlib.sha256(), 0
         with target.open("xb", buffering=0) as writer:
             for chunk in _read(each):
@@ -425,7 +423,7 @@ class _Copying:
                 raise _no_room(self._root, _LOOK, free)
 
 
-def _read(each: _Found) -> Iterator[bytes]:
+def _read(each: FoundFile) -> Iterator[bytes]:
     """Yield the bytes of a source file; its faults are not the store's."""
     try:
         source = os.open(each.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

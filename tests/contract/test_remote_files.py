@@ -1,0 +1,172 @@
+"""The remote command line with files: uploaded, continued, and printed as the local command prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.test_remote import Host, host, kedge
+from kedge.cli import uploads
+from kedge.cli.remote import Remote
+from kedge.core.errors import Unavailable
+from models import misbehaving
+
+__all__ = ["host"]
+
+
+class Wire:
+    """The uploads of the client under test: what it sends, and what a test lets happen."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent = 0
+        """Bytes of files."""
+        self.on_part: Callable[[], None] = lambda: None
+        """Called after each part."""
+        send = Remote.send
+
+        def watched(remote: Remote, method: str, *more: Any) -> bytes:
+            found = send(remote, method, *more)
+            if method == "PATCH":
+                self.sent += len(more[1])
+                self.on_part()
+            return found
+
+        monkeypatch.setattr(Remote, "send", watched)
+        monkeypatch.setattr(uploads, "CHUNK", 4096)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return Wire(monkeypatch)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model of 10 kB in a folder, with golden rows beside it."""
+    made = misbehaving(tmp_path / "elsewhere" / "model")
+    (made / "weights.bin").write_bytes(bytes(range(250)) * 40)
+    rows = '{"inputs": {"x": [1.0, 2.0], "word": ["a", "b"]}}'
+    (made.parent / "golden.json").write_text(rows)
+    return made
+
+
+def test_a_model_registered_remotely_prints_what_the_local_command_prints(
+    host: Host,
+    wire: Wire,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = ("register", "flights", "model", "--golden", "golden.json")
+    assert kedge(*line, "--json") == 0
+    there = json.loads(capsys.readouterr().out)
+    assert (there["flavour"], there["golden"], there["new"]) == ("test", "given", True)
+    once = wire.sent
+    assert once > 10_000
+    assert kedge(*line) == 0
+    remote = capsys.readouterr().out
+    assert wire.sent == once  # the server has the bytes
+    monkeypatch.delenv("KEDGE_SERVER")
+    root = host.world.state_dir.parent
+    (root / "theirs.toml").rename(root / "kedge.toml")
+    monkeypatch.setenv("KEDGE_CONFIG", str(root / "kedge.toml"))
+    assert kedge(*line) == 0
+    assert remote == capsys.readouterr().out
+    assert there["version"] in remote
+
+
+def test_a_killed_client_continues_where_it_was(
+    host: Host, wire: Wire, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    wire.on_part = die
+    line = ("register", "flights", "model", "--json")
+    assert kedge(*line) == 1
+    assert wire.sent == 4096
+    wire.on_part = lambda: None
+    capsys.readouterr()
+    assert kedge(*line) == 0
+    assert json.loads(capsys.readouterr().out)["new"]
+    size = sum(file.stat().st_size for file in model.iterdir())
+    assert wire.sent == size
+
+
+def test_a_restart_of_control_only_delays_an_upload(
+    host: Host, wire: Wire, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def restart() -> None:
+        wire.on_part = lambda: None
+        host.restart()
+
+    wire.on_part = restart
+    assert kedge("register", "flights", "model", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["new"]
+
+
+def test_a_file_that_changes_meanwhile_is_refused(
+    host: Host, wire: Wire, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = model / "weights.bin"
+    size = weights.stat().st_size
+    for raw, code in ((b"", "source_changed"), (b"x" * size, "wrong_digest")):
+        weights.write_bytes(bytes(size))
+
+        def change(raw: bytes = raw) -> None:
+            weights.write_bytes(raw)
+
+        wire.on_part = change
+        assert kedge("register", "flights", "model", "--json") == 1
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_a_server_that_stays_away_ends_the_command(
+    host: Host,
+    wire: Wire,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "PATIENCE_S", 0.5)
+    wire.on_part = host.stop
+    assert kedge("register", "flights", "model", "--json") == 4
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "server_unreachable"
+    assert Unavailable.code != error["code"]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda folder: (folder / "link").symlink_to("/etc/passwd"), "symlink"),
+        (lambda folder: (folder / "a\nb").write_bytes(b""), "bad_file_name"),
+    ],
+)
+def test_a_model_is_refused_before_a_byte_is_sent(
+    host: Host,
+    wire: Wire,
+    model: Path,
+    make: Callable[[Path], object],
+    code: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(model)
+    assert kedge("register", "flights", "model", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    assert not (host.world.state_dir / "uploads").exists()
+
+
+def test_a_refusal_of_the_server_reads_like_the_local_one(
+    host: Host, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere" / "wine.pkl").write_bytes(b"\x80\x04K\x01.")
+    assert kedge("register", "flights", "wine.pkl") == 1
+    told = capsys.readouterr().err
+    assert re.search(r"^error: wine\.pkl is ", told, re.MULTILINE), told
+    assert str(tmp_path) not in told
