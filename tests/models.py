@@ -39,6 +39,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
 
 
+def install(plugin: Path) -> str:
+    """Make a directory that, on the path, has `TestLoader` installed; return PYTHONPATH with it."""
+    info = plugin / "kedge_test_loader-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
+    return os.pathsep.join([environment()["PYTHONPATH"], str(plugin)])
+
+
 class Behaviour(msgspec.Struct):
     """What a model does.
 

@@ -19,6 +19,7 @@ from kedge.cli.documents import documents
 from kedge.cli.main import main
 from kedge.cli.root import walk
 from kedge.core.stored.notes import PinDrifts, build_note
+from kedge.core.uploads import Purpose
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.catalogue import API, BY_NAME, CATALOGUE, Lane
 from kedge.operations.served import SERVED
@@ -154,6 +155,11 @@ def test_another_method_is_refused_with_those_that_exist(api: Client) -> None:
 def test_the_catalogue_and_the_functions_have_the_same_operations() -> None:
     assert {one.name for one in CATALOGUE if one.lane is not Lane.LOCAL} == set(SERVED)
     assert len(BY_NAME) == len(CATALOGUE)
+    assert {one.name for one in CATALOGUE if one.files} == set(typing.get_args(Purpose))
+    for one in CATALOGUE:
+        fields = {*one.parameters.__struct_encode_fields__}
+        assert {*one.files, *one.admin_with, *one.words} <= fields, one.name
+        assert bool(one.files) == ("upload" in fields), one.name
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -170,7 +176,7 @@ def test_an_operation_is_its_command(name: str) -> None:
         .replace("-", "_")
         for p in command.params
     }
-    fields = {*operation.parameters.__struct_encode_fields__} - {"cursor", "upload"}
+    fields = {*operation.parameters.__struct_encode_fields__} - {"cursor", "upload", "rows"}
     inside = {part.strip("{}") for part in operation.path.split("/") if part.startswith("{")}
     words = tuple(p.name for p in command.params if p.param_type_name == "argument")
     assert not operation.words or words[-len(operation.words) :] == operation.words

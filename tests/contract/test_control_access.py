@@ -63,7 +63,7 @@ class Site:
         self.access = access_of(Duty(self.place.clock, self.faults), open_place, PORT)
         self.joined: list[tuple[str, str]] = []
 
-        async def join(endpoint: str, _: bytes | bytearray, by: str) -> object:
+        async def join(endpoint: str, _: bytes | bytearray, by: str, *_more: object) -> object:
             self.joined.append((endpoint, by))
             return {}
 

@@ -64,7 +64,9 @@ class Site:
         readers = Readers(partial(Workplace, self.place.state_dir))
         front = Front(
             app,
-            api_of(readers, Streams(readers, self.faults), self.place.state_dir).routes(),
+            api_of(
+                readers, Streams(readers, self.faults), self.place.state_dir, app.join, self.bodies
+            ).routes(),
             self.faults,
             gate=Open(),
         )

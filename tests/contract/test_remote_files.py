@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from contract.test_remote import Host, host, kedge
 from kedge.cli import uploads
 from kedge.cli.remote import Remote
 from kedge.core.errors import Unavailable
-from models import misbehaving
+from models import install, misbehaving
 
 __all__ = ["host"]
 
@@ -46,8 +48,10 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model of 10 kB in a folder, with golden rows beside it."""
+    monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin"))
+    monkeypatch.syspath_prepend(str(tmp_path / "plugin"))
     made = misbehaving(tmp_path / "elsewhere" / "model")
     (made / "weights.bin").write_bytes(bytes(range(250)) * 40)
     rows = '{"inputs": {"x": [1.0, 2.0], "word": ["a", "b"]}}'
@@ -170,3 +174,20 @@ def test_a_refusal_of_the_server_reads_like_the_local_one(
     told = capsys.readouterr().err
     assert re.search(r"^error: wine\.pkl is ", told, re.MULTILINE), told
     assert str(tmp_path) not in told
+
+
+def test_labels_of_a_file_and_of_standard_input_are_joined(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = host.world.state_dir.parent
+    (root / "theirs.toml").rename(root / "kedge.toml")
+    Path("late.csv").write_text("id,value\nx1,1\n,2\n")
+    assert kedge("outcomes", "flights", "--file", "late.csv") == 0
+    shown = capsys.readouterr()
+    assert shown.out == "parked 1, unreadable 1\n"
+    assert "warning: late.csv:3: " in shown.err
+    lines = b'{"id": "x1", "value": 2}\n{"id": 7}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert kedge("outcomes", "flights", "--file", "-", "--correct", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["corrected"], found["faults"][0].partition(":")[0]) == (1, "line 2")

@@ -29,7 +29,7 @@ from kedge.web.app import Front
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace
-from models import environment, misbehaving
+from models import environment, install, misbehaving
 from support.access import Open
 from support.api import api_of
 
@@ -88,6 +88,7 @@ def dock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dock]:
     (tmp_path / ".kedge").symlink_to(tmp_path / "state")
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin"))
     made = Dock(tmp_path)
     yield made
     made.loop.run(made.http.aclose())

@@ -66,12 +66,7 @@ class Site:
     @staticmethod
     def install_test_loader(plugin: Path) -> None:
         """Make a directory that, on the path, has `models.TestLoader` installed."""
-        info = plugin / "kedge_test_loader-1.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: kedge-test-loader\nVersion: 1\n"
-        )
-        (info / "entry_points.txt").write_text("[kedge.loaders]\ntest = models:TestLoader\n")
+        models.install(plugin)
 
     def take_files(self, saved: Path) -> None:
         """Copy what a stopped site has; ports and log stay this one's own."""

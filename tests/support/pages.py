@@ -72,7 +72,7 @@ def make_dashboard(state_dir: Path, session: Session, sampler: TrafficSampler) -
     return Dashboard(session, parts)
 
 
-async def join_nothing(endpoint: str, body: object, by: str) -> object:
+async def join_nothing(endpoint: str, *_: object) -> object:
     raise Denied(f"{endpoint} takes no outcomes here", code="role_too_low")
 
 

@@ -84,6 +84,13 @@ class Context:
 
         return connect(os.environ, insecure=self.insecure)
 
+    @property
+    def named_actor(self) -> str:
+        """The actor of a correction, with the token that allowed it if the command came to control."""
+        from kedge.workspace import actor
+
+        return f"{actor()} ({self.allowed_by})" if self.allowed_by else actor()
+
     def result(
         self,
         local: Callable[[], Result],

@@ -31,6 +31,7 @@ from kedge.cli.text.features import (
     transformations_text,
     users_text,
 )
+from kedge.cli.uploads import NamedFiles
 from kedge.core.release.commands import AnyCommand, Hold, Promote
 from kedge.core.time.instants import read_when
 from kedge.operations.features.apply import (
@@ -42,6 +43,7 @@ from kedge.operations.features.apply import (
     may_roll,
     note_applied,
     on_schema,
+    read_sources,
     target_of,
     version_of,
 )
@@ -78,11 +80,22 @@ def features_apply(
     context: Context, path: Path, golden: Path | None, training: Path | None
 ) -> None:
     """Make versions of the transformations in PATH."""
-    place = context.place()
-    found = apply_file(place, path, golden=golden, root=context.config.parent, training=training)
-    for told in found.transformations:
-        if told.new:
-            note_applied(place, told)
+
+    def work() -> AppliedFeatures:
+        place, root = context.place(), context.config.parent
+        applied = apply_file(place, path, golden=golden, root=root, training=training)
+        for told in applied.transformations:
+            if told.new:
+                note_applied(place, told)
+        return applied
+
+    def files() -> dict[str, NamedFiles]:
+        beside = [path.parent / name for name in read_sources(path) if name != path.name]
+        named = {"golden": golden, "training": training}
+        more = {key: NamedFiles(file) for key, file in named.items() if file is not None}
+        return {"path": NamedFiles(path, beside=beside), **more}
+
+    found = context.result(work, files)
     context.out(found, applied_text(one_line(found)))
 
 

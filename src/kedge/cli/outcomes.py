@@ -10,10 +10,8 @@ import click
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.text.outcomes import outcomes_text, warnings
+from kedge.cli.uploads import STDIN, NamedFiles
 from kedge.operations.outcomes import JoinedOutcomes, hand_in, hand_in_lines
-from kedge.workspace import actor
-
-STDIN = Path("-")
 
 
 @click.command()
@@ -45,13 +43,17 @@ def outcomes(
     context: Context, endpoint: str, path: Path, *, correct: bool, form: str | None
 ) -> None:
     """Read late labels, and join them to predictions by id."""
-    place = context.place()
-    place.records.keep(context.settings.server.records_gb)
-    by = actor() if correct else ""
-    if path == STDIN:
-        found = hand_in_lines(place, endpoint, sys.stdin.buffer, by=by, form=form, say=context.say)
-    else:
-        found = hand_in(place, endpoint, path, by=by, form=form, say=context.say)
+
+    def work() -> JoinedOutcomes:
+        place = context.place()
+        place.records.keep(context.settings.server.records_gb)
+        by = context.named_actor if correct else ""
+        if path == STDIN:
+            lines = sys.stdin.buffer
+            return hand_in_lines(place, endpoint, lines, by=by, form=form, say=context.say)
+        return hand_in(place, endpoint, path, by=by, form=form, say=context.say)
+
+    found = context.result(work, lambda: {"file": NamedFiles(path)})
     for line in warnings(found):
         context.say(f"warning: {line}")
     context.out(found, outcomes_text(found))

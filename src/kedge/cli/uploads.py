@@ -72,7 +72,7 @@ class NamedFiles(NamedTuple):
     """A file; of a model also a folder. A dash: standard input."""
     is_model: bool = False
     beside: Sequence[Path] = ()
-    """Files that belong to a model."""
+    """Files that belong to it."""
 
 
 def send_files(
@@ -111,6 +111,7 @@ def send_files(
                 ]
             else:
                 files.append(_describe(prefix + name, given.path))
+                files += [_describe(prefix + each.name, each) for each in given.beside]
         wanted = UploadRequest(
             purpose=msgspec.convert(purpose, Purpose),
             endpoint=endpoint,

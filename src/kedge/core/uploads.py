@@ -39,7 +39,7 @@ USED_S = 3600.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Purpose = Literal["register", "outcomes", "features apply", "features training-set"]
+Purpose = Literal["register", "outcomes", "features apply"]
 """The commands that read files."""
 
 

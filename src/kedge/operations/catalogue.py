@@ -59,6 +59,8 @@ class Operation(NamedTuple):
 
     files: tuple[str, ...] = ()
     """Parameters that name files: of an upload, which the parameter `upload` names."""
+    inline: bool = False
+    """Whether the body of a request may have the data itself."""
     admin_with: tuple[str, ...] = ()
     """Parameters that need an admin, because they let code run."""
 
@@ -325,6 +327,21 @@ CATALOGUE: tuple[Operation, ...] = (
         files=("path", "golden", "training", "training_set"),
         admin_with=("trust", "trust_inline"),
     ),
+    _task(
+        "outcomes",
+        f"{_E}/outcomes",
+        "Read late labels, and join them to predictions by id.",
+        given.OutcomesParameters,
+        needs="outcomes",
+    )._replace(files=("file",), inline=True),
+    _task(
+        "features apply",
+        "/features/apply",
+        "Make versions of the transformations in PATH.",
+        given.ApplyFeaturesParameters,
+        needs="admin",
+        words=("path",),
+    )._replace(files=("path", "golden", "training")),
     _local("login", "Print a link that logs a browser into the dashboard once."),
     _local("init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
     _local("up", "Run everything on this machine; Ctrl-C stops it."),

@@ -307,11 +307,55 @@ class ImpactParameters(NoParameters, frozen=True, kw_only=True):
     """The transformation, as flight/1@2."""
 
 
+class LabelParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `outcomes` whose labels are the body of the request."""
+
+    correct: bool = False
+    """Whether labels that were handed in with another value are replaced."""
+    time_format: Text | None = None
+    """How `at` is written where it is text, as for strptime; null: ISO 8601."""
+
+
+class OutcomesParameters(LabelParameters, frozen=True, kw_only=True):
+    """Parameters of `outcomes`: a file of an upload, or a few rows."""
+
+    upload: UploadName | None = None
+    """The upload with the file."""
+    file: UploadPath | None = None
+    """JSON lines, CSV or Parquet: a file of the upload; a dash: its file `stdin`, as JSON lines."""
+    rows: (
+        Annotated[
+            tuple[Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})], ...],
+            Meta(min_length=1, max_length=10_000),
+        ]
+        | None
+    ) = None
+    """Outcomes in place of a file: objects with id, value, at and label_version."""
+
+    def __post_init__(self) -> None:
+        """Raise unless there is one source of outcomes."""
+        if (self.upload is None) is not (self.file is None):
+            raise ValueError("`upload` and `file` belong together")
+        if (self.rows is None) is (self.file is None):
+            raise ValueError("either `rows` or `file` is needed")
+
+
 class UploadParameters(NoParameters, frozen=True, kw_only=True):
     """Parameters of an operation that reads files of an upload."""
 
     upload: UploadName
     """The upload with the files."""
+
+
+class ApplyFeaturesParameters(UploadParameters, frozen=True, kw_only=True):
+    """Parameters of `features apply`."""
+
+    path: UploadPath
+    """The features file; the modules that it imports are beside it."""
+    golden: UploadPath | None = None
+    """Raw rows to test it on, as JSON; null: from the prediction log."""
+    training: UploadPath | None = None
+    """A training set with raw columns; some of its rows are tested."""
 
 
 class RegisterParameters(UploadParameters, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from kedge.operations.evidence.read import (
 )
 from kedge.operations.evidence.view import CoursePoint
 from kedge.operations.features.apply import (
+    AppliedFeatures,
     ListedTransformation,
     SchemaUser,
     list_transformations,
@@ -41,6 +42,7 @@ from kedge.operations.features.materialise import RunStatus
 from kedge.operations.features.materialise import status_of as runs_of
 from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
+from kedge.operations.outcomes import JoinedOutcomes
 from kedge.operations.readiness.check import CheckedEndpoint
 from kedge.operations.receipts import CommandReceipt, RollbackReceipt
 from kedge.operations.registration import ListedVersion, RegisteredVersion, list_versions
@@ -151,6 +153,8 @@ SERVED: dict[str, Served] = {
     "alerts test": Served(AlertTest, None),
     "log forget": Served(ForgottenEntity, None),
     "apply": Served(AppliedPolicies, None),
+    "features apply": Served(AppliedFeatures, None),
+    "outcomes": Served(JoinedOutcomes, None),
     "register": Served(RegisteredVersion, None),
     "token list": Served(list[ListedToken], _tokens),
     "token create": Served(CreatedToken, None),

@@ -56,6 +56,7 @@ from kedge.web.auth import Gatekeeper, check_scraper
 from kedge.web.children import Children, RemoteCaller
 from kedge.web.dashboard.rates import TrafficSampler
 from kedge.web.events import Streams
+from kedge.web.labels import Join
 from kedge.web.login import Login
 from kedge.web.metrics import make_routes
 from kedge.web.readers import Readers
@@ -255,10 +256,10 @@ def http_of(
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
     quarantine = Quarantine(settings.state_dir, duty.clock.unix)
     uploads = Uploads(quarantine)
-    writes = writes_of(settings, persons, duty.clock.unix, uploads)
+    writes = writes_of(settings, persons, duty.clock.unix, uploads, earlier.join)
     access = access_of(duty, own, doors.port, proxy_of(bind, folder, faults))
     routes = [
-        *Api(readers, streams, writes, uploads).routes(),
+        *Api(readers, streams, writes, uploads, earlier.bodies).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
         *_pages(settings, persons, duty, access.gate, sampler),
     ]
@@ -325,6 +326,7 @@ def writes_of(
     open_place: Callable[..., Workplace],
     unix: Callable[[], float],
     uploads: Uploads,
+    join: Join,
 ) -> Writes:
     """Build the writes of the API: in threads of control, or as commands of their own."""
 
@@ -341,6 +343,7 @@ def writes_of(
         Children(line, environment),
         AnswerStore(settings.state_dir, unix),
         uploads,
+        join,
     )
 
 

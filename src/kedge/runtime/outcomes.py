@@ -31,7 +31,7 @@ NICENESS = 10
 class HandIn(Protocol):
     """A function that joins a small batch."""
 
-    def __call__(self, endpoint: str, lines: list[bytes], *, by: str) -> object:
+    def __call__(self, endpoint: str, lines: list[bytes], *, by: str, form: str | None) -> object:
         """Join lines; `by` names the person who corrects recorded labels, or is empty."""
 
 
@@ -49,33 +49,39 @@ class OutcomesJoiner:
         # One thread: the connections of the store belong to a single thread.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
 
-    async def join(self, endpoint: str, body: bytes | bytearray, by: str = "") -> object:
+    async def join(
+        self, endpoint: str, body: bytes | bytearray, by: str = "", form: str | None = None
+    ) -> object:
         """Join a batch.
 
         Args:
             endpoint: the endpoint's name.
             body: JSON lines.
             by: the person who corrects recorded labels; empty: recorded labels stay.
+            form: the format of textual times, as for strptime; None: ISO 8601.
 
         Raises:
             Refused: as `kedge outcomes`.
             Unavailable: the records cannot be written; `outcomes_late`, `outcomes_failed`.
         """
         if len(body) > SMALL or body.count(b"\n") > SMALL_LINES:
-            return await self._in_process(endpoint, body, by)
+            return await self._in_process(endpoint, body, by, form)
         loop = asyncio.get_running_loop()
         given = bytes(body).split(b"\n")
         return await loop.run_in_executor(
-            self._thread, partial(self._hand_in, endpoint, given, by=by)
+            self._thread, partial(self._hand_in, endpoint, given, by=by, form=form)
         )
 
-    async def _in_process(self, endpoint: str, body: bytes | bytearray, by: str) -> object:
+    async def _in_process(
+        self, endpoint: str, body: bytes | bytearray, by: str, form: str | None
+    ) -> object:
         # A file without a name: the system removes it however the processes end.
         with tempfile.TemporaryFile() as batch:
             await asyncio.to_thread(_fill, batch, body)
             child = await asyncio.create_subprocess_exec(
                 *self._command(endpoint),
                 *(("--correct",) if by else ()),
+                *(() if form is None else (f"--time-format={form}",)),
                 env=os.environ | ({"KEDGE_ACTOR": by} if by else {}),
                 stdin=batch,
                 stdout=asyncio.subprocess.PIPE,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,14 +18,11 @@ from kedge.core.errors import BadRequest, Denied, KedgeError, Overloaded
 from kedge.web.auth import keep_seen, require
 from kedge.web.bodies import Bodies
 from kedge.web.correction import corrector
+from kedge.web.labels import Join
 from kedge.web.origin import check_content, values_of
 
 Status = Callable[[str | None], object]
 Evidence = Callable[[str], object]
-Join = Callable[[str, bytes | bytearray, str], Awaitable[object]]
-"""A function that joins a batch of an endpoint's labels. Its last argument names the person who
-corrects recorded labels, or is empty."""
-
 WAITING = 32
 """Maximum requests that wait for a batch to be joined or a figure to be read: a minute's worth."""
 READS = ("GET", "HEAD")
@@ -45,7 +42,8 @@ class Admin:
         self._status = status
         self._evidence = evidence
         self._join = join
-        self._bodies = bodies or Bodies()
+        self.bodies = bodies or Bodies()
+        """The bodies of requests, also of /api/v1: their memory is bounded together."""
         self._joining = asyncio.Lock()
         self._waiting = 0
         self._looks: dict[object, asyncio.Future[object]] = {}
@@ -107,15 +105,26 @@ class Admin:
             by = corrector(scope["query_string"], access)
         except (BadRequest, Denied) as error:
             refusal = error
-        async with self._bodies.whole(receive, declared, refusal, gzip=gzip) as body:
-            if self._waiting >= WAITING:
-                raise Overloaded(f"{WAITING} batches wait to be joined", code="queue_full")
-            self._waiting += 1
-            try:
-                async with self._joining:  # one batch at a time; the others wait
-                    return await self._join(endpoint, body, by)
-            finally:
-                self._waiting -= 1
+        async with self.bodies.whole(receive, declared, refusal, gzip=gzip) as body:
+            return await self.join(endpoint, body, by)
+
+    async def join(
+        self, endpoint: str, body: bytes | bytearray, by: str, form: str | None = None
+    ) -> object:
+        """Join a batch of JSON lines, one batch at a time; the others wait.
+
+        Raises:
+            Overloaded: `queue_full`.
+            KedgeError: as `OutcomesJoiner.join`.
+        """
+        if self._waiting >= WAITING:
+            raise Overloaded(f"{WAITING} batches wait to be joined", code="queue_full")
+        self._waiting += 1
+        try:
+            async with self._joining:
+                return await self._join(endpoint, body, by, form)
+        finally:
+            self._waiting -= 1
 
     async def _look(self, what: object, work: Callable[[], object]) -> object:
         """Read figures; a request for the same figures meanwhile gets the same answer."""

@@ -22,7 +22,7 @@ from kedge.operations.alerts import ListedAlert
 from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
 from kedge.operations.feed import AckEvent, EvidenceEvent
 from kedge.operations.meanings import meanings
-from kedge.operations.parameters import NoParameters
+from kedge.operations.parameters import LabelParameters, NoParameters
 from kedge.operations.served import SERVED
 from kedge.web.events import StreamFault, StreamReset, StreamStart
 from kedge.web.problems import PROBLEM, Problem
@@ -48,7 +48,7 @@ A write takes `Idempotency-Key`, and `If-Match` with the epoch that the caller s
 
 def build_document() -> Json:
     """Return the OpenAPI 3.1 document."""
-    kinds: list[Any] = [Problem, UploadRequest, UploadStatus, *EVENTS.values()]
+    kinds: list[Any] = [Problem, UploadRequest, UploadStatus, LabelParameters, *EVENTS.values()]
     for operation in CATALOGUE:
         if operation.lane is not Lane.LOCAL:
             kinds += [SERVED[operation.name].result, operation.parameters]
@@ -123,6 +123,11 @@ def _describe_operation(
             "required": bool(msgspec.json.schema(operation.parameters).get("required")),
             "content": {"application/json": {"schema": by_kind[repr(operation.parameters)]}},
         }
+        if operation.inline:
+            lines = {"schema": {"type": "string"}}
+            found["requestBody"]["required"] = True
+            found["requestBody"]["content"] |= {"application/x-ndjson": lines, "text/csv": lines}
+            found["parameters"] += _query_parameters(LabelParameters, components)
     return found
 
 
@@ -131,7 +136,9 @@ def _describe_needs(operation: Operation) -> str:
     if operation.admin_with:
         told += f"; admin with {' or '.join(operation.admin_with)}"
     if operation.files:
-        told += f". {', '.join(operation.files)}: files of the upload"
+        told += f". Parameters that name files of the upload: {', '.join(operation.files)}"
+    if operation.inline:
+        told += ". The query has parameters only for data that is the body itself"
     return f"{told}."
 
 

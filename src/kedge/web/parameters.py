@@ -39,11 +39,13 @@ def read_query(request: Request, kind: type[Given]) -> Given:
     pairs = request.query_params.multi_items()
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _refused("each parameter may be given once")
+        raise refuse_parameters("each parameter may be given once")
     return _convert(found, kind, strict=False)
 
 
-async def read_body(request: Request, kind: type[Given]) -> tuple[Given, bytes]:
+async def read_body(
+    request: Request, kind: type[Given], most: int = BODY_BYTES
+) -> tuple[Given, bytes]:
     """Return the parameters of a JSON body, and its bytes; an empty body has the defaults.
 
     Raises:
@@ -51,7 +53,7 @@ async def read_body(request: Request, kind: type[Given]) -> tuple[Given, bytes]:
         Overloaded: `too_large`.
         HungUp: the connection ended before the body did.
     """
-    raw = await receive_body(request, BODY_BYTES)
+    raw = await receive_body(request, most)
     if not raw.strip():
         return _convert({}, kind, strict=True), raw
     return decode_body(request, raw, kind), raw
@@ -67,7 +69,7 @@ def decode_body(request: Request, raw: bytes, kind: type[Decoded]) -> Decoded:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
-        raise _refused(str(error)) from None
+        raise refuse_parameters(str(error)) from None
 
 
 async def receive_body(request: Request, most: int, within_s: float = BODY_S) -> bytes:
@@ -114,10 +116,11 @@ def _convert(found: dict[str, str], kind: type[Given], *, strict: bool) -> Given
     try:
         return msgspec.convert(found, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise _refused(str(error)) from None
+        raise refuse_parameters(str(error)) from None
 
 
-def _refused(why: str) -> BadRequest:
+def refuse_parameters(why: str) -> BadRequest:
+    """Return the refusal of parameters."""
     return BadRequest(
         why, code="bad_parameters", hint="GET /api/v1/openapi.json describes every parameter"
     )

@@ -18,10 +18,12 @@ from kedge.operations.catalogue import API, CATALOGUE, Lane, Operation
 from kedge.operations.history import HistoryPage
 from kedge.operations.served import SERVED
 from kedge.web.auth import keep_seen, require, still_allowed
+from kedge.web.bodies import Bodies
 from kedge.web.children import RemoteCaller
 from kedge.web.events import Stream, Streams
+from kedge.web.labels import read_asked
 from kedge.web.openapi import build_document, list_paths
-from kedge.web.parameters import read_body, read_query
+from kedge.web.parameters import read_query
 from kedge.web.problems import PROBLEM
 from kedge.web.readers import Readers
 from kedge.web.repeats import read_key
@@ -43,9 +45,15 @@ class Api:
     """The operations of the catalogue as routes."""
 
     def __init__(
-        self, readers: Readers, streams: Streams, writes: Writes, uploads: Uploads
+        self,
+        readers: Readers,
+        streams: Streams,
+        writes: Writes,
+        uploads: Uploads,
+        bodies: Bodies | None = None,
     ) -> None:
-        """Serve these views, streams, commands and uploads."""
+        """Serve these views, streams, commands and uploads; `bodies` counts outcomes in requests."""
+        self._bodies = bodies or Bodies()
         self._uploads = uploads
         self._readers = readers
         self._streams = streams
@@ -102,30 +110,29 @@ class Api:
         number = await self._find_alert(request)
         about = number[1] if number is not None else endpoint
         access = require(request.scope, Need(operation.needs), about)
-        if operation.method == "GET":
-            given, raw = read_query(request, operation.parameters), b""
-        else:
-            given, raw = await read_body(request, operation.parameters)
-        if any(getattr(given, name) for name in operation.admin_with):
-            require(request.scope, Need.ADMIN, about)
-        key = read_key(request.headers.get("idempotency-key"))
-        expect = read_match(request) if operation.expects else None
-        parts = (request.method, request.url.path, request.headers.get("if-match", ""))
-        bound = b"\0".join((*(part.encode() for part in parts), raw))
-        caller = RemoteCaller(access.name, access.holder)
-        done = await self._writes.run(
-            Write(
-                operation,
-                endpoint,
-                given,
-                caller,
-                number[0] if number is not None else None,
-                expect,
-                key if operation.method == "POST" and not operation.secret else None,
-                bound,
-                get_holder(access),
+        async with read_asked(request, operation, self._bodies) as asked:
+            given, raw, data = asked
+            if any(getattr(given, name) for name in operation.admin_with):
+                require(request.scope, Need.ADMIN, about)
+            key = read_key(request.headers.get("idempotency-key"))
+            expect = read_match(request) if operation.expects else None
+            parts = (request.method, request.url.path, request.headers.get("if-match", ""))
+            bound = b"\0".join((*(part.encode() for part in parts), raw))
+            caller = RemoteCaller(access.name, access.holder)
+            done = await self._writes.run(
+                Write(
+                    operation,
+                    endpoint,
+                    given,
+                    caller,
+                    number[0] if number is not None else None,
+                    expect,
+                    key if operation.method == "POST" and not operation.secret else None,
+                    bound,
+                    get_holder(access),
+                    data,
+                )
             )
-        )
         headers = {"etag": f'"{done.epoch}"'} if done.epoch is not None else {}
         if done.is_repeated:
             headers["idempotency-replayed"] = "true"

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from starlette.requests import Request
@@ -82,6 +83,12 @@ class Uploads:
         opened = self._quarantine.reading(holder, upload, purpose, endpoint)
         async with self._entered(opened) as ready:
             yield ready
+
+    @asynccontextmanager
+    async def keeping(self, name: str, raw: bytes | bytearray) -> AsyncIterator[Path]:
+        """Yield a folder with one file for a command, as `Quarantine.keeping`."""
+        async with self._entered(self._quarantine.keeping(name, raw)) as folder:
+            yield folder
 
     # ------------------------------------------------------------ routes
 

@@ -19,9 +19,10 @@ from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale
 from kedge.core.uploads import check_inside
 from kedge.operations.ask import Ask
 from kedge.operations.catalogue import Lane, Operation
-from kedge.operations.parameters import NoParameters, UploadParameters
+from kedge.operations.parameters import NoParameters, OutcomesParameters
 from kedge.operations.served import SERVED
 from kedge.web.children import ChildFiles, Children, RemoteCaller, Unfinished
+from kedge.web.labels import Join, LabelData, get_corrector, get_form
 from kedge.web.problems import Unmatched, describe_problem
 from kedge.web.repeats import AnswerStore
 from kedge.web.uploads import Uploads
@@ -33,6 +34,12 @@ ROLLBACK_THREADS = 2
 WAITING = 16
 """Maximum commands that run or wait; rollbacks have as many of their own."""
 LONGEST_EPOCH = 15
+STDIN = "stdin"
+"""The file of an upload that is the standard input of its command."""
+CSV = "outcomes.csv"
+"""The file name of outcomes that a request has as CSV."""
+NO_UPLOAD = ""
+"""The upload of files that a request has itself."""
 
 
 class Write(NamedTuple):
@@ -51,6 +58,8 @@ class Write(NamedTuple):
     """Everything that the key is bound to."""
     owner: str = ""
     """The name under which the caller's uploads are stored."""
+    data: LabelData | None = None
+    """Outcomes in the body of the request."""
 
 
 class Written(NamedTuple):
@@ -71,8 +80,18 @@ class Writes:
         children: Children,
         repeats: AnswerStore,
         uploads: Uploads,
+        join: Join,
     ) -> None:
-        """Start without commands; `open_place` opens the place of a command, for a token's name."""
+        """Start without commands.
+
+        Args:
+            open_place: opens the place of a command, for a token's name.
+            children: run what is slow.
+            repeats: the answers of earlier writes.
+            uploads: the files that commands read.
+            join: joins outcomes that are JSON lines.
+        """
+        self._join = join
         self._open = open_place
         self._uploads = uploads
         self._children = children
@@ -140,15 +159,29 @@ class Writes:
         return Written(200, body, _read_epoch(body))
 
     async def _run_child(self, write: Write) -> object:
-        given = write.given
-        if not isinstance(given, UploadParameters):
+        if write.data is not None:
+            return await self._join_data(write, write.data)
+        operation, endpoint, given, caller = write[:4]
+        upload = getattr(given, "upload", None)
+        if upload is None:
             return await self._children.run(*write[:4], write.expect)
-        named = [getattr(given, name) for name in write.operation.files]
-        about = (write.owner, given.upload, write.operation.name, write.endpoint)
-        async with self._uploads.reading(*about) as ready:
-            check_inside([path for path in named if path is not None], ready.files)
-            files = ChildFiles(ready.folder)
-            return await self._children.run(*write[:4], write.expect, files)
+        named = [getattr(given, name) for name in operation.files]
+        async with self._uploads.reading(write.owner, upload, operation.name, endpoint) as ready:
+            inside = [STDIN if path == "-" else path for path in named if path is not None]
+            check_inside(inside, ready.files)
+            files = ChildFiles(ready.folder, ready.folder / STDIN if STDIN in inside else None)
+            return await self._children.run(operation, endpoint, given, caller, write.expect, files)
+
+    async def _join_data(self, write: Write, data: LabelData) -> object:
+        operation, endpoint, given, caller = write[:4]
+        assert endpoint is not None
+        if not data.is_csv:
+            by = get_corrector(given, caller.name, caller.holder)
+            return await self._join(endpoint, data.raw, by, get_form(given))
+        async with self._uploads.keeping(CSV, data.raw) as folder:
+            asked = OutcomesParameters(upload=NO_UPLOAD, file=CSV, **msgspec.structs.asdict(given))
+            files = ChildFiles(folder)
+            return await self._children.run(operation, endpoint, asked, caller, write.expect, files)
 
     def _command(self, write: Write) -> object:
         place = self._open(write.caller.holder)

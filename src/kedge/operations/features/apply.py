@@ -131,7 +131,7 @@ def apply_file(
         Refused: `bad_features`: the file cannot be run, or declares nothing; `schema_changed`;
             `missing_requirement`; `golden_mismatch`: an answer breaks the schema.
     """
-    found = _declared(place, path, _sources(path))
+    found = _declared(place, path, read_sources(path))
     if not found:
         raise Refused(
             f"{path} declares no transformation",
@@ -161,7 +161,7 @@ def _apply_one(
     """Register one function; its bundle is its own file and the file's local imports."""
     schema = declared.schema
     module, _, name = entry.partition(":")
-    sources = _sources(folder / f"{module}.py")
+    sources = read_sources(folder / f"{module}.py")
     before = place.features.versions(schema.name)
     spec = Spec(
         schema=schema,
@@ -234,7 +234,7 @@ def _prove(
     return named
 
 
-def _sources(path: Path) -> dict[str, bytes]:
+def read_sources(path: Path) -> dict[str, bytes]:
     """Return the file and every local module that it imports, by file name.
 
     Raises:
