@@ -17,11 +17,10 @@ import pytest
 from kedge.adapters.artifacts import directory
 from kedge.adapters.artifacts.directory import (
     MOST_BYTES,
-    MOST_DEPTH,
-    MOST_FILES,
     DirectoryArtifacts,
 )
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
+from kedge.core.uploads import MOST_DEPTH, MOST_FILES
 from kedge.core.values import Proof
 from kedge.system.reserve import RESERVE, get_free
 from support.waiting import wait_until
@@ -351,7 +350,7 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(
 ) -> None:
     read = directory._read
 
-    def growing(found: directory._Found) -> Iterator[bytes]:
+    def growing(found: directory.FoundFile) -> Iterator[bytes]:
         for chunk in read(found):
             yield chunk
             os.truncate(source / "model.bin", size + 1)

@@ -38,11 +38,11 @@ def rows(count: int, **more: Any) -> list[dict[str, Any]]:
 
 def test_rows_lines_and_csv_are_joined_alike(labels: Site) -> None:
     assert post(labels, {"rows": rows(3)})[1]["parked"] == 3
-    again = post(labels, batch(3), NDJSON)[1]
-    assert again["duplicates"] == 3, again
+    again = post(labels, batch(3), NDJSON)[1]  # each waits already, with the same value
+    assert (again["parked"], again["conflicts"]) == (3, 0)
     table = b"id,value\n" + b"".join(b"id%d,1\n" % number for number in range(4))
     status, found = post(labels, table, CSV)
-    assert (status, found["duplicates"], found["parked"]) == (200, 3, 1)
+    assert (status, found["parked"], found["conflicts"]) == (200, 4, 0)
 
 
 def test_a_correction_and_a_format_are_those_of_the_command(labels: Site) -> None:

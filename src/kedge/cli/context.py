@@ -35,10 +35,10 @@ from kedge.system.terminal import (
 if TYPE_CHECKING:
     from kedge.cli.blocks import Screen
     from kedge.cli.remote import Remote
+    from kedge.cli.uploads import NamedFiles
     from kedge.config.model import ServerSettings, Settings
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
-    from kedge.cli.uploads import NamedFiles
     from kedge.workspace import Workplace
 
 Result = TypeVar("Result")
