@@ -6,16 +6,25 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import msgspec
 import pytest
 
+from contract.test_records import HOUR, given, own, row
 from contract.test_remote import Host, host, kedge
+from kedge.adapters.artifacts.quarantine import Quarantine
 from kedge.cli import uploads
 from kedge.cli.remote import Remote
+from kedge.cli.uploads import NamedFiles, send_files
 from kedge.core.errors import Unavailable
+from kedge.core.evidence.records import HOUR_S
+from kedge.core.time.instants import iso
+from kedge.core.uploads import UploadRequest
+from kedge.workspace import Workplace
 from models import install, misbehaving
 
 __all__ = ["host"]
@@ -191,3 +200,79 @@ def test_labels_of_a_file_and_of_standard_input_are_joined(
     assert kedge("outcomes", "flights", "--file", "-", "--correct", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["corrected"], found["faults"][0].partition(":")[0]) == (1, "line 2")
+
+
+def test_an_export_is_received_part_by_part(
+    host: Host, wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = host.world.state_dir.parent
+    (root / "theirs.toml").rename(root / "kedge.toml")
+    at = HOUR * HOUR_S + 1.0
+    rows = [row(f"{own(number)}/0", at) for number in range(40)]
+    given(Workplace(host.world.state_dir).records, *rows, now=at + 60)
+    line = ("log", "export", "flights", "--since", iso(at), "--to", "out")
+    assert kedge(*line) == 0
+    assert capsys.readouterr().out == "40 predictions in 1 files under out/flights\n"
+    (file,) = Path("out").rglob("*.parquet")
+    assert file.stat().st_size > uploads.CHUNK  # more than one part
+    with duckdb.connect() as db:
+        assert db.execute(f"SELECT count(*) FROM '{file}'").fetchone() == (40,)
+    assert not [path for path in Path("out").rglob("*") if path.name.startswith(".")]
+
+
+class Near:
+    """A server without a network; a proxy before it refuses what is too long."""
+
+    def __init__(self, root: Path, longest: int) -> None:
+        self.store = Quarantine(root, lambda: 0.0)
+        self.longest = longest
+        self.refused = 0
+
+    def send(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        if len(body) > self.longest:
+            self.refused += 1
+            raise Unavailable("413, as HTML", code="answer_unreadable")
+        name = target.rpartition("/")[2]
+        if method == "POST":
+            wanted = msgspec.json.decode(body, type=UploadRequest)
+            return msgspec.json.encode(self.store.create("ci", wanted))
+        if method == "PATCH":
+            offset = int((headers or {})["upload-offset"])
+            with self.store.appending("ci", name, offset) as appender:
+                appender.write(body)
+                appender.finish()
+        return msgspec.json.encode(self.store.find("ci", name))
+
+
+def test_a_proxy_that_refuses_long_requests_gets_shorter_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "CHUNK", 8000)
+    monkeypatch.setattr(uploads, "LEAST_CHUNK", 500)
+    monkeypatch.setattr(uploads, "WAITS_S", (0.0,))
+    file = tmp_path / "labels.csv"
+    file.write_bytes(b"x" * 20_000)
+    near = Near(tmp_path, 1500)
+    named = {"file": NamedFiles(file)}
+    sent = send_files(near, "outcomes", "flights", named, lambda _: None)
+    assert near.refused == 3
+    with near.store.reading("ci", sent["upload"], "outcomes", "flights") as ready:
+        assert (ready.folder / sent["file"]).read_bytes() == file.read_bytes()
+
+
+def test_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    """Neither a golden file in a model's folder of that name, nor two files of one name."""
+    model, other = tmp_path / "golden", tmp_path / "golden.json"
+    model.mkdir()
+    (model / "golden.json").write_text("of the model")
+    other.write_text("of the command")
+    near = Near(tmp_path, 1 << 20)
+    named = {"path": NamedFiles(model, is_model=True), "golden": NamedFiles(other)}
+    sent = send_files(near, "register", "flights", named, lambda _: None)
+    with near.store.reading("ci", sent["upload"], "register", "flights") as ready:
+        found = {p.relative_to(ready.folder).as_posix() for p in ready.folder.rglob("*.json")}
+        assert found == {"golden/golden.json", sent["golden"]}
+        assert (ready.folder / sent["golden"]).read_text() == "of the command"
+        assert sent["path"] == "golden"

@@ -342,6 +342,41 @@ def test_a_refusal_names_the_file_as_its_caller_does(dock: Dock) -> None:
     assert str(dock.world.state_dir) not in refused.text
 
 
+def test_what_a_command_wrote_is_streamed_to_its_caller_alone(dock: Dock) -> None:
+    dock.gate.access = operator = Access("op", AccessKind.TOKEN, role=Role.OPERATOR, token=4)
+    made = dock.create(listed(purpose="log export")).json()
+    assert (made["complete"], made["results"]) == (True, [])
+    assert code(dock.create(listed(("a", b"x"), purpose="log export")))[1] == "bad_parameters"
+    store = Quarantine(dock.world.state_dir, SystemClock().unix)
+    about = ("token op (4)", made["upload"], "log export", "flights")
+    with store.reading(*about) as ready, store.working(ready) as work:
+        (work / "out" / "day").mkdir(parents=True)
+        (work / "out" / "day" / "00.parquet").write_bytes(BODY)
+        (work / "out" / "link").symlink_to("/etc/passwd")
+        store.keep_results(ready, work, "out")
+    path = f"{PATH}/{made['upload']}"
+    (result,) = dock.ask("GET", path).json()["results"]
+    assert result == entry("out/day/00.parquet", BODY)
+    assert dock.ask("GET", f"{path}/results/out/day/00.parquet").content == BODY
+    part = dock.ask("GET", f"{path}/results/{result['path']}", headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, BODY[10:20])
+    for wrong in ("out/link", "out", "", "../about.json", "..%2fabout.json", "%2fetc%2fpasswd"):
+        assert dock.ask("GET", f"{path}/results/{wrong}").status_code == 404, wrong
+    dock.gate.access = msgspec.structs.replace(operator, token=5)
+    assert dock.ask("GET", f"{path}/results/{result['path']}").status_code == 404
+
+
+def test_a_result_takes_no_place_of_a_file(dock: Dock) -> None:
+    dock.gate.access = Access("op", AccessKind.TOKEN, role=Role.OPERATOR, token=4)
+    name = dock.create(listed(("s.csv", BODY), purpose="features training-set")).json()["upload"]
+    dock.add(name, 0, BODY)
+    asked = {"upload": name, "spine": "s.csv", "time": "at"}
+    for out in ("s.csv", "../s.csv", "a/b", ".hidden", ""):
+        path = f"{API}/endpoints/flights/features/training-set"
+        refused = dock.ask("POST", path, json=asked | {"out": out})
+        assert code(refused) == (400, "bad_parameters"), out
+
+
 # ---------------------------------------------------------------- the store
 
 

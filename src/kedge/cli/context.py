@@ -35,7 +35,7 @@ from kedge.system.terminal import (
 if TYPE_CHECKING:
     from kedge.cli.blocks import Screen
     from kedge.cli.remote import Remote
-    from kedge.cli.uploads import NamedFiles
+    from kedge.cli.uploads import NamedFiles, NamedResult
     from kedge.config.model import ServerSettings, Settings
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
@@ -95,20 +95,30 @@ class Context:
         self,
         local: Callable[[], Result],
         files: Callable[[], Mapping[str, NamedFiles]] | None = None,
+        writes: NamedResult | None = None,
     ) -> Result:
         """Return the command's result: of the server if there is one, else of `local`.
 
-        `files` names those that the command reads, by parameter; they are uploaded first.
+        Args:
+            local: does the work on this machine.
+            files: names the files that the command reads, by parameter; they are uploaded first.
+            writes: what the command writes; it is downloaded at the end.
         """
         if self.remote is None:
             return local()
         ctx = click.get_current_context()
         name, sent = name_command(ctx), None
         if files is not None:
-            from kedge.cli.uploads import send_files
+            from kedge.cli.uploads import RESULT, send_files
 
             sent = send_files(self.remote, name, ctx.params.get("endpoint"), files(), self.say)
+            if writes is not None:
+                sent[writes.parameter] = RESULT
         found: Result = self.remote.run(ctx, name, self.document, sent)
+        if sent is not None and writes is not None:
+            from kedge.cli.uploads import fetch_results
+
+            fetch_results(self.remote, sent["upload"], writes.path, self.say)
         return found
 
     @functools.cached_property

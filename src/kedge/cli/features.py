@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from kedge.cli.completion import complete
 from kedge.cli.context import Context, override, prints, verb
@@ -31,7 +32,7 @@ from kedge.cli.text.features import (
     transformations_text,
     users_text,
 )
-from kedge.cli.uploads import NamedFiles
+from kedge.cli.uploads import NamedFiles, NamedResult
 from kedge.core.release.commands import AnyCommand, Hold, Promote
 from kedge.core.time.instants import read_when
 from kedge.operations.features.apply import (
@@ -371,16 +372,21 @@ def features_training_set(
     time_format: str | None,
 ) -> None:
     """Compute ENDPOINT's features of past rows, as of their time."""
-    found = make(
-        context.place(),
-        endpoint,
-        spine=spine,
-        time=time,
-        out=out,
-        schema=schema,
-        transformation=transformation,
-        generation=generation,
-        form=time_format,
-        say=context.say,
-    )
+
+    def work() -> WrittenTrainingSet:
+        return make(
+            context.place(),
+            endpoint,
+            spine=spine,
+            time=time,
+            out=out,
+            schema=schema,
+            transformation=transformation,
+            generation=generation,
+            form=time_format,
+            say=context.say,
+        )
+
+    found = context.result(work, lambda: {"spine": NamedFiles(spine)}, NamedResult("out", out))
+    found = msgspec.structs.replace(found, out=str(out))
     context.out(found, training_set_text(one_line(found)))

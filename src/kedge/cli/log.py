@@ -9,6 +9,7 @@ import msgspec
 
 from kedge.cli.context import Context, prints, verb
 from kedge.cli.endpoint import endpoint, endpoint_option
+from kedge.cli.uploads import NamedResult
 from kedge.operations.export import ExportedLog, export_of
 from kedge.operations.forget import ForgottenEntity, forget
 from kedge.system.terminal import one_line
@@ -37,7 +38,12 @@ def log() -> None:
 @prints(ExportedLog)
 def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
     """Write predictions and their labels as Parquet files."""
-    found = export_of(context.place(), endpoint, since, to, context.say)
+    found = context.result(
+        lambda: export_of(context.place(), endpoint, since, to, context.say),
+        dict,
+        NamedResult("to", to),
+    )
+    found = msgspec.structs.replace(found, to=str(to / endpoint))
     context.out(found, f"{found.predictions:,} predictions in {found.files} files under {found.to}")
 
 

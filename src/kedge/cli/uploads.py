@@ -17,18 +17,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple, Protocol
+from urllib.parse import quote
 
 import msgspec
 
 from kedge.adapters.artifacts.directory import find_files
-from kedge.core.errors import KedgeError, Refused
-from kedge.core.uploads import Purpose, UploadRequest, UploadStatus
+from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.uploads import Purpose, UploadRequest, UploadStatus, check_files
 from kedge.core.values import FileEntry
 from kedge.operations.progress import Progress
+from kedge.system.durable import replacing
 from kedge.system.pause import pause
 
 CHUNK = 8 << 20
 """Bytes of a request: what is sent again after a lost connection, and small enough for proxies."""
+LEAST_CHUNK = 256 << 10
+"""A proxy may refuse long requests: nginx accepts 1 MB by default."""
 PATIENCE_S = 60.0
 """Seconds without a new byte after which a lost connection ends the command; a restart of control
 takes a few."""
@@ -45,6 +49,8 @@ PASSING = frozenset(
     }
 )
 """Codes of errors after which the client asks for the offset, and continues."""
+RESULT = "result"
+"""The name of what a command writes, among the results of an upload."""
 STDIN = Path("-")
 """The path that means standard input."""
 
@@ -62,6 +68,13 @@ class LocalFile(NamedTuple):
     """A file of this machine, and its entry in the upload."""
 
     entry: FileEntry
+    path: Path
+
+
+class NamedResult(NamedTuple):
+    """The file or folder that a command writes."""
+
+    parameter: str
     path: Path
 
 
@@ -121,6 +134,65 @@ def send_files(
     return {"upload": upload, **parameters}
 
 
+def fetch_results(server: Server, upload: str, target: Path, say: Callable[[str], None]) -> None:
+    """Write the results of a command to a file or a folder, each complete or not at all.
+
+    Raises:
+        Refused: `wrong_digest`: a result has other bytes than announced.
+        Unavailable: `export_failed`: a file cannot be written.
+        KedgeError: the server's error; after a lost connection, once nothing moved for a minute.
+    """
+    raw = server.send("GET", f"/uploads/{upload}")
+    found = msgspec.json.decode(raw, type=UploadStatus).results
+    check_files(found)  # a server names no path outside the target
+    total = sum(entry.size for entry in found)
+    progress = Progress(say, time.monotonic, "bytes received", total)
+    for entry in found:
+        inside = entry.path.removeprefix(RESULT).removeprefix("/")
+        path = target / inside if inside else target
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as new, new.open("xb") as file:
+                _fetch(
+                    server, f"/uploads/{upload}/results/{quote(entry.path)}", entry, file, progress
+                )
+        except OSError as error:
+            raise Unavailable(
+                f"{path} cannot be written: {error.strerror or error}",
+                code="export_failed",
+                hint="name a place with room",
+            ) from error
+
+
+def _fetch(
+    server: Server, address: str, entry: FileEntry, file: IO[bytes], progress: Progress
+) -> None:
+    """Receive one result, part by part, so that a lost connection costs one part."""
+    sha, size, moved_at, waited = hashlib.sha256(), 0, time.monotonic(), 0
+    while size < entry.size:
+        wanted = f"bytes={size}-{min(size + CHUNK, entry.size) - 1}"
+        try:
+            part = server.send("GET", address, b"", {"range": wanted})
+        except KedgeError as error:
+            if error.code not in PASSING or time.monotonic() - moved_at > PATIENCE_S:
+                raise
+            pause(WAITS_S[min(waited, len(WAITS_S) - 1)])
+            waited += 1
+            continue
+        file.write(part)
+        sha.update(part)
+        size, moved_at, waited = size + len(part), time.monotonic(), 0
+        progress.add(len(part))
+        if not part:
+            break
+    if sha.hexdigest() != entry.sha256:
+        raise Refused(
+            f"{entry.path} changed while it was received",
+            code="wrong_digest",
+            hint="run the command again",
+        )
+
+
 @contextmanager
 def _spooled() -> Iterator[Path]:
     """Yield a file with what standard input has: its size and its digest are told first."""
@@ -164,6 +236,7 @@ class _Sending:
         self._files = files
         size = sum(each.entry.size for each in files)
         self._progress = Progress(say, time.monotonic, "bytes sent", size)
+        self._chunk = CHUNK
         self._furthest = 0
         self._moved_at = time.monotonic()
 
@@ -185,6 +258,8 @@ class _Sending:
             except KedgeError as error:
                 if error.code not in PASSING or self._is_stuck():
                     raise
+                if error.code == "answer_unreadable":  # perhaps a proxy's, of a request too long
+                    self._chunk = max(self._chunk // 2, min(LEAST_CHUNK, CHUNK))
                 pause(WAITS_S[min(waited, len(WAITS_S) - 1)])
                 waited += 1
                 status = self._look(status)
@@ -229,7 +304,7 @@ class _Sending:
 
     def _read(self, offset: int) -> bytes:
         """Return the next bytes of the upload, across the ends of files."""
-        found, left = bytearray(), CHUNK
+        found, left = bytearray(), self._chunk
         for entry, path in self._files:
             if offset >= entry.size:
                 offset -= entry.size

@@ -39,8 +39,8 @@ USED_S = 3600.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
-Purpose = Literal["register", "outcomes", "features apply"]
-"""The commands that read files."""
+Purpose = Literal["register", "outcomes", "features apply", "features training-set", "log export"]
+"""The commands that read or write files."""
 
 
 class UploadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,8 +50,9 @@ class UploadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The command that will read the files; no other command may."""
     endpoint: Annotated[str, Meta(max_length=64)] | None = None
     """The endpoint of that command; null for a command without one."""
-    files: Annotated[tuple[FileEntry, ...], Meta(min_length=1, max_length=MOST_FILES)]
-    """The files, in the order in which their bytes follow each other in the upload's content."""
+    files: Annotated[tuple[FileEntry, ...], Meta(max_length=MOST_FILES)]
+    """The files, in the order in which their bytes follow each other in the upload's content; empty
+    for a command that only writes some."""
 
 
 class UploadStatus(Value, frozen=True, kw_only=True):
@@ -69,6 +70,8 @@ class UploadStatus(Value, frozen=True, kw_only=True):
     """Whether all bytes arrived and each file has its digest."""
     expires_at: float
     """Unix time at which it is removed, unless more bytes arrive or a command uses it."""
+    results: tuple[FileEntry, ...] = ()
+    """The files that the command wrote: to read below `results/` of the upload's path."""
 
 
 class HeldUpload(NamedTuple):
@@ -162,8 +165,20 @@ def check_inside(paths: Sequence[str], files: Sequence[FileEntry]) -> None:
             raise BadRequest(
                 f"the upload has no file or folder {path[:80]!a}",
                 code="not_in_upload",
-                hint=f"its first file is {files[0].path[:80]}",
+                hint="a path of its list of files",
             )
+
+
+def check_new(name: str, files: Sequence[FileEntry]) -> None:
+    """Check that a result does not take the place of a file that was uploaded.
+
+    Raises:
+        BadRequest: `bad_parameters`.
+    """
+    if any(file.path.split("/")[0] == name for file in files):
+        raise BadRequest(
+            f"the upload has {name!a} already", code="bad_parameters", hint="name another result"
+        )
 
 
 def make_room(

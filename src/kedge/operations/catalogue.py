@@ -59,6 +59,8 @@ class Operation(NamedTuple):
 
     files: tuple[str, ...] = ()
     """Parameters that name files: of an upload, which the parameter `upload` names."""
+    result: str = ""
+    """The parameter that names the file or folder which the command writes."""
     inline: bool = False
     """Whether the body of a request may have the data itself."""
     admin_with: tuple[str, ...] = ()
@@ -342,6 +344,18 @@ CATALOGUE: tuple[Operation, ...] = (
         needs="admin",
         words=("path",),
     )._replace(files=("path", "golden", "training")),
+    _task(
+        "features training-set",
+        f"{_E}/features/training-set",
+        "Compute ENDPOINT's features of past rows, as of their time.",
+        given.TrainingSetParameters,
+    )._replace(files=("spine",), result="out"),
+    _task(
+        "log export",
+        f"{_E}/log/export",
+        "Write predictions and their labels as Parquet files.",
+        given.ExportParameters,
+    )._replace(result="to"),
     _local("login", "Print a link that logs a browser into the dashboard once."),
     _local("init", "Write kedge.toml for ENDPOINT, or add it to the one here."),
     _local("up", "Run everything on this machine; Ctrl-C stops it."),

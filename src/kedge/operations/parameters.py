@@ -19,6 +19,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 UploadName = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 UploadPath = Annotated[str, Meta(min_length=1, max_length=MOST_NAME)]
 """A file or folder of an upload."""
+ResultName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,6 +346,34 @@ class UploadParameters(NoParameters, frozen=True, kw_only=True):
 
     upload: UploadName
     """The upload with the files."""
+
+
+class TrainingSetParameters(UploadParameters, frozen=True, kw_only=True):
+    """Parameters of `features training-set`."""
+
+    spine: UploadPath
+    """Parquet or CSV: raw columns, a time, and other columns to keep."""
+    time: Text
+    """The column with the time at which each row was asked."""
+    out: ResultName
+    """The name of the Parquet file among the results of the upload."""
+    time_format: Text | None = None
+    """How that column is written, as for strptime; null: ISO 8601 where it is text."""
+    schema: Text | None = None
+    """Which features; null: production's."""
+    transformation: Count | None = None
+    """Which code; null: production's, else the newest."""
+    generation: Text | None = None
+    """Which values, such as delays/1#2@1; null: production's, else the newest."""
+
+
+class ExportParameters(UploadParameters, frozen=True, kw_only=True):
+    """Parameters of `log export`."""
+
+    to: ResultName
+    """The name of the folder among the results of the upload; an hour is one file."""
+    since: Text = "7d"
+    """From when: a date, a time, or a duration back such as 7d."""
 
 
 class ApplyFeaturesParameters(UploadParameters, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from kedge.operations.evidence.read import (
     state_of,
 )
 from kedge.operations.evidence.view import CoursePoint
+from kedge.operations.export import ExportedLog
 from kedge.operations.features.apply import (
     AppliedFeatures,
     ListedTransformation,
@@ -40,6 +41,7 @@ from kedge.operations.features.apply import (
 from kedge.operations.features.head import HeadMove
 from kedge.operations.features.materialise import RunStatus
 from kedge.operations.features.materialise import status_of as runs_of
+from kedge.operations.features.training_set import WrittenTrainingSet
 from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
 from kedge.operations.outcomes import JoinedOutcomes
@@ -154,6 +156,8 @@ SERVED: dict[str, Served] = {
     "log forget": Served(ForgottenEntity, None),
     "apply": Served(AppliedPolicies, None),
     "features apply": Served(AppliedFeatures, None),
+    "features training-set": Served(WrittenTrainingSet, None),
+    "log export": Served(ExportedLog, None),
     "outcomes": Served(JoinedOutcomes, None),
     "register": Served(RegisteredVersion, None),
     "token list": Served(list[ListedToken], _tokens),

@@ -203,6 +203,25 @@ def _describe_uploads(by_kind: dict[str, Json]) -> dict[str, Json]:
                 },
             )
         },
+        f"{API}/uploads/{{upload}}/results/{{path}}": {
+            "parameters": [
+                upload,
+                {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}},
+            ],
+            "get": describe(
+                "upload_result",
+                "Stream a file that the command wrote; Range asks for a part.",
+                "200",
+                {
+                    "description": "The file.",
+                    "content": {
+                        "application/octet-stream": {
+                            "schema": {"type": "string", "format": "binary"}
+                        }
+                    },
+                },
+            ),
+        },
         f"{API}/uploads/{{upload}}": {
             "parameters": [upload],
             "get": describe("upload_status", "Return how far an upload is.", "200", status),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from kedge.adapters.artifacts.quarantine import Appender, Quarantine, ReadyUpload
@@ -73,6 +73,7 @@ class Uploads:
             Route(f"{PATH}/{{upload}}", self._find, methods=["GET"]),
             Route(f"{PATH}/{{upload}}", self._append, methods=["PATCH"]),
             Route(f"{PATH}/{{upload}}", self._remove, methods=["DELETE"]),
+            Route(f"{PATH}/{{upload}}/results/{{path:path}}", self._result, methods=["GET"]),
         ]
 
     @asynccontextmanager
@@ -83,6 +84,21 @@ class Uploads:
         opened = self._quarantine.reading(holder, upload, purpose, endpoint)
         async with self._entered(opened) as ready:
             yield ready
+
+    @asynccontextmanager
+    async def working(self, ready: ReadyUpload, result: str) -> AsyncIterator[Path]:
+        """Yield a folder in which a command writes a result, which is kept if it succeeds."""
+        async with self._entered(self._quarantine.working(ready)) as work:
+            yield work
+            await self._run(partial(self._quarantine.keep_results, ready, work, result))
+
+    def check_room(self) -> None:
+        """Raise while the disk has only its reserve left.
+
+        Raises:
+            Unavailable: `no_room`.
+        """
+        self._quarantine.check_room()
 
     @asynccontextmanager
     async def keeping(self, name: str, raw: bytes | bytearray) -> AsyncIterator[Path]:
@@ -103,6 +119,11 @@ class Uploads:
                 code="bad_parameters",
                 hint="GET /api/v1/openapi.json describes every parameter",
             )
+        if bool(wanted.files) is not bool(operation.files):
+            raise BadRequest(
+                f"an upload for {wanted.purpose} must have {'files' if operation.files else 'none'}",
+                code="bad_parameters",
+            )
         if wanted.endpoint is not None and not is_name(wanted.endpoint):
             raise unknown_endpoint(wanted.endpoint, ())
         access = require(request.scope, Need(operation.needs), wanted.endpoint)
@@ -112,6 +133,13 @@ class Uploads:
     async def _find(self, request: Request) -> Response:
         _, status = await self._status(request)
         return _respond(status)
+
+    async def _result(self, request: Request) -> Response:
+        """Stream a file that a command wrote, or a part of it."""
+        holder, status = await self._status(request)
+        path = request.path_params["path"]
+        file = await self._run(partial(self._quarantine.result, holder, status.upload, path))
+        return FileResponse(file, media_type="application/octet-stream")
 
     async def _remove(self, request: Request) -> Response:
         holder, status = await self._status(request)

@@ -7,16 +7,17 @@ waits for another command.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
 from kedge.core.codec import encode
 from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale
-from kedge.core.uploads import check_inside
+from kedge.core.uploads import check_inside, check_new
 from kedge.operations.ask import Ask
 from kedge.operations.catalogue import Lane, Operation
 from kedge.operations.parameters import NoParameters, OutcomesParameters
@@ -28,12 +29,16 @@ from kedge.web.repeats import AnswerStore
 from kedge.web.uploads import Uploads
 from kedge.workspace import Workplace
 
+Found = TypeVar("Found")
+
 THREADS = 4
 """Threads of commands; each may wait two minutes for replicas to load."""
 ROLLBACK_THREADS = 2
 WAITING = 16
 """Maximum commands that run or wait; rollbacks have as many of their own."""
 LONGEST_EPOCH = 15
+LOOK_S = 1.0
+"""Interval at which the free space is checked while a command writes files."""
 STDIN = "stdin"
 """The file of an upload that is the standard input of its command."""
 CSV = "outcomes.csv"
@@ -169,8 +174,34 @@ class Writes:
         async with self._uploads.reading(write.owner, upload, operation.name, endpoint) as ready:
             inside = [STDIN if path == "-" else path for path in named if path is not None]
             check_inside(inside, ready.files)
-            files = ChildFiles(ready.folder, ready.folder / STDIN if STDIN in inside else None)
-            return await self._children.run(operation, endpoint, given, caller, write.expect, files)
+            if not operation.result:
+                stdin = ready.folder / STDIN if "-" in named else None
+                files = ChildFiles(ready.folder, stdin)
+                return await self._children.run(
+                    operation, endpoint, given, caller, write.expect, files
+                )
+            result = getattr(given, operation.result)
+            check_new(result, ready.files)
+            async with self._uploads.working(ready, result) as work:
+                files = ChildFiles(work)
+                return await self._watch(
+                    self._children.run(operation, endpoint, given, caller, write.expect, files)
+                )
+
+    async def _watch(self, run: Coroutine[Any, Any, Found]) -> Found:
+        """Wait for a command that writes files; end it when only the disk's reserve is left."""
+        task = asyncio.ensure_future(run)
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=LOOK_S)
+                if done:
+                    return task.result()
+                self._uploads.check_room()
+        except BaseException:
+            task.cancel()
+            with suppress(asyncio.CancelledError, KedgeError):
+                await task
+            raise
 
     async def _join_data(self, write: Write, data: LabelData) -> object:
         operation, endpoint, given, caller = write[:4]

@@ -5,6 +5,8 @@
     <root>/NAME/parts/N      the bytes of file N, in order; the last one may be incomplete
     <root>/NAME/files/...    the files, once all of them have their digests
     <root>/NAME/used         a command has read them
+    <root>/NAME/work-*       the folder of a command that writes files
+    <root>/NAME/results/     list.json, and files/ that it wrote
     <root>/NAME/lock         held while bytes are added, and (shared) while a command reads
 
 Theory of operation
@@ -44,7 +46,7 @@ from kedge.core.uploads import (
 )
 from kedge.core.values import FileEntry, Value
 from kedge.system.durable import sync, sync_all, write_atomically
-from kedge.system.files import make_private
+from kedge.system.files import make_private, walk
 from kedge.system.locks import lock_file, open_lock, try_lock
 from kedge.system.reserve import get_free, get_reserve, is_short
 
@@ -127,7 +129,21 @@ class Quarantine:
                 offset=about.size if complete else _measure(home, _read_files(home)),
                 complete=complete,
                 expires_at=held.expires_at(),
+                results=_read_results(home),
             )
+
+    def result(self, holder: str, upload: str, path: str) -> Path:
+        """Return the path of a file that a command wrote.
+
+        Raises:
+            Refused: `unknown_upload`, also for a file that is not among the results.
+            Unavailable: `uploads_unavailable`.
+        """
+        with self._guard():
+            home, _ = self._open(holder, upload)
+            if path not in {entry.path for entry in _read_results(home)}:
+                raise _unknown("the upload has no such result")
+            return home / "results" / "files" / path
 
     @contextmanager
     def appending(self, holder: str, upload: str, offset: int) -> Iterator[Appender]:
@@ -212,6 +228,54 @@ class Quarantine:
             os.close(handle)
 
     @contextmanager
+    def working(self, ready: ReadyUpload) -> Iterator[Path]:
+        """Yield a folder with the files of an upload, in which a command writes its results.
+
+        Raises:
+            Unavailable: `no_room`, `uploads_unavailable`.
+        """
+        work = ready.folder.with_name(f"work-{secrets.token_hex(8)}")
+        try:
+            with self._guard():
+                if is_short(self._root):
+                    raise _no_room(self._root, 0)
+                shutil.copytree(ready.folder, work, copy_function=os.link)
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def check_room(self) -> None:
+        """Raise while the disk has only its reserve left, so that a command must stop to write.
+
+        Raises:
+            Unavailable: `no_room`.
+        """
+        if is_short(self._root):
+            raise _no_room(self._root, 0)
+
+    def keep_results(self, ready: ReadyUpload, work: Path, name: str) -> None:
+        """Keep the file or folder that a command wrote, in place of earlier ones.
+
+        Raises:
+            Unavailable: `no_room`, `uploads_unavailable`.
+        """
+        home, new = ready.folder.parent, work / ".results"
+        with self._guard(), lock_file(home / "results.lock", LOCK_S) as taken:
+            if not taken:
+                raise _busy()
+            (new / "files").mkdir(mode=0o700, parents=True)
+            (work / name).rename(new / "files" / name)
+            found = [
+                FileEntry(path=inside, size=entry.stat().st_size, sha256=_hash(Path(entry.path)))
+                for inside, entry in walk(new / "files")
+                if entry.is_file(follow_symlinks=False)
+            ]
+            found.sort(key=lambda entry: entry.path)
+            write_atomically(new / "list.json", encode(tuple(found)))
+            shutil.rmtree(home / "results", ignore_errors=True)
+            new.rename(home / "results")
+
+    @contextmanager
     def keeping(self, name: str, raw: bytes | bytearray) -> Iterator[Path]:
         """Yield a private folder with one file, which is removed when the context ends.
 
@@ -283,11 +347,7 @@ class Quarantine:
                 about = decode((home / "about.json").read_bytes(), _About)
                 if about.holder == holder:
                     return home, about
-        raise Refused(
-            "there is no such upload of this caller",
-            code="unknown_upload",
-            hint="one without new bytes is removed after a day: POST /api/v1/uploads again",
-        )
+        raise _unknown("there is no such upload of this caller")
 
     def _list(self) -> list[HeldUpload]:
         found = []
@@ -301,7 +361,8 @@ class Quarantine:
     @staticmethod
     def _held(home: Path, about: _About) -> HeldUpload:
         at = (home / "about.json").stat().st_mtime
-        return HeldUpload(home.name, about.holder, about.size, at, (home / "used").exists())
+        size = about.size + sum(entry.size for entry in _read_results(home))
+        return HeldUpload(home.name, about.holder, size, at, (home / "used").exists())
 
     def _touch(self, path: Path) -> None:
         now = self._unix()
@@ -459,6 +520,13 @@ def _read_files(home: Path) -> tuple[FileEntry, ...]:
     return decode((home / "files.json").read_bytes(), tuple[FileEntry, ...])
 
 
+def _read_results(home: Path) -> tuple[FileEntry, ...]:
+    try:
+        return decode((home / "results" / "list.json").read_bytes(), tuple[FileEntry, ...])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return ()
+
+
 def _discard_locked(home: Path) -> None:
     gone = home.with_name(f".gone-{secrets.token_hex(8)}")
     home.rename(gone)
@@ -476,6 +544,14 @@ def _wrong_digest(entry: FileEntry, found: str) -> KedgeError:
         code="wrong_digest",
         hint="it changed while it was sent; upload it again",
         details={"path": entry.path, "sha256": found},
+    )
+
+
+def _unknown(why: str) -> Refused:
+    return Refused(
+        why,
+        code="unknown_upload",
+        hint="one without new bytes is removed after a day: POST /api/v1/uploads again",
     )
 
 
