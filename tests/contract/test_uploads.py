@@ -89,6 +89,8 @@ def dock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dock]:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", install(tmp_path / "plugin"))
+    # A refusal after the last byte must not wait for more of them.
+    monkeypatch.setattr(uploads, "DRAINED_S", 3600.0)
     made = Dock(tmp_path)
     yield made
     made.loop.run(made.http.aclose())

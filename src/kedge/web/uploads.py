@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -55,6 +55,35 @@ PARTIAL = Types(
 )
 """Content type of the draft. A page of another site can send it only after a CORS preflight."""
 Found = TypeVar("Found")
+
+
+class _Body:
+    """The body of a request, as it arrives."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self.is_ended = False
+        """Whether its last byte arrived; to ask for more would wait for the next request."""
+
+    async def receive(self) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            HungUp: the connection ended before the body did.
+        """
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise HungUp
+        self.is_ended = not message.get("more_body")
+        return bytes(message.get("body", b""))
+
+    async def drain(self) -> None:
+        """Read the rest of a refused body, within bounds."""
+        left = DRAINED
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAINED_S):
+                while left > 0 and not self.is_ended:
+                    left -= len(await self.receive())
 
 
 class Uploads:
@@ -147,15 +176,14 @@ class Uploads:
         return Response(status_code=204)
 
     async def _append(self, request: Request) -> Response:
+        body = _Body(request)
         try:
-            return await self._append_or_refuse(request)
-        except HungUp:
-            raise
+            return await self._append_or_refuse(request, body)
         except KedgeError:
-            await _drain(request)
+            await body.drain()
             raise
 
-    async def _append_or_refuse(self, request: Request) -> Response:
+    async def _append_or_refuse(self, request: Request, body: _Body) -> Response:
         holder, status = await self._status(request)
         headers = request.headers.raw
         check_type(b", ".join(raw_values_of(headers, b"content-type")), PARTIAL)
@@ -175,7 +203,7 @@ class Uploads:
         try:
             opened = self._quarantine.appending(holder, status.upload, offset)
             async with self._entered(opened) as appender:
-                await self._receive(request, appender)
+                await self._receive(body, appender)
                 if ends and not appender.is_complete:
                     _inconsistent(
                         f"Upload-Complete is ?1, and {appender.size - appender.offset:,} bytes are"
@@ -197,7 +225,7 @@ class Uploads:
         require(request.scope, Need(BY_NAME[found.purpose].needs), found.endpoint)
         return holder, found
 
-    async def _receive(self, request: Request, appender: Appender) -> None:
+    async def _receive(self, body: _Body, appender: Appender) -> None:
         """Write the body of a request. What has arrived stays, however the request ends."""
         clock = asyncio.get_running_loop().time
         began, first = clock(), appender.offset
@@ -205,16 +233,12 @@ class Uploads:
         try:
             while True:
                 async with asyncio.timeout(IDLE_S):
-                    message = await request.receive()
-                if message["type"] != "http.request":
-                    raise HungUp
-                buffer += message.get("body", b"")
-                is_last = not message.get("more_body")
-                if len(buffer) >= BLOCK or (is_last and buffer):
+                    buffer += await body.receive()
+                if len(buffer) >= BLOCK or (body.is_ended and buffer):
                     raw = bytes(buffer)
                     buffer.clear()
                     await self._run(partial(appender.write, raw))
-                if is_last:
+                if body.is_ended:
                     return
                 spent = clock() - began
                 sent = appender.offset + len(buffer) - first
@@ -299,17 +323,3 @@ def _respond(status: UploadStatus, code: int = 200, *, location: str = "") -> Re
     if location:
         headers["location"] = location
     return Response(encode(status), code, headers, "application/json")
-
-
-async def _drain(request: Request) -> None:
-    """Read the rest of a refused body, within bounds."""
-    left = DRAINED
-    try:
-        async with asyncio.timeout(DRAINED_S):
-            while left > 0:
-                message = await request.receive()
-                if message["type"] != "http.request" or not message.get("more_body"):
-                    return
-                left -= len(message.get("body", b""))
-    except TimeoutError:
-        return
