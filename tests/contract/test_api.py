@@ -155,11 +155,13 @@ def test_another_method_is_refused_with_those_that_exist(api: Client) -> None:
 def test_the_catalogue_and_the_functions_have_the_same_operations() -> None:
     assert {one.name for one in CATALOGUE if one.lane is not Lane.LOCAL} == set(SERVED)
     assert len(BY_NAME) == len(CATALOGUE)
-    assert {one.name for one in CATALOGUE if one.files} == set(typing.get_args(Purpose))
+    assert {one.name for one in CATALOGUE if one.files or one.result} == set(
+        typing.get_args(Purpose)
+    )
     for one in CATALOGUE:
         fields = {*one.parameters.__struct_encode_fields__}
         assert {*one.files, *one.admin_with, *one.words} <= fields, one.name
-        assert bool(one.files) == ("upload" in fields), one.name
+        assert bool(one.files or one.result) == ("upload" in fields), one.name
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))

@@ -20,8 +20,7 @@ from kedge.adapters.artifacts.directory import (
     DirectoryArtifacts,
 )
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
-from kedge.core.uploads import MOST_DEPTH, MOST_FILES
-from kedge.core.values import Proof
+from kedge.core.values import MOST_DEPTH, MOST_FILES, Proof
 from kedge.system.reserve import RESERVE, get_free
 from support.waiting import wait_until
 

@@ -203,8 +203,9 @@ def test_labels_of_a_file_and_of_standard_input_are_joined(
 
 
 def test_an_export_is_received_part_by_part(
-    host: Host, wire: Wire, capsys: pytest.CaptureFixture[str]
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(uploads, "CHUNK", 1000)
     root = host.world.state_dir.parent
     (root / "theirs.toml").rename(root / "kedge.toml")
     at = HOUR * HOUR_S + 1.0

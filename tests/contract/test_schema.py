@@ -43,6 +43,7 @@ APP = Front(_earlier, _routes, FAULTS, gate=Open())
 SLOW = tuple(f"{API}{one.path}" for one in CATALOGUE if one.lane is Lane.CHILD)
 """Operations that start a process: their parameters are tested elsewhere."""
 
+schemathesis.serializer.alias("application/partial-upload", "application/octet-stream")
 schema = schemathesis.openapi.from_asgi(f"{API}/openapi.json", APP, headers=HOST)
 bounded = schema.exclude(path=[*SLOW, f"{API}/events"])
 

@@ -8,7 +8,6 @@ from kedge.core.errors import BadRequest, Overloaded
 from kedge.core.uploads import (
     COUNT,
     HOLDER_COUNT,
-    MOST_DEPTH,
     HeldUpload,
     UploadRequest,
     check_files,
@@ -17,7 +16,7 @@ from kedge.core.uploads import (
     make_room,
     name_upload,
 )
-from kedge.core.values import FileEntry
+from kedge.core.values import MOST_DEPTH, FileEntry
 
 SHA = "0" * 64
 

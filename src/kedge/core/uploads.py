@@ -15,17 +15,8 @@ from msgspec import Meta
 
 from kedge.core import codec
 from kedge.core.errors import BadRequest, Overloaded
-from kedge.core.values import FileEntry, Value
+from kedge.core.values import MOST_DEPTH, MOST_FILES, MOST_NAME, FileEntry, Value
 
-MOST_FILES = 10_000
-"""Maximum files of one artifact or upload. Commands read its manifest with its version: about a
-megabyte."""
-MOST_DEPTH = 32
-"""Maximum number of folders above a file: four times those of a Hugging Face cache, and short
-enough for the kernel."""
-MOST_NAME = 1_000
-"""Maximum bytes of a file's name with its folders: below the store, it fits into a path of
-4,096."""
 MOST_PART = 255
 """Maximum bytes of one part of a name, as in most file systems."""
 COUNT = 64

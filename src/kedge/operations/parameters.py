@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from kedge.core.access import Role, Scope
-from kedge.core.uploads import MOST_NAME
+from kedge.core.values import MOST_NAME
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Text = Annotated[str, Meta(max_length=4096)]

@@ -167,91 +167,73 @@ def _describe_events(by_kind: dict[str, Json]) -> Json:
     }
 
 
+_UPLOAD = {
+    "name": "upload",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_UPLOAD_HEADERS = {
+    "Upload-Offset": {"schema": {"type": "integer"}},
+    "Upload-Complete": {"schema": {"type": "string"}},
+    "Upload-Length": {"schema": {"type": "integer"}},
+}
+
+
 def _describe_uploads(by_kind: dict[str, Json]) -> dict[str, Json]:
-    error = {
-        "description": "An error.",
-        "content": {PROBLEM: {"schema": by_kind[repr(Problem)]}},
-    }
-    status = {
-        "description": "How far the upload is.",
-        "headers": {
-            "Upload-Offset": {"schema": {"type": "integer"}},
-            "Upload-Complete": {"schema": {"type": "string"}},
-            "Upload-Length": {"schema": {"type": "integer"}},
-        },
-        "content": {"application/json": {"schema": by_kind[repr(UploadStatus)]}},
-    }
+    """Return the paths of uploads; they are no operations of the catalogue."""
+    status: Json = {"description": "How far the upload is.", "headers": _UPLOAD_HEADERS}
+    whole = {**status, "content": {"application/json": {"schema": by_kind[repr(UploadStatus)]}}}
+    wanted = {"application/json": {"schema": by_kind[repr(UploadRequest)]}}
+    result = {"description": "The file.", "content": {"application/octet-stream": _BINARY}}
+    path = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
 
     def describe(identity: str, summary: str, code: str, answer: Json, **more: Any) -> Json:
+        error = {
+            "description": "An error.",
+            "content": {PROBLEM: {"schema": by_kind[repr(Problem)]}},
+        }
         responses = {code: answer, "default": error}
         return {"operationId": identity, "summary": summary, "responses": responses, **more}
 
-    digits = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-    upload = {"name": "upload", "in": "path", "required": True, "schema": digits}
     offset = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
     complete = {"type": "string", "enum": ["?0", "?1"]}
+    create = "Make an upload, or find the one with the same files."
+    append = "Add bytes; the last one ends the upload once every digest is right."
+    stream = "Stream a file that the command wrote; Range asks for a part."
     return {
         f"{API}/uploads": {
             "post": describe(
                 "upload_create",
-                "Make an upload, or find the one with the same files.",
+                create,
                 "201",
-                status,
-                requestBody={
-                    "required": True,
-                    "content": {"application/json": {"schema": by_kind[repr(UploadRequest)]}},
-                },
+                whole,
+                requestBody={"required": True, "content": wanted},
             )
         },
-        f"{API}/uploads/{{upload}}/results/{{path}}": {
-            "parameters": [
-                upload,
-                {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}},
-            ],
-            "get": describe(
-                "upload_result",
-                "Stream a file that the command wrote; Range asks for a part.",
-                "200",
-                {
-                    "description": "The file.",
-                    "content": {
-                        "application/octet-stream": {
-                            "schema": {"type": "string", "format": "binary"}
-                        }
-                    },
-                },
-            ),
-        },
         f"{API}/uploads/{{upload}}": {
-            "parameters": [upload],
-            "get": describe("upload_status", "Return how far an upload is.", "200", status),
-            "head": describe(
-                "upload_offset",
-                "Return the same as headers.",
-                "200",
-                {"description": status["description"], "headers": status["headers"]},
-            ),
+            "parameters": [_UPLOAD],
+            "get": describe("upload_status", "Return how far an upload is.", "200", whole),
+            "head": describe("upload_offset", "Return the same as headers.", "200", status),
             "patch": describe(
                 "upload_append",
-                "Add bytes; the last one ends the upload once every digest is right.",
+                append,
                 "200",
-                status,
+                whole,
                 parameters=[
                     {"name": "Upload-Offset", "in": "header", "required": True, "schema": offset},
                     {"name": "Upload-Complete", "in": "header", "schema": complete},
                 ],
-                requestBody={
-                    "required": True,
-                    "content": {
-                        "application/partial-upload": {
-                            "schema": {"type": "string", "format": "binary"}
-                        }
-                    },
-                },
+                requestBody={"required": True, "content": {"application/partial-upload": _BINARY}},
             ),
             "delete": describe(
                 "upload_remove", "Remove an upload.", "204", {"description": "It is removed."}
             ),
+        },
+        f"{API}/uploads/{{upload}}/results/{{path}}": {
+            "parameters": [_UPLOAD, path],
+            "get": describe("upload_result", stream, "200", result),
         },
     }
 

@@ -25,7 +25,7 @@ from kedge.core.encodings import Types, check_type
 from kedge.core.errors import BadRequest, KedgeError, Overloaded
 from kedge.core.names import is_name, unknown_endpoint
 from kedge.core.uploads import UploadRequest, UploadStatus
-from kedge.operations.catalogue import API, BY_NAME
+from kedge.operations.catalogue import API, BY_NAME, Operation
 from kedge.web.auth import require
 from kedge.web.bodies import DIGITS, HungUp
 from kedge.web.origin import raw_values_of, values_of
@@ -141,18 +141,7 @@ class Uploads:
         raw = await receive_body(request, LIST_BYTES)
         wanted = decode_body(request, raw, UploadRequest)
         operation = BY_NAME[wanted.purpose]
-        if (wanted.endpoint is not None) is not operation.has_endpoint:
-            raise BadRequest(
-                f"an upload for {wanted.purpose} must have {'an' if operation.has_endpoint else 'no'}"
-                " endpoint",
-                code="bad_parameters",
-                hint="GET /api/v1/openapi.json describes every parameter",
-            )
-        if bool(wanted.files) is not bool(operation.files):
-            raise BadRequest(
-                f"an upload for {wanted.purpose} must have {'files' if operation.files else 'none'}",
-                code="bad_parameters",
-            )
+        _check_shape(wanted, operation)
         if wanted.endpoint is not None and not is_name(wanted.endpoint):
             raise unknown_endpoint(wanted.endpoint, ())
         access = require(request.scope, Need(operation.needs), wanted.endpoint)
@@ -273,6 +262,20 @@ class Uploads:
             raise
         else:
             await self._run(partial(context.__exit__, None, None, None))
+
+
+def _check_shape(wanted: UploadRequest, operation: Operation) -> None:
+    """Raise unless an upload has an endpoint, and files, if its command has them."""
+    for name, found, needed in (
+        ("endpoint", wanted.endpoint is not None, operation.has_endpoint),
+        ("files", bool(wanted.files), bool(operation.files)),
+    ):
+        if found is not needed:
+            raise BadRequest(
+                f"an upload for {wanted.purpose} must have {'' if needed else 'no '}{name}",
+                code="bad_parameters",
+                hint="GET /api/v1/openapi.json describes every parameter",
+            )
 
 
 def get_holder(access: Access) -> str:

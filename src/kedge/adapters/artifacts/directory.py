@@ -27,8 +27,7 @@ import msgspec
 
 from kedge.core import codec
 from kedge.core.errors import CorruptArtifact, Refused, Unavailable
-from kedge.core.uploads import MOST_DEPTH, MOST_FILES, MOST_NAME
-from kedge.core.values import FileEntry, Proof
+from kedge.core.values import MOST_DEPTH, MOST_FILES, MOST_NAME, FileEntry, Proof
 from kedge.system.durable import sync, sync_all, write_atomically
 from kedge.system.files import walk
 from kedge.system.locks import open_lock, try_lock

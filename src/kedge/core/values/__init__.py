@@ -22,6 +22,9 @@ from kedge.core.values.signature import Dtype, Field, Output, Signature
 from kedge.core.values.state import Automation, Drilling, Failure, State
 from kedge.core.values.structs import (
     BUCKETS,
+    MOST_DEPTH,
+    MOST_FILES,
+    MOST_NAME,
     ActorKind,
     Arm,
     Beginning,
@@ -35,6 +38,9 @@ from kedge.core.values.version import Bundle, ModelVersion, Plainness, Release, 
 
 __all__ = [
     "BUCKETS",
+    "MOST_DEPTH",
+    "MOST_FILES",
+    "MOST_NAME",
     "UNNAMED_OWNER",
     "ActorKind",
     "AfterPolicy",

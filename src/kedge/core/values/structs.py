@@ -58,6 +58,17 @@ class Placement(StrEnum):
     PROCESS = "process"
 
 
+MOST_FILES = 10_000
+"""Maximum files of one artifact or upload. Commands read its manifest with its version: about a
+megabyte."""
+MOST_DEPTH = 32
+"""Maximum number of folders above a file: four times those of a Hugging Face cache, and short
+enough for the kernel."""
+MOST_NAME = 1_000
+"""Maximum bytes of a file's name with its folders: below the store, it fits into a path of
+4,096."""
+
+
 class FileEntry(Value, frozen=True):
     """One file of an artifact: its path in the artifact, its size in bytes and its sha256."""
 
