@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from kedge.core.automation import rules
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import KedgeError, Refused, Unavailable
@@ -15,7 +17,8 @@ from kedge.operations.alerts import ListedAlert, alerts_of
 from kedge.operations.drills import speed_of
 from kedge.operations.evidence.read import RolloutEvidence, evidence_of
 from kedge.operations.readiness.check import look
-from kedge.operations.status.read import status_of, status_without_estimates
+from kedge.operations.status.read import status_without_estimates
+from kedge.operations.status.view import EndpointStatus
 from kedge.web.dashboard.pages.readings import (
     FleetReading,
     PageReading,
@@ -60,7 +63,7 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
     state = get_known(place.ledger.read().states, endpoint)
     evidence, unread = _evidence(place, state)
     return PageReading(
-        status=status_of(place, endpoint)[0],
+        status=_with_outlook(status_without_estimates(place, endpoint)[0], evidence),
         entries=tuple(place.ledger.history(endpoint, ENTRIES)),
         evidence=evidence,
         unread=unread,
@@ -72,6 +75,14 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
         refusals=refusals_of(state, place.clock.now()),
         transformations=_transformations(place, state),
     )
+
+
+def _with_outlook(status: EndpointStatus, evidence: RolloutEvidence | None) -> EndpointStatus:
+    """Return the status of a rollout with the estimate of its evidence: it is the costly part."""
+    candidate = status.candidate.release if status.candidate is not None else None
+    if evidence is None or evidence.candidate != candidate:
+        return status
+    return replace(status, estimate=evidence.estimate, decision=evidence.decision)
 
 
 def _transformations(place: Workplace, state: State) -> tuple[int, ...]:
