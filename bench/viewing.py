@@ -32,6 +32,7 @@ FEW, MANY = 10, 90
 SETTLE_S = 0.8
 RATE, CALM_RATE = 300.0, 50.0
 PIXEL_RATE = 40.0
+MANY_PAIRS = 20
 HALF_WIDTH = 0.1
 """Aim of half the width of the interval; blocks are added twice if it is wider."""
 WATCH = """() => {
@@ -192,10 +193,10 @@ def half_width(found: dict[str, Any]) -> float:
 def measure_callers(
     bench: Bench, watched: Watched, path: str, body: bytes, rate: float, pairs: int
 ) -> dict[str, Any]:
-    """Blocks in turn: so many pairs, and twice half as many if the interval is too wide."""
+    """Blocks in turn: so many pairs; of many, twice half as many more if the interval is too wide."""
     records: list[Record] = []
     found: dict[str, Any] = {}
-    for more in (pairs, pairs // 2, pairs // 2):
+    for more in (pairs, pairs // 2, pairs // 2) if pairs >= MANY_PAIRS else (pairs,):
         with (
             bench.phase(f"{VIEWERS} viewers, {rate:g} requests/s"),
             OpenLoad(watched.site.port, path, body, rate=rate) as load,
@@ -206,7 +207,7 @@ def measure_callers(
                     watched.block(on=turn)
             records += load.stop()
         found = {**compare(records, watched.spans), "realtime_generator": load.realtime}
-        if half_width(found) <= HALF_WIDTH or bench.quick:
+        if half_width(found) <= HALF_WIDTH:
             break
     return {**found, **watched.cores(), "half_width": half_width(found)}
 
@@ -220,7 +221,7 @@ def measure_dashboards(
     page = live_page(browser, site, endpoint)
     url, seconds = page.url, bench.seconds(3.0, 1.0)
     for name, rate, pairs in (
-        ("dashboards", RATE, bench.rounds(20, 1)),
+        ("dashboards", RATE, bench.rounds(MANY_PAIRS, 1)),
         ("dashboards_calm", CALM_RATE, bench.rounds(12, 1)),
     ):
         watched = Watched(site, cookies, page, url, seconds)
