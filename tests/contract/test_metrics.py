@@ -438,6 +438,15 @@ def test_a_real_prometheus_scrapes_and_evaluates_everything(
             "origin=JFK",
             NASTY,
         }
+        with urllib.request.urlopen(f"{url}/api/v1/metadata", timeout=10) as answer:
+            told = {name: found[0] for name, found in json.load(answer)["data"].items()}
+        exported = {family.metric for family in measured.reader.read()}
+        for metric in exported:
+            # In OpenMetrics a counter's family is named without the end of its sample.
+            known = told.get(metric.name) or told[metric.name.removesuffix("_total")]
+            assert known["type"] == metric.kind.value, metric.name
+            assert known["help"] == metric.meaning, metric.name
+        assert len(exported) > 30
         for query in (*queries(make_dashboard()), *(r.expr for g in RULES.groups for r in g.rules)):
             where = urllib.parse.urlencode({"query": concrete(query)})
             with urllib.request.urlopen(f"{url}/api/v1/query?{where}", timeout=10) as answer:

@@ -17,7 +17,7 @@ CHOSEN = "~$endpoint"
 WINDOW = "$__rate_interval"
 
 Unit = Literal["reqps", "percentunit", "s", "short", "none", "dateTimeFromNow"]
-View = Literal["timeseries", "stat", "table", "state-timeline", "heatmap", "bargauge"]
+View = Literal["timeseries", "stat", "table", "state-timeline", "bargauge"]
 
 
 class _Query(NamedTuple):
@@ -33,6 +33,8 @@ class _Chart(NamedTuple):
     queries: tuple[_Query, ...]
     width: int = 8
     log: bool = False
+    words: tuple[str, ...] = ()
+    """Names of the values 0, 1, 2, ...; empty: they are shown as numbers."""
 
 
 class DataSource(Value, frozen=True):
@@ -62,6 +64,8 @@ class PanelTarget(Value, frozen=True, kw_only=True, rename="camel"):
     legend_format: str
     instant: bool
     range: bool
+    format: Literal["table", "time_series"] = "time_series"
+    """A table with a line for each series needs its own format."""
     datasource: DataSource = SOURCE
 
 
@@ -127,10 +131,11 @@ def _state() -> tuple[_Chart, ...]:
     )
     return (
         _Chart(
-            "Stage (0 empty, 1 settled, 2 shadow, 3 canary, 4 drill)",
+            "Stage",
             "state-timeline",
             "none",
             (_Query(numbers.removeprefix(" + on (endpoint) "), "{{endpoint}}"),),
+            words=tuple(stage.value for stage in Stage),
         ),
         _Chart(
             "Share of callers",
@@ -405,8 +410,14 @@ def _panels() -> tuple[Panel, ...]:
 
 
 def _panel(number: int, chart: _Chart, place: GridPosition) -> Panel:
-    scale = {"type": "log", "log": 10} if chart.log else {"type": "linear"}
-    defaults = {"unit": chart.unit, "custom": {"scaleDistribution": scale}}
+    defaults: dict[str, object] = {"unit": chart.unit}
+    if chart.view == "timeseries":
+        scale = {"type": "log", "log": 10} if chart.log else {"type": "linear"}
+        defaults["custom"] = {"scaleDistribution": scale}
+    if chart.words:
+        named = {str(n): {"text": word, "index": n} for n, word in enumerate(chart.words)}
+        defaults["mappings"] = [{"type": "value", "options": named}]
+    reduced: dict[str, object] = {"reduceOptions": {"calcs": ["lastNotNull"]}}
     return Panel(
         id=number,
         type=chart.view,
@@ -420,11 +431,12 @@ def _panel(number: int, chart: _Chart, place: GridPosition) -> Panel:
                 legend_format=query.legend or "__auto",
                 instant=query.instant,
                 range=not query.instant,
+                format="table" if chart.view == "table" else "time_series",
             )
             for n, query in enumerate(chart.queries)
         ),
         field_config={"defaults": defaults, "overrides": []},
-        options={"reduceOptions": {"calcs": ["lastNotNull"]}} if chart.view != "table" else {},
+        options=reduced if chart.view in ("stat", "bargauge") else {},
     )
 
 
@@ -447,14 +459,18 @@ def _variables() -> list[dict[str, object]]:
 
 
 def _marks() -> list[dict[str, object]]:
-    """Return the marks on every chart: each change of an endpoint's row."""
+    """Return the marks on every chart: each change of an endpoint's row.
+
+    Two minutes have at least two scrapes with any usual interval of them.
+    """
     return [
         {
             "name": "Changes",
             "datasource": SOURCE,
             "enable": True,
             "iconColor": "blue",
-            "expr": f"changes({selector(of.EPOCH, endpoint=CHOSEN)}[$__interval]) > 0",
+            "expr": f"changes({selector(of.EPOCH, endpoint=CHOSEN)}[2m]) > 0",
+            "step": "60s",
             "titleFormat": "{{endpoint}} changed",
         }
     ]
