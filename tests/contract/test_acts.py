@@ -10,7 +10,7 @@ from typing import Any
 from contract.sql_world import world
 from kedge.web.dashboard.acts import Acts
 from kedge.web.dashboard.commands import ActAsk
-from kedge.web.dashboard.pages.acts import ActReceipt
+from kedge.web.dashboard.pages.receipts import ActReceipt
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace
 
@@ -26,18 +26,21 @@ def test_a_rollback_waits_for_no_other_command(tmp_path: Path) -> None:
         if ask.act != "rollback":
             assert ended.wait(30)
         return ActReceipt(
-            endpoint=ask.endpoint, label="", state="done", heading=ask.act, text="", hint=""
+            endpoint=ask.endpoint, act=ask.act, label="", state="done", heading=ask.act
         )
 
     async def walk() -> tuple[bool, bool]:
         acts = Acts(Readers(open_place, threads=1), Readers(open_place), open_place, carry_out)
-        held = await acts.start(ActAsk(endpoint="flights", act="promote", epoch=1, by="ada"))
-        name = await acts.start(ActAsk(endpoint="flights", act="rollback", epoch=1, by="ada"))
-        rollback = acts.find(name, "flights").task
+        held = await acts.start(ActAsk(endpoint="flights", act="promote", epoch=1, by="ada"), "")
+        name = await acts.start(ActAsk(endpoint="flights", act="rollback", epoch=1, by="ada"), "")
+        first, second = acts.find(held, "flights"), acts.find(name, "flights")
+        assert first is not None
+        assert second is not None
+        rollback = second.task
         await asyncio.wait({rollback}, timeout=20)
-        found = rollback.done(), acts.find(held, "flights").task.done()
+        found = rollback.done(), first.task.done()
         ended.set()
-        await acts.find(held, "flights").task
+        await first.task
         return found
 
     assert asyncio.run(walk()) == (True, False)

@@ -244,7 +244,17 @@ def test_a_browser_logs_in_with_a_token_and_out_again(site: Site) -> None:
     secret = done.headers["set-cookie"].split(";")[0].partition("=")[2]
     shown = {"cookie": f"kedge-{PORT}={secret}"}
     assert site.ask("POST", "/logout", headers=shown).status_code == 403
+    forged = site.ask("POST", "/logout", headers=shown, data={"csrf": "0" * 64})
+    assert forged.status_code == 403
     left = site.ask("POST", "/logout", headers=shown | {"kedge-csrf": csrf_token(secret)})
+    assert (left.status_code, "Max-Age=0" in left.headers["set-cookie"]) == (303, True)
+    assert site.ask("GET", "/api/status", headers=shown).status_code == 401
+
+
+def test_a_form_without_scripts_logs_a_browser_out_with_its_csrf_token(site: Site) -> None:
+    secret = site.log_in()
+    shown = {"cookie": f"kedge-{PORT}={secret}"}
+    left = site.ask("POST", "/logout", headers=shown, data={"csrf": csrf_token(secret)})
     assert (left.status_code, "Max-Age=0" in left.headers["set-cookie"]) == (303, True)
     assert site.ask("GET", "/api/status", headers=shown).status_code == 401
 

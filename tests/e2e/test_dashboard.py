@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,11 @@ from contract.sql_world import world
 from e2e.conftest import making_sites
 from e2e.place import Load, Site, free_port
 from kedge.core.access import Access, AccessKind, Role
+from kedge.core.alerts.alerts import Raise, Topic
+from kedge.core.diagnosis.findings import Act, Cause
+from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release.commands import Freeze, Promote
+from kedge.core.stored.notes import build_note
 from kedge.engine.process_faults import ProcessFaults
 from kedge.web import server
 from kedge.web.dashboard.rates import TrafficSampler
@@ -50,8 +56,8 @@ class Served:
 
     def start(self) -> None:
         place = Workplace(self.state_dir)
-        dashboard = make_dashboard(self.state_dir, self.session, self.sampler)
-        front = make_front(place, dashboard, self.session)
+        self.dashboard = make_dashboard(self.state_dir, self.session, self.sampler)
+        front = make_front(place, self.dashboard, self.session)
         self.listener = server.listen(self.port)
         self.server = server.make_server(front, ProcessFaults(place.clock))
         self._thread = threading.Thread(
@@ -87,11 +93,16 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     faults: list[str] = []
     contexts: list[Any] = []
 
-    def opened(url: str, *, scheme: str = "light", width: int = 1280) -> Page:
+    def opened(
+        url: str, *, scheme: str = "light", width: int = 1280, who: str = "", scripts: bool = True
+    ) -> Page:
         context = browser.new_context(
             color_scheme=scheme,  # type: ignore[arg-type]
             viewport={"width": width, "height": 800},
+            java_script_enabled=scripts,
         )
+        if who:
+            context.add_cookies([{"name": "who", "value": who, "url": url}])
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -156,7 +167,7 @@ def test_a_page_follows_the_traffic(served: Served, open_page: Callable[..., Pag
     page = open_page(served.url + "endpoints/flights")
     live(page)
     changes(page, "#live dd.num", page.inner_text("#live dd.num"))
-    assert page.locator(".chart canvas").count() >= 1
+    page.locator(".chart canvas").first.wait_for()
     page.locator("#live").get_by_text("epoch").first.wait_for()
 
 
@@ -193,10 +204,30 @@ def test_no_page_has_a_serious_fault_for_assistive_technology(
 ) -> None:
     for scheme in ("light", "dark"):
         page = open_page(served.url + path, scheme=scheme, width=360)
-        assert serious_faults(page, axe) == []
-        wide = excess_px(page)
-        assert wide <= 0, f"{path} is {wide} px too wide"
+        check_page(page, axe)
         page.context.close()
+
+
+def check_page(page: Page, axe: str) -> None:
+    """Fail if a page has a serious fault for assistive technology, or does not fit its width."""
+    assert serious_faults(page, axe) == []
+    wide = excess_px(page)
+    assert wide <= 0, f"{page.url} is {wide} px too wide"
+
+
+def receipt_with(page: Page, text: str) -> None:
+    """Wait for the receipt of a command that a form sent."""
+    page.wait_for_url("**/acts/**")
+    page.locator("#receipt").get_by_text(text).first.wait_for()
+
+
+def go_by_keyboard(page: Page, name: str) -> None:
+    """Move the focus to a link or button, by the Tab key alone."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent").strip() == name:
+            return
+    raise AssertionError(f"no {name} within forty Tabs")
 
 
 def test_a_rollback_needs_only_the_keyboard(
@@ -205,16 +236,10 @@ def test_a_rollback_needs_only_the_keyboard(
     """On a phone's width: from the fleet to the receipt, which has an ack of each worker."""
     page = open_page(served.url, width=360)
     live(page)
-    for _ in range(30):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "flights":
-            break
+    go_by_keyboard(page, "flights")
     page.keyboard.press("Enter")
     page.wait_for_url("**/endpoints/flights")
-    for _ in range(30):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.textContent") == "Roll back":
-            break
+    go_by_keyboard(page, "Roll back")
     page.keyboard.press("Enter")
     page.get_by_text("to zero").first.wait_for()
     page.get_by_label("Reason").focus()
@@ -265,6 +290,186 @@ def test_ages_are_those_of_the_servers_clock(
     age = page.locator("#events time").first
     wait_until(lambda: "ago" in age.inner_text(), age.inner_text)
     assert re.search(r"\d+ (s|min) ago", age.inner_text()), age.inner_text()
+
+
+# ---------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def thawed(site: Site) -> None:
+    """Automation acts, also after a test that failed."""
+    site.run("thaw", "flights", check=False)
+
+
+def test_two_operators_at_once_and_only_the_first_acts(
+    thawed: None, served: Served, site: Site, open_page: Callable[..., Page]
+) -> None:
+    form = served.url + "endpoints/flights/act/freeze"
+    ada, grace = open_page(form, who="ada"), open_page(form, who="grace")
+    live(ada)
+    ada.get_by_label("Reason").fill("ada's reason")
+    grace.get_by_label("Reason").fill("grace's reason")
+    grace.get_by_role("button", name="Freeze").dblclick()
+    receipt_with(grace, "automation is stopped")
+    ada.get_by_text("changed after this form was made").wait_for()
+    assert "grace" in ada.inner_text("#notice")
+    ada.get_by_role("button", name="Freeze").click()
+    receipt_with(ada, "Nothing happened")
+    assert "grace's reason" in ada.inner_text("#receipt")
+    history = site.data("history", "flights")
+    assert [e["by"] for e in history if e["event"]["event"] == "frozen"][:1] == ["grace"]
+    ada.go_back()
+    assert ada.url == "about:blank"  # and not the form, which would ask for something else now
+    ada.goto(served.url + "endpoints/flights/act/thaw")
+    ada.get_by_role("button", name="Thaw").click()
+    receipt_with(ada, "automation acts again")
+
+
+def test_what_was_typed_outlives_the_page_until_it_is_sent(
+    thawed: None, served: Served, open_page: Callable[..., Page]
+) -> None:
+    form = served.url + "endpoints/flights/act/freeze"
+    page = open_page(form)
+    page.get_by_label("Reason").type("the <b>labels</b> are late")
+    page.goto(served.url)
+    page.goto(form)  # as after a login
+    assert page.get_by_label("Reason").input_value() == "the <b>labels</b> are late"
+    page.get_by_role("button", name="Freeze").click()
+    receipt_with(page, "automation is stopped")
+    page.get_by_text("the <b>labels</b> are late").wait_for()
+    page.goto(served.url + "endpoints/flights/act/thaw")
+    page.get_by_role("button", name="Thaw").click()
+    receipt_with(page, "automation acts again")
+    page.goto(form)
+    assert page.get_by_label("Reason").input_value() == ""
+
+
+def test_a_form_and_its_receipt_work_without_scripts(
+    thawed: None, served: Served, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(served.url + "endpoints/flights", scripts=False)
+    for act, done in (("Freeze", "automation is stopped"), ("Thaw", "automation acts again")):
+        page.get_by_role("link", name=act).click()
+        page.get_by_label("Reason").fill("no scripts here")
+        page.get_by_role("button", name=act).click()
+        receipt_with(page, done)
+        page.get_by_role("link", name="To flights").click()
+
+
+def test_a_replica_that_does_not_acknowledge_is_shown_and_bounds_the_wait(
+    thawed: None, served: Served, site: Site, open_page: Callable[..., Page]
+) -> None:
+    (stopped, *_) = site.data("status", "flights")["replicas"]
+    os.kill(stopped["pid"], signal.SIGSTOP)
+    try:
+        page = open_page(served.url + "endpoints/flights/act/freeze")
+        page.get_by_role("button", name="Freeze").click()
+        page.get_by_text("replicas follow").wait_for()
+        assert stopped["name"] in page.inner_text("#receipt")
+        told = page.get_by_text(re.compile("did not acknowledge|its process ended before"))
+        told.wait_for(timeout=60_000)
+    finally:
+        os.kill(stopped["pid"], signal.SIGCONT)
+    site.run("thaw", "flights", check=False)
+
+
+def test_receipt_and_login_serve_a_phone_a_keyboard_and_assistive_technology(
+    thawed: None, served: Served, open_page: Callable[..., Page], axe: str
+) -> None:
+    word = "x" * 480
+    page = open_page(served.url + "endpoints/flights/act/freeze", width=360)
+    page.get_by_label("Reason").focus()
+    page.keyboard.type(word)
+    page.keyboard.press("Enter")
+    receipt_with(page, "automation is stopped")
+    receipt = page.url
+    go_by_keyboard(page, "To flights")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/endpoints/flights")
+    page.goto(served.url + "endpoints/flights/act/thaw")
+    page.get_by_role("button", name="Thaw").press("Enter")
+    receipt_with(page, "automation acts again")
+    for scheme in ("light", "dark"):
+        again = open_page(receipt, scheme=scheme, width=360)
+        assert word in again.inner_text("#receipt")
+        check_page(again, axe)
+        again.emulate_media(media="print")
+        assert again.get_by_role("link", name="To flights").is_hidden()
+        login = open_page("about:blank", scheme=scheme, width=360)
+        login.route("**/login", answer_login(served))
+        login.goto(served.url + "login")
+        check_page(login, axe)
+        assert login.evaluate("document.activeElement.name") == "token"
+        login.keyboard.type("kedge_abc")
+        login.keyboard.press("Enter")
+        login.get_by_text("the token is not known").wait_for()
+
+
+def answer_login(served: Served) -> Callable[[Any], None]:
+    """Answers with the page of a login, which the front of these tests does not have."""
+
+    def answer(route: Any) -> None:
+        posted = route.request.post_data or ""
+        fault = "the token is not known" if posted == "token=kedge_abc" else ""
+        text = served.dashboard.draw_login(fault, "")
+        route.fulfill(status=200, content_type="text/html", body=text)
+
+    return answer
+
+
+def test_scripts_in_an_alert_and_a_diagnosis_are_text(
+    served: Served, open_page: Callable[..., Page]
+) -> None:
+    script = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    place = Workplace(served.state_dir)
+    found = Raise(
+        key="a test", topic=Topic.OTHER, level="page", lasts="event", summary=script, detail=script
+    )
+    place.alerts.raise_all(
+        [("flights", found)], by=script, at=place.clock.now(), now=place.clock.unix()
+    )
+    summary = DiagnosisSummary(
+        at=place.clock.unix(),
+        since=0.0,
+        until=1.0,
+        requests=1,
+        labelled=1,
+        new=1,
+        old=None,
+        metric="log_loss",
+        headline=script,
+        causes=(Cause.MODEL,),
+        statements=(script,),
+        action=Act.HOLD,
+        advice=script,
+        missing=(script,),
+    )
+    place.ledger.note(
+        "flights", build_note(summary), by=script, reason=script, at=place.clock.now()
+    )
+    asked: list[str] = []
+    paths = ("", "alerts", "endpoints/flights", "endpoints/flights/diagnosis")
+    for path in (*paths, "endpoints/flights/decisions", "endpoints/flights/act/rollback"):
+        page = open_page(served.url + path)
+        page.on("dialog", lambda one: asked.append(one.message))
+        live(page)
+        assert page.locator("main img").count() == 0
+        if path != "":
+            page.get_by_text(script).first.wait_for()
+        page.context.close()
+    assert asked == []
+
+
+def test_what_a_person_opened_stays_open(
+    served: Served, load: Load, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(served.url + "endpoints/flights/ready")
+    live(page)
+    more = page.locator("details", has_text="If that is not enough")
+    more.locator("summary").first.click()
+    before = page.inner_text("#ready .checks")
+    changes(page, "#ready .checks", before)  # it tells ages
+    assert more.get_attribute("open") is not None
 
 
 # ---------------------------------------------------------------- bounds

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
+from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
 import httpx2
+from msgspec.structs import replace
 
 from kedge.core.access import Access, AccessKind, Need, Role, refuse
 from kedge.core.errors import Denied
@@ -25,17 +27,23 @@ from kedge.workspace import Workplace
 
 
 class Session:
-    """A guard for whom every request comes from one person, whose role a test changes."""
+    """A guard for whom requests come from one person, whose role a test changes."""
 
     def __init__(self, role: Role = Role.OPERATOR, name: str = "ada") -> None:
         self.access = Access(name, AccessKind.SESSION, role=role)
         self.over = False
 
     async def allow(self, scope: Mapping[str, Any], need: Need, endpoint: str | None) -> Access:
-        refusal = refuse(self.access, need, endpoint, 0.0)
+        access = self._find(scope)
+        refusal = refuse(access, need, endpoint, 0.0)
         if refusal is not None:
             raise refusal
-        return self.access
+        return access
+
+    def _find(self, scope: Mapping[str, Any]) -> Access:
+        """The person; a browser with a cookie `who` is another one."""
+        cookies = SimpleCookie(dict(scope["headers"]).get(b"cookie", b"").decode())
+        return replace(self.access, name=cookies["who"].value) if "who" in cookies else self.access
 
     async def identify(self, scope: Mapping[str, Any]) -> Access:
         return self.access
@@ -62,7 +70,7 @@ def make_dashboard(state_dir: Path, session: Session, sampler: TrafficSampler) -
         readers=Readers(open_place),
         commands=Readers(open_place, name="command"),
         rollbacks=Readers(open_place, name="rollback"),
-        open_place=lambda holder: Workplace(state_dir, token=holder),
+        open_place=lambda holder: Workplace(state_dir, token=holder, patience_s=1.0),
         sampler=sampler,
         unix=clock.unix,
         monotonic=clock.monotonic,

@@ -135,6 +135,23 @@ def keep_seen(access: Access, found: object) -> object:
     return [one for one in found if access.sees(one.endpoint)]
 
 
+def take_csrf(scope: MutableMapping[str, Any], form: Mapping[str, str], expected: str) -> None:
+    """Take the CSRF token of a form, sent by a browser without scripts, as if it were the header.
+
+    The token of a session proves as much in a form. A user of a proxy has none (`PROXIED`): for
+    them only a header shows that no form of another site was sent.
+
+    Args:
+        scope: the request.
+        form: its fields.
+        expected: what `Gatekeeper.csrf` returns for it.
+    """
+    given = form.get("csrf", "")
+    has_header = any(name == CSRF_HEADER for name, _ in scope["headers"])
+    if given and expected != PROXIED and not has_header:
+        scope["headers"] = [*scope["headers"], (CSRF_HEADER, given.encode("latin-1", "replace"))]
+
+
 async def check_scraper(gate: Gatekeeper, request: Request) -> None:
     """Raise unless the caller may read the metrics of all endpoints.
 

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from kedge.core.errors import KedgeError
-from kedge.web.auth import Gatekeeper
+from kedge.web.auth import Gatekeeper, take_csrf
 from kedge.web.parameters import read_form
 from kedge.web.problems import get_status
 
@@ -67,6 +67,8 @@ class Login:
         return answer
 
     async def _log_out(self, request: Request) -> Response:
+        form = await read_form(request, LONGEST_FORM)
+        take_csrf(request.scope, form, self._gate.csrf(request.scope))
         await self._gate.identify(request.scope)
         answer = RedirectResponse("login", 303, HEADERS)
         answer.headers.append("set-cookie", await self._gate.logout(request.scope))

@@ -32,6 +32,7 @@ from kedge.operations.diagnosis.document import (
     ReferenceWindow,
     TodayWindow,
 )
+from kedge.operations.diagnosis.stored import store_report
 from kedge.operations.diagnosis.window import AnswerReading, Logged, asked, read_columns, window
 from kedge.operations.evidence.read import state_of
 from kedge.operations.features.staleness import lag_of
@@ -120,7 +121,7 @@ def diagnosis_of(
         took_s=round(place.clock.monotonic() - began, 3),
     )
     seq, fault = _file(place, endpoint, short)
-    return DiagnosisReport(
+    report = DiagnosisReport(
         endpoint=endpoint,
         diagnosis=found,
         window=TodayWindow(**asdict(today.summary()), segment=options.segment),
@@ -130,6 +131,15 @@ def diagnosis_of(
         filed=seq,
         not_filed=fault,
     )
+    return _stored(place, report, say)
+
+
+def _stored(place: Workplace, report: DiagnosisReport, say: Say) -> DiagnosisReport:
+    """Store a report for the dashboard, and return it; only a warning follows if that fails."""
+    lost = store_report(place.state_dir, report)
+    if lost:
+        say(lost)
+    return report
 
 
 def _todays(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kedge.core.errors import KedgeError, Refused, Stale
+from kedge.core.errors import KedgeError, Overloaded, Refused, Stale, Unavailable
+from kedge.core.names import read_number
 from kedge.core.release.commands import (
     Abort,
     AnyCommand,
@@ -17,6 +18,8 @@ from kedge.core.release.commands import (
     Thaw,
 )
 from kedge.core.release.guards import buckets
+from kedge.core.stored.ledger import Note
+from kedge.core.stored.notes import ReceiptNote
 from kedge.core.values import Value
 from kedge.engine.submission import Receipt, Silent
 from kedge.operations.features.apply import may_roll
@@ -26,8 +29,9 @@ from kedge.operations.readiness.check import gate_of
 from kedge.operations.receipts import describe_receipt
 from kedge.operations.rollback import finding_beside, landing_reads
 from kedge.operations.stories import story
-from kedge.web.dashboard.pages.acts import ACTS, ActReceipt, ack_lines
-from kedge.web.dashboard.pages.quantities import milliseconds
+from kedge.web.dashboard.pages.acts import ACTS
+from kedge.web.dashboard.pages.marks import EventLine, changes_of
+from kedge.web.dashboard.pages.receipts import ActReceipt, ReceiptState, ack_lines, part_lines
 from kedge.workspace import Workplace
 
 PLAIN: dict[str, Callable[[], AnyCommand]] = {
@@ -37,6 +41,8 @@ PLAIN: dict[str, Callable[[], AnyCommand]] = {
     "thaw": Thaw,
 }
 """Commands without parameters."""
+RECENT = 20
+"""Entries in which a command looks for its own, and for what others did meanwhile."""
 
 
 class ActAsk(Value, frozen=True, kw_only=True):
@@ -49,12 +55,16 @@ class ActAsk(Value, frozen=True, kw_only=True):
     reason: str = ""
     override: str = ""
     kind: str = ""
-    """For a rollback: production, model or features; empty: the newest change."""
+    """For a rollback: production, model, features, or a release as r3; empty: the newest change."""
+    accept_stale: str = ""
+    """For a rollback: the age up to which values that were computed ahead are accepted."""
     weight: float | None = None
     version: int | None = None
     by: str
     holder: str = ""
     """The token or session that the ledger records with the command."""
+    at: float = 0.0
+    """Unix time at which it was sent."""
 
 
 def make_command(place: Workplace, ask: ActAsk) -> AnyCommand:
@@ -66,12 +76,7 @@ def make_command(place: Workplace, ask: ActAsk) -> AnyCommand:
     override = ask.override or None
     match ask.act:
         case "rollback":
-            axis = ask.kind if ask.kind in ("model", "features") else None
-            command = Rollback(production=ask.kind == "production", axis=axis)  # type: ignore[arg-type]
-            runs = landing_reads(place, ask.endpoint, command)
-            if runs:
-                refuse_stale(place, runs, None)
-            return command
+            return _rollback(place, ask)
         case "promote":
             return Promote(override=override)
         case "resume":
@@ -90,10 +95,26 @@ def make_command(place: Workplace, ask: ActAsk) -> AnyCommand:
     return PLAIN[ask.act]()
 
 
+def _rollback(place: Workplace, ask: ActAsk) -> Rollback:
+    axis = ask.kind if ask.kind in ("model", "features") else None
+    target = read_number(ask.kind.removeprefix("r")) if ask.kind.startswith("r") else None
+    known = ask.kind in ("", "production") or axis is not None or target is not None
+    if not known:
+        raise Refused(f"{ask.kind[:40]!r} is not a target of a rollback", code="bad_parameters")
+    command = Rollback(production=ask.kind == "production", axis=axis, to=target)  # type: ignore[arg-type]
+    runs = landing_reads(place, ask.endpoint, command)
+    if runs:
+        refuse_stale(place, runs, ask.accept_stale or None)
+    return command
+
+
 def carry_out(place: Workplace, ask: ActAsk, *, loopback: bool) -> ActReceipt:
     """Carry out a command if its endpoint is still as the page showed it; return the receipt."""
     said: list[str] = []
-    label = ACTS[ask.act].label
+    try:
+        place.ledger.read()
+    except Unavailable as error:
+        return _unread(ask, error)
     try:
         command = make_command(place, ask)
         gate = gate_of(place, loopback=loopback, say=said.append)
@@ -102,60 +123,142 @@ def carry_out(place: Workplace, ask: ActAsk, *, loopback: bool) -> ActReceipt:
         reason = ask.reason or ask.override
         receipt = control.submit(ask.endpoint, command, by=ask.by, reason=reason, expect=ask.epoch)
     except Silent as error:
-        return _receipt(place, ask, error.receipt, tuple(said), silent=str(error))
-    except Stale as error:
-        return ActReceipt(
-            endpoint=ask.endpoint,
-            label=label,
+        return _receipt(place, ask, error.receipt, tuple(said), silent=error)
+    except Stale:
+        entries = place.ledger.history(ask.endpoint, RECENT)
+        return begun(
+            ask,
             state="stale",
             heading="Nothing happened: the endpoint changed meanwhile",
-            text=str(error),
-            hint="look at it again, then decide again",
+            changes=changes_of(entries, ask.epoch),
         )
     except Refused as error:
-        return _failure(ask, error, "refused", "Nothing happened: it was refused")
+        return refused(ask, error)
+    except Overloaded as error:
+        return refused(ask, error, heading="Nothing happened: control has too much to do")
+    except Unavailable as error:
+        return _interrupted(place, ask, error)
     except KedgeError as error:
-        return _failure(ask, error, "failed", "It could not be carried out")
+        return refused(ask, error, state="failed", heading="It could not be carried out")
     return _receipt(place, ask, receipt, tuple(said))
 
 
-def _failure(ask: ActAsk, error: KedgeError, state: str, heading: str) -> ActReceipt:
-    return ActReceipt(
-        endpoint=ask.endpoint,
-        label=ACTS[ask.act].label,
-        state="refused" if state == "refused" else "failed",
-        heading=heading,
-        text=str(error),
-        hint=error.hint,
+def _unread(ask: ActAsk, error: Unavailable) -> ActReceipt:
+    return begun(
+        ask,
+        state="failed",
+        heading="Nothing was changed: the ledger could not be used",
+        text=f"{error} ({error.code})",
+        hint=error.hint or "send it again: it is carried out once",
     )
 
 
-def _receipt(
-    place: Workplace, ask: ActAsk, receipt: Receipt, said: tuple[str, ...], *, silent: str = ""
+def _interrupted(place: Workplace, ask: ActAsk, error: Unavailable) -> ActReceipt:
+    """Return the receipt of a command that could not use the ledger or the roster at some point."""
+    try:
+        changes = changes_of(place.ledger.history(ask.endpoint, RECENT), ask.epoch)
+    except KedgeError:
+        return begun(
+            ask,
+            state="unknown",
+            heading="Whether it was carried out is not known: the ledger cannot be read",
+            text=f"{error} ({error.code})",
+            hint="kedge status shows the endpoint once the ledger can be read",
+        )
+    if not changes:
+        return _unread(ask, error)
+    return begun(
+        ask,
+        state="unknown",
+        heading="The endpoint changed, but control could not follow the command to its end",
+        text=f"{error} ({error.code})",
+        hint=error.hint,
+        changes=changes,
+    )
+
+
+def begun(
+    ask: ActAsk,
+    *,
+    state: ReceiptState,
+    heading: str,
+    text: str = "",
+    hint: str = "",
+    changes: tuple[EventLine, ...] = (),
 ) -> ActReceipt:
-    done = describe_receipt(receipt)
-    parts = receipt.parts()
+    """Return a receipt without a result of the ledger."""
+    return ActReceipt(
+        endpoint=ask.endpoint,
+        act=ask.act,
+        label=ACTS[ask.act].label,
+        state=state,
+        heading=heading,
+        text=text,
+        hint=hint,
+        by=ask.by,
+        reason=ask.reason,
+        changes=changes,
+        began=ask.at,
+    )
+
+
+def refused(
+    ask: ActAsk,
+    error: KedgeError,
+    *,
+    state: ReceiptState = "refused",
+    heading: str = "Nothing happened: it was refused",
+) -> ActReceipt:
+    """Return the receipt of a command that changed nothing."""
+    return begun(ask, state=state, heading=heading, text=str(error), hint=error.hint)
+
+
+def _receipt(
+    place: Workplace,
+    ask: ActAsk,
+    receipt: Receipt,
+    said: tuple[str, ...],
+    *,
+    silent: Silent | None = None,
+) -> ActReceipt:
+    done, parts = describe_receipt(receipt), receipt.parts()
     finding = ""
     if ask.act == "rollback":
         known = finding_beside(place.state_dir, ask.endpoint, done.left)
         if known is not None and isinstance(known.headline, str):
             finding = known.headline
-    measured = (
-        ("decided", parts.decide_ms),
-        ("prepared", parts.prepare_ms),
-        ("written", parts.write_ms),
-        ("last ack", parts.last_ack_ms),
-        ("first answer of the old release", parts.first_old_answer_ms),
-    )
     return ActReceipt(
         endpoint=ask.endpoint,
+        act=ask.act,
         label=ACTS[ask.act].label,
-        state="silent" if silent else "done",
+        state="silent" if silent is not None else "done",
         heading="; ".join(story(event) for event in receipt.events),
-        text=silent or "; ".join(said),
-        hint="",
-        acks=ack_lines(receipt.acks, receipt.silent, receipt.cold),
-        parts=tuple((name, milliseconds(took)) for name, took in measured if took is not None),
+        text=str(silent) if silent is not None else "; ".join(said),
+        hint=silent.hint if silent is not None else "",
+        by=ask.by,
+        reason=ask.reason or ask.override,
+        acks=ack_lines(parts),
+        parts=part_lines(parts),
         finding=finding,
         epoch=receipt.epoch,
+        seq=_seq(place, ask.endpoint, receipt.epoch),
+        began=ask.at,
+    )
+
+
+def _seq(place: Workplace, endpoint: str, epoch: int) -> int | None:
+    """Return the number of the first entry of a command, if the ledger can be read again."""
+    try:
+        note = place.ledger.entries(endpoint, "receipt", RECENT, within=RECENT)
+    except KedgeError:
+        return None
+    return next(
+        (
+            entry.event.body.of
+            for entry in note
+            if entry.epoch == epoch
+            and isinstance(entry.event, Note)
+            and isinstance(entry.event.body, ReceiptNote)
+        ),
+        None,
     )

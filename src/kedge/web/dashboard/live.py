@@ -121,6 +121,7 @@ class PageStreams:
         render: Callable[[], Awaitable[Rendered]],
         is_over: Callable[[], bool],
         personal: tuple[bytes, bytes] = (b"\0", b""),
+        shown: dict[str, str] = NOTHING,
     ) -> AsyncIterator[bytes]:
         """Return the messages of one stream.
 
@@ -128,23 +129,24 @@ class PageStreams:
             render: renders the page as it is now, for all viewers who see the same.
             is_over: whether the viewer's session has ended.
             personal: what stands in the shared rendering for the viewer's own token, and the token.
+            shown: the parts that the browser has; only they are replaced, unless there is none.
 
         Raises:
             Overloaded: `too_many_streams`.
         """
         if self.count >= STREAMS:
             raise Overloaded(f"{STREAMS} streams are open", code="too_many_streams")
-        return self._messages(render, is_over, personal)
+        return self._messages(render, is_over, personal, shown)
 
     async def _messages(
         self,
         render: Callable[[], Awaitable[Rendered]],
         is_over: Callable[[], bool],
         personal: tuple[bytes, bytes],
+        sent: dict[str, str],
     ) -> AsyncIterator[bytes]:
         self.count += 1
         mark, token = personal
-        sent = NOTHING
         quiet_s = PULSE_S
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()

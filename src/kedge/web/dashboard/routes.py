@@ -22,30 +22,38 @@ from kedge.core.names import is_name, read_number, unknown_endpoint
 from kedge.core.values import Value
 from kedge.operations.alerts import acknowledge
 from kedge.operations.diagnosis.document import DiagnosisReport
-from kedge.web.dashboard.acts import Acts, receipt_now
+from kedge.web.auth import take_csrf
+from kedge.web.dashboard.act_routes import FORM_PARTS, ActRoutes
+from kedge.web.dashboard.acts import Acts
 from kedge.web.dashboard.assets import Assets, takes_gzip
-from kedge.web.dashboard.commands import ActAsk, carry_out
+from kedge.web.dashboard.commands import carry_out
 from kedge.web.dashboard.course import Course, CourseLine
 from kedge.web.dashboard.guard import Guard
-from kedge.web.dashboard.live import PageStreams, Reading, SharedReads, next_look
-from kedge.web.dashboard.pages.acts import ACTS, form_of, form_page, receipt_page
+from kedge.web.dashboard.live import NOTHING, PageStreams, Reading, SharedReads, next_look
 from kedge.web.dashboard.pages.alerts import alerts_page
-from kedge.web.dashboard.pages.decisions import decisions_page
+from kedge.web.dashboard.pages.comparison import ReleaseComparison
+from kedge.web.dashboard.pages.decisions import chosen, decisions_page
 from kedge.web.dashboard.pages.diagnosis import diagnosis_page
 from kedge.web.dashboard.pages.endpoint import EndpointHead, endpoint_page, head_of, segment_page
 from kedge.web.dashboard.pages.fleet import fleet_page
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
-from kedge.web.dashboard.pages.readings import FleetReading, PageReading
+from kedge.web.dashboard.pages.readings import (
+    FindingsReading,
+    FleetReading,
+    HistoryReading,
+    PageReading,
+)
 from kedge.web.dashboard.pages.ready import ready_page
 from kedge.web.dashboard.rates import SHOWN, TrafficSampler
+from kedge.web.dashboard.reads import dated, read_page
 from kedge.web.dashboard.render import PageFrame, Rendered, Renderer
 from kedge.web.dashboard.sources import (
     read_alerts,
-    read_endpoint,
+    read_comparison,
     read_findings,
     read_fleet,
+    read_history,
     read_ready,
-    remember_endpoint,
     remember_fleet,
 )
 from kedge.web.parameters import read_form
@@ -104,11 +112,12 @@ class DashboardParts(NamedTuple):
 
 
 class DiagnosisRun(NamedTuple):
-    """The result of a diagnosis that a page started."""
+    """A diagnosis that a page started."""
 
-    report: DiagnosisReport | None = None
-    fault: str = ""
-    """Why there is no report."""
+    began: float
+    """Unix time."""
+    task: asyncio.Task[str]
+    """Its result is why it failed; empty: it did not."""
 
 
 class FaultView(Value, frozen=True):
@@ -117,6 +126,11 @@ class FaultView(Value, frozen=True):
     title: str
     text: str
     hint: str
+    kept: str = ""
+    """What the person had written; empty: nothing."""
+    target: str = ""
+    """Where to continue, below the root of all pages."""
+    link: str = "All endpoints"
 
 
 class Dashboard:
@@ -132,10 +146,11 @@ class Dashboard:
         self._streams = PageStreams(parts.unix, parts.monotonic)
         self._token_mark = secrets.token_hex(16)
         carry = partial(carry_out, loopback=parts.loopback)
-        self._acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
+        acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
+        self._act = ActRoutes(self._source, acts, parts.unix)
         self._courses: dict[str, Course] = {}
         self._paths: dict[str, deque[tuple[float, float]]] = {}
-        self._diagnosing: dict[str, asyncio.Task[DiagnosisRun]] = {}
+        self._diagnosing: dict[str, DiagnosisRun] = {}
         self._shared: dict[object, tuple[float, asyncio.Task[Rendered]]] = {}
 
     def routes(self) -> list[Route]:
@@ -148,15 +163,16 @@ class Dashboard:
             "/endpoints/{endpoint}/decisions": self._decisions,
             "/endpoints/{endpoint}/diagnosis": self._diagnosis,
             "/endpoints/{endpoint}/ready": self._ready,
-            "/endpoints/{endpoint}/acts/{number}": self._receipt,
+            "/endpoints/{endpoint}/acts/{number}": self._act.receipt,
         }
         found = [Route("/assets/{digest}/{name}", self._assets.serve)]
         for path, build in pages.items():
             found.append(Route(path, self._page(build)))
             found.append(Route(f"{path.rstrip('/')}/live", self._live(build)))
         found += [
-            Route("/endpoints/{endpoint}/act/{act}", self._page(self._form), methods=["GET"]),
-            Route("/endpoints/{endpoint}/act/{act}", self._write(self._act), methods=["POST"]),
+            Route("/endpoints/{endpoint}/act/{act}", self._page(self._act.form), methods=["GET"]),
+            Route("/endpoints/{endpoint}/act/{act}", self._write(self._act.send), methods=["POST"]),
+            Route("/endpoints/{endpoint}/act/{act}/live", self._live(self._act.notice, FORM_PARTS)),
             Route(
                 "/endpoints/{endpoint}/diagnose",
                 self._write(self._start_diagnosis),
@@ -207,8 +223,8 @@ class Dashboard:
             except KedgeError as error:
                 return self._fail(request, viewer, error)
             query = f"?{request.url.query}" if request.url.query else ""
-            live = (path_of(request).strip("/") + "/live").strip("/") + query
-            frame = self._frame(request, viewer, live if build != self._form else "")
+            live = page.live or (path_of(request).strip("/") + "/live").strip("/") + query
+            frame = self._frame(request, viewer, live)
             answer = self._html(page, frame)
             # The other pages repeat text of their address beside the token of the session. Their
             # compressed size would tell about that token.
@@ -239,14 +255,39 @@ class Dashboard:
         )
         return self._html(page, self._frame(request, viewer), status)
 
+    def _fail_write(
+        self, request: Request, viewer: Viewer | None, error: KedgeError, form: dict[str, str]
+    ) -> Response:
+        """Answer a write that did nothing with a page that keeps what its form had."""
+        path = path_of(request).strip("/")
+        status, has_form = get_status(error), "/act/" in path
+        target = path if has_form else path.rpartition("/")[0]
+        view = FaultView(
+            title="Nothing happened: log in again" if status == 401 else "Nothing happened",
+            text=str(error),
+            hint=error.hint,
+            kept=form.get("reason", "").strip() or form.get("override", "").strip(),
+            target=f"login?next={quote(target)}" if status == 401 else target,
+            link="Log in" if status == 401 else "Open the form again" if has_form else "Back",
+        )
+        page = DashboardPage(
+            title=view.title, template="error.html", parts=(PagePart("fault", "fault.html", view),)
+        )
+        return self._html(page, self._frame(request, viewer), status)
+
     # ------------------------------------------------------------ streams
 
-    def _live(self, build: Build) -> Callable[[Request], Awaitable[Response]]:
+    def _live(
+        self, build: Build, shown: dict[str, str] = NOTHING
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return the route of a stream; `shown` are the parts that it may replace, else all."""
+
         async def serve(request: Request) -> Response:
             viewer, access = await self._viewer(request)
             token = self._guard.csrf(request.scope)
             # Only the frame of a page names its viewer, so viewers with equal rights see the same.
-            shared = replace(viewer, name="")
+            # A receipt tells its reader whether the command was their own.
+            shared = viewer if build == self._act.receipt else replace(viewer, name="")
             frame = self._frame(request, shared)._replace(csrf=self._token_mark)
 
             async def render() -> Rendered:
@@ -256,6 +297,7 @@ class Dashboard:
                 render,
                 lambda: self._guard.ended(access) is not None,
                 (self._token_mark.encode(), token.encode()),
+                shown,
             )
             headers = HEADERS | {"x-accel-buffering": "no"}
             return StreamingResponse(messages, 200, headers, "text/event-stream")
@@ -297,28 +339,18 @@ class Dashboard:
         rates = {
             one.endpoint: self._parts.sampler.rates(one.endpoint, SHOWN) for one in reading.found
         }
-        return _dated(fleet_page(reading, rates, viewer, found.at), found)
+        return dated(fleet_page(reading, rates, viewer, found.at), found)
 
     async def _alerts(self, _: Request, viewer: Viewer) -> DashboardPage:
         found = await self._source.read("alerts", read_alerts)
-        return _dated(alerts_page(found.value, viewer, found.at), found)  # type: ignore[arg-type]
-
-    async def _reading(self, request: Request) -> tuple[PageReading, Reading]:
-        endpoint = request.path_params["endpoint"]
-        found = await self._source.read(
-            ("endpoint", endpoint),
-            partial(read_endpoint, endpoint=endpoint),
-            partial(remember_endpoint, endpoint=endpoint),
-        )
-        assert isinstance(found.value, PageReading)
-        return found.value, found
+        return dated(alerts_page(found.value, viewer, found.at), found)  # type: ignore[arg-type]
 
     async def _head(self, request: Request, viewer: Viewer) -> tuple[EndpointHead, Reading]:
-        reading, found = await self._reading(request)
+        reading, found = await read_page(self._source, request.path_params["endpoint"])
         return head_of(reading, reading.refusals, viewer), found
 
     async def _endpoint(self, request: Request, viewer: Viewer) -> DashboardPage:
-        reading, found = await self._reading(request)
+        reading, found = await read_page(self._source, request.path_params["endpoint"])
         endpoint = reading.status.endpoint
         page = endpoint_page(
             reading,
@@ -329,7 +361,7 @@ class Dashboard:
             viewer=viewer,
             at=found.at,
         )
-        return _dated(page, found)
+        return dated(page, found)
 
     async def _course(self, reading: PageReading) -> list[CourseLine]:
         evidence, endpoint = reading.evidence, reading.status.endpoint
@@ -371,20 +403,39 @@ class Dashboard:
                 f"no segment {segment[:80]} is compared on {head.endpoint} now",
                 code="unknown_path",
             )
-        return _dated(segment_page(reading, segment, head, found.at), found)
+        return dated(segment_page(reading, segment, head, found.at), found)
 
     async def _decisions(self, request: Request, viewer: Viewer) -> DashboardPage:
         head, found = await self._head(request, viewer)
-        assert isinstance(found.value, PageReading)
-        one, other = (request.query_params.get(name, "") for name in ("one", "other"))
-        return _dated(decisions_page(found.value, head, found.at, one=one, other=other), found)
+        reading, endpoint = found.value, head.endpoint
+        assert isinstance(reading, PageReading)
+        cursor = request.query_params.get("before", "")
+        history = await self._source.read(
+            ("history", endpoint, cursor),
+            partial(read_history, endpoint=endpoint, cursor=cursor),
+            lambda _: HistoryReading(entries=(), policies=(), cursor=cursor, next=None),
+        )
+        assert isinstance(history.value, HistoryReading)
+        asked = (request.query_params.get(name, "") for name in ("one", "other"))
+        one, other = chosen(reading, *asked)
+        comparison: object = None
+        if one != other:
+            compared = await self._source.read(
+                ("comparison", endpoint, one, other),
+                partial(read_comparison, endpoint=endpoint, one=one, other=other),
+                lambda _: None,
+            )
+            comparison = compared.value
+        assert isinstance(comparison, ReleaseComparison | None)
+        page = decisions_page(reading, history.value, (one, other), comparison, head, found.at)
+        return dated(page, history if history.fault else found)
 
     async def _ready(self, request: Request, viewer: Viewer) -> DashboardPage:
         head, _ = await self._head(request, viewer)
         found = await self._source.read(
             ("ready", head.endpoint), partial(read_ready, endpoint=head.endpoint)
         )
-        return _dated(ready_page(found.value, head, found.at), found)  # type: ignore[arg-type]
+        return dated(ready_page(found.value, head, found.at), found)  # type: ignore[arg-type]
 
     # ------------------------------------------------------------ diagnosis
 
@@ -394,81 +445,41 @@ class Dashboard:
         found = await self._source.read(
             ("findings", endpoint), partial(read_findings, endpoint=endpoint)
         )
-        task = self._diagnosing.get(endpoint)
-        last = task.result() if task is not None and task.done() else DiagnosisRun()
+        assert isinstance(found.value, FindingsReading)
+        run = self._diagnosing.get(endpoint)
+        is_over = run is None or run.task.done()
         page = diagnosis_page(
             endpoint,
-            found.value,  # type: ignore[arg-type]
-            last.report,
+            found.value,
             head,
             viewer,
-            running=task is not None and not task.done(),
-            fault=last.fault,
+            running=None if run is None or is_over else run.began,
+            fault=run.task.result() if run is not None and is_over else "",
             at=found.at,
         )
-        return _dated(page, found)
+        return dated(page, found)
 
     async def _start_diagnosis(
         self, request: Request, _form: dict[str, str], _access: Access
     ) -> str:
         endpoint = request.path_params["endpoint"]
-        task = self._diagnosing.get(endpoint)
-        if task is None or task.done():
-            self._diagnosing[endpoint] = asyncio.create_task(self._run_diagnosis(endpoint))
+        run = self._diagnosing.get(endpoint)
+        if run is None or run.task.done():
+            task = asyncio.create_task(self._run_diagnosis(endpoint))
+            self._diagnosing[endpoint] = DiagnosisRun(self._parts.unix(), task)
         return f"endpoints/{endpoint}/diagnosis"
 
-    async def _run_diagnosis(self, endpoint: str) -> DiagnosisRun:
+    async def _run_diagnosis(self, endpoint: str) -> str:
+        """Run a diagnosis, which stores its own report; return why it failed."""
         try:
-            return DiagnosisRun(await self._parts.diagnose(endpoint))
+            await self._parts.diagnose(endpoint)
         except KedgeError as error:
-            return DiagnosisRun(fault=str(error))
+            return str(error)
+        finally:
+            self._source.forget(("findings", endpoint))
+        return ""
 
-    # ------------------------------------------------------------ acts
-
-    async def _form(self, request: Request, viewer: Viewer) -> DashboardPage:
-        act = _known_act(request)
-        reading, found = await self._reading(request)
-        finding = reading.finding
-        about = finding is not None and reading.status.production is not None
-        told = (
-            (finding.headline, finding.advice, finding.against)
-            if about and finding is not None
-            else ("", "", False)
-        )
-        form = form_of(
-            reading.status,
-            act,
-            reading.refusals,
-            viewer,
-            finding=told,
-            versions=reading.transformations,
-        )
-        return _dated(form_page(form, found.at), found)
-
-    async def _act(self, request: Request, form: dict[str, str], access: Access) -> str:
-        endpoint, act = request.path_params["endpoint"], _known_act(request)
-        reason = form.get("reason", "").strip()[:500]
-        if act == "rollback" and not reason:
-            raise BadRequest("a rollback needs a reason for the ledger", code="bad_parameters")
-        ask = ActAsk(
-            endpoint=endpoint,
-            act=act,
-            epoch=int(_number(form, "epoch") or 0),
-            reason=reason,
-            override=form.get("override", "").strip()[:500],
-            kind=form.get("kind", ""),
-            weight=_number(form, "weight"),
-            version=int(_number(form, "version") or 0) or None,
-            by=access.name,
-            holder=access.holder,
-        )
-        name = await self._acts.start(ask)
-        return f"endpoints/{endpoint}/acts/{name}"
-
-    async def _receipt(self, request: Request, _viewer: Viewer) -> DashboardPage:
-        reading, found = await self._reading(request)
-        act = self._acts.find(request.path_params["number"], reading.status.endpoint)
-        return receipt_page(receipt_now(act, reading.status), found.at)
+    # ------------------------------------------------------------ writes
 
     async def _acknowledge(self, request: Request, _form: dict[str, str], access: Access) -> str:
         number = read_number(request.path_params["number"]) or 0
@@ -477,7 +488,8 @@ class Dashboard:
             alert = place.alerts.find(number)
             if alert is None or alert.endpoint not in allowed:
                 raise Refused(f"there is no alert {number}", code="unknown_alert")
-            acknowledge(place, number, access.name)
+            if alert.acknowledged_by != access.name:  # a second click changes nothing
+                acknowledge(place, number, access.name)
 
         fleet = await self._source.read("fleet", read_fleet, remember_fleet)
         assert isinstance(fleet.value, FleetReading)
@@ -496,13 +508,16 @@ class Dashboard:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             viewer: Viewer | None = None
+            form: dict[str, str] = {}
             try:
                 # An alert belongs to an endpoint that only the work knows: it asks again.
                 need = Need.OPERATE if "endpoint" in request.path_params else Need.READ
+                form = await read_form(request, FORM_BYTES)
+                take_csrf(request.scope, form, self._guard.csrf(request.scope))
                 viewer, access = await self._viewer(request, need)
-                target = await work(request, await read_form(request, FORM_BYTES), access)
+                target = await work(request, form, access)
             except KedgeError as error:
-                return self._fail(request, viewer, error)
+                return self._fail_write(request, viewer, error, form)
             return RedirectResponse(root_of(path_of(request)) + target, 303, HEADERS)
 
         return serve
@@ -517,37 +532,3 @@ def path_of(request: Request) -> str:
 def root_of(path: str) -> str:
     """Return the way from a page to the root of all pages, so that any prefix works."""
     return "../" * (len(path.split("/")) - 2) or "./"
-
-
-def _dated(page: DashboardPage, reading: Reading) -> DashboardPage:
-    """Return a page with the age of its reading, and why it is not of now."""
-    fault = reading.fault or page.fault
-    return DashboardPage(
-        title=page.title,
-        template=page.template,
-        parts=page.parts,
-        endpoint=page.endpoint,
-        tab=page.tab,
-        at=reading.at,
-        fault=fault,
-    )
-
-
-def _known_act(request: Request) -> str:
-    act: str = request.path_params["act"]
-    if act not in ACTS:
-        raise BadRequest(f"no such command: {act[:40]}", code="unknown_path")
-    return act
-
-
-def _number(form: dict[str, str], name: str) -> float | None:
-    text = form.get(name, "").strip()
-    if not text:
-        return None
-    try:
-        found = float(text)
-    except ValueError:
-        found = float("nan")
-    if not -1e15 < found < 1e15:
-        raise BadRequest(f"{name} must be a number, got {text[:40]!r}", code="bad_parameters")
-    return found

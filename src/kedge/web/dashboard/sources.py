@@ -4,33 +4,55 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from kedge.core.alerts.alerts import find_on_call, find_owner, rungs
 from kedge.core.automation import rules
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.errors import KedgeError, Refused, Unavailable
 from kedge.core.evidence.rules import JudgeRules
 from kedge.core.names import get_known
+from kedge.core.release.commands import Configured
 from kedge.core.stored.ledger import Note
-from kedge.core.stored.notes import DrillResult, RunbookNote
-from kedge.core.values import Stage, State
+from kedge.core.stored.notes import DrillResult, ReceiptNote
+from kedge.core.values import Release, Stage, State
+from kedge.engine import runbook
 from kedge.engine.findings import newest_finding
-from kedge.operations.alerts import ListedAlert, alerts_of
+from kedge.operations.alerts import alerts_of
+from kedge.operations.diagnosis.stored import read_report
 from kedge.operations.drills import speed_of
 from kedge.operations.evidence.read import RolloutEvidence, evidence_of
+from kedge.operations.history import history_of
 from kedge.operations.readiness.check import look
 from kedge.operations.status.read import status_without_estimates
 from kedge.operations.status.view import EndpointStatus
+from kedge.web.dashboard.pages.comparison import ReleaseComparison, compare
 from kedge.web.dashboard.pages.readings import (
+    AlertDuty,
+    AlertsReading,
+    FindingsReading,
     FleetReading,
+    HistoryReading,
     PageReading,
+    PolicyEntry,
     ReadyReading,
+    ReleaseReading,
 )
-from kedge.web.dashboard.pages.refusals import refusals_of
+from kedge.web.dashboard.pages.receipts import WrittenCommand
+from kedge.web.dashboard.pages.refusals import outcomes_of, refusals_of, rollbacks_of
 from kedge.workspace import Workplace
 
 ENTRIES = 60
 """Entries of a history that a page shows."""
 FINDINGS = 5
 DRILLS = 10
+POLICIES = 100
+"""Policies that came into force which are looked at, the newest."""
+STARTS = ("promoted", "canary_started", "shadow_started")
+"""Events with which a release starts."""
+SOURCE_BYTES = 32 << 10
+"""Bytes of one file of a transformation that are compared."""
+SOURCE_FILES = 10
+COMMAND_EVENTS = 3
+"""Events of the longest command: the rollout ends, production goes back, the features are held."""
 SEGMENTS = 300
 """Verdicts on segments that are read for a table."""
 
@@ -62,6 +84,8 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
     """
     state = get_known(place.ledger.read().states, endpoint)
     evidence, unread = _evidence(place, state)
+    at = place.clock.now()
+    rollbacks = rollbacks_of(state, at)
     return PageReading(
         status=_with_outlook(status_without_estimates(place, endpoint)[0], evidence),
         entries=tuple(place.ledger.history(endpoint, ENTRIES)),
@@ -72,7 +96,9 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
         shadow_window=state.policy.shadow.window,
         finding=_finding(place, endpoint),
         releases=tuple(sorted(state.releases.values(), key=lambda r: -r.number)),
-        refusals=refusals_of(state, place.clock.now()),
+        refusals=refusals_of(state, rollbacks, at),
+        outcomes=outcomes_of(state, at),
+        rollbacks=rollbacks,
         transformations=_transformations(place, state),
     )
 
@@ -92,15 +118,91 @@ def _transformations(place: Workplace, state: State) -> tuple[int, ...]:
     return tuple(sorted((v.number for v in place.features.versions(live.schema)), reverse=True))
 
 
-def read_findings(place: Workplace, endpoint: str) -> tuple[DiagnosisSummary, ...]:
-    """Return the newest recorded diagnoses of an endpoint; those of other versions are left out.
+def read_findings(place: Workplace, endpoint: str) -> FindingsReading:
+    """Return the newest recorded diagnoses of an endpoint, and the evidence of the newest.
+
+    Diagnoses that other versions of kedge recorded are left out.
 
     Raises:
         Unavailable: the ledger cannot be read.
     """
     entries = place.ledger.entries(endpoint, "finding", FINDINGS)
-    bodies = (entry.event.body for entry in entries if isinstance(entry.event, Note))
-    return tuple(body for body in bodies if isinstance(body, DiagnosisSummary))
+    found = tuple(
+        (entry.seq, entry.event.body)
+        for entry in entries
+        if isinstance(entry.event, Note) and isinstance(entry.event.body, DiagnosisSummary)
+    )
+    return FindingsReading(found, read_report(place.state_dir, endpoint))
+
+
+def read_history(place: Workplace, endpoint: str, cursor: str) -> HistoryReading:
+    """Return a part of an endpoint's history, with the policies that came into force.
+
+    Raises:
+        BadRequest: `bad_cursor`.
+        Unavailable: the ledger cannot be read.
+    """
+    page = history_of(place, endpoint, ENTRIES, whole=False, cursor=cursor)
+    return HistoryReading(
+        entries=page.entries,
+        policies=_policies(place, endpoint),
+        cursor=cursor,
+        next=page.next,
+    )
+
+
+def _policies(place: Workplace, endpoint: str) -> tuple[PolicyEntry, ...]:
+    entries = place.ledger.entries(endpoint, "configured", POLICIES)
+    return tuple(
+        PolicyEntry(entry.seq, entry.epoch, entry.event.digest, entry.event.policy)
+        for entry in entries
+        if isinstance(entry.event, Configured)
+    )
+
+
+def read_comparison(place: Workplace, endpoint: str, one: str, other: str) -> ReleaseComparison:
+    """Compare two releases, in a reader's thread: long sources take a while.
+
+    Raises:
+        Refused: the endpoint or a release is not found.
+        Unavailable: the ledger cannot be read.
+    """
+    numbers = (int(name.removeprefix("r")) for name in (one, other))
+    return compare(*(_read_release(place, endpoint, number) for number in numbers))
+
+
+def _read_release(place: Workplace, endpoint: str, number: int) -> ReleaseReading:
+    release = get_known(place.ledger.read().states, endpoint).releases.get(number)
+    if release is None:
+        raise Refused(f"{endpoint} has no release r{number}", code="unknown_release")
+    began = max(
+        (
+            (entry.epoch, entry.seq)
+            for event in STARTS
+            for entry in place.ledger.entries(endpoint, event, ENTRIES)
+            if getattr(entry.event, "release", None) == number
+        ),
+        default=None,
+    )
+    policy = None
+    if began is not None:
+        known = _policies(place, endpoint)
+        policy = next((one for one in known if (one.epoch, one.seq) <= began), None)
+    return ReleaseReading(release=release, policy=policy, source=_source(place, release))
+
+
+def _source(place: Workplace, release: Release) -> tuple[tuple[str, str], ...]:
+    """Return the files of a release's transformation; none if they are missing on this host."""
+    if release.code is None:
+        return ()
+    try:
+        files = sorted(place.artifacts.path(release.code).glob("*.py"))
+        return tuple(
+            (file.name, file.read_bytes()[:SOURCE_BYTES].decode("utf-8", "replace"))
+            for file in files[:SOURCE_FILES]
+        )
+    except (KedgeError, OSError):
+        return ()
 
 
 def read_ready(place: Workplace, endpoint: str) -> ReadyReading:
@@ -113,8 +215,6 @@ def read_ready(place: Workplace, endpoint: str) -> ReadyReading:
     state = get_known(place.ledger.read().states, endpoint)
     checks, _ = look(place, state, by="dashboard", proving="never")
     drills = place.ledger.entries(endpoint, "drill", DRILLS)
-    books = place.ledger.entries(endpoint, "runbook")
-    book = books[0].event.body if books and isinstance(books[0].event, Note) else None
     return ReadyReading(
         checks=checks,
         drills=tuple(
@@ -122,9 +222,35 @@ def read_ready(place: Workplace, endpoint: str) -> ReadyReading:
             for entry in drills
             if isinstance(entry.event, Note) and isinstance(entry.event.body, DrillResult)
         ),
-        runbook=book.markdown if isinstance(book, RunbookNote) else "",
+        runbook=runbook.made(place.ledger, place.clock, state, place.site),
         speed=speed_of(place, endpoint)[0],
     )
+
+
+def read_written(place: Workplace, endpoint: str, above: int) -> WrittenCommand | None:
+    """Return the command that moved an endpoint from an epoch; None: none did yet.
+
+    Raises:
+        Unavailable: the ledger cannot be read.
+    """
+    near = place.ledger.history(endpoint, ENTRIES, before=(above + COMMAND_EVENTS + 1, 0))
+    events = [e for e in reversed(near) if e.epoch > above and not isinstance(e.event, Note)]
+    if not events:
+        return None
+    receipts = place.ledger.entries(endpoint, "receipt", ENTRIES)
+    parts = next(
+        (
+            entry.event.body.parts
+            for entry in receipts
+            if isinstance(entry.event, Note)
+            and isinstance(entry.event.body, ReceiptNote)
+            and entry.event.body.of == events[0].seq
+        ),
+        None,
+    )
+    first = events[0]
+    same = tuple(e for e in events if (e.by, e.at, e.reason) == (first.by, first.at, first.reason))
+    return WrittenCommand(entries=same, parts=parts)
 
 
 def remember_endpoint(place: Workplace, endpoint: str) -> PageReading:
@@ -170,6 +296,19 @@ def _finding(place: Workplace, endpoint: str) -> DiagnosisSummary | None:
         return None  # another version wrote it
 
 
-def read_alerts(place: Workplace) -> tuple[ListedAlert, ...]:
-    """Return the newest alerts of all endpoints, also those that are over."""
-    return tuple(alerts_of(place, None, over=True))
+def read_alerts(place: Workplace) -> AlertsReading:
+    """Return the newest alerts of all endpoints, with the people and levels of each endpoint.
+
+    Raises:
+        Unavailable: the ledger cannot be read.
+    """
+    now = place.clock.unix()
+    duties = {}
+    for name, state in place.ledger.read().states.items():
+        owner, on_call = find_owner(state.policy), find_on_call(state.policy, now)
+        duties[name] = AlertDuty(
+            owner=owner.name if owner is not None else "",
+            on_call=on_call.name if on_call is not None else "",
+            levels=rungs(state.policy, now),
+        )
+    return AlertsReading(found=tuple(alerts_of(place, None, over=True)), duties=duties)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from kedge.core.release.commands import Configured
 from kedge.core.stored import notes as n
 from kedge.core.stored.ledger import Entry, Note
-from kedge.core.values import Release, Value
-from kedge.operations.status.view import features_of
+from kedge.core.values import Value
+from kedge.web.dashboard.pages.comparison import ReleaseComparison
 from kedge.web.dashboard.pages.endpoint import EndpointHead
+from kedge.web.dashboard.pages.flat import flatten
 from kedge.web.dashboard.pages.marks import EventLine, lines_of
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart
-from kedge.web.dashboard.pages.quantities import milliseconds, span
-from kedge.web.dashboard.pages.readings import PageReading
+from kedge.web.dashboard.pages.readings import (
+    HistoryReading,
+    PageReading,
+    PolicyEntry,
+)
+from kedge.web.dashboard.pages.receipts import AckLine, ack_lines, part_lines
 
-DEPTH = 3
-"""Levels of nested figures that are shown."""
 FACTS = 40
 """Figures of one decision that are shown."""
-TEXT = 200
-"""Characters of one figure."""
 
 
 class DecisionEntry(Value, frozen=True, kw_only=True):
@@ -30,18 +34,13 @@ class DecisionEntry(Value, frozen=True, kw_only=True):
     """The figures that the decision saw."""
     parts: tuple[tuple[str, str], ...]
     """How long each part of the command took."""
-    acks: tuple[tuple[str, str], ...]
+    acks: tuple[AckLine, ...]
     policy: str
     """The digest of the policy in force, shortened; empty: not known."""
-
-
-class ReleaseRow(Value, frozen=True):
-    """One property of two releases."""
-
-    what: str
-    one: str
-    other: str
-    differs: bool
+    policy_seq: int | None
+    """The entry that brought it into force."""
+    token: str
+    """The token or session that allowed it; empty: a command on the machine itself."""
 
 
 class DecisionsView(Value, frozen=True, kw_only=True):
@@ -49,32 +48,49 @@ class DecisionsView(Value, frozen=True, kw_only=True):
 
     endpoint: str
     entries: tuple[DecisionEntry, ...]
+    is_newest: bool
+    """Whether the list begins with the newest entry."""
+    older: str
+    """The cursor of older entries; empty: there are none."""
     releases: tuple[str, ...]
     one: str
     other: str
-    rows: tuple[ReleaseRow, ...]
+    comparison: ReleaseComparison | None
+    """None: there are no two releases, or they cannot be read."""
 
 
-def decisions_page(
-    reading: PageReading, head: EndpointHead, at: float, *, one: str = "", other: str = ""
-) -> DashboardPage:
-    """Return the page of an endpoint's decisions; `one` and `other` name the compared releases."""
+def chosen(reading: PageReading, one: str, other: str) -> tuple[str, str]:
+    """Return the names of the releases to compare: those that are asked for, or the last two."""
     status = reading.status
-    known = {release.label: release for release in reading.releases}
+    known = [release.label for release in reading.releases]
     usual = [
         part.release
         for part in (status.previous, status.production, status.candidate)
         if part is not None
     ]
     one = one if one in known else usual[-2] if len(usual) > 1 else next(iter(known), "")
-    other = other if other in known else usual[-1] if usual else one
+    return one, other if other in known else usual[-1] if usual else one
+
+
+def decisions_page(
+    reading: PageReading,
+    history: HistoryReading,
+    names: tuple[str, str],
+    comparison: ReleaseComparison | None,
+    head: EndpointHead,
+    at: float,
+) -> DashboardPage:
+    """Return the page of an endpoint's decisions; `names` are those of the compared releases."""
+    status = reading.status
     view = DecisionsView(
         endpoint=status.endpoint,
-        entries=entries_of(reading.entries),
-        releases=tuple(known),
-        one=one,
-        other=other,
-        rows=compare(known.get(one), known.get(other)),
+        entries=entries_of(history.entries, history.policies),
+        is_newest=not history.cursor,
+        older=history.next or "",
+        releases=tuple(release.label for release in reading.releases),
+        one=names[0],
+        other=names[1],
+        comparison=comparison,
     )
     return DashboardPage(
         title=f"Decisions · {status.endpoint}",
@@ -89,53 +105,35 @@ def decisions_page(
     )
 
 
-def entries_of(entries: Sequence[Entry]) -> tuple[DecisionEntry, ...]:
-    """Return the entries, newest first, each with the receipt that was written for it."""
+def entries_of(
+    entries: Sequence[Entry], policies: Sequence[PolicyEntry] = ()
+) -> tuple[DecisionEntry, ...]:
+    """Return the entries, newest first, each with its receipt and the policy in force.
+
+    `policies` are those that came into force, newest first.
+    """
     receipts = {
         entry.event.body.of: entry.event.body.parts
         for entry in entries
         if isinstance(entry.event, Note) and isinstance(entry.event.body, n.ReceiptNote)
     }
     by_seq = {entry.seq: entry for entry in entries}
-    policies = _policies(entries)
     found = []
     for line in lines_of(entries):
         parts = receipts.get(line.seq)
+        in_force = next((e for e in policies if (e.epoch, e.seq) <= (line.epoch, line.seq)), None)
         found.append(
             DecisionEntry(
                 line=line,
                 seen=seen_by(by_seq[line.seq]),
-                parts=_parts(parts) if parts is not None else (),
-                acks=tuple((k, milliseconds(v)) for k, v in sorted(parts.acks.items()))
-                if parts is not None
-                else (),
-                policy=policies.get(line.seq, ""),
+                parts=part_lines(parts) if parts is not None else (),
+                acks=ack_lines(parts) if parts is not None else (),
+                policy=in_force.digest.removeprefix("sha256:")[:12] if in_force else "",
+                policy_seq=in_force.seq if in_force else None,
+                token=by_seq[line.seq].token,
             )
         )
     return tuple(found)
-
-
-def _policies(entries: Sequence[Entry]) -> dict[int, str]:
-    """Return by entry the policy that was in force, as far as the entries tell it."""
-    found, now = {}, ""
-    for entry in reversed(entries):
-        digest = getattr(entry.event, "digest", "")
-        if not isinstance(entry.event, Note) and digest:
-            now = str(digest).removeprefix("sha256:")[:12]
-        found[entry.seq] = now
-    return found
-
-
-def _parts(parts: n.ReceiptParts) -> tuple[tuple[str, str], ...]:
-    measured = (
-        ("decide", parts.decide_ms),
-        ("prepare", parts.prepare_ms),
-        ("write", parts.write_ms),
-        ("last ack", parts.last_ack_ms),
-        ("first old answer", parts.first_old_answer_ms),
-        ("total", parts.total_ms),
-    )
-    return tuple((name, milliseconds(took)) for name, took in measured if took is not None)
 
 
 def seen_by(entry: Entry) -> tuple[tuple[str, str], ...]:
@@ -149,53 +147,6 @@ def seen_by(entry: Entry) -> tuple[tuple[str, str], ...]:
         }
     else:
         seen = entry.event.evidence or {}
-    return tuple(_flat(seen, "", DEPTH))[:FACTS]
-
-
-def _flat(seen: Mapping[str, object], prefix: str, depth: int) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for name, value in seen.items():
-        if isinstance(value, Mapping) and depth > 1:
-            found += _flat(value, f"{prefix}{name} · ", depth - 1)
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            for number, one in enumerate(value, 1):
-                if isinstance(one, Mapping) and depth > 1:
-                    found += _flat(one, f"{prefix}{name} {number} · ", depth - 1)
-        else:
-            found.append((f"{prefix}{name}".replace("_", " "), _text(value)))
-    return found
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(one) for one in value)[:TEXT]
-    return str(value)[:TEXT]
-
-
-def compare(one: Release | None, other: Release | None) -> tuple[ReleaseRow, ...]:
-    """Return the properties of two releases side by side."""
-    if one is None or other is None:
-        return ()
-    ours, theirs = _properties(one), _properties(other)
-    return tuple(
-        ReleaseRow(what, ours[what], theirs[what], ours[what] != theirs[what]) for what in ours
-    )
-
-
-def _properties(release: Release) -> dict[str, str]:
-    signature = release.signature
-    return {
-        "release": release.label,
-        "version": f"v{release.version}",
-        "model": release.model,
-        "model digest": release.model_digest.removeprefix("sha256:")[:16],
-        "flavour": release.flavour,
-        "features": features_of(release) or "none",
-        "feature values": release.generation or "none computed ahead",
-        "inputs": ", ".join(f"{field.name}: {field.dtype}" for field in signature.inputs),
-        "outputs": ", ".join(f"{field.name}: {field.dtype}" for field in signature.outputs),
-        "runs": release.placement.value,
-        "load": span(release.load_s) if release.load_s else "not measured",
-    }
+    if isinstance(entry.event, Configured):
+        return flatten(msgspec.to_builtins(entry.event.policy))
+    return flatten(seen)[:FACTS]

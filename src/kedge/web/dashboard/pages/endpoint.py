@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kedge.core.values import Stage, Value
 from kedge.engine.recording.recorder import bin_upper_us
-from kedge.operations.status.view import OpenAlert, ReplicaStatus
+from kedge.operations.status.view import EndpointStatus, OpenAlert, ReplicaStatus
 from kedge.web.dashboard.course import CourseLine
 from kedge.web.dashboard.pages.acts import ActButton, buttons_of
 from kedge.web.dashboard.pages.fleet import STAGES, VERDICTS, troubles_of
@@ -21,8 +21,9 @@ from kedge.web.dashboard.pages.guardrails import (
 from kedge.web.dashboard.pages.guardrails import title_of as metric_title
 from kedge.web.dashboard.pages.marks import EventLine, EventMark, lines_of, marks_of
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
-from kedge.web.dashboard.pages.quantities import micros, percent, rate, share
+from kedge.web.dashboard.pages.quantities import micros, percent, rate, share, span
 from kedge.web.dashboard.pages.readings import PageReading
+from kedge.web.dashboard.pages.refusals import ActRefusal
 from kedge.web.dashboard.pages.rollout import rollout_of
 from kedge.web.dashboard.pages.way_back import Landing, landing_now, name, undo
 from kedge.web.dashboard.rates import ARMS, TrafficRates
@@ -135,7 +136,7 @@ class SegmentView(Value, frozen=True, kw_only=True):
 
 
 def head_of(
-    reading: PageReading, refusals: Mapping[str, tuple[str, str]], viewer: Viewer
+    reading: PageReading, refusals: Mapping[str, ActRefusal], viewer: Viewer
 ) -> EndpointHead:
     """Return the head of an endpoint's pages."""
     one = reading.status
@@ -161,8 +162,8 @@ def head_of(
             for word, on in (
                 ("paused", one.paused),
                 ("frozen", one.frozen),
-                ("drill", one.drill is not None),
                 ("pinned", one.pin is not None),
+                (_restored(one), one.drill is not None),
             )
             if on
         ),
@@ -176,10 +177,15 @@ def head_of(
     )
 
 
+def _restored(one: EndpointStatus) -> str:
+    """Return what ends a drill."""
+    return f"{one.drill.left} is restored in {span(one.drill.left_s)}" if one.drill else ""
+
+
 def endpoint_page(
     reading: PageReading,
     *,
-    refusals: Mapping[str, tuple[str, str]],
+    refusals: Mapping[str, ActRefusal],
     traffic: TrafficRates,
     lines: Sequence[CourseLine],
     path: Sequence[tuple[float, float]],

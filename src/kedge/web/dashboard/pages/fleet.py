@@ -17,6 +17,7 @@ STAGES = {
     Stage.SHADOW: "shadow",
     Stage.CANARY: "canary",
     Stage.SETTLED: "settled",
+    Stage.DRILL: "drill",
 }
 VERDICTS = {
     "pass": ("ok", "may go on"),
@@ -121,7 +122,13 @@ def fleet_row(one: EndpointStatus, traffic: TrafficRates | None) -> FleetRow:
         stage=STAGES[one.stage],
         share=percent(share) if candidate else "",
         held=" and ".join(
-            word for word, on in (("paused", one.paused), ("frozen", one.frozen)) if on
+            word
+            for word, on in (
+                ("drill", one.drill is not None),
+                ("paused", one.paused),
+                ("frozen", one.frozen),
+            )
+            if on
         ),
         landing=landing_now(one),
         verdict=verdict,

@@ -106,6 +106,11 @@ def _tone(entry: Entry) -> str:
     return "plain"
 
 
+def changes_of(entries: Sequence[Entry], above: int = -1) -> tuple[EventLine, ...]:
+    """Return the entries that changed the row to an epoch above one, newest first."""
+    return lines_of([e for e in entries if not isinstance(e.event, Note) and e.epoch > above])
+
+
 def lines_of(entries: Sequence[Entry]) -> tuple[EventLine, ...]:
     """Return the entries of a list, newest first, each with the time that its command took."""
     took = {

@@ -44,3 +44,7 @@ class DashboardPage(Value, frozen=True, kw_only=True):
     """Unix time at which its figures were read."""
     fault: str = ""
     """Why the figures are not of now; empty: they are."""
+    live: str = ""
+    """The address of its stream below the root of all pages; empty: its own, followed by /live."""
+    renews: bool = False
+    """Whether a browser without scripts loads it again by itself."""

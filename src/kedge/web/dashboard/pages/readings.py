@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kedge.core.alerts.alerts import Rung
 from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.evidence.rules import JudgeRules
 from kedge.core.readiness import Check
+from kedge.core.runbook import Runbook
 from kedge.core.speed import Speed
 from kedge.core.stored.ledger import Entry
 from kedge.core.stored.notes import DrillResult
-from kedge.core.values import Release, Value
+from kedge.core.values import Policy, Release, Value
+from kedge.operations.alerts import ListedAlert
+from kedge.operations.diagnosis.document import DiagnosisReport
 from kedge.operations.evidence.read import RolloutEvidence
 from kedge.operations.status.view import EndpointStatus
+from kedge.web.dashboard.pages.refusals import ActRefusal, RollbackChoice
 
 
 class FleetReading(Value, frozen=True):
@@ -39,10 +44,70 @@ class PageReading(Value, frozen=True, kw_only=True):
     finding: DiagnosisSummary | None
     releases: tuple[Release, ...]
     """All releases that the row knows, newest first."""
-    refusals: dict[str, tuple[str, str]] = {}
-    """Why a command is not possible now, with its hint, by the name of the act."""
+    refusals: dict[str, ActRefusal] = {}
+    """Why a command is not possible now, by the name of the act."""
+    outcomes: dict[str, str] = {}
+    """The entry that a command would write, by the name of the act."""
+    rollbacks: tuple[RollbackChoice, ...] = ()
+    """The rollbacks that are possible now."""
     transformations: tuple[int, ...] = ()
     """Versions of production's features, newest first."""
+
+
+class FindingsReading(Value, frozen=True):
+    """The newest diagnoses of an endpoint."""
+
+    found: tuple[tuple[int, DiagnosisSummary], ...]
+    """Each with the number of its entry in the ledger, newest first."""
+    report: DiagnosisReport | None
+    """The newest with its whole evidence; None: it was lost, or another version wrote it."""
+
+
+class PolicyEntry(Value, frozen=True):
+    """A policy that came into force."""
+
+    seq: int
+    epoch: int
+    digest: str
+    policy: Policy
+
+
+class HistoryReading(Value, frozen=True, kw_only=True):
+    """A part of an endpoint's history, newest first."""
+
+    entries: tuple[Entry, ...]
+    policies: tuple[PolicyEntry, ...]
+    """Those that came into force, newest first."""
+    cursor: str
+    """Where the part begins; empty: at the newest entry."""
+    next: str | None
+    """The cursor of the next part; None: there is none."""
+
+
+class ReleaseReading(Value, frozen=True, kw_only=True):
+    """A release as a comparison needs it."""
+
+    release: Release
+    policy: PolicyEntry | None
+    """That in force when it last started; None: not known."""
+    source: tuple[tuple[str, str], ...]
+    """The files of its transformation, each with its text; empty: none, or they are missing."""
+
+
+class AlertDuty(Value, frozen=True, kw_only=True):
+    """The people of an endpoint, and the levels of its escalation."""
+
+    owner: str = ""
+    on_call: str = ""
+    levels: tuple[Rung, ...] = ()
+
+
+class AlertsReading(Value, frozen=True, kw_only=True):
+    """The newest alerts of all endpoints, also those that are over."""
+
+    found: tuple[ListedAlert, ...]
+    duties: dict[str, AlertDuty]
+    """By endpoint."""
 
 
 class ReadyReading(Value, frozen=True, kw_only=True):
@@ -51,7 +116,8 @@ class ReadyReading(Value, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     drills: tuple[tuple[str, DrillResult], ...]
     """Each with its time."""
-    runbook: str
+    runbook: Runbook
+    """As of now, with the newest durations."""
     speed: Speed | None
 
 

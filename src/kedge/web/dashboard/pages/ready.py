@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from kedge.core.runbook import Runbook, RunbookStep
 from kedge.core.speed import SLO_S, Speed
 from kedge.core.values import Value
 from kedge.operations.stories import drill_story
 from kedge.web.dashboard.pages.endpoint import EndpointHead
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart
-from kedge.web.dashboard.pages.quantities import span
+from kedge.web.dashboard.pages.quantities import count, milliseconds, span
 from kedge.web.dashboard.pages.readings import ReadyReading
 
 OUTCOMES = {"pass": ("ok", "passed"), "fail": ("bad", "failed"), "not applicable": ("", "not yet")}
@@ -28,10 +29,36 @@ class SpeedLine(Value, frozen=True, kw_only=True):
 
     at: float
     what: str
+    steps: str
+    """How long each part of it took; empty: not known."""
     took: str
     part: float
     """Share of the objective, at most 1."""
     within: bool
+
+
+class RunbookLine(Value, frozen=True, kw_only=True):
+    """One step of the runbook."""
+
+    title: str
+    expected: str
+    measured: str
+    why: str
+    commands: str
+    after: str
+
+
+class RunbookView(Value, frozen=True, kw_only=True):
+    """The runbook of an endpoint."""
+
+    live: str
+    host: str
+    directory: str
+    expected: str
+    people: tuple[tuple[str, str], ...]
+    """From when on, and whom to call."""
+    way_back: tuple[RunbookLine, ...]
+    more: tuple[RunbookLine, ...]
 
 
 class ReadyView(Value, frozen=True, kw_only=True):
@@ -43,8 +70,10 @@ class ReadyView(Value, frozen=True, kw_only=True):
     drills: tuple[tuple[str, str, bool], ...]
     """Time, what happened, and whether it succeeded."""
     objective: str
+    within: str
+    """How many rollbacks met the objective; empty: there was none."""
     speeds: tuple[SpeedLine, ...]
-    runbook: str
+    book: RunbookView
 
 
 def ready_page(reading: ReadyReading, head: EndpointHead, at: float) -> DashboardPage:
@@ -64,8 +93,9 @@ def ready_page(reading: ReadyReading, head: EndpointHead, at: float) -> Dashboar
         ),
         drills=tuple((when, drill_story(body), body.ok) for when, body in reading.drills),
         objective=span(SLO_S),
+        within=within_of(reading.speed),
         speeds=speeds_of(reading.speed),
-        runbook=reading.runbook,
+        book=book_of(reading.runbook),
     )
     return DashboardPage(
         title=f"Ready · {head.endpoint}",
@@ -80,6 +110,43 @@ def ready_page(reading: ReadyReading, head: EndpointHead, at: float) -> Dashboar
     )
 
 
+def book_of(book: Runbook) -> RunbookView:
+    """Return the runbook as the page shows it."""
+    return RunbookView(
+        live=book.live,
+        host=book.site.host,
+        directory=book.site.directory,
+        expected=span(book.expected_s),
+        people=tuple((person.when, person.who) for person in book.people),
+        way_back=tuple(_step(step) for step in book.way_back),
+        more=tuple(_step(step) for step in book.more),
+    )
+
+
+def _step(step: RunbookStep) -> RunbookLine:
+    measured = step.measured
+    return RunbookLine(
+        title=step.title,
+        expected=span(step.expected_s) if step.expected_s is not None else "",
+        measured=f"last {_took(measured.seconds)}" if measured is not None else "",
+        why=step.why,
+        commands="\n".join(step.commands),
+        after=step.after,
+    )
+
+
+def within_of(speed: Speed | None) -> str:
+    """Return how many past rollbacks met the objective."""
+    if speed is None or not speed.incidents:
+        return ""
+    known = [one.total_s for one in speed.incidents if one.total_s is not None]
+    met = sum(total <= SLO_S for total in known)
+    told = f"{met} of {count(len(known), 'rollback')} within it, from the first caller"
+    if speed.whole_s.p50 is not None:
+        told += f"; median {_took(speed.whole_s.p50)}"
+    return told + (f"; {speed.unknown} not known" if speed.unknown else "")
+
+
 def speeds_of(speed: Speed | None) -> tuple[SpeedLine, ...]:
     """Return the past rollbacks and drills, newest first, against the objective."""
     if speed is None:
@@ -90,7 +157,8 @@ def speeds_of(speed: Speed | None) -> tuple[SpeedLine, ...]:
         took = one.total_s if one.total_s is not None else flip
         if took is not None:
             what = f"rollback from r{one.release} by {one.by}"
-            found.append(_speed(one.at, what, took))
+            parts = (("detect", one.detect_s), ("decide", one.decide_s), ("flip", flip))
+            found.append(_speed(one.at, what, took, parts))
     found += [
         _speed(drill.at, f"drill to r{drill.release}", drill.back.total_s)
         for drill in speed.drills
@@ -99,8 +167,18 @@ def speeds_of(speed: Speed | None) -> tuple[SpeedLine, ...]:
     return tuple(sorted(found, key=lambda line: -line.at)[:20])
 
 
-def _speed(at: float, what: str, took_s: float) -> SpeedLine:
-    took = f"{took_s * 1e3:.0f} ms" if took_s < 1 else span(took_s)
+def _speed(
+    at: float, what: str, took_s: float, parts: tuple[tuple[str, float | None], ...] = ()
+) -> SpeedLine:
     return SpeedLine(
-        at=at, what=what, took=took, part=min(took_s / SLO_S, 1.0), within=took_s <= SLO_S
+        at=at,
+        what=what,
+        steps=" · ".join(f"{name} {_took(part)}" for name, part in parts if part is not None),
+        took=_took(took_s),
+        part=min(took_s / SLO_S, 1.0),
+        within=took_s <= SLO_S,
     )
+
+
+def _took(seconds: float) -> str:
+    return milliseconds(seconds * 1e3) if seconds < 1 else span(seconds)

@@ -58,8 +58,10 @@ def landing(back: WayBack | None) -> Landing:
 
 
 def landing_now(status: EndpointStatus) -> Landing:
-    """Return where callers are after a rollback: in a rollout, on production, which answers now."""
-    if status.candidate is not None and status.production is not None:
+    """Return where callers are after a rollback: in a canary, on production, which answers now."""
+    if status.stage is Stage.CANARY and status.candidate is not None:
+        return Landing(release=name(status.production), warmth="warm", word="answers now")
+    if status.drill is not None:
         return Landing(release=name(status.production), warmth="warm", word="answers now")
     return landing(status.back)
 
@@ -71,11 +73,17 @@ def undo(status: EndpointStatus) -> str:
             f"takes {name(status.candidate)} from {status.weight:g} % to zero and condemns it;"
             f" production stays {name(status.production)}"
         )
-    if status.stage is Stage.SHADOW and status.candidate is not None:
+    if status.drill is not None:
         return (
-            f"ends the shadow of {name(status.candidate)} and condemns it;"
-            f" production stays {name(status.production)}"
+            f"keeps {name(status.production)} in production and ends the drill;"
+            f" {status.drill.left}, which the drill left, is condemned"
         )
     if status.back is None:
         return "has nowhere to go: no earlier release is good"
-    return f"sends all callers from {name(status.production)} back to {name(status.back)}"
+    told = (
+        f"sends all callers from {name(status.production)} back to {name(status.back)}"
+        f" and condemns {status.production.release if status.production else 'what it leaves'}"
+    )
+    if status.candidate is not None:
+        told += f"; the {status.stage} of {name(status.candidate)} ends, uncondemned"
+    return told

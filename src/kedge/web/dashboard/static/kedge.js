@@ -204,8 +204,13 @@
   });
   listen("ended", () => location.reload());
   listen("htmx:after:swap", () => refresh());
+  // What a person opened stays open: the server renders it closed.
+  listen("htmx:before:morph:attr", (event) => {
+    if (event.target.tagName === "DETAILS" && event.detail.attrName === "open") event.preventDefault();
+  });
 
   function refresh() {
+    restore();
     times(document);
     chartsIn(document);
     arrange();
@@ -232,7 +237,7 @@
         headers: { "kedge-csrf": fields.get("csrf") || "" },
       });
       if (answer.ok && answer.redirected) {
-        location.assign(answer.url);
+        location.replace(answer.url); // back leads to the page before the form, not to a new form
         return;
       }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -242,15 +247,46 @@
       content.focus();
       refresh();
     } catch {
+      for (const old of form.querySelectorAll("[data-unanswered]")) old.remove();
       const note = document.createElement("p");
       note.className = "trouble bad";
+      note.dataset.unanswered = "";
       note.setAttribute("role", "alert");
-      note.textContent = "The server did not answer. Look at the history before you try again.";
+      note.textContent = "The server did not answer. You can send this again: it is carried out once.";
       form.prepend(note);
     } finally {
       sending = false;
       button?.removeAttribute("aria-busy");
     }
+  });
+
+  // ---------------------------------------------------------------- drafts
+
+  // What a person typed outlives the end of a session: this tab keeps it until the command is done.
+  const PREFIX = "kedge-draft:";
+  const kept = (name) => [...document.querySelectorAll(`form[data-draft="${CSS.escape(name)}"] input[type="text"]`)];
+  function keep(form) {
+    const typed = kept(form.dataset.draft).filter((field) => field.value);
+    try {
+      sessionStorage.setItem(PREFIX + form.dataset.draft, JSON.stringify(typed.map((field) => [field.name, field.value])));
+    } catch { /* storage is off: nothing is kept */ }
+  }
+  function restore() {
+    try {
+      for (const sent of document.querySelectorAll("[data-sent]")) sessionStorage.removeItem(PREFIX + sent.dataset.sent);
+      for (const form of document.querySelectorAll("form[data-draft]")) {
+        const typed = new Map(JSON.parse(sessionStorage.getItem(PREFIX + form.dataset.draft) || "[]"));
+        for (const field of kept(form.dataset.draft)) {
+          if (field.value || !typed.has(field.name)) continue;
+          field.value = typed.get(field.name);
+          field.closest("details")?.setAttribute("open", "");
+        }
+      }
+    } catch { /* storage is off, or was changed by hand */ }
+  }
+  document.addEventListener("input", (event) => {
+    const form = event.target.form;
+    if (form?.dataset.draft) keep(form);
   });
 
   // ---------------------------------------------------------------- theme
