@@ -53,9 +53,7 @@ class UnderWay(NamedTuple):
     @property
     def can_repeat(self) -> bool:
         """Whether it ended without a change, so that the same form may be sent again."""
-        if not self.task.done():
-            return False
-        return self.task.exception() is not None or self.task.result().state in AGAIN
+        return self.task.done() and self.task.result().state in AGAIN
 
 
 def make_key() -> str:
