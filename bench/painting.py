@@ -12,17 +12,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import material
+import msgspec
 from chromium import PAGES, excess_px, log_in, read_axe, serious_faults
 from common import SERVER_CPU, Bench, on, quantile, spread
-from kedge_site import Site, environment, kedge_command, until
+from kedge_site import Site, environment, kedge_command, post, until
 from msgspec.structs import replace
 from scraping import make
 from watching import link_of
 
 from kedge.adapters.sql.sqlite.create import create
 from kedge.core.errors import KedgeError
+from kedge.core.release.commands import Canary
 from kedge.core.stored.roster import Tally
 from kedge.demo.processes import get
 from kedge.engine.recording.recorder import latency_bin
@@ -31,6 +36,7 @@ from kedge.workspace import Workplace, new_member
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+WORDS, REQUESTS = "words", 60
 ENDPOINTS = 200
 CANARY_EACH = 10
 PAINTED = """() => new Promise((done) => {
@@ -166,38 +172,70 @@ def measure_fleet(bench: Bench, browser: Browser) -> None:
 # ---------------------------------------------------------------- every page
 
 
-def paths_of(page: Page, root: str) -> list[str]:
-    """The pages of a site, with one segment's page where a segment is compared."""
-    page.goto(f"{root}endpoints/flights")
-    link = page.locator("a[href*='segment?']").first
-    found = list(PAGES)
-    if link.count():
-        found.append("endpoints/flights/" + str(link.get_attribute("href")).rpartition("/")[2])
-    return found
+def prepare_words(site: Site, folder: Path) -> None:
+    """A canary whose evidence is split by a word, so that there is a segment to look at."""
+    for number in (1, 2):
+        scale = float(number)
+        graph = material.write_graph(folder / f"words{number}", word=True, scale=scale)
+        site.register(WORDS, graph)
+    site.promote(WORDS, 1)
+    candidate = site.release(WORDS, 2)
+    site.submit(WORDS, Canary(release=candidate, weight=5_000, override="bench"))
+    row = {"name": "X", "datatype": "FP32", "shape": [1, 20], "data": [0.5] * 20}
+    for number in range(REQUESTS):
+        word = f"word-{number % 3}"
+        said = {"name": "word", "datatype": "BYTES", "shape": [1], "data": [word]}
+        body = msgspec.json.encode({"inputs": [row, said]})
+        until(lambda raw=body: post(site.port, f"/v2/models/{WORDS}/infer", raw) == 200, "words")  # type: ignore[misc]
+
+
+def find_segment(page: Page, root: str) -> str:
+    """The page of a segment, once the evidence has one."""
+
+    def look() -> str:
+        page.goto(f"{root}endpoints/{WORDS}")
+        link = page.locator("a[href*='segment?']")
+        return str(link.first.evaluate("link => link.href")) if link.count() else ""
+
+    return str(until(look, "a segment", 30.0, 0.5))
+
+
+def act(page: Page, root: str, command: str) -> None:
+    """Carry a command out, so that its receipt is on the page."""
+    page.goto(f"{root}endpoints/flights/act/{command}")
+    page.locator("form.form button[type=submit]").click()
+    page.wait_for_url("**/acts/**")
 
 
 def measure_axe(bench: Bench, site: Site, browser: Browser) -> None:
-    """Measure `axe_serious`: each page at 360 px, light and dark, and the login."""
+    """Measure `axe_serious`: each page at 360 px, light and dark; the login; a receipt."""
     axe = read_axe()
-    faults: dict[str, Any] = {}
-    looked = 0
+    faults: dict[str, list[Any]] = {}
+    looked: list[str] = []
+
+    def look(page: Page, scheme: str) -> None:
+        name = f"{scheme} {urlsplit(page.url).path}"
+        looked.append(name)
+        wide = excess_px(page)
+        found = [*serious_faults(page, axe), *([f"{wide} px too wide"] if wide > 0 else [])]
+        if found:
+            faults[name] = found
+
     with bench.phase("axe"):
-        for scheme in ("light", "dark"):
-            viewport = {"width": 360, "height": 800}
-            context = browser.new_context(color_scheme=scheme, viewport=viewport)  # type: ignore[arg-type]
+        for scheme, command in (("light", "freeze"), ("dark", "thaw")):
+            context = browser.new_context(
+                color_scheme=scheme,  # type: ignore[arg-type]
+                viewport={"width": 360, "height": 800},
+            )
             page = context.new_page()
-            root = f"http://127.0.0.1:{site.control_port}/"
-            urls = [f"{root}login"]
+            page.goto(f"http://127.0.0.1:{site.control_port}/login")
+            look(page, scheme)
             root = log_in(context, link_of(site))
-            urls = [f"{root}{path}" for path in paths_of(page, root)] + urls
-            for url in urls:
+            for url in (*(root + path for path in PAGES), find_segment(page, root)):
                 page.goto(url)
-                looked += 1
-                name = f"{scheme} {url.removeprefix(root)}"
-                if found := serious_faults(page, axe):
-                    faults[name] = found
-                if wide := excess_px(page):
-                    faults[f"{name}: px too wide"] = [wide] if wide > 0 else []
+                look(page, scheme)
+            act(page, root, command)
+            look(page, scheme)
             context.close()
     bench.note("axe_serious", sum(map(len, faults.values())), 0)
     bench.detail["axe"] = {"pages": looked, "faults": faults}

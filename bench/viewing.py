@@ -125,17 +125,23 @@ def measure_pixels(bench: Bench, site: Site, browser: Browser, endpoint: str, bo
 # ---------------------------------------------------------------- what a viewer costs
 
 
-def measure_memory(bench: Bench, site: Site, cookies: list[str], path: str) -> None:
-    """Measure `viewer_kb`: what control's memory grows by with each stream, its session included."""
+def measure_memory(bench: Bench, site: Site, path: str) -> list[str]:
+    """Measure `viewer_kb`: what control's memory grows by with each viewer, session and stream.
+
+    The cookies of all viewers are returned.
+    """
     pid, found = control_of(site), {}
+    cookies = log_viewers_in(site, FEW)
     with bench.phase("memory of viewers"):
         for count in (FEW, FEW, MANY):  # the first time is not counted: it starts threads
-            with Viewers(site.control_port, cookies[:count], path) as viewers:
+            cookies += log_viewers_in(site, count - len(cookies))
+            with Viewers(site.control_port, cookies, path) as viewers:
                 time.sleep(bench.seconds(8.0, 3.0))
                 found[count] = memory_mb(pid)[1] * 1e6
                 assert viewers.ended == 0
     bench.note("viewer_kb", (found[MANY] - found[FEW]) / (MANY - FEW) / 1024, 1)
     bench.detail["control_mb"] = {str(count): size / 1e6 for count, size in found.items()}
+    return cookies
 
 
 # ---------------------------------------------------------------- what callers notice

@@ -2,7 +2,7 @@
 
 `scrape_ms` is in `scraping.py`; `remote_rollback_ms` in `remoting.py`; `traffic_to_pixel_s_p95`,
 `viewer_kb` and `dashboards_p99_ratio` in `viewing.py`; `fleet_paint_s`, `fleet_kb` and `axe_serious` in
-`painting.py`. Chromium must be installed; without it only scrapes and remote commands are measured.
+`painting.py`. Without Chromium only the scrapes, remote commands and viewers are measured.
 `python bench/web.py PART ...` measures only some of: scrape, remote, pixel, viewer, dashboards, axe, fleet.
 """
 
@@ -18,11 +18,11 @@ import chromium
 import material
 from common import LOAD_CPU, Bench, on, talk
 from kedge_site import Site, post, until
-from painting import measure_axe, measure_fleet
+from painting import WORDS, measure_axe, measure_fleet, prepare_words
 from remoting import measure_remote
 from scraping import measure_scrapes
 from viewing import (
-    MANY,
+    VIEWERS,
     log_viewers_in,
     measure_dashboards,
     measure_memory,
@@ -42,7 +42,8 @@ PARTS = ("scrape", "remote", "pixel", "viewer", "dashboards", "axe", "fleet")
 
 def measure_site(bench: Bench, parts: Collection[str], browser: Browser | None) -> None:
     """Everything that needs real workers: one site, with a rollout and then without."""
-    with tempfile.TemporaryDirectory() as made, Site({ENDPOINT: ""}, workers=WORKERS) as site:
+    endpoints = {ENDPOINT: ""} | ({WORDS: 'segments = ["word"]\n'} if "axe" in parts else {})
+    with tempfile.TemporaryDirectory() as made, Site(endpoints, workers=WORKERS) as site:
         site.start(gathered=False)
         for number in (1, 2):
             flip = number == 2
@@ -55,19 +56,21 @@ def measure_site(bench: Bench, parts: Collection[str], browser: Browser | None) 
             release = site.release(ENDPOINT, 2)
             site.submit(ENDPOINT, Canary(release=release, weight=5_000, override="bench"))
             if "axe" in parts:
+                prepare_words(site, Path(made))
                 measure_axe(bench, site, browser)
+                site.submit(WORDS, Abort())
             if "pixel" in parts:
                 measure_pixels(bench, site, browser, ENDPOINT, body)
             site.submit(ENDPOINT, Abort())
         if "remote" in parts:
             site.gather()
             measure_remote(bench, site, ENDPOINT)
-        if browser is not None and {"viewer", "dashboards"} & {*parts}:
-            cookies = log_viewers_in(site, MANY)
-            if "viewer" in parts:
-                measure_memory(bench, site, cookies, f"/endpoints/{ENDPOINT}/live")
-            if "dashboards" in parts:
-                measure_dashboards(bench, site, browser, ENDPOINT, body, cookies)
+        cookies: list[str] = []
+        if "viewer" in parts:
+            cookies = measure_memory(bench, site, f"/endpoints/{ENDPOINT}/live")
+        if browser is not None and "dashboards" in parts:
+            cookies = cookies or log_viewers_in(site, VIEWERS)
+            measure_dashboards(bench, site, browser, ENDPOINT, body, cookies)
 
 
 def main() -> None:
@@ -79,8 +82,8 @@ def main() -> None:
                 measure_scrapes(bench, Path(root))
         browser = None
         if chromium.CHROMIUM is None:
-            talk("  no chromium: only scrapes and remote commands are measured")
-        elif {*parts} - {"scrape", "remote"}:
+            talk("  no chromium: only scrapes, remote commands and viewers are measured")
+        elif {*parts} - {"scrape", "remote", "viewer"}:
             browser = stack.enter_context(chromium.started())
             bench.detail["chromium"] = chromium.version()
         if {*parts} - {"scrape", "fleet"}:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kedge.adapters.sql.roster import SqlRoster
 from kedge.adapters.sql.sqlite.create import open_roster
 from kedge.core.stored.roster import Member
-from kedge.engine.submission import Control
+from kedge.core.values import State
+from kedge.engine import submission
+from kedge.engine.submission import Control, Hooks
 
 
 @dataclass
@@ -92,3 +95,55 @@ def test_replicas_of_a_new_roster_are_awaited(
     acks, ended = control._await_acks("flights", 5, members, clock.running)
     assert (set(acks), ended) == ({"one"}, set())
     assert clock.running - 100.0 == pytest.approx(10.0, abs=0.6)
+
+
+AFTER = State(endpoint="flights", epoch=5, production=1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reported", "asked", "waited"),
+    [
+        ({"one": 1, "two": 1}, False, ["one"], 0),
+        ({"one": 2, "two": 1}, False, ["one", "two"], 0),
+        ({"one": None}, True, ["one"], 0),
+        ({}, False, ["one", "two"], 1),
+    ],
+)
+def test_a_first_answer_is_asked_for_at_once(
+    steps: tuple[Steps, SqlRoster, Control],
+    answers: dict[str, int | None],
+    reported: bool,
+    asked: list[str],
+    waited: int,
+) -> None:
+    """By a probe of each replica in turn; else, and where there is no probe, from the roster."""
+    clock, roster, _ = steps
+    seen: list[str] = []
+
+    def probe(one: Member, endpoint: str, epoch: int) -> int | None:
+        seen.append(one.name)
+        return answers.get(one.name)
+
+    control = Control(
+        ledger=None,  # type: ignore[arg-type]
+        roster=roster,
+        signal=clock,
+        clock=clock,
+        hooks=Hooks(probe=probe),
+    )
+    if reported:
+        roster.publish(replace(member("two", 5), answered={"flights": 5}))
+    found = control._first_answer("flights", AFTER, roster.members(), clock.running)
+    assert (seen, clock.waited) == (asked, waited)
+    assert (found is not None) == (bool(answers))
+
+
+def test_without_a_probe_the_first_answer_is_that_of_the_traffic(
+    steps: tuple[Steps, SqlRoster, Control], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, roster, control = steps
+    monkeypatch.setattr(submission, "ANSWER_S", 10.0)
+    answered = replace(member("two", 5), answered={"flights": 5})
+    clock.at = {3: lambda: roster.publish(answered)}
+    found = control._first_answer("flights", AFTER, roster.members(), clock.running)
+    assert (found, clock.waited) == (1500.0, 3)

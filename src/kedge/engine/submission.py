@@ -552,22 +552,22 @@ class Control:
 
         The probe comes first, because a replica reports its first answer after its next look.
         """
-        if self._seen_answer(after, members) or any(
-            self._probe is not None
-            and self._probe(member, endpoint, after.epoch) == after.production
+        probed = (
+            self._probe is not None and self._probe(member, endpoint, after.epoch)
             for member in members
-        ):
+        )
+        if any((n and n == after.production) or self._seen_answer(after) for n in probed):
             return _ms(started, self._clock.monotonic())
         until = self._clock.monotonic() + ANSWER_S
         while members and self._clock.monotonic() < until:
             self._signal.wait(0.005)
-            if self._seen_answer(after, members):
+            if self._seen_answer(after):
                 return _ms(started, self._clock.monotonic())
         return None
 
-    def _seen_answer(self, after: State, members: tuple[Member, ...]) -> bool:
+    def _seen_answer(self, after: State) -> bool:
         """Return whether a replica reports that it answered a caller since the flip."""
-        return bool(members) and any(
+        return any(
             member.answered.get(after.endpoint, -1) >= after.epoch
             for member in self._roster.members()
         )
