@@ -127,7 +127,7 @@ def test_a_first_answer_is_asked_for_at_once(
     control = Control(
         ledger=None,  # type: ignore[arg-type]
         roster=roster,
-        signal=clock,
+        signal=clock,  # type: ignore[arg-type]
         clock=clock,
         hooks=Hooks(probe=probe),
     )
