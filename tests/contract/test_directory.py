@@ -388,3 +388,15 @@ def test_many_processes_may_put_the_same_bytes_at_once(source: Path, tmp_path: P
     assert len(digests) == 1
     DirectoryArtifacts(root).verify(digests.pop())
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_copy_reports_every_byte_of_the_model_and_of_the_files_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"w" * (2_500_000))
+    (tmp_path / "signature.json").write_bytes(b"{}")
+    told: list[tuple[int, int]] = []
+    store = DirectoryArtifacts(tmp_path / "store", lambda *part: told.append(part))
+    _, files = store.put(tmp_path / "model", [tmp_path / "signature.json"])
+    assert sum(count for count, _ in told) == sum(one.size for one in files) == 2_500_002
+    assert {total for _, total in told} == {2_500_002}
+    assert max(count for count, _ in told) <= 1 << 20, "often enough for a bar"

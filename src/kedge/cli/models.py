@@ -104,6 +104,7 @@ def register(
             trained_on=trained_on,
             inline=trust_inline,
             learns=learn_bounds,
+            say=context.say if not context.as_json else lambda _: None,
         )
         contract = learned_contract(place, endpoint, version, source) if learn_bounds else []
         return describe_version(

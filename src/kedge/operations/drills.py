@@ -22,6 +22,7 @@ from kedge.engine.control.drills import LONGEST_S
 from kedge.engine.control.lead import is_led
 from kedge.engine.submission import SILENT_S, Control, Say, Silent, replicas
 from kedge.operations.probe import ask_release, probe
+from kedge.operations.progress import Progress
 from kedge.workspace import Workplace, actor
 
 LEAST_S = 1.0
@@ -169,7 +170,8 @@ def drill_of(
     )
     try:
         if not why:
-            _hold(place, endpoint, until, began + for_s - min(RESERVE_S, for_s / 4), ended)
+            deadline = began + for_s - min(RESERVE_S, for_s / 4)
+            _hold(place, endpoint, until, deadline, ended, say)
     finally:
         forward, because = _return(place, control, endpoint, until, began + for_s)
     lasted = place.clock.monotonic() - flipped
@@ -204,10 +206,21 @@ def _submitted(
 
 
 def _hold(
-    place: Workplace, endpoint: str, until: float, deadline: float, ended: threading.Event
+    place: Workplace,
+    endpoint: str,
+    until: float,
+    deadline: float,
+    ended: threading.Event,
+    say: Say,
 ) -> None:
     """Hold the way back in production until the time is over or an operator ends the drill."""
-    while (left := deadline - place.clock.monotonic()) > 0 and not ended.wait(min(LOOK_S, left)):
+    clock = place.clock.monotonic
+    began, shown = clock(), 0
+    work = Progress(say, clock, "s of the drill", round(deadline - began))
+    while (left := deadline - clock()) > 0 and not ended.wait(min(LOOK_S, left)):
+        whole = int(clock() - began)
+        work.add(whole - shown)
+        shown = whole
         try:
             drill = place.ledger.read().states[endpoint].drill
         except Unavailable:

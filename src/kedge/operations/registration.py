@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kedge.adapters import process
+from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.columns import ProbeResult
 from kedge.core.bounds import toml_lines
 from kedge.core.errors import KedgeError, Refused, UnfitModel
@@ -33,6 +34,7 @@ from kedge.engine.libraries import find_differences
 from kedge.engine.registration import claiming, companions, register
 from kedge.inspection.independence import mark_of
 from kedge.operations.example import example_call
+from kedge.operations.progress import Progress
 from kedge.ports import Flavour, Loader
 from kedge.system.interpreter import HiddenModules
 from kedge.transforms.authoring import spec_of
@@ -258,11 +260,13 @@ def register_version(
     trained_on: TrainingSet | None = None,
     inline: str = "",
     learns: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[ModelVersion, bool]:
     """Register the artifact at `path`; return True if it is new.
 
     `trained_on`, the description of its training set, names its schema. `inline` is the reason to
-    run it inline unproven. `learns` takes bounds of its inputs from the training set.
+    run it inline unproven. `learns` takes bounds of its inputs from the training set. `say` is
+    called with progress messages.
 
     Raises:
         Refused: also `schema_misfit`: the model needs columns that its feature schema lacks.
@@ -282,7 +286,7 @@ def register_version(
             model=endpoint,
             flavours=found,
             registry=place.registry,
-            artifacts=place.artifacts,
+            artifacts=_told_store(place, say),
             golden=golden,
             training=training,
             trusted=trusted,
@@ -310,12 +314,29 @@ def register_version(
     if inline:
         _note_inline(place, endpoint, version, inline)
     if new:
-        body = VersionRegistered(
-            version=version.label, digest=version.digest, flavour=version.flavour
-        )
-        note = build_note(body)
-        place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
+        _note_version(place, endpoint, version)
     return version, new
+
+
+def _note_version(place: Workplace, endpoint: str, version: ModelVersion) -> None:
+    """Record a new version in the history."""
+    body = VersionRegistered(version=version.label, digest=version.digest, flavour=version.flavour)
+    note = build_note(body)
+    place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
+
+
+def _told_store(place: Workplace, say: Callable[[str], None]) -> DirectoryArtifacts:
+    """Return the store of artifacts; it reports how much of a copy is done."""
+    work, left = Progress(say, place.clock.monotonic, "bytes copied"), 0
+
+    def copied(count: int, total: int) -> None:
+        nonlocal work, left
+        if left <= 0:  # another copy begins: of a model whose inputs a training set states
+            work, left = Progress(say, place.clock.monotonic, "bytes copied", total), total
+        left -= count
+        work.add(count)
+
+    return DirectoryArtifacts(place.state_dir / "artifacts", copied)
 
 
 def _fitting(

@@ -18,7 +18,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -51,11 +51,17 @@ _LEFTOVER_S = 86_400
 takes a day."""
 
 
+def _nothing(_: int, __: int) -> None:
+    pass
+
+
 class DirectoryArtifacts:
     """Artifacts by digest, in one directory that several processes may share."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, copied: Callable[[int, int], None] = _nothing) -> None:
+        """Store below `root`; `copied` gets the bytes of each part of a copy, and all of them."""
         self._root = root
+        self._copied = copied
 
     def put(self, source: Path, beside: Sequence[Path] = ()) -> tuple[str, tuple[FileEntry, ...]]:
         """Copy a file or a directory in; return its digest and its per-file manifest.
@@ -75,7 +81,7 @@ class DirectoryArtifacts:
         with self._writing(), self._temporary() as temporary:
             self._check_room(found)
             copy = temporary / "artifact"
-            files = tuple(_Copying(self._root, found).run(copy / "files"))
+            files = tuple(_Copying(self._root, found, self._copied).run(copy / "files"))
             digest = codec.fingerprint(files)
             write_atomically(copy / "manifest.json", codec.canonical(files))
             sync_all(copy / "files" / entry.path for entry in files)
@@ -380,9 +386,13 @@ def _checked(name: str, path: Path, found: os.stat_result) -> FoundFile:
 class _Copying:
     """Copier that hashes files; it stops if a file grows, or the disk fills meanwhile."""
 
-    def __init__(self, root: Path, found: list[FoundFile]) -> None:
+    def __init__(
+        self, root: Path, found: list[FoundFile], copied: Callable[[int, int], None]
+    ) -> None:
         self._root = root
         self._found = found
+        self._copied = copied
+        self._size = sum(each.size for each in found)
         self._unseen = 0
 
     def run(self, into: Path) -> Iterator[FileEntry]:
@@ -410,6 +420,7 @@ class _Copying:
                 sha.update(chunk)
                 self._look(len(chunk))
                 writer.write(chunk)
+                self._copied(len(chunk), self._size)
             os.fchmod(writer.fileno(), 0o400)
         return FileEntry(path=each.name, size=size, sha256=sha.hexdigest())
 

@@ -41,6 +41,7 @@ from kedge.operations.backup.manifest import (
     measure,
     write_manifest,
 )
+from kedge.operations.progress import Progress
 from kedge.system.durable import sync
 from kedge.system.files import tighten, walk
 from kedge.system.reserve import is_short
@@ -307,6 +308,7 @@ class _Making:
     def _copy_artifacts(self, digests: tuple[str, ...]) -> None:
         root = self._to / "artifacts"
         root.mkdir()
+        work = Progress(self._say, self._place.clock.monotonic, "artifacts copied", len(digests))
         for digest in digests:
             self._check_room()
             try:
@@ -315,6 +317,7 @@ class _Making:
                 # Two renames replace a damaged copy by a sound one: check once more.
                 with suppress(CorruptArtifact):
                     self._place.artifacts.fetch(digest, root)
+            work.add()
 
     def _copy_values(self, settings: Settings) -> None:
         """Copy values that were computed ahead, pins, and releases that were set aside."""
@@ -448,8 +451,10 @@ class _Making:
     def _check_artifacts(self, names: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         """Remove damaged artifacts from the copy; return the digests of the others."""
         root, left = self._to / "artifacts", []
+        work = Progress(self._say, self._place.clock.monotonic, "artifacts verified", len(names))
         for digest, of in names.items():
             faults = find_artifact_faults(root, (digest,))
+            work.add()
             if not faults:
                 left.append(digest)
                 continue

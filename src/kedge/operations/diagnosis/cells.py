@@ -30,6 +30,7 @@ from kedge.engine.recording.agreement import said
 from kedge.engine.submission import Say
 from kedge.inspection.independence import mark_of
 from kedge.operations.diagnosis.window import AnswerReading, Floats, Logged, asked
+from kedge.operations.progress import Progress
 from kedge.operations.replay.model import (
     INCOMPLETE,
     answered,
@@ -205,10 +206,13 @@ class Contrasting:
         unread: list[KedgeError] = []
         unasked = set(some)
         as_sent = not merges(self._place, release)
+        clock = self._place.clock.monotonic
+        work = Progress(self._say, clock, "requests asked again", len(some))
         async with loaded(self._place, self._state, release, online) as model:
             for part in self._parts(some, as_sent=as_sent):
                 rows = [self._today.rows[n] for n in part]
                 got = await answered(model, release, rows, as_sent=as_sent)
+                work.add(len(unasked.intersection(part)))
                 unasked.difference_update(part)
                 unread += [
                     one

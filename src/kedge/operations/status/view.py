@@ -262,12 +262,7 @@ def describe(
         aside: names under which unreadable state was set aside.
     """
     serving = replicas(members)
-    mine = [
-        t
-        for t in tallies
-        if (t.production, t.candidate, t.salt) == (state.production, state.candidate, state.salt)
-    ]
-    counts = summary(mine)
+    counts = summary(_own(state, tallies))
     step = next_step(state) if state.stage is Stage.CANARY else None
     number, steps = step_number(state)
     return EndpointStatus(
@@ -312,6 +307,12 @@ def describe(
         faults=(*_faults(state, serving, pins, now), *map(_unreadable, aside)),
         processes=tuple(_process(each) for each in members if each.faults or each.limited),
     )
+
+
+def _own(state: State, tallies: tuple[Tally, ...]) -> list[Tally]:
+    """Return the tallies of the present comparison."""
+    present = (state.production, state.candidate, state.salt)
+    return [one for one in tallies if (one.production, one.candidate, one.salt) == present]
 
 
 def _name(person: Contact | None) -> str | None:
