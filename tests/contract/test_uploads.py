@@ -432,6 +432,23 @@ def test_an_abandoned_upload_expires_and_a_used_one_sooner(shelf: Shelf) -> None
     assert shelf.left() == []
 
 
+def test_files_that_a_command_refuses_make_room_too(shelf: Shelf) -> None:
+    name = shelf.add(b"bytes")
+    opened = shelf.store.reading("ci", name, "register", "flights")
+    with pytest.raises(ZeroDivisionError), opened:
+        raise ZeroDivisionError
+    shelf.now += USED_S + 1
+    assert (shelf.store.sweep(), shelf.left()) == (0, [])
+
+
+def test_an_upload_that_was_removed_for_another_is_counted(shelf: Shelf) -> None:
+    shelf.store = shelf.opened(most=100)
+    shelf.add(b"x" * 40, "a", ends=False)
+    shelf.now += USED_S + 1
+    later = shelf.add(b"y" * 40, "b")
+    assert (shelf.store.sweep(), shelf.left()) == (1, [later])
+
+
 def test_what_a_command_reads_is_not_removed(shelf: Shelf) -> None:
     name = shelf.add(b"bytes")
     with shelf.store.reading("ci", name, "register", "flights") as ready:

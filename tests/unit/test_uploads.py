@@ -99,24 +99,30 @@ def held(number: int, holder: str, size: int = 1, *, is_used: bool = False) -> H
 
 def test_used_uploads_make_room_oldest_first() -> None:
     stored = [held(n, "ci", 10, is_used=n in (3, 5)) for n in range(8)]
-    assert make_room(stored, "ci", 10, 400) == ()
-    assert [one.at for one in make_room(stored, "ci", 10, 160)] == [3.0]
-    assert [one.at for one in make_room(stored, "ci", 20, 160)] == [3.0, 5.0]
+    assert make_room(stored, "ci", 10, 400, 9.0) == ()
+    assert [one.at for one in make_room(stored, "ci", 10, 160, 9.0)] == [3.0]
+    assert [one.at for one in make_room(stored, "ci", 20, 160, 9.0)] == [3.0, 5.0]
     with pytest.raises(Overloaded) as told:
-        make_room(stored, "ci", 30, 160)
+        make_room(stored, "ci", 30, 160, 9.0)
     assert told.value.code == "uploads_full"
-    assert make_room(stored, "ada", 30, 160) == ()
+    assert make_room(stored, "ada", 30, 160, 9.0) == ()
 
 
 def test_numbers_and_bytes_are_bounded_by_caller_and_in_total() -> None:
     with pytest.raises(Overloaded) as told:
-        make_room([], "ci", 51, 100)
+        make_room([], "ci", 51, 100, 9.0)
     assert told.value.code == "upload_too_large"
     mine = [held(n, "ci") for n in range(HOLDER_COUNT)]
     with pytest.raises(Overloaded):
-        make_room(mine, "ci", 1, 1000)
-    assert make_room(mine, "ada", 1, 1000) == ()
+        make_room(mine, "ci", 1, 1000, 9.0)
+    assert make_room(mine, "ada", 1, 1000, 9.0) == ()
     every = [held(n, f"caller {n}") for n in range(COUNT)]
     with pytest.raises(Overloaded):
-        make_room(every, "ci", 1, 1000)
-    assert len(make_room([*every[:-1], held(99, "x", is_used=True)], "ci", 1, 1000)) == 1
+        make_room(every, "ci", 1, 1000, 9.0)
+    assert len(make_room([*every[:-1], held(99, "x", is_used=True)], "ci", 1, 1000, 9.0)) == 1
+
+
+def test_an_upload_without_new_bytes_makes_room_after_an_hour() -> None:
+    mine = [held(n, "ci") for n in range(HOLDER_COUNT)]
+    assert [one.at for one in make_room(mine, "ci", 1, 1000, 3600.5)] == [0.0]
+    assert make_room(mine, "ada", 1, 1000, 1e9) == ()

@@ -26,7 +26,8 @@ HOLDER_COUNT = 16
 KEPT_S = 24 * 3600.0
 """Seconds after its last byte, or its last use, at which an upload is removed."""
 USED_S = 3600.0
-"""The same for one that a command has used: what it registered is stored elsewhere."""
+"""The same for one that a command has used: what it registered is stored elsewhere. Also the seconds
+without a new byte after which an upload makes room for another one."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -75,11 +76,15 @@ class HeldUpload(NamedTuple):
     at: float
     """Unix time of its last byte or use."""
     is_used: bool
-    """Whether a command has used it, so that it can make room for another one."""
+    """Whether a command has used it."""
 
     def expires_at(self) -> float:
         """Return the Unix time at which it is removed."""
         return self.at + (USED_S if self.is_used else KEPT_S)
+
+    def makes_room(self, now: float) -> bool:
+        """Return whether it can be removed for another one."""
+        return self.is_used or now - self.at > USED_S
 
 
 def name_upload(holder: str, wanted: UploadRequest) -> str:
@@ -173,18 +178,19 @@ def check_new(name: str, files: Sequence[FileEntry]) -> None:
 
 
 def make_room(
-    held: Sequence[HeldUpload], holder: str, size: int, most: int
+    held: Sequence[HeldUpload], holder: str, size: int, most: int, now: float
 ) -> tuple[HeldUpload, ...]:
-    """Return the used uploads to remove, oldest first, so that another one fits.
+    """Return the used and the abandoned uploads to remove, oldest first, so that another one fits.
 
     Args:
         held: the stored uploads.
         holder: the caller of the new one, which may have half of the bytes.
         size: its bytes.
         most: the bytes of all uploads.
+        now: Unix time.
 
     Raises:
-        Overloaded: `upload_too_large`; `uploads_full`: not even without the used ones.
+        Overloaded: `upload_too_large`; `uploads_full`: not even without those.
     """
     if size > most // 2:
         raise Overloaded(
@@ -193,23 +199,24 @@ def make_room(
             hint="run the command on the host of the state directory",
         )
     mine = [one for one in held if one.holder == holder]
-    removed = _evict(mine, size, HOLDER_COUNT, most // 2, "this caller has")
+    removed = _evict(mine, size, (HOLDER_COUNT, most // 2), "this caller has", now)
     others = [one for one in held if one not in removed]
-    return removed + _evict(others, size, COUNT, most, "all callers have")
+    return removed + _evict(others, size, (COUNT, most), "all callers have", now)
 
 
 def _evict(
-    held: Sequence[HeldUpload], size: int, count: int, room: int, whose: str
+    held: Sequence[HeldUpload], size: int, bounds: tuple[int, int], whose: str, now: float
 ) -> tuple[HeldUpload, ...]:
-    """Return the used uploads, oldest first, without which one more of this size is in bounds."""
-    used = sorted((one for one in held if one.is_used), key=lambda one: one.at)
+    """Return the uploads, oldest first, without which one more of this size is in bounds."""
+    count, room = bounds
+    going = sorted((one for one in held if one.makes_room(now)), key=lambda one: one.at)
     taken = sum(one.size for one in held)
-    for removed in range(len(used) + 1):
-        left = taken - sum(one.size for one in used[:removed])
+    for removed in range(len(going) + 1):
+        left = taken - sum(one.size for one in going[:removed])
         if len(held) - removed < count and left + size <= room:
-            return tuple(used[:removed])
+            return tuple(going[:removed])
     raise Overloaded(
         f"{whose} {len(held)} uploads of {taken:,} bytes (limits {count} and {room:,})",
         code="uploads_full",
-        hint="use or delete one of them; one without new bytes is removed after a day",
+        hint="use or delete one of them; one without new bytes makes room after an hour",
     )

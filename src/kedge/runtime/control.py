@@ -348,7 +348,7 @@ def writes_of(
 
 
 def sweeping_of(duty: Duty, quarantine: Quarantine) -> Loop:
-    """Build the loop that removes expired uploads, and what a crash left of some."""
+    """Build the loop that removes expired uploads and the remains of crashes, and counts them."""
 
     def look() -> None:
         for _ in range(quarantine.sweep()):

@@ -85,6 +85,8 @@ class Quarantine:
         self._root = state_dir / UPLOADS_DIR
         self._unix = unix
         self._most = most
+        self._dropped = 0
+        """Unused uploads that were removed to make room, and that no sweep has returned yet."""
 
     def create(self, holder: str, wanted: UploadRequest) -> UploadStatus:
         """Make an upload, or return the one of the same holder with the same files.
@@ -219,10 +221,10 @@ class Quarantine:
                         hint="HEAD of the upload shows where to continue",
                     )
                 files = _read_files(home)
+                (home / "used").touch(mode=0o600)  # also if the command refuses what it reads
                 self._touch(home / "about.json")
             yield ReadyUpload(home / "files", files)
-            with suppress(OSError):  # it only makes room earlier
-                (home / "used").touch(mode=0o600)
+            with suppress(OSError):  # it is kept as long as one that is used later
                 self._touch(home / "about.json")
         finally:
             os.close(handle)
@@ -302,14 +304,17 @@ class Quarantine:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Remove expired uploads and the remains of crashes; return how many expired unused.
+        """Remove expired uploads and the remains of crashes.
+
+        Returns:
+            How many uploads were removed unused, since the last sweep: expired, or to make room.
 
         Raises:
             OSError: the folder cannot be read.
         """
         if not self._root.is_dir():
             return 0
-        expired = 0
+        removed, self._dropped = self._dropped, 0
         for path in [*self._root.iterdir()]:
             if path.name.startswith("."):
                 self._sweep_rest(path)
@@ -319,17 +324,18 @@ class Quarantine:
                     continue
                 held = self._held(path, decode((path / "about.json").read_bytes(), _About))
                 if self._unix() > held.expires_at() and self._discard(path):
-                    expired += not held.is_used
-        return expired
+                    removed += not held.is_used
+        return removed
 
     # ------------------------------------------------------------ inside
 
     def _make(self, home: Path, holder: str, wanted: UploadRequest) -> None:
         """Make the folder of an upload; remove used ones that are in its way."""
         size = sum(file.size for file in wanted.files)
-        for one in make_room(self._list(), holder, size, self._most):
+        for one in make_room(self._list(), holder, size, self._most, self._unix()):
             if not self._discard(self._root / one.upload):
                 raise _busy()
+            self._dropped += not one.is_used
         if get_free(self._root) < size + get_reserve(os.statvfs(self._root)):
             raise _no_room(self._root, size)
         new = self._root / f".new-{secrets.token_hex(8)}"
