@@ -98,6 +98,10 @@ LABELS = LabelSummary(
 )
 
 
+TARGET = {"job": "kedge", "instance": "a:8081"}
+"""Labels that Prometheus adds to each series."""
+
+
 class Scrape(NamedTuple):
     """What control has read before one scrape; None: it does not answer."""
 
@@ -287,10 +291,12 @@ def scrapes(fault: Fault | None) -> Iterator[Scrape | None]:
         yield scrape if fault is None or began < 0 else fault(scrape, began)
 
 
-def inputs(fault: Fault | None) -> list[dict[str, str]]:
+def inputs(fault: Fault | None, target: dict[str, str] = TARGET) -> list[dict[str, str]]:
     """All series of the scrapes, as promtool reads them; `_`: a scrape without the series."""
-    found: dict[str, list[str]] = {}
+    up = f"up{{{','.join(f'{k}={json.dumps(v)}' for k, v in target.items())}}}"
+    found: dict[str, list[str]] = {up: []}
     for number, scrape in enumerate(scrapes(fault)):
+        found[up].append(str(int(scrape is not None)))
         families = (
             build(scrape.site, scrape.series, bin_upper_us, segments=True)
             if scrape is not None
@@ -298,7 +304,7 @@ def inputs(fault: Fault | None) -> list[dict[str, str]]:
         )
         for family in families:
             for name, labels, value, *_ in exposed(family).samples:
-                told = ",".join(f"{k}={json.dumps(v)}" for k, v in labels.items())
+                told = ",".join(f"{k}={json.dumps(v)}" for k, v in (target | labels).items())
                 column = found.setdefault(f"{name}{{{told}}}", ["_"] * number)
                 column.append(repr(value))
         for column in found.values():
@@ -312,6 +318,7 @@ def expected(rule: AlertRule, labels: dict[str, str]) -> dict[str, Any]:
         return re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
 
     own = {"severity": rule.severity} | ({"endpoint": rule.endpoint} if rule.endpoint else {})
+    own |= TARGET if "sum by" not in rule.expr else {}
     return {
         "exp_labels": labels | own,
         "exp_annotations": {"summary": told(rule.summary), "description": told(rule.description)},
@@ -359,6 +366,7 @@ def cases() -> Iterator[dict[str, Any]]:
             {"eval_time": f"{MINUTES}m", "alertname": name, "exp_alerts": []} for name in names
         ],
     }
+    yield from sites(rules["KedgeControlStopped"])
     for fault, change in FAULTS.items():
         name = fault.split()[0].rstrip(",")
         rule = rules[name]
@@ -377,6 +385,26 @@ def cases() -> Iterator[dict[str, Any]]:
                     "exp_alerts": [expected(rule, CARRIED.get(name, {}))],
                 },
             ],
+        }
+
+
+def sites(rule: AlertRule) -> Iterator[dict[str, Any]]:
+    """Two sites: one whose control stops beside the other, and one that is removed."""
+    other = TARGET | {"instance": "b:8081"}
+    stopped_one = inputs(lambda *_: None, other)
+    removed = [one for one in stopped_one if not one["series"].startswith("up{")]
+    alert = expected(rule, {})
+    alert["exp_labels"] |= other
+    for name, second, alerts in (
+        ("one of two sites stops", stopped_one, [alert]),
+        ("one of two sites is removed", removed, []),
+    ):
+        test = {"eval_time": f"{MINUTES}m", "alertname": rule.alert, "exp_alerts": alerts}
+        yield {
+            "name": name,
+            "interval": "1m",
+            "input_series": [*inputs(None), *second],
+            "alert_rule_test": [test],
         }
 
 

@@ -17,8 +17,8 @@ from kedge.core.values import Policy, Value
 
 STALE_S = 180
 """Age of the samples from which control counts as stopped: it renews them every minute."""
-GONE_S = "6h"
-"""Time for which a site that is no longer scraped counts as stopped; then it counts as removed."""
+KNOWN_FOR = "1d"
+"""How long a site that cannot be scraped is remembered, in Prometheus's spelling."""
 OWN_REFUSALS = ("bodies_full", "decoder_lost", "internal", "not_loaded", "queue_full", "stopping")
 """Codes of refusals for which the caller cannot be blamed: those with a status from 500 on."""
 MOST_ERRORS = 0.01
@@ -72,11 +72,13 @@ def make_rules(policies: Mapping[str, Policy]) -> AlertRules:
 
 
 def _own() -> Iterator[AlertRule]:
+    newest = f"max_over_time({selector(of.READ_AT)}[{KNOWN_FOR}])"
     yield AlertRule(
         alert="KedgeControlStopped",
         expr=(
-            f"absent({selector(of.READ_AT)})"
-            f" or time() - max_over_time({selector(of.READ_AT)}[{GONE_S}]) > {STALE_S}"
+            f"absent({newest}) or time() - {newest} > {STALE_S}"
+            # Prometheus still has the target: a site that was removed from it does not page.
+            " and on (job, instance) up"
         ),
         for_s=60,
         severity=ACT,
