@@ -89,9 +89,11 @@ def export_of(
     """
     duckdb = load_duckdb(WRITING)
     state_of(place, endpoint)
-    begin = read_when(since, place.clock.unix()) // HOUR_S * HOUR_S
+    now = place.clock.unix()
+    begin = read_when(since, now) // HOUR_S * HOUR_S
     written = files = 0
-    work = Progress(say, place.clock.monotonic, "predictions written")
+    total = place.records.counted(endpoint, begin, now)
+    work = Progress(say, place.clock.monotonic, "predictions written", total)
     try:
         with tempfile.TemporaryDirectory(prefix="kedge-") as scratch, database(WRITING) as db:
             labels = Path(scratch) / "labels"

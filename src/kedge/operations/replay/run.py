@@ -89,14 +89,16 @@ def replay_of(
     asked = msgspec.structs.replace(
         state, stage=Stage.SHADOW, candidate=release.number, weight=0, sample=10_000, salt="replay"
     )
+    total = place.records.counted(endpoint, begin, now)
+    work = Progress(say, place.clock.monotonic, "logged predictions", total)
     logged = (
         row
-        for row in place.records.rows(endpoint, begin, now)
+        for row in _reported(place.records.rows(endpoint, begin, now), work)
         if row.inputs and row.production == state.production and row.arm == "production"
     )
     watch = Watch(asked)
     answers: dict[str, RowAnswer] = {}
-    incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers, say))
+    incomplete = asyncio.run(_ask(place, asked, release, logged, watch, answers))
     if incomplete and not answers:
         raise Refused(
             f"none of the {incomplete:,} predictions logged (--since {since}) is of a request that"
@@ -133,7 +135,6 @@ async def _ask(
     logged: Iterable[JoinRow],
     watch: Watch,
     answers: dict[str, RowAnswer],
-    say: Say,
 ) -> int:
     """Ask and fold; return the number of predictions that could not be asked as they were sent."""
     source = batches(logged, BATCH)
@@ -144,7 +145,6 @@ async def _ask(
     as_sent = not merges(place, release)
     async with loaded(place, state, release, place.online) as model:
         number = 0
-        work = Progress(say, place.clock.monotonic, "predictions asked again")
         while batch is not None:
             theirs = await answered(model, release, batch, as_sent=as_sent)
             pairs = _complete(batch, theirs)
@@ -154,9 +154,15 @@ async def _ask(
             for _, second in groupby(pairs, key=lambda pair: int(pair[0].at)):
                 number += 1
                 watch.fold(_window(state, list(second), number, answers))
-            work.add(len(batch))
             batch = next(source, None)
     return incomplete
+
+
+def _reported(rows: Iterable[JoinRow], work: Progress) -> Iterator[JoinRow]:
+    """Yield rows, and report them; those that are not asked again count as done too."""
+    for batch in batches(rows, BATCH):
+        yield from batch
+        work.add(len(batch))
 
 
 def _complete(
