@@ -229,6 +229,9 @@ def test_streams_are_bounded_and_end_with_the_session(monkeypatch: pytest.Monkey
         async def render() -> Rendered:
             return Rendered({"a": "x"}, "x")
 
+        def no() -> bool:
+            return False
+
         streams = PageStreams(lambda: 1.0, time.monotonic)
         stream = aiter(streams.open(render, lambda: over))
         assert b"retry" in await anext(stream)
@@ -239,6 +242,9 @@ def test_streams_are_bounded_and_end_with_the_session(monkeypatch: pytest.Monkey
         rest = [part async for part in stream]
         assert rest[-1].startswith(b"event: ended")
         assert streams.count == 0
+        # When control stops, the page must not reload: it reconnects.
+        stream = aiter(PageStreams(lambda: 1.0, time.monotonic, lambda: True).open(render, no))
+        assert [b"retry" in part async for part in stream] == [True]
 
     asyncio.run(work())
 

@@ -261,7 +261,7 @@ def http_of(
     routes = [
         *Api(readers, streams, writes, uploads, earlier.bodies).routes(),
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
-        *_pages(settings, persons, duty, access.gate, sampler),
+        *_pages(settings, persons, duty, access.gate, sampler, lambda: server.should_exit),
     ]
     front = Front(earlier, routes, faults, gate=access.gate, names=(bind.host, *bind.hosts))
     server = web.make_server(front, faults, doors.certificates)
@@ -308,6 +308,7 @@ def _pages(
     duty: Duty,
     gate: Gatekeeper,
     sampler: TrafficSampler,
+    is_stopping: Callable[[], bool],
 ) -> list[Route]:
     """Return the routes of the dashboard and of its login."""
     pages = dashboard_of(
@@ -317,6 +318,7 @@ def _pages(
         diagnose=lambda name: (*_own_command(settings.config), "diagnose", name, "--json"),
         sampler=sampler,
         loopback=settings.loopback,
+        is_stopping=is_stopping,
     )
     return [*Login(gate, pages.draw_login).routes(), *pages.routes()]
 

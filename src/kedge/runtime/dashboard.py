@@ -77,6 +77,7 @@ def dashboard_of(
     diagnose: Callable[[str], tuple[str, ...]],
     sampler: TrafficSampler,
     loopback: bool,
+    is_stopping: Callable[[], bool],
 ) -> Dashboard:
     """Build the dashboard.
 
@@ -87,6 +88,7 @@ def dashboard_of(
         diagnose: the command line of a diagnosis.
         sampler: the samples of the traffic.
         loopback: whether only this machine reaches the gateways.
+        is_stopping: whether the server waits for its streams to end.
     """
     parts = DashboardParts(
         readers=Readers(open_place, name="page"),
@@ -98,6 +100,7 @@ def dashboard_of(
         monotonic=clock.monotonic,
         diagnose=DiagnosisProcess(diagnose),
         loopback=loopback,
+        is_stopping=is_stopping,
     )
     return Dashboard(guard, parts)
 

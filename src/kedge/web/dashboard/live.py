@@ -110,10 +110,16 @@ class SharedReads:
 class PageStreams:
     """Streams of pages: a bounded number, each with the parts that changed since its last message."""
 
-    def __init__(self, unix: Callable[[], float], monotonic: Callable[[], float]) -> None:
-        """Start without streams."""
+    def __init__(
+        self,
+        unix: Callable[[], float],
+        monotonic: Callable[[], float],
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Start without streams; all end at the next look after `is_stopping` returns True."""
         self._unix = unix
         self._monotonic = monotonic
+        self._is_stopping = is_stopping
         self.count = 0
 
     def open(
@@ -150,7 +156,10 @@ class PageStreams:
         quiet_s = PULSE_S
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            while not is_over():
+            while not self._is_stopping():
+                if is_over():
+                    yield b"event: ended\ndata: {}\n\n"
+                    return
                 found = await render()
                 raw = step(sent, found).replace(mark, token)
                 sent = found.parts
@@ -160,7 +169,6 @@ class PageStreams:
                     quiet_s = 0.0
                 now = self._monotonic()
                 await asyncio.sleep(max(next_look(now) - now, 0.0))
-            yield b"event: ended\ndata: {}\n\n"
         finally:
             self.count -= 1
 

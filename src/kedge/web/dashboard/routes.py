@@ -109,6 +109,8 @@ class DashboardParts(NamedTuple):
     diagnose: Diagnose
     loopback: bool
     """Whether only this machine reaches the gateways, for the gate of a promotion."""
+    is_stopping: Callable[[], bool] = lambda: False
+    """Whether the server waits for its streams to end."""
 
 
 class DiagnosisRun(NamedTuple):
@@ -143,7 +145,7 @@ class Dashboard:
         self._assets = Assets()
         self._renderer = Renderer(self._assets)
         self._source = SharedReads(parts.readers, parts.unix, parts.monotonic)
-        self._streams = PageStreams(parts.unix, parts.monotonic)
+        self._streams = PageStreams(parts.unix, parts.monotonic, parts.is_stopping)
         self._token_mark = secrets.token_hex(16)
         carry = partial(carry_out, loopback=parts.loopback)
         acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
