@@ -128,7 +128,9 @@ def replica(epoch: int = 7, hold: str = "ready") -> Member:
     )
 
 
-def verdict(metric: str, lower: float = 0.8) -> Verdict:
+def verdict(metric: str, log_e: float = 0.5) -> Verdict:
+    """Evidence on a guardrail, with a ratio, or as a guardrail of losses has it."""
+    losses = metric == "quality"
     return Verdict(
         metric=metric,
         segment="",
@@ -136,8 +138,10 @@ def verdict(metric: str, lower: float = 0.8) -> Verdict:
         reason="",
         units=(900, 300),
         bad=(9, 3),
-        ratio=1.0,
-        interval=(lower, 4.0),
+        ratio=None if losses else 1.0,
+        difference=0.01 if losses else None,
+        interval=(0.005, 0.02) if losses else (0.8, 4.0),
+        log_e=log_e,
     )
 
 
@@ -150,7 +154,7 @@ def evidence(worse: str = "", decision: Any = "inconclusive") -> EvidenceReading
         arms=("production", "candidate"),
         log_arms=("production", "candidate"),
         decision=decision,
-        verdicts=tuple(verdict(name, 2.9 if name == worse else 0.8) for name in METRICS),
+        verdicts=tuple(verdict(name, 5.0 if name == worse else 0.5) for name in METRICS),
         threshold=100.0,
         margins={},
         healthy_s=0.0,
@@ -338,7 +342,6 @@ CARRIED: Mapping[str, dict[str, str]] = {
     **{
         f"KedgeCandidateWorse{name.title()}": {
             "release": "r2",
-            "bound": "lower",
             "metric": "latency.p99" if name == "latency" else name,
         }
         for name in ("errors", "latency", "quality", "cost", "violations")

@@ -31,8 +31,10 @@ from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Window
 from kedge.core.metrics import alert_rules
 from kedge.core.metrics.dashboard import make_dashboard, queries
-from kedge.core.metrics.definitions import METRICS
+from kedge.core.metrics.definitions import METRICS, Metric
+from kedge.core.metrics.history import Durations
 from kedge.core.metrics.queries import named
+from kedge.core.metrics.samples import MetricFamily, MetricSample
 from kedge.core.release.commands import Canary, Promote, Rollback
 from kedge.core.stored.notes import AlertOpened, ReadinessNote, build_note
 from kedge.core.stored.roster import Tally
@@ -232,6 +234,33 @@ def test_a_family_that_changed_is_written_again(measured: Measured) -> None:
     assert stamp.sub("", fresh.get(None).content.decode()) == stamp.sub("", second)
 
 
+def test_a_scrape_during_a_flip_sees_one_reading(measured: Measured) -> None:
+    readings = [measured.reader.read()]
+    measured.world.do(Rollback())
+    readings.append(measured.reader.read())
+    wholes = set()
+    for reading in readings:
+        fresh = MetricsPage()
+        fresh.put(reading)
+        wholes |= {fresh.get(accept).content for accept in (None, OPEN)}
+    page, ended = MetricsPage(), threading.Event()
+    page.put(readings[0])
+
+    def flip() -> None:
+        while not ended.is_set():
+            for reading in readings:
+                page.put(reading)
+
+    writer = threading.Thread(target=flip)
+    writer.start()
+    try:
+        seen = {page.get(accept).content for _ in range(200) for accept in (None, OPEN)}
+    finally:
+        ended.set()
+        writer.join()
+    assert seen <= wholes
+
+
 def test_a_page_keeps_a_bounded_number_of_formats(measured: Measured) -> None:
     for version in range(1, 20):
         body = measured.page.get(f"application/openmetrics-text; version=1.{version}.0")
@@ -313,6 +342,22 @@ def test_promtool_finds_no_fault_in_the_samples(measured: Measured) -> None:
 
 
 @needs_promtool
+def test_promtool_finds_no_fault_in_any_metric_of_the_table() -> None:
+    def value(metric: Metric) -> float | Durations:
+        buckets = len(metric.bounds) + 1
+        return Durations((1,) * buckets, 1.0) if metric.bounds else 1.0
+
+    page = MetricsPage()
+    page.put(
+        tuple(
+            MetricFamily(metric, (MetricSample(metric.labels, value(metric)),))
+            for metric in METRICS
+        )
+    )
+    assert promtool("check", "metrics", given=page.get(None).content.decode()) == ""
+
+
+@needs_promtool
 def test_promtool_accepts_the_rules_and_every_query_of_the_dashboard(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(rules_text(RULES), "utf-8")
@@ -342,14 +387,16 @@ def test_rules_and_dashboard_use_only_exported_metrics() -> None:
 
 
 def test_limits_of_the_rules_come_from_the_policy() -> None:
-    def of(policy: Policy) -> dict[str, tuple[str, int, str]]:
+    def of(policy: Policy) -> dict[str, tuple[str, int, str, str]]:
         (_, group) = alert_rules.make_rules({"flights": policy}).groups
-        return {rule.alert: (rule.expr, rule.for_s, rule.severity) for rule in group.rules}
+        return {
+            rule.alert: (rule.expr, rule.for_s, rule.severity, rule.summary) for rule in group.rules
+        }
 
     full, bare = of(FULL), of(Policy())
-    assert full["KedgeCandidateWorseCost"][0].endswith("> 1.2")
+    assert full["KedgeCandidateWorseCost"][3].endswith("its margin of 0.2")
     assert "KedgeCandidateWorseCost" not in bare
-    assert bare["KedgeCandidateWorseErrors"][0].endswith("> 1.5")
+    assert bare["KedgeCandidateWorseErrors"][3].endswith("its margin of 0.5")
     assert full["KedgePageUnacknowledged"][1] == 600
     assert full["KedgeDrillOverdue"][0].endswith(f"> {45 * 86_400}")
     assert "KedgeDrillOverdue" not in bare

@@ -41,7 +41,7 @@ LABELS = LabelSummary(
     versions={"v1": 30},
     units=(20, 10),
     loss=(0.1, None),
-    figures=(0.1, None),
+    figures=(0.2, None),
     estimates={},
     declined=0,
     unfit=0,
@@ -238,8 +238,19 @@ def test_evidence_is_exported_with_its_threshold() -> None:
     assert samples(whole, of.HEALTHY) == {}
     assert samples(whole, of.LABELS)["flights", "r2", "candidate"] == 10
     assert samples(whole, of.LABEL_COVERAGE) == {("flights", "r1", "production"): 0.25}
-    assert samples(whole, of.LABEL_DELAY) == {("flights", "0.5"): 60.0}
-    assert samples(whole, of.LOSS) == {("flights", "r1", "production", "error_rate"): 0.1}
+    assert samples(whole, of.LABEL_DELAY) == {("flights", "50"): 60.0}
+    assert samples(whole, of.QUALITY) == {("flights", "r1", "production", "error_rate"): 0.2}
+    assert samples(whole, of.DIFFERENCE) == {}
+
+
+def test_of_losses_the_difference_is_exported() -> None:
+    lost = replace(verdict("", 9), difference=0.01, interval=(0.004, None))
+    whole = site(reading(evidence=evidence(lost)))
+    assert samples(whole, of.RATE_RATIO) == {}
+    assert samples(whole, of.DIFFERENCE) == {
+        ("flights", "r2", "errors", "estimate"): 0.01,
+        ("flights", "r2", "errors", "lower"): 0.004,
+    }
 
 
 def test_after_a_promotion_the_release_that_was_left_is_the_measure() -> None:

@@ -211,15 +211,17 @@ def _rollout(name: str, policy: Policy) -> Iterator[AlertRule]:
     for metric, rail in sorted(guardrails(policy).items()):
         if metric == EARLY or rail.worse_by <= 0:
             continue
-        # A guardrail of latency has a row for each quantile.
-        lower = selector(of.RATE_RATIO, endpoint=name, metric=f"~{metric}.*", bound="lower")
+        # A guardrail of latency has a row for each quantile, and one of losses has no ratio.
+        found = selector(of.E_VALUE, endpoint=name, metric=f"~{metric}.*")
+        fails_at = selector(of.E_THRESHOLD, endpoint=name)
         yield _rule(
             f"KedgeCandidateWorse{metric.title().replace('_', '')}",
             name,
-            f"{lower} > {1 + rail.worse_by:g}",
+            f"{found} >= on (job, instance, endpoint) group_left () {fails_at}",
             0,
             LOOK,
-            f"{metric} of {{{{ $labels.release }}}} exceeds its margin of {rail.worse_by:g}",
+            f"{metric} of {{{{ $labels.release }}}} is proven worse than its margin of"
+            f" {rail.worse_by:g}",
             f"kedge evidence {name}",
         )
     yield _rule(

@@ -319,6 +319,22 @@ def _evidence() -> tuple[_Chart, ...]:
             width=16,
         ),
         _Chart(
+            "Quality of labelled predictions",
+            "timeseries",
+            "none",
+            (_Query(selector(of.QUALITY, endpoint=CHOSEN), "{{endpoint}} {{release}} {{metric}}"),),
+        ),
+        _Chart(
+            "Mean loss, less production's",
+            "timeseries",
+            "none",
+            (
+                _Query(
+                    selector(of.DIFFERENCE, endpoint=CHOSEN), "{{endpoint}} {{metric}} {{bound}}"
+                ),
+            ),
+        ),
+        _Chart(
             "Labels",
             "timeseries",
             "percentunit",

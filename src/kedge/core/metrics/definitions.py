@@ -187,6 +187,12 @@ RATE_RATIO = _gauge(
     "Rate of bad units, divided by production's: `estimate`, and its 95 % interval: `lower`,"
     " `upper`",
 )
+DIFFERENCE = _gauge(
+    "kedge_loss_difference",
+    "endpoint release metric bound",
+    "Mean loss less production's, of guardrails on a mean: `estimate`, and its 95 % interval:"
+    " `lower`, `upper`",
+)
 MARGIN = _gauge(
     "kedge_guardrail_margin_ratio",
     "endpoint metric",
@@ -206,10 +212,14 @@ LABEL_COVERAGE = _gauge(
     "kedge_label_coverage_ratio", ARMS, "Share of the comparison's predictions that have a label"
 )
 LABEL_DELAY = _gauge(
-    "kedge_label_delay_seconds", "endpoint quantile", "Delay from a prediction to its label"
+    "kedge_label_delay_seconds",
+    "endpoint percentile",
+    "Delay from a prediction to its label, of this per cent of the labels at most",
 )
-LOSS = _gauge(
-    "kedge_quality_loss", "endpoint release arm metric", "Mean loss of the labelled predictions"
+QUALITY = _gauge(
+    "kedge_quality",
+    "endpoint release arm metric",
+    "The quality metric of the labelled predictions, in its own unit, as in `kedge evidence`",
 )
 
 # ---------------------------------------------------------------- operations

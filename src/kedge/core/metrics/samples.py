@@ -210,29 +210,31 @@ def _evidence(rows: _Rows, name: str, found: EvidenceReading, at: float, *, segm
 def _whole(rows: _Rows, name: str, release: str, verdict: Verdict) -> None:
     metric = verdict.metric
     rows.put(of.E_VALUE, exp(min(verdict.log_e, LARGEST)), name, release, metric)
-    if verdict.ratio is not None:
-        rows.put(of.RATE_RATIO, verdict.ratio, name, release, metric, "estimate")
-        if verdict.interval is not None:
-            for bound, value in zip(("lower", "upper"), verdict.interval, strict=True):
-                if value is not None:
-                    rows.put(of.RATE_RATIO, value, name, release, metric, bound)
+    compared, estimate = of.RATE_RATIO, verdict.ratio
+    if estimate is None:  # of losses, the interval is that of the difference
+        compared, estimate = of.DIFFERENCE, verdict.difference
+    if estimate is not None:
+        lower, upper = verdict.interval or (None, None)
+        for bound, value in (("estimate", estimate), ("lower", lower), ("upper", upper)):
+            if value is not None:
+                rows.put(compared, value, name, release, metric, bound)
 
 
 def _labels(rows: _Rows, name: str, found: EvidenceReading, releases: list[str]) -> None:
     labels = found.labels
     arms = zip(found.arms, found.log_arms, strict=True)
-    for release, (arm, logged), units, loss in zip(
-        releases, arms, labels.units, labels.loss, strict=True
+    for release, (arm, logged), units, figure in zip(
+        releases, arms, labels.units, labels.figures, strict=True
     ):
         rows.put(of.LABELS, units, name, release, arm)
-        if loss is not None:
-            rows.put(of.LOSS, loss, name, release, arm, labels.metric)
+        if figure is not None:
+            rows.put(of.QUALITY, figure, name, release, arm, labels.metric)
         labelled, every = labels.coverage.get(logged, (0, 0))
         if every:
             rows.put(of.LABEL_COVERAGE, labelled / every, name, release, arm)
-    for quantile, delay in (("0.5", labels.delay_s.p50), ("0.95", labels.delay_s.p95)):
+    for percentile, delay in (("50", labels.delay_s.p50), ("95", labels.delay_s.p95)):
         if delay is not None:
-            rows.put(of.LABEL_DELAY, delay, name, quantile)
+            rows.put(of.LABEL_DELAY, delay, name, percentile)
 
 
 def _segments(
