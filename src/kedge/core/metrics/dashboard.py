@@ -119,7 +119,7 @@ def make_dashboard() -> GrafanaDashboard:
 
 
 def _charts() -> tuple[_Chart, ...]:
-    return (*_state(), *_traffic(), *_shadow(), *_evidence(), *_operations())
+    return (*_state(), *_traffic(), *_shadow(), *_evidence(), *_quality(), *_operations())
 
 
 def _state() -> tuple[_Chart, ...]:
@@ -318,6 +318,11 @@ def _evidence() -> tuple[_Chart, ...]:
             ),
             width=16,
         ),
+    )
+
+
+def _quality() -> tuple[_Chart, ...]:
+    return (
         _Chart(
             "Quality of labelled predictions",
             "timeseries",
