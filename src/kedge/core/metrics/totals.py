@@ -201,12 +201,12 @@ class Totals:
         return StoredTotals(
             series=tuple(
                 StoredSeries(*one, self.series.get(one, 0), sums.get(one, 0))
-                for one in sorted({*self.series, *sums})
+                for one in dict.fromkeys((*self.series, *sums))
             ),
             others=tuple(
                 StoredOther(str(endpoint), str(replica), int(str(production)), str(salt), release)
-                for (endpoint, replica, production, candidate, salt), release in sorted(
-                    self._others.items(), key=str
+                for (endpoint, replica, production, candidate, salt), release in (
+                    self._others.items()
                 )
                 if candidate is None
             ),
