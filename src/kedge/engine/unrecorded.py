@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from kedge.core.evidence.unrecorded import PREFIX
+from kedge.core.stored.roster import Tally
 from kedge.core.values import Value
-from kedge.ports import EvidenceStore, RecordStore
+from kedge.ports import RecordStore
 
 ROWS = "rows."
 """Prefix of the counts of answered predictions, by arm."""
@@ -22,19 +24,19 @@ class UnrecordedPredictions(Value, frozen=True):
 
 
 def unrecorded(
-    evidence: EvidenceStore, records: RecordStore, endpoint: str
+    tallies: Iterable[Tally], records: RecordStore, endpoint: str
 ) -> UnrecordedPredictions:
     """Return how many predictions were answered, and how many left no record, by cause.
 
-    All comparisons together: counts of workers since telemetry began, those of records for thirty
-    days.
+    All comparisons together: counts of workers since telemetry began (`tallies` of the endpoint),
+    those of records for thirty days.
 
     Raises:
-        Unavailable: either cannot be read.
+        Unavailable: the counts of records cannot be read.
     """
     found: Counter[str] = Counter(records.unrecorded(endpoint))
     answered = 0
-    for tally in evidence.tallies(endpoint):
+    for tally in tallies:
         for name, count in tally.counts.items():
             if name.startswith(PREFIX):
                 found[name.removeprefix(PREFIX)] += count

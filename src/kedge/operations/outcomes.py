@@ -230,7 +230,7 @@ def _unrecorded(place: Workplace, endpoint: str, total: Joined) -> UnrecordedPre
     """Return why predictions that labels name may be unrecorded; None if each label was joined."""
     if total.parked + total.unrecorded + total.unknown + total.ambiguous:
         with suppress(Unavailable):  # the labels are still joined
-            return unrecorded(place.evidence, place.records, endpoint)
+            return unrecorded(place.evidence.tallies(endpoint), place.records, endpoint)
     return None
 
 

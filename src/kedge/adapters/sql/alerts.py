@@ -54,6 +54,17 @@ _ASIDE = (
     .values(key=bindparam("kept"), live=0)
 )
 _LIVE = select(_alert.c.body).where(_alert.c.live == 1).order_by(_alert.c.number)
+_LISTED = select(_alert.c.body).order_by(_alert.c.number.desc()).limit(bindparam("most"))
+_LISTED_OPEN = _LISTED.where(_alert.c.open == 1)
+_OF = _alert.c.endpoint == bindparam("of")
+_LISTS = {
+    (True, False): _LISTED,
+    (False, False): _LISTED_OPEN,
+    (True, True): _LISTED.where(_OF),
+    (False, True): _LISTED_OPEN.where(_OF),
+}
+"""By whether they may be over, and whether they are of one endpoint. They are made once, because a
+page reads the alerts of each endpoint."""
 _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(live=0)
 
 
@@ -137,12 +148,10 @@ class SqlAlerts:
 
     def listed(self, endpoint: str | None, *, over: bool, limit: int) -> tuple[Alert, ...]:
         """Return alerts, newest first: the open ones, or with `over` all of them."""
-        query = select(_alert.c.body).order_by(_alert.c.number.desc()).limit(limit)
-        if endpoint is not None:
-            query = query.where(_alert.c.endpoint == endpoint)
-        if not over:
-            query = query.where(_alert.c.open == 1)
-        return read_all(_decode, self._database.read(lambda c: list(c.execute(query).scalars())))
+        query, given = _LISTS[over, endpoint is not None], {"most": limit, "of": endpoint}
+        return read_all(
+            _decode, self._database.read(lambda c: list(c.execute(query, given).scalars()))
+        )
 
     def find(self, number: int) -> Alert | None:
         """Return the alert with this number."""

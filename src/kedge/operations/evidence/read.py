@@ -130,7 +130,7 @@ def evidence_of(
             set_fence(place.state_dir, place.fence)
         _fold_all(place, state, watch)
         corrections = CorrectedLabels(*place.records.corrections(endpoint, CORRECTIONS))
-        lost = unrecorded(place.evidence, place.records, endpoint)
+        lost = unrecorded(place.evidence.tallies(endpoint), place.records, endpoint)
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
     facts = msgspec.structs.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -11,7 +12,7 @@ from kedge.core.errors import Unavailable
 from kedge.core.names import get_known
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import ReadinessNote
-from kedge.core.stored.roster import Tally
+from kedge.core.stored.roster import Member, Tally
 from kedge.core.values import Stage, State
 from kedge.engine.libraries import find_differences
 from kedge.engine.pins import Pin, read_pins
@@ -23,6 +24,17 @@ from kedge.workspace import Workplace
 
 OPEN_ALERTS = 200
 """Limit of open alerts of one endpoint in its status."""
+
+
+class HostReading(NamedTuple):
+    """What the status of every endpoint is read with."""
+
+    members: tuple[Member, ...]
+    pins: Mapping[str, Pin]
+    unpinned: str
+    """Why the pins cannot be read; empty: they were."""
+    lost: str
+    """Why the ledger cannot be read; empty: it was."""
 
 
 def status_of(place: Workplace, endpoint: str | None) -> list[EndpointStatus]:
@@ -65,16 +77,13 @@ def status_without_estimates(place: Workplace, endpoint: str | None) -> list[End
     if endpoint is not None:
         get_known(states, endpoint)
     names = sorted(states) if endpoint is None else [endpoint]
-    pins = read_pins(place.disk)
-    return [_read(place, states[name], pins, lost) for name in names]
+    host = HostReading(place.roster.members(), *read_pins(place.disk), lost)
+    return [_read(place, states[name], host) for name in names]
 
 
-def _read(
-    place: Workplace, state: State, read: tuple[Mapping[str, Pin], str], lost: str
-) -> EndpointStatus:
-    """Return the status of one endpoint; `lost` is why the ledger cannot be read."""
-    pins, unpinned = read
-    members = place.roster.members()
+def _read(place: Workplace, state: State, host: HostReading) -> EndpointStatus:
+    """Return the status of one endpoint."""
+    members, pins, unpinned, lost = host
     tallies, aside, unread, missing = _observed(place, state)
     open_ = place.alerts.listed(state.endpoint, over=False, limit=OPEN_ALERTS) if not lost else ()
     item = describe(
@@ -121,7 +130,7 @@ def _observed(
     try:
         tallies = place.evidence.tallies(state.endpoint)
         aside = place.list_aside(state)
-        return tallies, aside, "", unrecorded(place.evidence, place.records, state.endpoint)
+        return tallies, aside, "", unrecorded(tallies, place.records, state.endpoint)
     except Unavailable as error:
         return tallies, [], f"{error.code}: {error}", None
 
