@@ -173,17 +173,17 @@ class _Anyone:
         """Let every access go on."""
 
 
-class _Timed:
+class _Timed(MetricsReader):
     """A reader of metrics whose reads are timed."""
 
-    def __init__(self, reader: MetricsReader) -> None:
-        self._reader = reader
+    def __init__(self, place: Workplace, *, segments: bool) -> None:
+        super().__init__(place, segments=segments)
         self.took: list[float] = []
 
     def read(self) -> tuple[MetricFamily, ...]:
         """Read, and note the processor time."""
         began = time.thread_time()
-        found = self._reader.read()
+        found = super().read()
         self.took.append(1e3 * (time.thread_time() - began))
         return found
 
@@ -193,8 +193,8 @@ def serve(state_dir: Path, told: Connection) -> None:
     os.sched_setaffinity(0, {SERVER_CPU})
     place = Workplace(state_dir)
     faults = ProcessFaults(place.clock)
-    timed = _Timed(MetricsReader(Workplace(state_dir), segments=True))
-    metrics = MetricsLoop(Duty(place.clock, faults), timed)  # type: ignore[arg-type]
+    timed = _Timed(Workplace(state_dir), segments=True)
+    metrics = MetricsLoop(Duty(place.clock, faults), timed)
     listener = web.listen(0)
 
     async def never(*_: object) -> object:
