@@ -348,6 +348,14 @@ def test_inputs_go_sooner_than_predictions(records: Records) -> None:
     assert joined(records, say("a")) == {"joined": 1}
 
 
+def test_one_prediction_is_found_by_its_id_with_its_inputs(records: Records) -> None:
+    rows = [row(own(1), inputs=b"\x80"), row("order-7/0"), row("order-8/0", at=NOW - HOUR_S)]
+    given(records, *rows)
+    assert [records.row("flights", one.id) for one in rows] == rows
+    assert records.row("trains", "order-7/0") is None
+    assert records.row("flights", own(2)) is None
+
+
 def test_a_window_is_read_from_its_newest_end_and_counted_without_reading(
     records: Records,
 ) -> None:

@@ -18,6 +18,7 @@ from kedge.core.evidence.windows import (
     BadUnit,
     CallerCost,
     CostCell,
+    DisagreeingPair,
     Spent,
     Window,
     turned,
@@ -36,7 +37,7 @@ from kedge.core.values import (
     State,
 )
 from kedge.engine.snapshot import UNREADABLE
-from kedge.engine.watch import SEGMENTS, Watch
+from kedge.engine.watch import MOST_EXAMPLES, SEGMENTS, Watch
 from kedge.testing.samples import release
 
 change = msgspec.structs.replace
@@ -97,6 +98,19 @@ def test_windows_become_evidence_and_a_failing_candidate_fails() -> None:
         watch.fold(failing(at))
     assert watch.facts(132.0).overall.verdict == "fail"
     assert errors(watch) == (0, 30)
+
+
+def test_a_segment_keeps_an_example_after_many_of_others() -> None:
+    watch = Watch(SHADOW)
+
+    def disagreeing(at: int, segment: str) -> Window:
+        return paired(at, examples=(DisagreeingPair(f"{at}/0", (segment,), "1", "0"),))
+
+    for at, segment in enumerate(["rare", "rare", "rare", *["often"] * 200], 100):
+        watch.fold(disagreeing(at, segment))
+    assert [one.id for one in watch.examples if "rare" in one.segments] == ["102/0", "101/0"]
+    assert [one.id for one in watch.examples][:2] == ["302/0", "301/0"]
+    assert len(watch.examples) <= MOST_EXAMPLES
 
 
 def test_a_candidate_whose_features_break_their_schema_fails_where_a_guardrail_says_so() -> None:

@@ -9,6 +9,7 @@ import msgspec
 from kedge.core.evidence.faults import Faults
 from kedge.core.evidence.labels import Matching
 from kedge.core.evidence.scores import Scored
+from kedge.core.evidence.series import EvidenceSeries
 from kedge.core.evidence.windows import (
     Agreement,
     DisagreeingPair,
@@ -44,6 +45,8 @@ class Labels(Value, frozen=True, kw_only=True):
     scores: tuple[Scored, Scored] = (Scored(), Scored())
     """Scores and their outcomes, of the measure and of the judged release: for figures without a
     verdict."""
+    series: EvidenceSeries = EvidenceSeries()
+    """Units and loss of both arms, as `units` and `loss` have them, by the time of folding."""
 
 
 class Snapshot(Value, frozen=True, kw_only=True):
@@ -79,6 +82,8 @@ class Snapshot(Value, frozen=True, kw_only=True):
     cost_judge: bytes = b""
     noise: tuple[int, int] = (0, 0)
     faults: Faults = Faults()
+    series: EvidenceSeries = EvidenceSeries()
+    """The alarm's evidence, `Overall.log_e`, over the whole comparison."""
     check: bytes = b""
     """CRC-32 of all bytes before it. It is the last field, and of a fixed length: a damaged figure
     may still be a valid figure, and must prove nothing."""

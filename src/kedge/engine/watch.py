@@ -34,6 +34,7 @@ from kedge.core.evidence.quality import judged as judged_labels
 from kedge.core.evidence.records import Labelled, Reused, live_version
 from kedge.core.evidence.rules import METHOD, QUALITY, Verdict, Word
 from kedge.core.evidence.scores import estimates, gathered
+from kedge.core.evidence.series import EvidenceSeries
 from kedge.core.evidence.verdicts import ARMS, overall, verdicts
 from kedge.core.evidence.windows import (
     METRICS,
@@ -53,6 +54,9 @@ from kedge.core.values import BUCKETS, State
 from kedge.engine.snapshot import CHECK, UNREADABLE, Labels, Snapshot, pack, read_snapshot
 
 EXAMPLES = 20
+"""Newest disagreements that are kept whatever their segments are."""
+OF_SEGMENT, MOST_EXAMPLES = 2, 60
+"""Further ones: so many of each segment, and so many in all."""
 SEGMENTS = 2_000
 """Limit of segments counted in one comparison; further ones go to `other`, and are counted."""
 HELD_S = 2.0
@@ -103,6 +107,8 @@ class Watch:
         self.costs: dict[str, Spent] = {}
         self.noise = (0, 0)
         self.faults = Faults()
+        self.series = EvidenceSeries()
+        """The alarm's evidence over the whole comparison."""
         self._dearer = _cost_judge(state, b"")
         self._output = get_target(state)
         self._unit_of = partial(unit_of, key_of(state.salt))
@@ -140,6 +146,11 @@ class Watch:
     def judge(self) -> Judge:
         """What was folded so far, for an estimate of what is missing."""
         return self._judge
+
+    @property
+    def newest(self) -> int:
+        """Unix seconds of the newest window; 0: there is none."""
+        return self._last
 
     def fits(self, state: State) -> bool:
         """Return whether this is the watch of the row as it is now."""
@@ -179,6 +190,7 @@ class Watch:
                 cost_judge=self._dearer.save() if self._dearer else b"",
                 noise=self.noise,
                 faults=self.faults,
+                series=self.series,
                 held=self.held,
                 check=bytes(CHECK),
             )
@@ -204,7 +216,7 @@ class Watch:
         self.scores, self.examples, self._arms = kept.scores, kept.examples, kept.arms
         self.labels, self.costs, self.noise = kept.labels, kept.costs, kept.noise
         self._dearer = _cost_judge(state, kept.cost_judge)
-        self.faults = kept.faults
+        self.faults, self.series = kept.faults, kept.series
 
     # ------------------------------------------------------------ folding
 
@@ -243,9 +255,15 @@ class Watch:
         seconds: dict[tuple[int, int], list[Window]] = {}
         for window in due:
             seconds.setdefault((window.at, window.weight), []).append(window)
-        for (_, weight), windows in sorted(seconds.items()):
+        for (second, weight), windows in sorted(seconds.items()):
             self._judge.fold(weight, second_of(windows))
+            self._note(second)
         self._unhealthy()
+
+    def _note(self, at: float) -> None:
+        """Add the present evidence to its series, if it is time."""
+        if self.series.is_due(at):
+            self.series = self.series.plus(at, overall(self._judge).log_e)
 
     def _unhealthy(self) -> None:
         """Restart the healthy window after a new failure."""
@@ -281,7 +299,8 @@ class Watch:
             if name in self.costs or len(self.costs) < SEGMENTS:
                 self.costs[name] = self.costs.get(name, Spent()).plus(spent)
         self.noise = (self.noise[0] + window.noise[0], self.noise[1] + window.noise[1])
-        self.examples = (*window.examples, *self.examples)[:EXAMPLES]
+        if window.examples:
+            self.examples = kept_examples((*window.examples, *self.examples))
         if window.fresh is not None:
             mine = self._arms.setdefault(window.replica, {})
             before = mine.get(window.weight, (0, 0))
@@ -361,7 +380,11 @@ class Watch:
                     loss[arm] += lost
         for weight, labels in by_weight.items():
             self._judge.fold_labels(weight, labels, at)
+        self._note(at)
         self._unhealthy()
+        series = known.series
+        if by_weight and series.is_due(at):
+            series = series.plus(at, *units, *loss)
         fit = [one for one in mine if version is None or one.outcome.label_version == version]
         self.labels = Labels(
             cursor=cursor,
@@ -375,6 +398,7 @@ class Watch:
             delays=_summed(known.delays, of.delays),
             matching=matched(known.matching, fit, self._output, self._metric),
             scores=gathered(known.scores, fit, self._output, reverse=self.reverse),
+            series=series,
         )
 
     def uneven_labels(self) -> str:
@@ -420,6 +444,15 @@ class Watch:
             uneven=self.uneven_labels(),
             reused=self.reused,
         )
+
+    def quality_series(self) -> tuple[tuple[int, ...], list[float | None], list[float | None]]:
+        """Return times, and the declared loss of each arm by then, as its metric's figure."""
+        series = self.labels.series
+        ours, theirs = (
+            [self._figure(p[2 + arm] / p[arm] if p[arm] else None) for p in series.values]
+            for arm in (0, 1)
+        )
+        return series.at, ours, theirs
 
     def _figure(self, mean: float | None) -> float | None:
         """Return a mean loss in the form of the declared metric."""
@@ -537,6 +570,20 @@ class Watch:
             if p + c
         )
         return f"the share of {self.arms[1]} is not what was set, and not by chance: {told}"
+
+
+def kept_examples(found: Sequence[DisagreeingPair]) -> tuple[DisagreeingPair, ...]:
+    """Return the examples that are kept, newest first: the newest, and some of each segment."""
+    kept: list[DisagreeingPair] = []
+    seen: dict[str, int] = {}
+    for one in found:
+        rare = any(seen.get(name, 0) < OF_SEGMENT for name in one.segments)
+        if len(kept) < EXAMPLES or rare:
+            kept.append(one)
+            seen.update({name: seen.get(name, 0) + 1 for name in one.segments})
+        if len(kept) == MOST_EXAMPLES:
+            break
+    return tuple(kept)
 
 
 def second_of(windows: Sequence[Window]) -> Second:

@@ -39,6 +39,8 @@ from kedge.core.evidence.records import (
     spellings,
 )
 
+SEARCHED = 24
+"""Hours in which an id that a caller chose is looked up: a file is opened for each."""
 NO_CANDIDATE = -1
 """Stored number of a comparison without a candidate: SQLite needs a value in a primary key."""
 
@@ -62,6 +64,8 @@ _OLDEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, end
 WHERE endpoint = ? ORDER BY id"""
 _NEWEST = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
 WHERE endpoint = ? ORDER BY id DESC"""
+_ONE = """SELECT body, inputs FROM prediction LEFT JOIN logged USING (id, endpoint)
+WHERE endpoint = ? AND id = ?"""
 _STRIP = "DELETE FROM logged WHERE endpoint = ? AND given < ?"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -256,6 +260,23 @@ class Hours:
                     continue  # damaged, or of a newer kedge: it stays unchanged
                 if since <= row.at < until:
                     yield row if inputs is None else msgspec.structs.replace(row, inputs=inputs)
+
+    def row(self, endpoint: str, name: str) -> JoinRow | None:
+        """Return the prediction with this id, with its inputs if stored; None: it is not found.
+
+        For an id that does not state its time, the search covers the newest `SEARCHED` hours.
+        """
+        named = id_hour(name)
+        near = () if named is None else (named - 1, named, named + 1)
+        hours = sorted(self.numbers(), reverse=True)
+        for hour in [h for h in hours if h in near] if near else hours[:SEARCHED]:
+            for body, inputs in self._read(hour, _ONE, (endpoint, name)):
+                try:
+                    row = _row(body)
+                except msgspec.MsgspecError:
+                    continue  # damaged, or of a newer kedge: it stays unchanged
+                return row if inputs is None else msgspec.structs.replace(row, inputs=inputs)
+        return None
 
     def counted(self, endpoint: str, since: float, until: float) -> int:
         """Return how many predictions the hours of [since, until) hold; nothing is decoded."""

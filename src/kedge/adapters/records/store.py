@@ -332,6 +332,11 @@ class Records:
         with told():
             yield from self._hours.rows(endpoint, since, until, newest=newest)
 
+    def row(self, endpoint: str, name: str) -> JoinRow | None:
+        """Return one prediction by its id, with its inputs if stored; None: it is not found."""
+        with told():
+            return self._hours.row(endpoint, name)
+
     def counted(self, endpoint: str, since: float, until: float) -> int:
         """Return how many predictions the hours of [since, until) hold, without reading them."""
         with told():

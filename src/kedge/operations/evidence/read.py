@@ -25,6 +25,7 @@ from kedge.engine.submission import Say
 from kedge.engine.unrecorded import UnrecordedPredictions, unrecorded
 from kedge.engine.watch import Watch, comparison_of
 from kedge.operations.evidence.view import (
+    EXAMPLES,
     WORST,
     ComparisonView,
     CoursePoint,
@@ -103,11 +104,17 @@ class RolloutPlan(Value, frozen=True, kw_only=True):
 
 
 def evidence_of(
-    place: Workplace, endpoint: str, segment: str | None = None, *, worst: int = WORST
+    place: Workplace,
+    endpoint: str,
+    segment: str | None = None,
+    *,
+    worst: int = WORST,
+    examples: int = EXAMPLES,
 ) -> RolloutEvidence:
     """Return a rollout's evidence: the patrol's stored state, and every window since.
 
-    Without a `segment`, the verdicts on the `worst` segments are in it.
+    Without a `segment`, the verdicts on the `worst` segments are in it. It has as many worked
+    `examples` of disagreement at most, those of the `segment` alone if there is one.
 
     Raises:
         Refused: the endpoint is not found, it has no rollout, or `unknown_segment`.
@@ -144,6 +151,7 @@ def evidence_of(
         segment=segment,
         past=_past(place, endpoint),
         worst=worst,
+        examples=examples,
     )
     return RolloutEvidence(
         **msgspec.structs.asdict(found), unrecorded=lost, corrections=corrections

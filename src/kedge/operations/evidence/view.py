@@ -20,6 +20,8 @@ from kedge.engine.watch import Watch, judged
 
 WORST = 10
 """Limit of segments that are shown, the worst first."""
+EXAMPLES = 5
+"""Limit of worked examples of disagreement."""
 LEAST_PAIRS = 20
 """Pairs from which on a segment's disagreement is ranked: below, one pair is five per cent."""
 
@@ -171,6 +173,25 @@ class InferenceCost(Value, frozen=True, kw_only=True):
     """Costs that exceeded a window's room."""
 
 
+class EvidencePath(Value, frozen=True):
+    """The evidence of harm since the comparison began, in at most 241 points, oldest first."""
+
+    at: tuple[int, ...]
+    """Unix seconds."""
+    log_e: tuple[float, ...]
+    """Natural logarithm of the e-value. The alarm sounds at `overall.needed`."""
+
+
+class QualityCourse(Value, frozen=True):
+    """The declared loss as outcomes came, in at most 240 points, oldest first."""
+
+    at: tuple[int, ...]
+    """Unix seconds at which the outcomes were counted."""
+    production: tuple[float | None, ...]
+    """The figure over all outcomes until then; null: there was none."""
+    candidate: tuple[float | None, ...]
+
+
 class ComparisonView(Value, frozen=True, kw_only=True):
     """The comparison of two releases. Pairs are the measure, then the release that it judges."""
 
@@ -205,6 +226,9 @@ class ComparisonView(Value, frozen=True, kw_only=True):
     """Whether the patrol takes the steps."""
     decision: ReasonedVerdict
     overall: Overall
+    path: EvidencePath
+    """How `overall` came about."""
+    quality_course: QualityCourse
     metrics: tuple[MetricVerdict, ...]
     """Metrics of all requests."""
     segments: tuple[MetricVerdict, ...]
@@ -272,6 +296,7 @@ def describe(
     segment: str | None = None,
     past: tuple[int, int] = (0, 0),
     worst: int = WORST,
+    examples: int = EXAMPLES,
 ) -> ComparisonView:
     """Return the view of one rollout.
 
@@ -283,6 +308,7 @@ def describe(
         segment: the only segment to show beside the whole.
         past: production's earlier failures and requests, as `kedge plan` counts them.
         worst: limit of the verdicts on segments, without `segment`.
+        examples: limit of the disagreements, the newest first.
     """
     number, steps = step_number(state)
     step = next_step(state) if state.stage is Stage.CANARY else None
@@ -310,6 +336,8 @@ def describe(
         auto=state.automation.auto,
         decision=ReasonedVerdict(decision.verdict, decision.code, decision.reason),
         overall=facts.overall,
+        path=_path(watch, facts),
+        quality_course=_quality(watch),
         metrics=tuple(_verdict(v) for v in found if v.segment == ""),
         segments=tuple(_verdict(v) for v in slices[: worst if segment is None else len(slices)]),
         units=facts.units,
@@ -319,10 +347,26 @@ def describe(
         healthy_s=facts.healthy_s,
         step_s=facts.step_s,
         stale_s=round(facts.stale_s, 1),
-        agreement=_agreement(watch, segment) if watch.paired else None,
+        agreement=_agreement(watch, segment, examples) if watch.paired else None,
         coverage=_coverage(watch, facts),
         labels=watch.label_summary(),
         cost=_cost(state, watch),
+    )
+
+
+def _quality(watch: Watch) -> QualityCourse:
+    at, ours, theirs = watch.quality_series()
+    return QualityCourse(at, tuple(ours), tuple(theirs))
+
+
+def _path(watch: Watch, facts: PatrolFacts) -> EvidencePath:
+    """Return the path of the evidence, with what is known now as its last point."""
+    at, values = watch.series.at, watch.series.values
+    newest = watch.newest
+    ended = bool(newest) and (not at or newest > at[-1])
+    return EvidencePath(
+        (*at, newest) if ended else at,
+        (*(log_e for (log_e,) in values), *([facts.overall.log_e] if ended else [])),
     )
 
 
@@ -422,7 +466,7 @@ def _noise(watch: Watch) -> OwnDisagreement | None:
     return OwnDisagreement(asked, own, beyond)
 
 
-def _agreement(watch: Watch, segment: str | None) -> AgreementView:
+def _agreement(watch: Watch, segment: str | None, examples: int) -> AgreementView:
     """Return the agreement of the pairs, and the segments that disagree most."""
     ranked = sorted(
         (
@@ -440,7 +484,10 @@ def _agreement(watch: Watch, segment: str | None) -> AgreementView:
             for name, cell in ranked[:WORST]
         ),
         deciles=deciles(watch.scores),
-        examples=tuple(_example(one) for one in watch.examples[:5]),
+        examples=tuple(
+            _example(one)
+            for one in [e for e in watch.examples if segment is None or segment in e.segments]
+        )[:examples],
     )
 
 

@@ -23,7 +23,7 @@ from kedge.web.dashboard.pages.acts import (
     notice_of,
     notice_page,
 )
-from kedge.web.dashboard.pages.page import DashboardPage, Viewer
+from kedge.web.dashboard.pages.page import STALE, DashboardPage, Viewer
 from kedge.web.dashboard.pages.readings import PageReading
 from kedge.web.dashboard.pages.receipts import (
     ActReceipt,
@@ -36,7 +36,7 @@ from kedge.web.dashboard.sources import read_written
 
 LONGEST_REASON = 500
 """Characters of a reason; the ledger keeps it forever."""
-FORM_PARTS = {NOTICE: ""}
+FORM_PARTS = {STALE: "", NOTICE: ""}
 """What the stream of a form may replace: the form itself stays as it was read."""
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from kedge.core.time.instants import iso, read_instant
 from kedge.web.dashboard.assets import Assets
-from kedge.web.dashboard.pages.page import DashboardPage, Viewer
+from kedge.web.dashboard.pages.page import STALE, DashboardPage, PagePart, Viewer
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -61,9 +61,13 @@ class Renderer:
         self._environment.globals["asset"] = assets.path
 
     def parts(self, page: DashboardPage, frame: PageFrame) -> Rendered:
-        """Render the parts of a page, and its content."""
+        """Render the parts of a page, and its content.
+
+        The first part of every page says why its figures are not of now, so that a stream sends it
+        to a page that is open.
+        """
         found = {}
-        for part in page.parts:
+        for part in (PagePart(STALE, "stale.html", page), *page.parts):
             template = self._environment.get_template(part.template)
             found[part.id] = template.render(
                 id=part.id, view=part.view, page=page, frame=frame, root=frame.root
@@ -71,7 +75,7 @@ class Renderer:
         marked = {id_: Markup(text) for id_, text in found.items()}  # noqa: S704 - our templates
         content = self._environment.get_template(page.template)
         body = content.render(parts=marked, page=page, frame=frame, root=frame.root)
-        return Rendered(found, body)
+        return Rendered(found, found[STALE] + body)
 
     def page(self, page: DashboardPage, frame: PageFrame) -> str:
         """Render a whole page."""

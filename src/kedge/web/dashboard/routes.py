@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +21,7 @@ from kedge.core.names import is_name, read_number, unknown_endpoint
 from kedge.core.values import Value
 from kedge.operations.alerts import acknowledge
 from kedge.operations.diagnosis.document import DiagnosisReport
+from kedge.operations.evidence.read import RolloutEvidence
 from kedge.web.auth import take_csrf
 from kedge.web.dashboard.act_routes import FORM_PARTS, ActRoutes
 from kedge.web.dashboard.acts import Acts
@@ -34,26 +34,31 @@ from kedge.web.dashboard.pages.alerts import alerts_page
 from kedge.web.dashboard.pages.comparison import ReleaseComparison
 from kedge.web.dashboard.pages.decisions import chosen, decisions_page
 from kedge.web.dashboard.pages.diagnosis import diagnosis_page
-from kedge.web.dashboard.pages.endpoint import EndpointHead, endpoint_page, head_of, segment_page
+from kedge.web.dashboard.pages.endpoint import EndpointHead, endpoint_page, head_of
 from kedge.web.dashboard.pages.fleet import fleet_page
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.readings import (
+    ExampleReading,
     FindingsReading,
     FleetReading,
     HistoryReading,
     PageReading,
 )
 from kedge.web.dashboard.pages.ready import ready_page
+from kedge.web.dashboard.pages.segment import example_page, segment_page
 from kedge.web.dashboard.rates import SHOWN, TrafficSampler
 from kedge.web.dashboard.reads import dated, read_page
 from kedge.web.dashboard.render import PageFrame, Rendered, Renderer
 from kedge.web.dashboard.sources import (
     read_alerts,
     read_comparison,
+    read_example,
     read_findings,
     read_fleet,
     read_history,
     read_ready,
+    read_segment,
+    read_verdicts,
     remember_fleet,
 )
 from kedge.web.parameters import read_form
@@ -63,10 +68,8 @@ from kedge.workspace import Workplace
 
 FORM_BYTES = 16 << 10
 """Limit of a form."""
-PATHS = 240
-"""Points of an e-value's path that are kept for each endpoint."""
-PATH_S = 5.0
-"""Least seconds between two of them."""
+LONGEST_ID = 200
+"""Characters of a prediction's id, or of a segment, in an address."""
 SHARED = 200
 """Rendered pages that are kept for streams."""
 POLICY = (
@@ -151,7 +154,6 @@ class Dashboard:
         acts = Acts(parts.commands, parts.rollbacks, parts.open_place, carry)
         self._act = ActRoutes(self._source, acts, parts.unix)
         self._courses: dict[str, Course] = {}
-        self._paths: dict[str, deque[tuple[float, float]]] = {}
         self._diagnosing: dict[str, DiagnosisRun] = {}
         self._shared: dict[object, tuple[float, asyncio.Task[Rendered]]] = {}
 
@@ -162,6 +164,7 @@ class Dashboard:
             "/alerts": self._alerts,
             "/endpoints/{endpoint}": self._endpoint,
             "/endpoints/{endpoint}/segment": self._segment,
+            "/endpoints/{endpoint}/example": self._example,
             "/endpoints/{endpoint}/decisions": self._decisions,
             "/endpoints/{endpoint}/diagnosis": self._diagnosis,
             "/endpoints/{endpoint}/ready": self._ready,
@@ -338,10 +341,22 @@ class Dashboard:
         found = await self._source.read("fleet", read_fleet, remember_fleet)
         reading = found.value
         assert isinstance(reading, FleetReading)
+        reading = await self._judged(reading)
         rates = {
             one.endpoint: self._parts.sampler.rates(one.endpoint, SHOWN) for one in reading.found
         }
         return dated(fleet_page(reading, rates, viewer, found.at), found)
+
+    async def _judged(self, reading: FleetReading) -> FleetReading:
+        """Return the fleet with the verdict on each rollout. They are read less often if it takes long."""
+        try:
+            verdicts = (await self._source.read("verdicts", read_verdicts)).value
+        except KedgeError:
+            return reading  # the page says why the ledger cannot be read
+        assert isinstance(verdicts, dict)
+        return FleetReading(
+            tuple(replace(one, decision=verdicts.get(one.endpoint)) for one in reading.found)
+        )
 
     async def _alerts(self, _: Request, viewer: Viewer) -> DashboardPage:
         found = await self._source.read("alerts", read_alerts)
@@ -359,7 +374,6 @@ class Dashboard:
             refusals=reading.refusals,
             traffic=self._parts.sampler.rates(endpoint),
             lines=await self._course(reading),
-            path=self._path(reading, found.at),
             viewer=viewer,
             at=found.at,
         )
@@ -367,45 +381,59 @@ class Dashboard:
 
     async def _course(self, reading: PageReading) -> list[CourseLine]:
         evidence, endpoint = reading.evidence, reading.status.endpoint
-        if evidence is None:
+        if evidence is None or reading.pair is None:
+            self._courses.pop(endpoint, None)
             return []
-        pair = int(evidence.production[1:]), int(evidence.candidate[1:])
-        course = self._courses.setdefault(endpoint, Course())
+        course = self._courses.get(endpoint)
+        if course is None or course.pair != reading.pair:
+            course = self._courses[endpoint] = Course(reading.pair)
+        since = evidence.path.at[0] if evidence.path.at else self._parts.unix()
         try:
             found = await self._source.read(
-                ("course", endpoint, pair), lambda place: course.read(place, endpoint, pair)
+                ("course", endpoint, reading.pair),
+                partial(course.read, endpoint=endpoint, since=since),
             )
         except KedgeError:
             return []  # the page says why the evidence cannot be read
         assert isinstance(found.value, list)
         return found.value
 
-    def _path(self, reading: PageReading, at: float) -> list[tuple[float, float]]:
-        """Keep the e-value of now, and return its path."""
-        evidence = reading.evidence
-        if evidence is None:
-            self._paths.pop(reading.status.endpoint, None)
-            return []
-        key = f"{reading.status.endpoint} {evidence.production} {evidence.candidate}"
-        path = self._paths.setdefault(key, deque(maxlen=PATHS))
-        if not path or at - path[-1][0] >= PATH_S:
-            path.append((at, evidence.overall.log_e))
-        while len(self._paths) > SHARED:
-            self._paths.pop(next(iter(self._paths)))
-        return list(path)
-
     async def _segment(self, request: Request, viewer: Viewer) -> DashboardPage:
         head, found = await self._head(request, viewer)
         reading = found.value
         assert isinstance(reading, PageReading)
         segment = request.query_params.get("name", "")
-        known = reading.evidence.segments if reading.evidence is not None else ()
-        if segment not in {one.segment for one in known}:
+        evidence = reading.evidence
+        if evidence is not None and segment not in {one.segment for one in evidence.segments}:
+            name = segment[:LONGEST_ID]
+            read = partial(read_segment, endpoint=head.endpoint, segment=name)
+            try:
+                found = await self._source.read(("segment", head.endpoint, name), read)
+            except Refused:
+                evidence = None
+            else:
+                evidence = found.value if isinstance(found.value, RolloutEvidence) else None
+        if evidence is None or segment not in {one.segment for one in evidence.segments}:
             raise BadRequest(
                 f"no segment {segment[:80]} is compared on {head.endpoint} now",
                 code="unknown_path",
             )
-        return dated(segment_page(reading, segment, head, found.at), found)
+        return dated(segment_page(reading, evidence, segment, head, found.at), found)
+
+    async def _example(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, found = await self._head(request, viewer)
+        reading, name = found.value, request.query_params.get("id", "")[:LONGEST_ID]
+        assert isinstance(reading, PageReading)
+        known = await self._source.read(
+            ("example", head.endpoint, name), lambda place: read_example(place, reading, name)
+        )
+        if not isinstance(known.value, ExampleReading):
+            raise BadRequest(
+                f"both releases of {head.endpoint} answered no request {name[:80]}",
+                code="unknown_path",
+                hint="the page of a segment lists the newest disagreements",
+            )
+        return dated(example_page(reading, known.value, head, viewer, found.at), known)
 
     async def _decisions(self, request: Request, viewer: Viewer) -> DashboardPage:
         head, found = await self._head(request, viewer)

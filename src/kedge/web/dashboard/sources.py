@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec.structs import replace
 
 from kedge.core.alerts.alerts import find_on_call, find_owner, rungs
@@ -19,15 +20,20 @@ from kedge.engine.findings import newest_finding
 from kedge.operations.alerts import alerts_of
 from kedge.operations.diagnosis.stored import read_report
 from kedge.operations.drills import speed_of
-from kedge.operations.evidence.read import RolloutEvidence, evidence_of
+from kedge.operations.evidence.read import RolloutEvidence, estimate_of, evidence_of
+from kedge.operations.evidence.view import ReasonedVerdict
 from kedge.operations.history import history_of
 from kedge.operations.readiness.check import look
 from kedge.operations.status.read import status_without_estimates
 from kedge.operations.status.view import EndpointStatus
+from kedge.web.dashboard.course import ComparedPair
 from kedge.web.dashboard.pages.comparison import ReleaseComparison, compare
+from kedge.web.dashboard.pages.guardrails import VERDICTS_READ
+from kedge.web.dashboard.pages.marks import is_marked
 from kedge.web.dashboard.pages.readings import (
     AlertDuty,
     AlertsReading,
+    ExampleReading,
     FindingsReading,
     FleetReading,
     HistoryReading,
@@ -42,6 +48,8 @@ from kedge.workspace import Workplace
 
 ENTRIES = 60
 """Entries of a history that a page shows."""
+MARKED = 300
+"""Newest entries among which charts find their events."""
 FINDINGS = 5
 DRILLS = 10
 POLICIES = 100
@@ -53,8 +61,8 @@ SOURCE_BYTES = 32 << 10
 SOURCE_FILES = 10
 COMMAND_EVENTS = 3
 """Events of the longest command: the rollout ends, production goes back, the features are held."""
-SEGMENTS = 300
-"""Verdicts on segments that are read for a table."""
+EXAMPLES = 60
+"""Worked examples of disagreement that are read."""
 
 
 def read_fleet(place: Workplace) -> FleetReading:
@@ -64,6 +72,17 @@ def read_fleet(place: Workplace) -> FleetReading:
         Unavailable: the ledger cannot be read.
     """
     return FleetReading(tuple(status_without_estimates(place, None)))
+
+
+def read_verdicts(place: Workplace) -> dict[str, ReasonedVerdict]:
+    """Return the policy's decision on each rollout, by the state that the patrol stored last.
+
+    Raises:
+        Unavailable: the ledger cannot be read.
+    """
+    states = place.ledger.read().states
+    found = {name: estimate_of(place, state) for name, state in states.items()}
+    return {name: outlook.decision for name, outlook in found.items() if outlook is not None}
 
 
 def remember_fleet(place: Workplace) -> FleetReading:
@@ -86,11 +105,14 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
     evidence, unread = _evidence(place, state)
     at = place.clock.now()
     rollbacks = rollbacks_of(state, at)
+    newest = tuple(place.ledger.history(endpoint, MARKED))
     return PageReading(
         status=_with_outlook(status_without_estimates(place, endpoint)[0], evidence),
-        entries=tuple(place.ledger.history(endpoint, ENTRIES)),
+        entries=newest[:ENTRIES],
+        marked=tuple(entry for entry in newest if is_marked(entry)),
         evidence=evidence,
         unread=unread,
+        pair=_pair(state),
         rules=_rules(state),
         steps=tuple(state.policy.canary.steps),
         shadow_window=state.policy.shadow.window,
@@ -205,6 +227,46 @@ def _source(place: Workplace, release: Release) -> tuple[tuple[str, str], ...]:
         return ()
 
 
+def read_segment(place: Workplace, endpoint: str, segment: str) -> RolloutEvidence:
+    """Return the evidence on one segment, also if other segments are worse.
+
+    Raises:
+        Refused: the endpoint declares no such segment, or nothing is compared.
+        Unavailable: the evidence cannot be read.
+    """
+    return evidence_of(place, endpoint, segment, examples=EXAMPLES)
+
+
+def read_example(place: Workplace, reading: PageReading, name: str) -> ExampleReading | None:
+    """Return one request that both releases answered; None: it is not known.
+
+    Raises:
+        Unavailable: the prediction log cannot be read.
+    """
+    agreement = reading.evidence.agreement if reading.evidence is not None else None
+    pair = next((one for one in (agreement.examples if agreement else ()) if one.id == name), None)
+    row = place.records.row(reading.status.endpoint, name)
+    if pair is None and (row is None or not row.paired):
+        return None
+    inputs = msgspec.msgpack.decode(row.inputs) if row is not None and row.inputs else {}
+    return ExampleReading(
+        id=name,
+        pair=pair,
+        at=row.at if row is not None else None,
+        segments=row.segments if row is not None else (),
+        answers=(
+            _answer(row.decision, row.score) if row is not None else "",
+            _answer(row.shadow_decision, row.shadow_score) if row is not None else "",
+        ),
+        inputs=tuple(inputs.items()) if isinstance(inputs, dict) else (),
+    )
+
+
+def _answer(decision: str | None, score: float | None) -> str:
+    said = (decision, None if score is None else f"score {score:.4g}")
+    return ", ".join(part for part in said if part is not None)
+
+
 def read_ready(place: Workplace, endpoint: str) -> ReadyReading:
     """Return the readiness of an endpoint. Nothing is proven or recorded.
 
@@ -265,11 +327,24 @@ def remember_endpoint(place: Workplace, endpoint: str) -> PageReading:
         entries=(),
         evidence=None,
         unread="",
+        pair=None,
         rules=None,
         steps=(),
         shadow_window="",
         finding=None,
         releases=(),
+    )
+
+
+def _pair(state: State) -> ComparedPair | None:
+    if state.compared is None or state.production is None:
+        return None
+    return ComparedPair(
+        production=state.production,
+        compared=state.compared,
+        salt=state.salt,
+        paired=state.mirrored is not None,
+        reverse=state.candidate is None,
     )
 
 
@@ -284,7 +359,7 @@ def _evidence(place: Workplace, state: State) -> tuple[RolloutEvidence | None, s
     if state.compared is None or state.stage is Stage.EMPTY:
         return None, ""
     try:
-        return evidence_of(place, state.endpoint, worst=SEGMENTS), ""
+        return evidence_of(place, state.endpoint, worst=VERDICTS_READ, examples=EXAMPLES), ""
     except (Refused, Unavailable) as error:
         return None, "" if error.code == "no_rollout" else str(error)
 

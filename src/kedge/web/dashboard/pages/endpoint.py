@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kedge.core.evidence.rules import QUALITY
 from kedge.core.values import Stage, Value
 from kedge.engine.recording.recorder import bin_upper_us
+from kedge.operations.evidence.view import ComparisonView
 from kedge.operations.status.view import EndpointStatus, OpenAlert, ReplicaStatus
-from kedge.web.dashboard.course import CourseLine
+from kedge.web.dashboard.course import COST, CourseLine
 from kedge.web.dashboard.pages.acts import ActButton, buttons_of
+from kedge.web.dashboard.pages.charts import ChartView
+from kedge.web.dashboard.pages.examples import ExampleLine, example_lines
 from kedge.web.dashboard.pages.fleet import STAGES, VERDICTS, troubles_of
 from kedge.web.dashboard.pages.guardrails import (
     GuardrailTile,
     HeatTable,
-    cell_of,
     heat_of,
-    segment_title,
     tiles_of,
 )
-from kedge.web.dashboard.pages.guardrails import title_of as metric_title
-from kedge.web.dashboard.pages.marks import EventLine, EventMark, lines_of, marks_of
+from kedge.web.dashboard.pages.marks import EventLine, lines_of, marks_of
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.quantities import micros, percent, rate, share, span
 from kedge.web.dashboard.pages.readings import PageReading
@@ -28,6 +29,8 @@ from kedge.web.dashboard.pages.rollout import rollout_of
 from kedge.web.dashboard.pages.way_back import Landing, landing_now, name, undo
 from kedge.web.dashboard.rates import ARMS, TrafficRates
 
+EXAMPLES = 5
+"""Worked examples of disagreement on the page."""
 NEWEST = 12
 """Entries of the history on the page."""
 
@@ -59,8 +62,8 @@ class TrafficView(Value, frozen=True, kw_only=True):
     """The traffic, and the replicas that answer it."""
 
     rate: str
-    at: tuple[float, ...]
-    line: tuple[float, ...]
+    chart: ChartView
+    """Requests a second."""
     answered: int
     errors: int
     error_share: str
@@ -77,24 +80,19 @@ class TrafficView(Value, frozen=True, kw_only=True):
     unrecorded: int
 
 
-class ChartView(Value, frozen=True, kw_only=True):
-    """The lines of a chart as its script reads them."""
-
-    at: tuple[float, ...]
-    series: tuple[tuple[float | None, ...], ...]
-    names: tuple[str, ...]
-    unit: str
-    marks: tuple[EventMark, ...] = ()
-    level: float | None = None
-    """A horizontal line, such as a threshold."""
-    scale: str = "linear"
-
-
 class TilesView(Value, frozen=True):
     """The tiles of all guardrails, with their charts."""
 
     tiles: tuple[GuardrailTile, ...]
     charts: dict[str, ChartView]
+    arms: tuple[str, str]
+
+
+class ExamplesView(Value, frozen=True):
+    """The newest requests that both releases answered differently."""
+
+    lines: tuple[ExampleLine, ...]
+    endpoint: str
     arms: tuple[str, str]
 
 
@@ -113,32 +111,14 @@ class EventsView(Value, frozen=True):
     endpoint: str
 
 
-class SegmentMetric(Value, frozen=True, kw_only=True):
-    """One metric of a segment."""
-
-    title: str
-    difference: str
-    word: str
-    tone: str
-    detail: str
-
-
-class SegmentView(Value, frozen=True, kw_only=True):
-    """One segment: its metrics, and worked examples of disagreement."""
-
-    endpoint: str
-    segment: str
-    about: str
-    metrics: tuple[SegmentMetric, ...]
-    disagreement: str
-    examples: tuple[tuple[str, str, str, str], ...]
-    """Identity, production's answer, the candidate's, and the outputs that differ."""
-
-
 def head_of(
-    reading: PageReading, refusals: Mapping[str, ActRefusal], viewer: Viewer
+    reading: PageReading,
+    refusals: Mapping[str, ActRefusal],
+    viewer: Viewer,
+    *,
+    with_alerts: bool = True,
 ) -> EndpointHead:
-    """Return the head of an endpoint's pages."""
+    """Return the head of an endpoint's pages; `with_alerts`: also the open pages."""
     one = reading.status
     candidate = one.candidate is not None
     weight = one.weight if one.stage is Stage.CANARY else one.sample
@@ -172,7 +152,7 @@ def head_of(
         owner=one.owner or "",
         on_call=one.on_call or "",
         buttons=buttons_of(one, dict(refusals), viewer),
-        troubles=tuple(t for t in troubles if t[1] not in told or t[0] == "bad"),
+        troubles=tuple(t for t in troubles if t[1] not in told or (t[0] == "bad" and with_alerts)),
         condemned=one.condemned,
     )
 
@@ -188,7 +168,6 @@ def endpoint_page(
     refusals: Mapping[str, ActRefusal],
     traffic: TrafficRates,
     lines: Sequence[CourseLine],
-    path: Sequence[tuple[float, float]],
     viewer: Viewer,
     at: float,
 ) -> DashboardPage:
@@ -196,25 +175,30 @@ def endpoint_page(
     one = reading.status
     evidence = reading.evidence
     parts = [
-        PagePart("head", "endpoint_head.html", head_of(reading, refusals, viewer)),
+        PagePart(
+            "head", "endpoint_head.html", head_of(reading, refusals, viewer, with_alerts=False)
+        ),
         PagePart(
             "alerts",
             "endpoint_alerts.html",
             AlertsView(one.alerts, viewer.can_operate, one.endpoint),
         ),
-        PagePart("rollout", "endpoint_rollout.html", rollout_of(reading, path)),
+        PagePart("rollout", "endpoint_rollout.html", rollout_of(reading)),
     ]
     if evidence is not None:
         tiles = tiles_of(evidence, reading.rules, lines)
         charts = {
-            tile.metric: _chart(tile.line, reading, evidence.production, evidence.candidate)
+            tile.metric: _chart(tile.line, reading, evidence)
             for tile in tiles
             if tile.line is not None
         }
         arms = (evidence.production, evidence.candidate)
         parts.append(PagePart("tiles", "endpoint_tiles.html", TilesView(tiles, charts, arms)))
-        heat: HeatTable | None = heat_of(evidence)
+        heat: HeatTable | None = heat_of(evidence, reading.rules)
         parts.append(PagePart("heat", "endpoint_heat.html", heat))
+        newest = evidence.agreement.examples[:EXAMPLES] if evidence.agreement else ()
+        view = ExamplesView(example_lines(newest), one.endpoint, arms)
+        parts.append(PagePart("examples", "endpoint_examples.html", view))
     parts += [
         PagePart("live", "endpoint_live.html", live_of(reading, traffic)),
         PagePart(
@@ -234,18 +218,25 @@ def endpoint_page(
     )
 
 
-def _chart(line: CourseLine, reading: PageReading, ours: str, theirs: str) -> ChartView:
-    since = line.at[0] if line.at else 0.0
+def _chart(line: CourseLine, reading: PageReading, evidence: ComparisonView) -> ChartView:
+    """Return both releases over time: shares in per cent, costs and losses in their own unit."""
+    shares = line.metric not in (COST, QUALITY)
     return ChartView(
         at=line.at,
         series=tuple(
-            tuple(None if value is None else round(value * 100, 3) for value in arm)
+            tuple(_drawn(value, 100 if shares else 1) for value in arm)
             for arm in (line.production, line.candidate)
         ),
-        names=(ours, theirs),
-        unit="%",
-        marks=marks_of(reading.entries, since),
+        names=(evidence.production, evidence.candidate),
+        unit="%" if shares else "",
+        marks=marks_of(reading.marked, line.at[0] if line.at else 0.0),
+        scale="linear" if shares else "fit",
     )
+
+
+def _drawn(value: float | None, times: float) -> float | None:
+    """Return a value with the digits that a line shows."""
+    return None if value is None else float(f"{value * times:.4g}")
 
 
 def live_of(reading: PageReading, traffic: TrafficRates) -> TrafficView:
@@ -257,8 +248,13 @@ def live_of(reading: PageReading, traffic: TrafficRates) -> TrafficView:
     indices = sorted({index for arm in arms for index in traffic.bins[arm]})
     return TrafficView(
         rate=rate(traffic.rate),
-        at=traffic.at,
-        line=tuple(round(value, 1) for value in traffic.line),
+        chart=ChartView(
+            at=traffic.at,
+            series=(tuple(round(value, 1) for value in traffic.line),),
+            names=("requests/s",),
+            unit="/s",
+            marks=marks_of(reading.marked, traffic.at[0]) if traffic.at else (),
+        ),
         answered=answered,
         errors=errors,
         error_share=share(errors / (answered + errors)) if answered + errors else "–",
@@ -278,53 +274,4 @@ def live_of(reading: PageReading, traffic: TrafficRates) -> TrafficView:
         replicas=one.replicas,
         epoch=one.epoch,
         unrecorded=sum(one.unrecorded.by_cause.values()) if one.unrecorded else 0,
-    )
-
-
-def segment_page(
-    reading: PageReading, segment: str, head: EndpointHead, at: float
-) -> DashboardPage:
-    """Return the page of one segment."""
-    evidence = reading.evidence
-    assert evidence is not None
-    found = [v for v in evidence.segments if v.segment == segment]
-    agreement = evidence.agreement
-    cells = [(metric_title(v.metric), cell_of(v)) for v in found]
-    of = next((s for s in agreement.segments if s.segment == segment), None) if agreement else None
-    view = SegmentView(
-        endpoint=reading.status.endpoint,
-        segment=segment,
-        about=segment_title(evidence, segment),
-        metrics=tuple(
-            SegmentMetric(
-                title=title,
-                difference=cell.text,
-                word=cell.word,
-                tone=cell.tone,
-                detail=cell.detail,
-            )
-            for title, cell in cells
-        ),
-        disagreement=f"{share(of.disagreement)} of {of.pairs:,} answers differ" if of else "",
-        examples=tuple(
-            (
-                one.id,
-                one.production,
-                one.candidate,
-                ", ".join(f"{d.output}: {d.production} → {d.candidate}" for d in one.differs),
-            )
-            for one in (agreement.examples if agreement else ())
-            if segment in one.segments
-        ),
-    )
-    return DashboardPage(
-        title=f"{segment} · {reading.status.endpoint}",
-        template="endpoint_page.html",
-        parts=(
-            PagePart("head", "endpoint_head.html", head),
-            PagePart("segment", "segment.html", view),
-        ),
-        endpoint=reading.status.endpoint,
-        tab="endpoint",
-        at=at,
     )

@@ -9,7 +9,7 @@ from math import exp, log2
 from kedge.core.evidence.rules import QUALITY, JudgeRules
 from kedge.core.values import Value
 from kedge.operations.evidence.view import ComparisonView, MetricVerdict
-from kedge.web.dashboard.course import CourseLine
+from kedge.web.dashboard.course import COST, CourseLine
 from kedge.web.dashboard.pages.fleet import VERDICTS
 from kedge.web.dashboard.pages.quantities import NONE, count, ratio, share
 
@@ -31,6 +31,8 @@ WIDTH = 200.0
 """Width of the bar of an interval."""
 OCTAVES = 2.0
 """The bar shows ratios from a quarter to four times."""
+VERDICTS_READ = 300
+"""Verdicts on segments that are read for the table, those with the most evidence."""
 SEGMENTS = 30
 """Rows of the table of segments, the worst first."""
 BANDS = 4
@@ -42,7 +44,8 @@ class IntervalBar(Value, frozen=True, kw_only=True):
 
     low: float
     high: float
-    value: float
+    value: float | None
+    """None: there is no difference yet, only its bounds."""
     margin: float
     zero: float
     """Where the releases are equal."""
@@ -60,8 +63,6 @@ class GuardrailTile(Value, frozen=True, kw_only=True):
     sentence: str
     production: str
     candidate: str
-    bad: tuple[int, int]
-    units: tuple[int, int]
     difference: str
     interval: str
     margin: str
@@ -85,8 +86,8 @@ class HeatRow(Value, frozen=True):
 
     segment: str
     cells: tuple[HeatCell, ...]
-    worst: float
-    """The evidence of its worst metric, for the order."""
+    worst: tuple[float, float]
+    """The evidence of its worst metric and the size of its difference, for the order."""
 
 
 class HeatTable(Value, frozen=True):
@@ -94,9 +95,10 @@ class HeatTable(Value, frozen=True):
 
     metrics: tuple[str, ...]
     rows: tuple[HeatRow, ...]
-    hidden: int
-    """Segments that are not shown."""
+    hidden: str
+    """The number of segments that are not shown; empty: all are."""
     endpoint: str
+    arms: tuple[str, str]
 
 
 def title_of(metric: str) -> str:
@@ -108,52 +110,83 @@ def tiles_of(
     evidence: ComparisonView, rules: JudgeRules | None, lines: Sequence[CourseLine]
 ) -> tuple[GuardrailTile, ...]:
     """Return a tile for each metric of all requests."""
-    by_metric = {line.metric: line for line in lines}
-    figures = evidence.labels.figures
-    return tuple(_tile(one, rules, by_metric.get(one.metric), figures) for one in evidence.metrics)
+    by_metric = {line.metric: line for line in (*lines, _quality_line(evidence))}
+    return tuple(_tile(one, rules, by_metric.get(one.metric), evidence) for one in evidence.metrics)
+
+
+def _quality_line(evidence: ComparisonView) -> CourseLine:
+    """Return the declared loss of both releases, as outcomes came."""
+    course = evidence.quality_course
+    return CourseLine(QUALITY, tuple(map(float, course.at)), course.production, course.candidate)
+
+
+def is_loss(one: MetricVerdict) -> bool:
+    """Return whether a metric is a mean loss, which is compared by its difference."""
+    return one.difference is not None and one.ratio is None
 
 
 def _tile(
-    one: MetricVerdict,
-    rules: JudgeRules | None,
-    line: CourseLine | None,
-    figures: tuple[float | None, float | None],
+    one: MetricVerdict, rules: JudgeRules | None, line: CourseLine | None, evidence: ComparisonView
 ) -> GuardrailTile:
     rail = rules.rails.get(one.metric) if rules is not None else None
     margin = rail.shown if rail is not None else None
-    losses = one.difference is not None
+    losses = is_loss(one)
+    ours, theirs = _figures(one, evidence)
     return GuardrailTile(
         metric=one.metric,
         title=title_of(one.metric),
         tone=VERDICTS[one.verdict][0],
         word=WORDS[one.verdict],
         sentence=one.reason,
-        production=_loss(figures, 0) if losses else _rate(one, 0),
-        candidate=_loss(figures, 1) if losses else _rate(one, 1),
-        bad=one.bad,
-        units=one.units,
-        difference=f"{one.difference:+.3g}" if losses else ratio(one.ratio),
+        production=ours,
+        candidate=theirs,
+        difference=difference_of(one, evidence.candidate),
         interval=_interval(one),
-        margin=NONE if margin is None else f"{margin:+.3g}" if losses else f"+{margin * 100:g} %",
+        margin=NONE if margin is None else f"{margin:+.3g}" if losses else ratio(1 + margin),
         bar=_bar(one, margin),
         line=line,
     )
+
+
+def _figures(one: MetricVerdict, evidence: ComparisonView) -> tuple[str, str]:
+    """Return the figure of each release: its declared loss, its cost, or its share of bad units."""
+    if one.metric == COST:
+        spent = evidence.cost
+        ours, theirs = spent.per_inference if spent is not None else (None, None)
+        unit = f" {spent.currency}" if spent is not None else ""
+    elif is_loss(one):
+        (ours, theirs), unit = evidence.labels.figures, ""
+    else:
+        return _rate(one, 0), _rate(one, 1)
+    return _number(ours, unit), _number(theirs, unit)
+
+
+def _number(value: float | None, unit: str) -> str:
+    return NONE if value is None else f"{value:.4g}{unit}"
 
 
 def _rate(one: MetricVerdict, arm: int) -> str:
     return share(one.bad[arm] / one.units[arm]) if one.units[arm] else NONE
 
 
-def _loss(figures: tuple[float | None, float | None], arm: int) -> str:
-    value = figures[arm]
-    return NONE if value is None else f"{value:.4g}"
+def difference_of(one: MetricVerdict, judged: str) -> str:
+    """Return the difference of the judged release to the measure, as text."""
+    if is_loss(one):
+        return f"{one.difference:+.3g}"
+    if one.ratio is None and any(one.units) and not any(one.bad):
+        return "none on either"
+    if one.ratio is None and one.bad[1] and not one.bad[0]:
+        return f"only on {judged}"
+    return ratio(one.ratio)
 
 
 def _interval(one: MetricVerdict) -> str:
-    if one.interval is None or (one.ratio is None and one.difference is None):
-        return "no interval yet"
+    if one.interval is None:
+        return "" if one.verdict == "pass" else "no interval yet"
     low, high = one.interval
-    if one.difference is not None:
+    if one.ratio is None and one.difference is None:
+        return "no interval yet" if high is None else f"at most {ratio(high)}"
+    if is_loss(one):
         return f"{low:+.3g} to {high:+.3g}" if high is not None else f"from {low:+.3g}"
     return f"{ratio(low)} to {ratio(high)}" if high is not None else f"from {ratio(low)}"
 
@@ -162,20 +195,21 @@ def _bar(one: MetricVerdict, margin: float | None) -> IntervalBar | None:
     """Return the bar of an interval: ratios on a logarithmic scale, differences on a linear one."""
     if one.interval is None or margin is None:
         return None
-    if one.ratio is None and one.difference is None:
-        return None
     low, high = one.interval
-    if one.difference is not None:
+    if one.ratio is None and one.difference is None and high is None:
+        return None
+    if is_loss(one) and one.difference is not None:
         reach = max(margin * 3, abs(low), abs(high or 0.0), 1e-9)
         place: Callable[[float], float] = partial(_on_line, reach)
+        value: float | None
         value, limit, zero = one.difference, margin, 0.0
     else:
         place = _on_octaves
-        value, limit, zero = one.ratio if one.ratio is not None else 1.0, 1 + margin, 1.0
+        value, limit, zero = one.ratio, 1 + margin, 1.0
     return IntervalBar(
         low=_within(place(low)),
         high=WIDTH if high is None else _within(place(high)),
-        value=_within(place(value)),
+        value=None if value is None else _within(place(value)),
         margin=_within(place(limit)),
         zero=_within(place(zero)),
         is_open=high is None,
@@ -197,12 +231,14 @@ def _within(x: float) -> float:
 # ---------------------------------------------------------------- segments
 
 
-def heat_of(evidence: ComparisonView) -> HeatTable | None:
+def heat_of(evidence: ComparisonView, rules: JudgeRules | None) -> HeatTable | None:
     """Return the table of segments; None if the endpoint declares none."""
     if not evidence.segments:
         return None
     judged = {
-        v.metric for v in evidence.segments if v.ratio is not None or v.difference is not None
+        v.metric
+        for v in evidence.segments
+        if v.ratio is not None or v.difference is not None or any(v.bad)
     }
     metrics = [v.metric for v in evidence.metrics if v.metric in judged]
     by_segment: dict[str, dict[str, MetricVerdict]] = {}
@@ -212,39 +248,51 @@ def heat_of(evidence: ComparisonView) -> HeatTable | None:
         (
             HeatRow(
                 segment,
-                tuple(cell_of(found.get(metric)) for metric in metrics),
-                max(v.log_e for v in found.values()),
+                tuple(cell_of(found.get(metric), rules, evidence.candidate) for metric in metrics),
+                (
+                    max(v.log_e for v in found.values()),
+                    max(_size(v, rules) for v in found.values()),
+                ),
             )
             for segment, found in by_segment.items()
         ),
-        key=lambda row: (-row.worst, row.segment),
+        key=lambda row: (-row.worst[0], -row.worst[1], row.segment),
     )
     shown = rows[:SEGMENTS]
     titles = tuple(title_of(metric) for metric in metrics)
-    return HeatTable(titles, tuple(shown), len(rows) - len(shown), evidence.endpoint)
+    arms = evidence.production, evidence.candidate
+    hidden = count(len(rows) - len(shown), "segment") if len(rows) > len(shown) else ""
+    if hidden and len(evidence.segments) >= VERDICTS_READ:
+        hidden = f"at least {hidden}"
+    return HeatTable(titles, tuple(shown), hidden, evidence.endpoint, arms)
 
 
-def cell_of(verdict: MetricVerdict | None) -> HeatCell:
+def cell_of(verdict: MetricVerdict | None, rules: JudgeRules | None, judged: str) -> HeatCell:
     """Return the cell of one segment and metric."""
     if verdict is None:
         return HeatCell(text=NONE, tone="none", word="", detail="not counted")
-    ours, theirs = verdict.bad
-    detail = (
-        f"{ours} of {verdict.units[0]:,} against {theirs} of {verdict.units[1]:,}; {verdict.reason}"
-    )
-    losses = verdict.metric == QUALITY and verdict.difference is not None
-    text = f"{verdict.difference:+.3g}" if losses else ratio(verdict.ratio)
-    return HeatCell(text=text, tone=_shade(verdict), word=WORDS[verdict.verdict], detail=detail)
+    text = difference_of(verdict, judged)
+    tone = _shade(verdict, rules)
+    return HeatCell(text=text, tone=tone, word=WORDS[verdict.verdict], detail=verdict.reason)
 
 
-def _shade(verdict: MetricVerdict) -> str:
+def _size(verdict: MetricVerdict, rules: JudgeRules | None) -> float:
+    """Return the difference in half octaves of the rate; a loss has two of them at its margin."""
+    if is_loss(verdict) and verdict.difference is not None:
+        rail = rules.rails.get(verdict.metric) if rules is not None else None
+        return verdict.difference / rail.shown * 2 if rail is not None and rail.shown else 0.0
+    return log2(max(verdict.ratio, 1e-3)) * 2 if verdict.ratio is not None else 0.0
+
+
+def _shade(verdict: MetricVerdict, rules: JudgeRules | None) -> str:
     """Return the shade: it grows with the evidence, so that noise of a few requests stays pale."""
     if verdict.verdict == "fail":
         return f"worse-{BANDS - 1}"
-    if verdict.ratio is None or verdict.ratio == 1:
+    size = _size(verdict, rules)
+    if not size:
         return "even"
-    worse = verdict.ratio > 1
-    strength = min(int(abs(log2(max(verdict.ratio, 1e-3))) * 2), BANDS - 1)
+    worse = size > 0
+    strength = min(int(abs(size)), BANDS - 1)
     if worse and exp(min(verdict.log_e, 50.0)) < 3 and not verdict.suspect:
         strength = min(strength, 1)
     return f"{'worse' if worse else 'better'}-{strength}"

@@ -24,7 +24,7 @@ MARKED = (
     | r.DrillStarted
     | r.DrillEnded
 )
-MARKED_NOTES = n.AlertOpened | n.AlertResolved | n.FeaturesApplied | n.DrillResult
+MARKED_NOTES = n.AlertOpened | n.AlertResolved | n.EvidenceLost | n.FeaturesApplied | n.DrillResult
 QUIET = n.RunbookNote | n.ReceiptNote
 """Notes that follow from another entry."""
 BAD = r.RolledBack | r.CandidateRolledBack | r.Aborted
@@ -66,17 +66,18 @@ class EventLine(Value, frozen=True, kw_only=True):
 
 
 def marks_of(entries: Sequence[Entry], since: float) -> tuple[EventMark, ...]:
-    """Return the marks of events at a time or later, oldest first."""
+    """Return the marks of marked entries at a time or later, oldest first."""
     found = []
     for entry in reversed(entries):
         at = read_instant(entry.at)
-        if at < since or not _is_marked(entry):
+        if at < since:
             continue
         found.append(EventMark(at, _label(entry), _tone(entry), story(entry.event)))
     return tuple(found)
 
 
-def _is_marked(entry: Entry) -> bool:
+def is_marked(entry: Entry) -> bool:
+    """Return whether charts mark an entry: a flip, an alert, a change of features, a drill."""
     if isinstance(entry.event, Note):
         return isinstance(entry.event.body, MARKED_NOTES)
     return isinstance(entry.event, MARKED)

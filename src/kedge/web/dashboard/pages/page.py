@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from kedge.core.values import Value
 
+STALE = "stale"
+"""The part of every page that says why its figures are not of now; the first one."""
+
 
 class Viewer(Value, frozen=True, kw_only=True):
     """The person who looks at a page."""

@@ -16,7 +16,9 @@ from kedge.core.values import Policy, Release, Value
 from kedge.operations.alerts import ListedAlert
 from kedge.operations.diagnosis.document import DiagnosisReport
 from kedge.operations.evidence.read import RolloutEvidence
+from kedge.operations.evidence.view import DisagreementExample
 from kedge.operations.status.view import EndpointStatus
+from kedge.web.dashboard.course import ComparedPair
 from kedge.web.dashboard.pages.refusals import ActRefusal, RollbackChoice
 
 
@@ -31,10 +33,15 @@ class PageReading(Value, frozen=True, kw_only=True):
 
     status: EndpointStatus
     entries: tuple[Entry, ...]
+    """The newest entries of the ledger, newest first."""
+    marked: tuple[Entry, ...] = ()
+    """Those of the newest entries that charts mark, newest first."""
     evidence: RolloutEvidence | None
     """None: nothing is compared, or it cannot be read."""
     unread: str
     """Why the evidence cannot be read; empty: it can, or there is none."""
+    pair: ComparedPair | None
+    """The comparison whose evidence it is; None: nothing is compared."""
     rules: JudgeRules | None
     """The margins of the comparison; None: nothing is compared."""
     steps: tuple[float, ...]
@@ -108,6 +115,21 @@ class AlertsReading(Value, frozen=True, kw_only=True):
     found: tuple[ListedAlert, ...]
     duties: dict[str, AlertDuty]
     """By endpoint."""
+
+
+class ExampleReading(Value, frozen=True, kw_only=True):
+    """One request: what the prediction log has of it, and how both releases answered."""
+
+    id: str
+    pair: DisagreementExample | None
+    """Null: it is no longer among the kept disagreements."""
+    at: float | None
+    """Unix time of the answer; None: the log does not have it."""
+    segments: tuple[str, ...]
+    answers: tuple[str, str]
+    """Both answers by the log; empty: it has none."""
+    inputs: tuple[tuple[str, object], ...]
+    """Its inputs, by name; empty: they are not in the log."""
 
 
 class ReadyReading(Value, frozen=True, kw_only=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import exp
 
 from kedge.core.estimate import RolloutEstimate, UnmetCondition
 from kedge.core.values import Stage, Value
 from kedge.operations.evidence.view import ComparisonView
+from kedge.web.dashboard.pages.charts import ChartView
 from kedge.web.dashboard.pages.fleet import VERDICTS
+from kedge.web.dashboard.pages.marks import marks_of
 from kedge.web.dashboard.pages.quantities import count, percent, rate, share, span
 from kedge.web.dashboard.pages.readings import PageReading
 from kedge.web.dashboard.pages.way_back import name
@@ -30,6 +31,8 @@ WAITS = {
     "cost": "proof that an inference is not dearer",
 }
 """What a rollout waits for, in words."""
+LEAST_E = 1e-6
+"""Smallest e-value on a chart: how small it is says nothing more."""
 CAUSES = {
     "": "",
     "no_traffic": "no requests come",
@@ -58,16 +61,15 @@ class WaitLine(Value, frozen=True):
     left: str
 
 
-class EvidencePath(Value, frozen=True, kw_only=True):
+class EvidenceMeter(Value, frozen=True, kw_only=True):
     """The e-value on the way to its threshold."""
 
     e: str
     threshold: str
     part: float
     """How far it is, from 0 to 1, on a logarithmic scale."""
-    at: tuple[float, ...]
-    values: tuple[float, ...]
-    """The e-values that this process has seen, oldest first."""
+    chart: ChartView
+    """The e-value since the comparison began, with its threshold."""
     alpha: str
     where: str
     """The metric and segment that add most."""
@@ -87,7 +89,7 @@ class RolloutView(Value, frozen=True, kw_only=True):
     estimate: str
     waits: tuple[WaitLine, ...]
     auto: bool
-    path: EvidencePath
+    path: EvidenceMeter
     requests: str
     restarted: str
     coverage: str
@@ -96,7 +98,7 @@ class RolloutView(Value, frozen=True, kw_only=True):
     cost: str
 
 
-def rollout_of(reading: PageReading, path: Sequence[tuple[float, float]]) -> RolloutView | None:
+def rollout_of(reading: PageReading) -> RolloutView | None:
     """Return the view of a comparison; None if nothing is compared."""
     evidence = reading.evidence
     if evidence is None:
@@ -116,7 +118,7 @@ def rollout_of(reading: PageReading, path: Sequence[tuple[float, float]]) -> Rol
             for part in (evidence.estimate.parts if evidence.estimate else ())
         ),
         auto=evidence.auto,
-        path=_path(reading, evidence, path),
+        path=_path(reading, evidence),
         requests=_requests(evidence),
         restarted=evidence.restarted,
         coverage=_coverage(evidence),
@@ -174,26 +176,36 @@ def _left(part: UnmetCondition) -> str:
     return CAUSES[part.cause] if part.seconds is None else f"about {span(part.seconds)}"
 
 
-def _path(
-    reading: PageReading, evidence: ComparisonView, path: Sequence[tuple[float, float]]
-) -> EvidencePath:
+def _path(reading: PageReading, evidence: ComparisonView) -> EvidenceMeter:
     overall = evidence.overall
     alpha = reading.rules.alpha if reading.rules is not None else 0.01
     needed = overall.needed or 1.0
     where = " in ".join(filter(None, [overall.metric, overall.segment]))
-    return EvidencePath(
+    return EvidenceMeter(
         e=_e(overall.log_e),
         threshold=_e(needed),
         part=min(max(overall.log_e / needed, 0.0), 1.0),
-        at=tuple(at for at, _ in path),
-        values=tuple(exp(min(value, 50.0)) for _, value in path),
+        chart=ChartView(
+            at=tuple(map(float, evidence.path.at)),
+            series=(tuple(_shown(log_e) for log_e in evidence.path.log_e),),
+            names=("e-value",),
+            unit="",
+            marks=marks_of(reading.marked, evidence.path.at[0] if evidence.path.at else 0.0),
+            level=_shown(needed),
+            scale="log",
+        ),
         alpha=share(alpha, 0),
         where=where,
     )
 
 
+def _shown(log_e: float) -> float:
+    """Return an e-value as it is drawn: `LEAST_E` at least."""
+    return float(f"{max(exp(min(log_e, 50.0)), LEAST_E):.4g}")
+
+
 def _e(log_e: float) -> str:
-    value = exp(min(log_e, 50.0))
+    value = _shown(log_e)
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

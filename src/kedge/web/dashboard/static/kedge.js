@@ -5,8 +5,11 @@
 
   const SILENT_MS = 12000; // the server sends a pulse every 5 s
   const state = document.getElementById("state");
-  let ahead = Date.now() / 1000 - Number(document.body.dataset.now); // of the server's clock
-  let heard = Date.now();
+  const silence = document.getElementById("silence");
+  const ticks = () => performance.now(); // no change of the browser's clock moves it
+  // The server's clock: no age depends on the clock of the browser, or on a change of it.
+  let server = { now: Number(document.body.dataset.now), at: ticks() };
+  let heard = ticks();
   let connected = false;
 
   // ---------------------------------------------------------------- times
@@ -27,7 +30,7 @@
     return `${Math.round(s / 86400)} days ago`;
   }
   function serverNow() {
-    return Date.now() / 1000 - ahead;
+    return server.now + (ticks() - server.at) / 1000;
   }
   function times(root) {
     for (const element of root.querySelectorAll("time[data-when]")) {
@@ -48,24 +51,53 @@
     return (plot) => {
       const context = plot.ctx;
       const { top, height, left, width } = plot.bbox;
+      const ratio = devicePixelRatio;
+      const line = (fromX, fromY, toX, toY) => {
+        context.beginPath();
+        context.moveTo(fromX, fromY);
+        context.lineTo(toX, toY);
+        context.stroke();
+      };
       context.save();
-      context.lineWidth = devicePixelRatio;
+      context.lineWidth = ratio;
+      context.font = `${10 * ratio}px system-ui, sans-serif`;
+      context.textAlign = "left";
+      context.textBaseline = "alphabetic";
+      if (typeof data.level === "number") {
+        const y = plot.valToPos(data.level, "y", true);
+        context.strokeStyle = css("--bad");
+        context.fillStyle = context.strokeStyle;
+        context.setLineDash([6 * ratio, 3 * ratio]);
+        line(left, y, left + width, y);
+        const word = "threshold";
+        context.fillText(word, left + width - context.measureText(word).width - 3 * ratio, y + 11 * ratio);
+      }
+      context.setLineDash([3 * ratio, 3 * ratio]);
+      const ends = [left, left, left]; // of the labels in each of three rows
       for (const mark of data.marks || []) {
         const x = plot.valToPos(mark.at, "x", true);
         if (x < left || x > left + width) continue;
         context.strokeStyle = css(mark.tone === "bad" ? "--bad" : mark.tone === "ok" ? "--ok" : "--dim");
         context.fillStyle = context.strokeStyle;
-        context.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
-        context.beginPath();
-        context.moveTo(x, top);
-        context.lineTo(x, top + height);
-        context.stroke();
-        context.setLineDash([]);
-        context.font = `${10 * devicePixelRatio}px system-ui, sans-serif`;
-        context.fillText(mark.label, x + 3 * devicePixelRatio, top + 10 * devicePixelRatio);
+        line(x, top, x, top + height);
+        const long = context.measureText(mark.label).width + 3 * ratio;
+        const start = Math.min(x + 3 * ratio, left + width - long);
+        const row = ends.findIndex((end) => end <= start);
+        if (row < 0) continue; // the line stays; the list of events has its text
+        context.fillText(mark.label, start, top + (row + 1) * 10 * ratio);
+        ends[row] = start + long;
       }
       context.restore();
     };
+  }
+
+  // 24 hours, in the viewer's zone; the day too where the chart has several.
+  function clock(plot, found, _axis, _space, step) {
+    const days = plot.scales.x.max - plot.scales.x.min > 86400;
+    return found.map((at) => {
+      const text = local(new Date(at * 1000));
+      return step >= 86400 ? text.slice(5, 10) : step < 60 ? text.slice(11) : text.slice(days ? 5 : 11, 16);
+    });
   }
 
   function options(element, data) {
@@ -82,12 +114,13 @@
       scales: {
         x: { time, distr: time ? 1 : 3 },
         y: data.scale === "log"
-          ? { distr: 3 }
+          ? { distr: 3, range: (_, low, high) => [Math.min(low ?? 1, 1) / 1.5, Math.max(high ?? 1, data.level ?? 1) * 1.5] }
+          : data.scale === "fit" ? {}
           : { range: (_, low, high) => [0, Math.max(high || 0, data.unit === "%" ? 1 : 0.1) * 1.1] },
       },
       axes: [
-        { ...axis, space: 70, size: 22, values: time ? undefined : (_, found) => found.map((v) => (v === null ? "" : `${v >= 1 ? Math.round(v) : v} ${data.x}`)) },
-        { ...axis, space: 28, size: 46, values: (_, found) => found.map((v) => (v === null ? "" : `${v}${data.unit}`)) },
+        { ...axis, space: 80, size: 22, values: time ? clock : (_, found) => found.map((v) => (v === null ? "" : `${v >= 1 ? Math.round(v) : v} ${data.x}`)) },
+        { ...axis, ...(data.scale === "log" ? { grid: { ...grid, filter: (_, found) => found.map((v) => (Math.abs(Math.log10(v) - Math.round(Math.log10(v))) > 1e-9 ? null : v)) } } : {}), space: 28, size: 46, values: (_, found) => found.map((v) => (v === null ? "" : `${v}${data.unit}`)) },
       ],
       series: [{}, ...data.series.map((_, n) => ({
         label: data.names[n],
@@ -97,8 +130,22 @@
         spanGaps: true,
         points: { show: false },
       }))],
-      hooks: { draw: [marks(data)] },
+      hooks: { draw: [marks(data)], setCursor: [(plot) => readout(element, plot)] },
     };
+  }
+
+  // The values under the pointer, as text over the chart.
+  function readout(element, plot) {
+    const data = JSON.parse(element.dataset.chart);
+    const out = element.querySelector(".readout");
+    const n = plot.cursor.idx;
+    if (!out) return;
+    const x = n == null ? undefined : data.at[n];
+    out.hidden = x === undefined;
+    if (x === undefined) return;
+    const place = data.x ? `${x} ${data.x}` : local(new Date(x * 1000));
+    const values = data.series.map((line, arm) => `${data.names[arm]} ${line[n] ?? "–"}${data.unit}`);
+    out.textContent = [place, ...values].join(" · ");
   }
 
   function draw(element) {
@@ -115,7 +162,10 @@
       return;
     }
     if (known) known.plot.destroy();
-    element.replaceChildren();
+    const out = document.createElement("p");
+    out.className = "readout";
+    out.hidden = true;
+    element.replaceChildren(out);
     charts.set(element, { raw, count: values.length, plot: new uPlot(options(element, data), values, element) });
   }
 
@@ -158,8 +208,11 @@
       rank: (a, b) => a.dataset.rank - b.dataset.rank || name(a).localeCompare(name(b)),
       name: (a, b) => name(a).localeCompare(name(b)),
       rate: (a, b) => b.dataset.rate - a.dataset.rate || name(a).localeCompare(name(b)),
+      stage: (a, b) => a.dataset.stage.localeCompare(b.dataset.stage) || name(a).localeCompare(name(b)),
+      owner: (a, b) => a.dataset.owner.localeCompare(b.dataset.owner) || name(a).localeCompare(name(b)),
     }[order];
     const sorted = [...rows].sort(by);
+    let shown = 0;
     if (sorted.some((row, n) => row !== rows[n])) {
       const focused = document.activeElement;
       body.append(...sorted);
@@ -168,46 +221,54 @@
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
+      shown += row.hidden ? 0 : 1;
     }
+    const none = document.getElementById("no-match");
+    if (none) none.hidden = shown > 0;
   }
+  const arranged = ["filter", "order"];
   document.addEventListener("input", (event) => {
-    if (event.target.id === "filter" || event.target.id === "order") arrange();
+    if (!arranged.includes(event.target.id)) return;
+    try { sessionStorage.setItem(`kedge-${event.target.id}`, event.target.value); } catch { /* not kept */ }
+    arrange();
   });
+  for (const id of arranged) { // as it was before the viewer opened an endpoint
+    const field = document.getElementById(id);
+    try { if (field) field.value = sessionStorage.getItem(`kedge-${id}`) ?? field.value; } catch { /* not kept */ }
+  }
 
   // ---------------------------------------------------------------- stream
 
   function show() {
     if (!state) return;
-    const silent = Date.now() - heard > SILENT_MS;
-    const live = connected && !silent;
+    const waited = Math.round((ticks() - heard) / 1000);
     const stream = document.getElementById("stream");
-    const waited = Math.round((Date.now() - heard) / 1000);
-    const text = !stream ? "" : live ? "live" : waited < 3 ? "connecting" : `reconnecting, no update for ${waited} s`;
+    const live = connected && ticks() - heard <= SILENT_MS;
+    const stale = Boolean(document.querySelector("#stale [role=alert]"));
+    const text = !stream ? "" : stale && live ? "last state" : live ? "live" : waited < 3 ? "connecting" : "reconnecting";
+    // A screen reader reads the word when it changes; the seconds beside it are for eyes.
+    const since = text === "reconnecting" ? `, no update for ${waited} s` : "";
     if (state.textContent !== text) state.textContent = text;
-    state.className = `state ${!stream || waited < 3 && !live ? "" : live ? "ok" : "bad"}`;
+    silence.textContent = since;
+    state.parentElement.className = `state ${text === "live" ? "ok" : text === "" || text === "connecting" ? "" : "bad"}`;
   }
   function listen(name, work) {
     document.addEventListener(name, work);
   }
-  listen("htmx:sse:after:connection", () => { connected = true; heard = Date.now(); show(); });
+  listen("htmx:sse:after:connection", () => { connected = true; heard = ticks(); show(); });
   listen("htmx:sse:error", (event) => {
     connected = false;
     if (event.detail?.status === 401) location.reload(); // the session has ended
     show();
   });
   listen("htmx:sse:close", () => { connected = false; show(); });
-  listen("htmx:sse:before:message", () => { connected = true; heard = Date.now(); });
+  listen("htmx:sse:before:message", () => { connected = true; heard = ticks(); });
   listen("pulse", (event) => {
-    const now = JSON.parse(event.detail.data).now;
-    ahead = Date.now() / 1000 - now;
+    server = { now: JSON.parse(event.detail.data).now, at: ticks() };
     show();
   });
   listen("ended", () => location.reload());
   listen("htmx:after:swap", () => refresh());
-  // What a person opened stays open: the server renders it closed.
-  listen("htmx:before:morph:attr", (event) => {
-    if (event.target.tagName === "DETAILS" && event.detail.attrName === "open") event.preventDefault();
-  });
 
   function refresh() {
     restore();
