@@ -28,13 +28,29 @@ COLUMNS = (
     Column("RELEASES"),
     Column("ROLE"),
 )
+NARROW = (*COLUMNS[:3], *COLUMNS[5:], Column("REGISTERED (UTC)"))
+"""The columns for 80 columns and less: the last has the digest below the time."""
 TONES = {"production": good, "candidate": strong, "condemned": warn}
 
 
 def versions_screen(found: Sequence[ListedVersion]) -> Screen:
     """Return registered versions, newest first as they are listed."""
     notes = [note for one in found for note in _notes(one)]
-    return [Grid(COLUMNS, [_row(one) for one in found]), *(Paragraph(note, 2) for note in notes)]
+    rows = [_row(one) for one in found]
+    narrow = [
+        (*row[:3], *row[5:], (f"{_minute(one)} ", faint(_digest(one))))
+        for one, row in zip(found, rows, strict=True)
+    ]
+    table = Grid(COLUMNS, rows, narrow=Grid(NARROW, narrow))
+    return [table, *(Paragraph(note, 2) for note in notes)]
+
+
+def _minute(one: ListedVersion) -> str:
+    return one.registered_at[:16].replace("T", " ")
+
+
+def _digest(one: ListedVersion) -> str:
+    return f"{one.digest[:19]}…"
 
 
 def _row(one: ListedVersion) -> tuple[Cell, ...]:
@@ -45,8 +61,8 @@ def _row(one: ListedVersion) -> tuple[Cell, ...]:
         strong(one.version),
         one.flavour,
         f"{one.size:,}",
-        one.registered_at[:16].replace("T", " "),
-        faint(f"{one.digest[:19]}…"),
+        _minute(one),
+        faint(_digest(one)),
         ", ".join(one.releases) or faint("-"),
         tuple(roles[1:]),
     )
