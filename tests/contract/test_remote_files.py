@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +279,23 @@ def test_files_of_one_name_do_not_meet(tmp_path: Path) -> None:
         assert found == {"golden/golden.json", sent["golden"]}
         assert (ready.folder / sent["golden"]).read_text() == "of the command"
         assert sent["path"] == "golden"
+
+
+def test_two_clients_with_the_same_files_send_them_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "CHUNK", 1000)
+    monkeypatch.setattr(uploads, "WAITS_S", (0.0,))
+    file = tmp_path / "labels.csv"
+    file.write_bytes(os.urandom(100_000))
+    near = Near(tmp_path, 1 << 20)
+    named = {"file": NamedFiles(file)}
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(send_files, near, "outcomes", "flights", named, lambda _: None)
+            for _ in range(2)
+        ]
+        one, other = (each.result() for each in both)
+    assert one == other
+    with near.store.reading("ci", one["upload"], "outcomes", "flights") as ready:
+        assert (ready.folder / one["file"]).read_bytes() == file.read_bytes()

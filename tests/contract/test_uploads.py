@@ -175,19 +175,7 @@ def test_a_lost_connection_keeps_what_arrived(dock: Dock) -> None:
     async def send(_: Any) -> None:
         return None
 
-    scope = {
-        "type": "http",
-        "method": "PATCH",
-        "path": f"{PATH}/{name}",
-        "raw_path": f"{PATH}/{name}".encode(),
-        "query_string": b"",
-        "headers": [
-            (b"host", b"127.0.0.1"),
-            (b"content-type", b"application/partial-upload"),
-            (b"upload-offset", b"0"),
-        ],
-    }
-    dock.loop.run(dock.app(scope, receive, send))
+    dock.loop.run(dock.app(patch(name), receive, send))
     assert dock.ask("HEAD", f"{PATH}/{name}").headers["upload-offset"] == "700"
     assert dock.faults.limited["control.hung_up"] >= 1
     assert dock.add(name, 700, BODY[700:]).json()["complete"]
@@ -215,13 +203,7 @@ def test_a_slow_caller_loses_its_place_but_no_byte(
         async def send(message: Any) -> None:
             told.append(message)
 
-        headers = [
-            (b"host", b"127.0.0.1"),
-            (b"content-type", b"application/partial-upload"),
-            (b"upload-offset", b"0"),
-        ]
-        scope = {"type": "http", "method": "PATCH", "path": f"{PATH}/{name}", "headers": headers}
-        await dock.app({**scope, "query_string": b"", "raw_path": b""}, receive, send)
+        await dock.app(patch(name), receive, send)
         return httpx2.Response(told[0]["status"], content=told[1]["body"])
 
     monkeypatch.setattr(uploads, "DRAINED_S", 0.1)
@@ -306,6 +288,52 @@ def test_two_requests_do_not_add_bytes_at_once(dock: Dock) -> None:
         assert busy.json()["retryable"]
         assert code(dock.ask("DELETE", f"{PATH}/{name}")) == (409, "upload_busy")
     assert dock.add(name, 0, BODY).json()["complete"]
+
+
+def test_slow_requests_of_one_caller_leave_places_to_others(dock: Dock) -> None:
+    async def ask(access: Access, name: str, asked: int) -> int:
+        """Begin requests that send nothing, and one that does; return its status."""
+        begun: asyncio.Queue[None] = asyncio.Queue()
+        waiting = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await begun.put(None)
+            await waiting.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_: Any) -> None:
+            return None
+
+        dock.gate.access = CI
+        slow = []
+        for each in names[:asked]:
+            slow.append(asyncio.ensure_future(dock.app(patch(each), receive, send)))
+            await begun.get()
+        dock.gate.access = access
+        headers = {"content-type": "application/partial-upload", "upload-offset": "0"}
+        done = await dock.http.patch(f"{PATH}/{name}", content=BODY, headers=headers)
+        waiting.set()
+        await asyncio.gather(*slow)
+        return done.status_code
+
+    names = [dock.create(listed((f"f{n}", BODY))).json()["upload"] for n in range(5)]
+    ada = dock.gate.access = msgspec.structs.replace(CI, name="ada", token=7)
+    other = dock.create(listed(("a", BODY))).json()["upload"]
+    assert dock.loop.run(ask(CI, names[4], uploads.HOLDER_AT_ONCE)) == 503
+    assert dock.loop.run(ask(ada, other, uploads.HOLDER_AT_ONCE)) == 200
+    assert dock.loop.run(ask(CI, names[4], uploads.HOLDER_AT_ONCE - 1)) == 200
+
+
+def patch(name: str) -> dict[str, Any]:
+    """The scope of a request that adds bytes at the beginning."""
+    headers = [
+        (b"host", b"127.0.0.1"),
+        (b"content-type", b"application/partial-upload"),
+        (b"upload-offset", b"0"),
+    ]
+    path = f"{PATH}/{name}"
+    whole = {"type": "http", "method": "PATCH", "path": path, "raw_path": path.encode()}
+    return {**whole, "query_string": b"", "headers": headers}
 
 
 def test_a_model_is_registered_from_its_upload(dock: Dock, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ adds bytes at it. An upload is made by POST with its list of files, whose bytes 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -36,6 +37,8 @@ LIST_BYTES = 4 << 20
 """Maximum bytes of a list of files: 10,000 names of usual length."""
 AT_ONCE = 8
 """Maximum requests that add bytes at once. Each holds at most two `BLOCK`."""
+HOLDER_AT_ONCE = 4
+"""The same for one caller: slow requests of one token leave places to others."""
 BLOCK = 1 << 20
 """Bytes that are collected before a thread writes them."""
 IDLE_S = 20.0
@@ -93,7 +96,8 @@ class Uploads:
         """Store uploads in this quarantine."""
         self._quarantine = quarantine
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
+        """Requests that add bytes, by caller."""
 
     def routes(self) -> list[Route]:
         """Return a route for each path."""
@@ -186,9 +190,13 @@ class Uploads:
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or len(length) > DIGITS or offset + int(length) > status.size:
             _inconsistent(f"the files have {status.size:,} bytes, and the request has more")
-        if self._under_way >= AT_ONCE:
-            raise Overloaded(f"{AT_ONCE} requests add bytes", code="queue_full")
-        self._under_way += 1
+        if self._under_way.total() >= AT_ONCE or self._under_way[holder] >= HOLDER_AT_ONCE:
+            raise Overloaded(
+                f"{self._under_way.total()} requests add bytes, {self._under_way[holder]} of this"
+                f" caller (limits {AT_ONCE} and {HOLDER_AT_ONCE})",
+                code="queue_full",
+            )
+        self._under_way[holder] += 1
         try:
             opened = self._quarantine.appending(holder, status.upload, offset)
             async with self._entered(opened) as appender:
@@ -199,7 +207,7 @@ class Uploads:
                         " missing"
                     )
         finally:
-            self._under_way -= 1
+            self._under_way -= Counter((holder,))  # an entry ends with its last request
         return _respond((await self._status(request))[1])
 
     # ------------------------------------------------------------ inside
