@@ -188,6 +188,18 @@ def test_a_null_character_never_reaches_a_command_line() -> None:
         write_line(BY_NAME["drill"], "flights\0", DrillParameters())
 
 
+def test_a_rollback_needs_no_space_for_its_key(desk: Desk) -> None:
+    """As on a full disk: the key cannot be stored, and the epoch refuses a repetition."""
+    (desk.world.state_dir / repeats.REQUESTS_DIR).write_text("")  # no folder can be made here
+    seen = desk.world.row().epoch
+    refused = desk.post(FREEZE, {"reason": "x"}, idempotency_key="k")
+    assert (refused.status_code, refused.json()["code"]) == (503, "requests_unwritable")
+    for status, code in ((200, None), (412, "stale")):
+        rollback = "/endpoints/flights/rollback"
+        done = desk.post(rollback, {}, idempotency_key="k", if_match=f'"{seen}"')
+        assert (done.status_code, done.json().get("code")) == (status, code)
+
+
 def test_stored_keys_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeats, "MOST", 2)
     for number in range(3):

@@ -16,7 +16,7 @@ import msgspec
 from starlette.requests import Request
 
 from kedge.core.codec import encode
-from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale
+from kedge.core.errors import BadRequest, KedgeError, Overloaded, Stale, Unavailable
 from kedge.core.uploads import check_inside, check_new
 from kedge.operations.ask import Ask
 from kedge.operations.catalogue import Lane, Operation
@@ -126,7 +126,13 @@ class Writes:
         holder, key = write.caller.holder or write.caller.name, write.key
         if key is None:
             return await self._carry_out(write)
-        known = await asyncio.to_thread(self._repeats.begin, holder, key, write.request)
+        try:
+            known = await asyncio.to_thread(self._repeats.begin, holder, key, write.request)
+        except Unavailable:
+            if write.expect is None:
+                raise
+            # A rollback must work on a full disk, and the epoch refuses a repetition.
+            return await self._carry_out(write)
         if known is not None:
             return Written(known.status, known.body, known.epoch, is_repeated=True)
         try:
