@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from starlette.types import Message
 
 from contract.sql_world import World, at, world
 from kedge.adapters.clock import SystemClock
+from kedge.core.access import Access
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Frozen
 from kedge.core.stored.notes import PinDrifts, build_note
@@ -24,7 +26,7 @@ from kedge.web.app import Front
 from kedge.web.events import Streams
 from kedge.web.readers import Readers
 from kedge.workspace import Workplace, new_member
-from support.access import Open
+from support.access import ADMIN, Open
 from support.api import api_of
 
 
@@ -62,6 +64,10 @@ class Wire:
     def names(self) -> list[str]:
         return [name for name, _, _ in self.got]
 
+    def entries(self) -> list[int]:
+        """The numbers of the entries, in the order in which they came."""
+        return [data["seq"] for name, _, data in self.got if name == "entry"]
+
 
 class Station:
     """The stream of a state directory, whose feed looks when the test says so."""
@@ -71,17 +77,36 @@ class Station:
         self.place = Workplace(self.world.state_dir)
         self.faults = ProcessFaults(SystemClock())
         self.stops = False
-        readers = Readers(partial(Workplace, self.world.state_dir))
+        self.meets = 0
+        """Entries that another process writes beside each read of a returning reader."""
+        self.start()
+
+    def start(self, access: Access = ADMIN) -> None:
+        """Begin as control does, without anything in memory; callers have this access."""
+        readers = Readers(self._open)
         self.streams = Streams(readers, self.faults, lambda: self.stops)
         earlier = Admin(lambda _: [], lambda _: None, None)  # type: ignore[arg-type]
         self.app = Front(
             earlier,
             api_of(readers, self.streams, self.place.state_dir).routes(),
             self.faults,
-            gate=Open(),
+            gate=Open(access),
         )
         self.feed = Feed(self.place)
         self.feed.look(None)
+
+    def _open(self) -> Workplace:
+        place = Workplace(self.world.state_dir)
+        later = place.ledger.later
+
+        def meet(*given: int) -> Any:
+            self.note(self.meets)
+            found = later(*given)
+            self.note(self.meets)
+            return found
+
+        place.ledger.later = meet  # type: ignore[method-assign]
+        return place
 
     def note(self, count: int = 1) -> None:
         note = build_note(PinDrifts(host="h", why="a test"))
@@ -156,6 +181,77 @@ def test_a_reader_that_returns_gets_what_it_missed_once(station: Station) -> Non
         await station.look()
         assert [data["seq"] for name, _, data in again.got if name == "entry"] == [2, 3, 4, 5, 6]
         again.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_an_entry_that_is_written_while_a_reader_returns_is_sent_once(station: Station) -> None:
+    async def scenario() -> None:
+        station.note(2)
+        station.meets = 1  # one entry before, and one after what the reader missed was read
+        wire = await station.open(last_event_id="1")
+        await station.look()
+        assert wire.entries() == [2, 3, 4, 5]
+        wire.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_returns_while_the_ledger_is_gone_loses_nothing(station: Station) -> None:
+    async def scenario() -> None:
+        station.note(3)
+        aside = station.world.path.with_suffix(".aside")
+        station.world.path.rename(aside)
+        wire = await station.open(last_event_id="1")
+        await station.look()
+        assert "start" not in wire.names()
+        assert wire.entries() == []
+        aside.rename(station.world.path)
+        station.note(1)
+        await station.look()
+        station.note(1)
+        await station.look()
+        assert wire.entries() == [2, 3, 4, 5, 6]
+        faults = [data["code"] for name, _, data in wire.got if name == "fault"]
+        assert faults[0] == "ledger_gone"
+        assert faults[-1] == ""
+        wire.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_continues_after_a_restart_of_control(station: Station) -> None:
+    async def scenario() -> None:
+        first = await station.open()
+        station.note(2)
+        await station.look()
+        known = first.got[-1][1]
+        first.gone.set()
+        station.note(2)  # while control is down
+        station.start()
+        again = await station.open(last_event_id=known)
+        station.note(1)
+        await station.look()
+        assert first.entries() + again.entries() == [2, 3, 4, 5, 6]
+        again.gone.set()
+
+    asyncio.run(scenario())
+
+
+def test_a_token_of_certain_endpoints_gets_their_events_only(station: Station) -> None:
+    async def scenario() -> None:
+        wires = []
+        for endpoints in (("flights",), ("fraud",), ()):
+            station.start(replace(ADMIN, endpoints=endpoints))
+            wires.append(await station.open())
+            station.note(1)
+            await station.look()
+        assert [len(wire.entries()) for wire in wires] == [1, 0, 0]
+        station.note(1)  # replayed entries are left out, too
+        assert (await station.open(last_event_id="1")).entries() == []
+        assert (await station.open("endpoint=flights")).status == 403
+        for wire in wires:
+            wire.gone.set()
 
     asyncio.run(scenario())
 

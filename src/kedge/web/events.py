@@ -40,6 +40,8 @@ REPLAYED = 1_000
 """Maximum entries that a returning reader gets."""
 BEAT_S = 2.0
 """Interval of comments on a silent stream, and of the check whether the reader may still read."""
+BEAT = b": \n\n"
+"""A comment, which a reader ignores."""
 RETRY_MS = 1_000
 """Time after which a browser connects again."""
 LONGEST_ID = 15
@@ -73,12 +75,18 @@ class StreamFault(Value, frozen=True):
 class Reader:
     """One reader of the stream, and the events that wait for it."""
 
-    def __init__(self, endpoint: str | None) -> None:
-        """Read the events of one endpoint; None: of all."""
-        self.endpoint = endpoint
+    def __init__(self, endpoints: tuple[str, ...] | None) -> None:
+        """Read the events of these endpoints; None: of all."""
+        self.endpoints = endpoints
         self.waiting: deque[tuple[str, int, bytes]] = deque()
         self.dropped = 0
+        self.fault = ""
+        """The code of the fault because of which its missed entries could not be read."""
         self.has_news = asyncio.Event()
+
+    def wants(self, endpoint: str) -> bool:
+        """Return whether it reads the events of an endpoint."""
+        return self.endpoints is None or endpoint in self.endpoints
 
     def put(self, event: tuple[str, int, bytes]) -> int:
         """Queue an event; return the number of dropped events."""
@@ -112,8 +120,12 @@ class Streams:
     @property
     def wanted(self) -> set[str] | None:
         """The endpoints that readers want; None: all. Any thread may ask."""
-        found = {reader.endpoint for reader in [*self._readers]}
-        return None if None in found else {one for one in found if one is not None}
+        found: set[str] = set()
+        for reader in [*self._readers]:
+            if reader.endpoints is None:
+                return None
+            found.update(reader.endpoints)
+        return found
 
     def publish(self, happenings: Iterable[Happening], error: KedgeError | None = None) -> None:
         """Queue events for the readers; any thread may call this."""
@@ -136,15 +148,15 @@ class Streams:
             if changed:
                 lost += reader.put(("fault", 0, frame("fault", fault)))
             for endpoint, event in frames:
-                if reader.endpoint in (None, endpoint):
+                if reader.wants(endpoint):
                     lost += reader.put(event)
             if lost:
                 self._faults.limit("control.events_dropped", lost)
             if self._is_stopping():
                 reader.has_news.set()
 
-    def open(self, request: Request, endpoint: str | None, permit: Permit) -> Stream:
-        """Return the stream of a request.
+    def open(self, request: Request, endpoints: tuple[str, ...] | None, permit: Permit) -> Stream:
+        """Return the stream of a request: of these endpoints; None: of all.
 
         Raises:
             BadRequest: `bad_event_id`.
@@ -154,7 +166,7 @@ class Streams:
         if len(self._readers) >= STREAMS:
             raise Overloaded(f"{STREAMS} event streams are open", code="streams_full")
         self._loop = asyncio.get_running_loop()
-        return Stream(self, Reader(endpoint), after, permit)
+        return Stream(self, Reader(endpoints), after, permit)
 
     async def run(self, reader: Reader, after: int | None, permit: Permit, send: Send) -> None:
         """Send events to one reader until it may no longer read, or control stops."""
@@ -168,31 +180,41 @@ class Streams:
                 reader.has_news.clear()
                 if not await permit():
                     return
-                await _write(send, b"".join(_take(reader, upto)) or b": \n\n")
+                if upto is None:  # the ledger could not be read; nothing is sent before its entries
+                    upto = await self._replay(reader, after, send)
+                else:
+                    await _write(send, b"".join(_take(reader, upto)) or BEAT)
         finally:
             self._readers.discard(reader)
 
-    async def _replay(self, reader: Reader, after: int | None, send: Send) -> int:
-        """Send the entries that the reader missed; return the number of the newest entry."""
+    async def _replay(self, reader: Reader, after: int | None, send: Send) -> int | None:
+        """Send the entries that the reader missed; return the number of the newest entry.
+
+        None: the ledger cannot be read. The reader is told so, and this is tried again.
+        """
 
         def work(place: Workplace) -> tuple[int, tuple[Entry, ...]]:
-            missed = place.ledger.later(after, REPLAYED + 1) if after is not None else ()
+            # The head first: an entry that is written between the two reads is then sent, too.
             head = place.ledger.read().head
+            missed = place.ledger.later(after, REPLAYED + 1) if after is not None else ()
             return head.seq if head is not None else 0, missed
 
         try:
             head, missed = await self._threads.run(work)
         except KedgeError as error:
-            await _write(send, frame("fault", StreamFault(error.code, str(error))))
-            return after or 0
+            told = reader.fault != error.code
+            reader.fault = error.code
+            fault = StreamFault(error.code, str(error))
+            await _write(send, frame("fault", fault) if told else BEAT)
+            return None
         seq = max([head, *(entry.seq for entry in missed)])
         if len(missed) > REPLAYED or (after is not None and after > seq):
             parts = [frame("reset", StreamReset(None), seq)]
         else:
-            told = (one for one in missed if reader.endpoint in (None, one.endpoint))
-            parts = [frame("entry", one, one.seq) for one in told]
+            wanted = (one for one in missed if reader.wants(one.endpoint))
+            parts = [frame("entry", one, one.seq) for one in wanted]
         parts.append(frame("start", StreamStart(seq), seq))
-        if self._fault.code:
+        if self._fault.code or reader.fault:
             parts.append(frame("fault", self._fault))
         await _write(send, b"".join(parts))
         return seq

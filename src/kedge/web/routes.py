@@ -77,7 +77,7 @@ class Api:
         return Response(self._document, media_type=JSON)
 
     async def _events(self, request: Request) -> Stream:
-        """Stream the events of one endpoint, or of all."""
+        """Stream the events of one endpoint, or of all that the caller may see."""
         unknown = {*request.query_params} - {"endpoint", "after"}
         if unknown:
             raise BadRequest(f"unknown parameters: {', '.join(unknown)}", code="bad_parameters")
@@ -85,13 +85,12 @@ class Api:
         if endpoint is not None and not is_name(endpoint):
             raise unknown_endpoint(endpoint, ())
         access = require(request.scope, Need.READ, endpoint)
-        if endpoint is None:
-            keep_seen(access, "the events of all endpoints")
 
         async def permit() -> bool:
             return still_allowed(request.scope, access)
 
-        return self._streams.open(request, endpoint, permit)
+        endpoints = access.endpoints if endpoint is None else (endpoint,)
+        return self._streams.open(request, endpoints, permit)
 
     def _serve(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -148,12 +147,12 @@ class Api:
         text = request.path_params.get("number")
         if text is None:
             return None
-        require(request.scope, Need.READ, None)
+        access = require(request.scope, Need.READ, None)
         number = read_number(text)
         alert = None
         if number is not None:
             alert = await self._readers.run(lambda place: place.alerts.find(number))
-        if alert is None:
+        if alert is None or not access.sees(alert.endpoint):  # else its number would tell
             raise Refused(
                 f"there is no alert {text[:20]}", code="unknown_alert", hint="kedge alerts"
             )
