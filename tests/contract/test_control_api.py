@@ -356,6 +356,35 @@ def test_a_query_that_is_not_understood_joins_nothing(api: Site) -> None:
     assert api.place.records.conflicts("flights", 9) == ()
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Content-Length: 5", "Transfer-Encoding: chunked"),
+        ("Content-Length: 5", "Content-Length: 5"),
+        ("Content-Length: 5", "Content-Length: 6"),
+        ("Content-Length: +5",),
+        ("Content-Length: 5, 5",),
+        ("Transfer-Encoding : chunked",),
+        ("Transfer-Encoding: xchunked",),
+        ("Transfer-Encoding: chunked, identity",),
+        ("X: a", " b"),
+        ("X: a\rY: b",),
+        ("X: a\0b",),
+    ],
+)
+def test_a_head_that_two_servers_could_read_in_two_ways_is_refused(
+    api: Site, lines: tuple[str, ...]
+) -> None:
+    """Else a request could be hidden from the proxy before control in the body of another one."""
+    hidden = b"0\r\n\r\nGET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = api.open(f"POST {LINES} HTTP/1.1", "Host: localhost", *lines, body=hidden)
+    answer = rest_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b'"code":"malformed_head"' in answer
+    assert api.faults.limited["control.malformed_head"] == 1
+
+
 def test_a_port_that_is_taken_is_refused_in_words(api: Site) -> None:
     with pytest.raises(Unavailable) as refused:
         server.listen(api.port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.access import Access
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import Frozen
+from kedge.core.stored.ledger import Entry
 from kedge.core.stored.notes import PinDrifts, build_note
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.feed import Feed
@@ -99,9 +99,9 @@ class Station:
         place = Workplace(self.world.state_dir)
         later = place.ledger.later
 
-        def meet(*given: int) -> Any:
+        def meet(after: int, limit: int) -> tuple[Entry, ...]:
             self.note(self.meets)
-            found = later(*given)
+            found = later(after, limit)
             self.note(self.meets)
             return found
 

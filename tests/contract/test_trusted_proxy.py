@@ -79,6 +79,7 @@ def test_headers_of_any_other_sender_are_ignored_and_counted(
     assert before.counted == {"control.unproven_proxy": 1}
     text = before.gate.make("ci", role=Role.VIEWER)
     assert before.gate.identify(**bearer(text), **ADA, **proof).name == "ci"
+    assert before.counted == {"control.unproven_proxy": 2}
 
 
 @pytest.mark.parametrize("groups", ["", "other", "ML-OPS", "ml-ops;root", "ml-opsx"])
@@ -94,6 +95,30 @@ def test_a_user_is_named_once(before: Before) -> None:
     with pytest.raises(KedgeError) as caught:
         before.gate.run(before.gate.keeper.identify(head))
     assert caught.value.code == "not_mapped"
+
+
+def test_groups_are_named_once_and_in_utf_8(before: Before) -> None:
+    """A proxy that adds its header to that of its caller would let the caller choose a group."""
+    head = scope("GET", **ADA, **PROOF)
+    head["headers"].append((b"x-forwarded-groups", b"root"))
+    with pytest.raises(KedgeError) as caught:
+        before.gate.run(before.gate.keeper.identify(head))
+    assert caught.value.code == "not_mapped"
+    spelled = scope("GET", x_forwarded_user="ada", **PROOF)
+    spelled["headers"].append((b"x-forwarded-groups", "équipe,staff".encode()))
+    assert before.gate.run(before.gate.keeper.identify(spelled)).role is Role.VIEWER
+    spelled["headers"][-1] = (b"x-forwarded-groups", b"staff\xff")
+    with pytest.raises(KedgeError) as caught:
+        before.gate.run(before.gate.keeper.identify(spelled))
+    assert caught.value.code == "not_mapped"
+
+
+def test_the_socket_of_a_proxy_replaces_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "c.sock").write_text("a file of the operator")
+    with pytest.raises(KedgeError) as caught:
+        server.listen_socket(tmp_path / "c.sock")
+    assert caught.value.code == "port_taken"
+    assert (tmp_path / "c.sock").read_text() == "a file of the operator"
 
 
 def test_a_browsers_write_through_the_proxy_needs_a_header_that_no_form_has(

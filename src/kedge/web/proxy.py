@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kedge.core.access import Access, Group, join_groups
 from kedge.core.errors import Denied
-from kedge.web.origin import values_of
+from kedge.web.origin import raw_values_of, values_of
 
 SECRET_HEADER = b"kedge-proxy-secret"
 PROVEN = "kedge.proven"
@@ -49,14 +49,20 @@ class TrustedProxy:
         self._digests = [sha256(secret).digest() for secret in headers.secrets]
         self._is_needed = is_needed
         self._limit = limit
+        self._user = headers.user.lower().encode()
+        self._groups = headers.groups.lower().encode()
+        self._named = (self._user, self._groups, SECRET_HEADER)
 
     def check(self, scope: Mapping[str, Any]) -> None:
-        """Raise if a request must come through the proxy and does not.
+        """Raise if a request must come through the proxy and does not; count headers of others.
 
         Raises:
             Denied: `proxy_needed`.
         """
-        if self._is_needed and not self.is_proven(scope):
+        is_proven = self.is_proven(scope)
+        if not is_proven and any(raw_values_of(scope["headers"], name) for name in self._named):
+            self._limit("control.unproven_proxy")
+        if self._is_needed and not is_proven:
             raise Denied(
                 "control accepts requests of its proxy only, because the port has no TLS",
                 code="proxy_needed",
@@ -85,19 +91,17 @@ class TrustedProxy:
         """Return the access of the user whom the proxy names; None if it names none.
 
         Raises:
-            Denied: `not_mapped`: no group of the user is mapped.
+            Denied: `not_mapped`: no group of the user is mapped, or a header is given twice. Then a
+                caller may have sent one of them, which the proxy did not remove.
         """
-        users = values_of(scope["headers"], self._headers.user.lower().encode())
-        if not users or not self._headers.mapped:
+        users = raw_values_of(scope["headers"], self._user)
+        if not users or not self._headers.mapped or not self.is_proven(scope):
             return None
-        if not self.is_proven(scope):
-            self._limit("control.unproven_proxy")
-            return None
-        user = users[0]
-        if len(users) != 1 or not user or len(user) > LONGEST_USER or not user.isprintable():
+        user = _read_one(users, "user")
+        if not user or len(user) > LONGEST_USER or not user.isprintable():
             raise Denied("the proxy must name one user", code="not_mapped")
-        shown = values_of(scope["headers"], self._headers.groups.lower().encode())
-        groups = [name.strip() for value in shown for name in value.split(",")]
+        shown = _read_one(raw_values_of(scope["headers"], self._groups) or [b""], "groups")
+        groups = [name.strip() for name in shown.split(",")]
         access = join_groups(user, groups, self._headers.mapped)
         if access is None:
             raise Denied(
@@ -106,6 +110,19 @@ class TrustedProxy:
                 hint="[control.proxy] groups in kedge.toml maps groups to roles",
             )
         return access
+
+
+def _read_one(values: list[bytes], what: str) -> str:
+    """Return the text of a header that is given once, in UTF-8."""
+    try:
+        (value,) = values
+        return value.decode().strip()
+    except ValueError:  # another count, or another encoding
+        raise Denied(
+            f"the proxy must name the {what} once, in UTF-8",
+            code="not_mapped",
+            hint="let the proxy remove these headers from the requests of its callers",
+        ) from None
 
 
 NO_PROXY = TrustedProxy(ProxyHeaders(), is_needed=False, limit=lambda _: None)

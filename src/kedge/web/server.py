@@ -109,7 +109,8 @@ def listen_socket(path: Path) -> socket.socket:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.unlink(missing_ok=True)
+        if path.is_socket():  # of a control that ended; any other file stays
+            path.unlink()
         listener.bind(str(path))
         path.chmod(0o660)
         listener.listen(CONNECTIONS)
@@ -267,6 +268,11 @@ class ControlProtocol(HttpToolsProtocol):
             self._unread.cancel()
             self._unread = None
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP request."""
+        del msg  # uvicorn's text, which has no code
+        self._refuse_head(400, code="malformed_head")
+
     def _is_busy(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn's type leaves None out
         return cycle is not None and not cycle.response_complete
@@ -278,6 +284,7 @@ class ControlProtocol(HttpToolsProtocol):
         body = msgspec.json.encode({"title": code, "code": code, "status": status})
         self.transport.write(
             STATUS_LINE[status] + b"content-type: application/problem+json\r\n"
+            b"x-content-type-options: nosniff\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body)
         )
         self._cut(code)
