@@ -2,7 +2,7 @@
 
 `traffic_to_pixel_s_p95` follows every answer of callers: from its arrival to the first change of the
 page's number of answers that includes it. `kedge up` runs as in the demo, with two workers and a
-canary in a process of its own; nothing is bound to a CPU.
+canary in a process of its own, and is bound to no CPU.
 
 `dashboards_p99_ratio` compares the callers' p99 in blocks with 50 viewers and a browser with that in
 blocks without. Workers are on one CPU; control, the viewers, Chromium and the generator on the other.

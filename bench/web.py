@@ -2,8 +2,9 @@
 
 `scrape_ms` is in `scraping.py`; `remote_rollback_ms` in `remoting.py`; `traffic_to_pixel_s_p95`,
 `viewer_kb` and `dashboards_p99_ratio` in `viewing.py`; `fleet_paint_s`, `fleet_kb` and `axe_serious` in
-`painting.py`. Without Chromium only the scrapes, remote commands and viewers are measured.
-`python bench/web.py PART ...` measures only some of: scrape, remote, pixel, viewer, dashboards, axe, fleet.
+`painting.py`. `python bench/web.py PART ...` measures only some of: scrape, remote, pixel, viewer,
+dashboards, axe, fleet. Without Chromium only scrape, remote and viewer are measured. With --quick it
+takes a minute and a half.
 """
 
 from __future__ import annotations
