@@ -20,6 +20,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.adapters.records import RECORDS_DIR
 from kedge.core.features.generations import Online
 from kedge.core.features.schema import FeatureLimits
+from kedge.core.links import PageLinks
 from kedge.core.runbook import Site
 from kedge.core.stored.ledger import Author
 from kedge.core.stored.roster import Member
@@ -44,6 +45,11 @@ DEFAULT_LIMITS = FeatureLimits()
 def host_name() -> str:
     """Return this host's name, as the roster has it."""
     return socket.gethostname().split(".")[0]
+
+
+def site_of(config: Path, links: PageLinks) -> Site:
+    """Return this host with its kedge.toml and the addresses of its dashboard."""
+    return Site(host_name(), str(config), links.public_url)
 
 
 def new_member(kind: str, slot: str, started_at: str, *, address: str = "") -> Member:
@@ -89,7 +95,7 @@ class Workplace:
         token: str = "",
         limits: FeatureLimits = DEFAULT_LIMITS,
         fence: str = "warn",
-        config: Path | None = None,
+        site: Site | None = None,
         online: Callable[[], Online] = Online,
     ) -> None:
         """Open the adapters that every command needs; the others open on first use.
@@ -101,7 +107,7 @@ class Workplace:
             token: what allowed the request that is carried out here; empty for a local command.
             limits: the limits of the process in which features files run.
             fence: `[server] fence`, for the model processes that are started from here.
-            config: kedge.toml, for the commands of a runbook. None: they do not name it.
+            site: kedge.toml and the public URL, for runbooks and links. None: only this host.
             online: returns where values by key are looked up; called only when that is needed, since
                 a damaged kedge.toml must not hinder a rollback.
         """
@@ -115,7 +121,7 @@ class Workplace:
         self.state_dir = state_dir
         self.limits = limits
         self.fence = fence
-        self.site = Site(host_name(), str(config) if config is not None else None)
+        self.site = site if site is not None else Site(host_name())
         self._author = Author(actor, token)
         self._online = online
         self.clock = SystemClock()

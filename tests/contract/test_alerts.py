@@ -22,6 +22,7 @@ from kedge.core.alerts.alerts import Alert, Message, Raise, Sight, Topic
 from kedge.core.alerts.conditions import of_replicas
 from kedge.core.automation import Decision
 from kedge.core.errors import Refused, Unavailable
+from kedge.core.links import NO_LINKS
 from kedge.core.release.commands import Canary, Drill, Promote, Return, Rollback, Shadow, Thaw
 from kedge.core.stored.ledger import Note
 from kedge.core.values import ActorKind, Contact, Escalation, Policy, Rota, Stage
@@ -679,6 +680,7 @@ def test_a_delivery_while_the_ledger_is_away_is_recorded_later(place: Place, web
 def test_a_channel_that_raises_nothing_we_know_is_a_failed_attempt(place: Place) -> None:
     class Odd:
         timeout_s = 1.0
+        links = NO_LINKS
 
         def send(self, url: str, message: Message) -> None:
             raise Unavailable("odd", code="channel_failed")

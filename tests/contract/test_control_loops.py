@@ -28,6 +28,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.alerts.alerts import Message, Sight, Topic
 from kedge.core.evidence.rules import METHOD
 from kedge.core.evidence.windows import Conduct, Window
+from kedge.core.links import NO_LINKS
 from kedge.core.release.commands import Canary, Promote
 from kedge.core.values import ActorKind, DrillPolicy, Stage
 from kedge.engine.control.alerting import STEADY_S
@@ -237,6 +238,7 @@ def test_a_channel_that_ends_its_thread_is_a_failed_attempt_and_is_shown(
 
     class Exits:
         timeout_s = 1.0
+        links = NO_LINKS
 
         def send(self, url: str, message: Message) -> None:
             sys.exit("a plug-in")
@@ -392,6 +394,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         import os, sys
         from pathlib import Path
         from kedge.config.model import Alerts, ControlBind
+        from kedge.core.links import PageLinks
         from kedge.operations.setup import create_workplace
         from kedge.runtime import control
 
@@ -406,7 +409,7 @@ def test_control_whose_server_ends_by_itself_exits_with_1(tmp_path: Path) -> Non
         control.run_control(
             control.ControlSettings(
                 port=0, config=state / "kedge.toml", state_dir=state, alerts=Alerts(), loopback=True,
-                fence="warn", records_gb=1.0, segments=True, traces=None, bind=ControlBind(), parent=os.getppid(),
+                fence="warn", records_gb=1.0, segments=True, traces=None, bind=ControlBind(), links=PageLinks(), parent=os.getppid(),
             ),
             online=lambda: None,
         )

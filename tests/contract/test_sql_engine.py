@@ -17,7 +17,7 @@ import pytest
 from contract.sql_world import Other, World, creates, locks, world
 from kedge.adapters.sql.ledger import SqlLedger
 from kedge.adapters.sql.roster import SqlRoster
-from kedge.adapters.sql.sqlite import ballast, version
+from kedge.adapters.sql.sqlite import ballast, revisions, version
 from kedge.adapters.sql.sqlite import create as engine
 from kedge.adapters.sql.sqlite.create import create, open_evidence, open_ledger, open_roster
 from kedge.adapters.sql.tables import LEDGER
@@ -154,15 +154,26 @@ def test_opening_knows_the_newest_revision() -> None:
     here = Path(engine.__file__).parents[1] / "migrations"
     config.set_main_option("script_location", str(here))
     config.set_main_option("path_separator", "os")
-    assert ScriptDirectory.from_config(config).get_current_head() == engine.REVISION
+    assert ScriptDirectory.from_config(config).get_current_head() == revisions.REVISION
 
 
-@pytest.mark.parametrize(("found", "hint"), [("0000", "kedge up"), ("9999", "newer")])
-def test_a_ledger_of_another_revision_is_not_touched(tmp_path: Path, found: str, hint: str) -> None:
-    """An older one asks for kedge up, a newer one for a newer kedge."""
+@pytest.mark.parametrize(
+    ("found", "earliest", "hint"),
+    [
+        ("0000", 7, "kedge up"),
+        ("0006", 7, "kedge up"),
+        ("9999", 9999, "newer"),
+        ("9999", 0, "newer"),
+    ],
+)
+def test_a_ledger_of_another_revision_is_not_touched(
+    tmp_path: Path, found: str, earliest: int, hint: str
+) -> None:
+    """An older one asks for kedge up, one that a newer kedge changed for that kedge."""
     made = world(tmp_path, releases=0, configured=False)
     with made.raw() as raw:
         raw.execute("UPDATE alembic_version SET version_num = ?", (found,))
+        raw.execute(f"PRAGMA user_version = {earliest}")
     with pytest.raises(Unavailable) as raised:
         made.ledger.read()
     assert raised.value.code == "ledger_revision"

@@ -25,9 +25,11 @@ IMPORTS_INSIDE = {
     "cli/context.py": "`kedge help` works on every system, and `kedge up` reads it before all else",
     "cli/demo.py": "the demo's code needs the extra `demo`; without it the command says so",
     "cli/endpoint.py": "a remote command does not look for the endpoint",
+    "cli/hold.py": "a remote command needs only its receipt",
     "cli/rollback.py": "a remote rollback needs only its receipt",
     "cli/serve.py": "an image of `kedge up` that cannot be imported keeps its workers",
     "cli/submit.py": "a remote command submits nothing",
+    "operations/commands.py": "values by key are looked up by few endpoints; rollbacks of others do not wait",
     "workspace.py": "a rollback needs no NumPy, and a remote command no database library",
 }
 """Which files import something of kedge within a function, and why. All others do so at the top."""

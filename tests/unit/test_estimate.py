@@ -74,6 +74,19 @@ def test_without_requests_there_is_no_rate_and_it_says_so() -> None:
     assert (fresh.seconds, fresh.cause) == (None, "no_traffic")
 
 
+def test_a_step_that_just_began_does_not_say_that_no_requests_come() -> None:
+    """Workers count once a second, and the patrol reads their counts after that."""
+    state = with_policy(CANARY, canary=CanaryPolicy(dwell="1s"))
+    for since_s, cause in ((0.0, "starting"), (STALE_S, "starting"), (STALE_S + 1, "no_traffic")):
+        found = reckoned(state, Watch(state), 0.0, since_s=since_s)
+        assert found is not None
+        assert (found.seconds, found.cause) == (None, cause)
+    counted = canary(state, 60, exposed={"": (1, 1)})
+    stopped = reckoned(state, counted, 60.0, stale_s=STALE_S + 1, since_s=1.0)
+    assert stopped is not None
+    assert stopped.cause == "no_traffic"
+
+
 def test_a_declared_quality_without_labels_has_no_time() -> None:
     state = with_policy(
         CANARY, canary=CanaryPolicy(dwell="1s"), guardrails={"quality": Guardrail(0.05, "brier")}

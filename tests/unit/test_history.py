@@ -8,9 +8,9 @@ import pytest
 from kedge.cli.text.history import by_time, history_text
 from kedge.core.release import commands as r
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.stories import story
 from kedge.core.stored.upcast import read_body
 from kedge.operations.history import is_noise
-from kedge.operations.stories import story
 from kedge.testing.samples import AT
 
 ENTRY = Entry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,6 +79,21 @@ def test_a_zone_may_be_demanded() -> None:
     with pytest.raises(ValueError, match="no time zone"):
         read_instant("2026-11-20T10:00:00", zone_needed=True)
     assert read_instant("2026-11-20T10:00:00Z", zone_needed=True) == 1_795_168_800.0
+
+
+@pytest.mark.parametrize(
+    "given", ["yesterday", "2026-11-20", "20.11.2026", "", True, None, 10**400]
+)
+@pytest.mark.parametrize("zone_needed", [True, False])
+def test_every_form_that_an_error_suggests_would_be_read(given: object, zone_needed: bool) -> None:
+    try:
+        read_instant(given, zone_needed=zone_needed)
+    except ValueError as error:
+        found = re.findall(r"[0-9]{4}-[0-9T:-]{6,}Z?", str(error).partition("; write ")[2])
+        assert found
+        assert [read_instant(one, zone_needed=zone_needed) for one in found]
+    else:
+        assert not zone_needed
 
 
 @pytest.mark.parametrize(

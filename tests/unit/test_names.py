@@ -69,6 +69,8 @@ def test_an_unknown_endpoint_has_one_wording() -> None:
     assert unknown_endpoint("nope", ["churn"]).hint.startswith("known are: churn; ")
     assert "kedge init NAME" in unknown_endpoint("nope", []).hint
     assert "kedge apply" in unknown_endpoint("image", ["churn"], configured=True).hint
+    assert "write the endpoint before v1: churn v1" in unknown_endpoint("v1", ["churn"]).hint
+    assert "before r12: churn r12" in unknown_endpoint("r12", ["risk", "churn"]).hint
     assert get_known({"churn": 1}, "churn") == 1
     with pytest.raises(Refused, match=r"^no endpoint risk$"):
         get_known({"churn": 1}, "risk")

@@ -14,10 +14,10 @@ from kedge.core.release import commands as r
 from kedge.core.release.commands import Canary, Drill, Pause, Promote, Rollback, Shadow
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.roster import Tally
+from kedge.core.stored.stories import story
 from kedge.core.stored.upcast import read_body
 from kedge.core.values import Policy, State
 from kedge.operations.status.view import HostPin, describe
-from kedge.operations.stories import story
 from kedge.testing.samples import AT, endpoint, fields, release, run
 from unit.test_status import CANARY, NOW, ONE, TWO, member, tally
 

@@ -40,10 +40,11 @@ from kedge.core.diagnosis.findings import Cause
 from kedge.core.readiness import Check
 from kedge.core.release.commands import Canary, RolledBack
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed, Trend
-from kedge.core.stored.notes import DrillResult, ReceiptParts
+from kedge.core.stored.notes import ReceiptParts
 from kedge.core.values import Stage
 from kedge.operations.alerts import ListedAlert
 from kedge.operations.doctor import DoctorFinding, DoctorReport
+from kedge.operations.drills import DrillReport
 from kedge.operations.evidence.read import PlannedStep, RolloutPlan
 from kedge.operations.features.apply import ListedTransformation
 from kedge.operations.features.materialise import RunStatus
@@ -177,7 +178,7 @@ RECEIPT = RollbackReceipt(
         advice="roll the features back",
     ),
 )
-DRILL = DrillResult(
+DRILL = DrillReport(
     ok=False,
     release=1,
     why=EVIL,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kedge.config.model import ServerSettings, Settings
     from kedge.core.features.generations import Online
     from kedge.core.features.schema import FeatureLimits
+    from kedge.core.links import PageLinks
     from kedge.workspace import Workplace
 
 Result = TypeVar("Result")
@@ -181,11 +182,21 @@ class Context:
         return self._server.fence
 
     @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the gateway; the gate sees where gateways listen, too."""
+        return self._server.loopback
+
+    @property
     def gateway_url(self) -> str:
         """The gateway's URL."""
         from kedge.runtime.announcement import get_url
 
         return get_url(self._server.host, self._server.port)
+
+    @property
+    def links(self) -> PageLinks:
+        """The addresses of the dashboard's pages."""
+        return self._server.links
 
     @property
     def online(self) -> Online:
@@ -227,7 +238,7 @@ class Context:
             self._warn()
         limits, fence = self.feature_limits, self.fence
         with quick_imports():  # it imports the database library when it is made
-            from kedge.workspace import Workplace
+            from kedge.workspace import Workplace, site_of
 
             return Workplace(
                 self.state_dir,
@@ -236,7 +247,7 @@ class Context:
                 token=self.allowed_by,
                 limits=limits,
                 fence=fence,
-                config=self.config,
+                site=site_of(self.config, self.links),
                 online=lambda: self.online,
             )
 

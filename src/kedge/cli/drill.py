@@ -15,8 +15,7 @@ from kedge.cli.failure import NOT_ACKNOWLEDGED, REFUSED
 from kedge.cli.screen.drills import drill_screen, speed_screen
 from kedge.cli.text.drills import drill_text, speed_text
 from kedge.core.speed import Speed
-from kedge.core.stored.notes import DrillResult
-from kedge.operations.drills import bound_of, drill_of, rehearse, speed_of
+from kedge.operations.drills import DrillReport, bound_of, drill_of, rehearse, speed_of
 from kedge.system.terminal import one_line
 
 
@@ -33,13 +32,13 @@ from kedge.system.terminal import one_line
 )
 @click.option("--dry", is_flag=True, help="Everything but the flip: callers notice nothing.")
 @verb
-@prints(DrillResult)
+@prints(DrillReport)
 def drill(context: Context, endpoint: str, bound: str | None, dry: bool) -> None:
     """Practise a rollback in production, then restore."""
     for_s = bound_of(bound) if bound is not None else None
     say = context.say if not context.as_json else lambda text: None
 
-    def practise() -> DrillResult:
+    def practise() -> DrillReport:
         place = context.place()
         if dry:
             return rehearse(place, endpoint, for_s=for_s, say=say)

@@ -11,15 +11,8 @@ import msgspec
 from kedge.cli.completion import complete
 from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
-from kedge.cli.gate import gate_before
 from kedge.cli.quantities import NUMBER
-from kedge.cli.rollout import (
-    auto_option,
-    sample_option,
-    start_canary,
-    start_shadow,
-    weight_option,
-)
+from kedge.cli.rollout import auto_option, sample_option, weight_option
 from kedge.cli.screen.features import runs_screen, transformations_screen
 from kedge.cli.submit import submit
 from kedge.cli.text.features import (
@@ -33,29 +26,33 @@ from kedge.cli.text.features import (
     users_text,
 )
 from kedge.cli.uploads import NamedFiles, NamedResult
-from kedge.core.release.commands import AnyCommand, Hold, Promote
 from kedge.core.time.instants import read_when
+from kedge.operations.commands import hold
+from kedge.operations.feature_rollouts import (
+    canary_features,
+    follow,
+    roll_features,
+    shadow_features,
+)
 from kedge.operations.features.apply import (
     AppliedFeatures,
     ListedTransformation,
     SchemaUser,
     apply_file,
     list_transformations,
-    may_roll,
     note_applied,
     on_schema,
     read_sources,
-    target_of,
     version_of,
 )
 from kedge.operations.features.compare import TransformationDiff, comparison_of
-from kedge.operations.features.head import HeadMove, follow_command, move_head
+from kedge.operations.features.head import HeadMove, move_head
 from kedge.operations.features.materialise import FedRun, Feeder, RunStatus, status_of
 from kedge.operations.features.training_set import WrittenTrainingSet, make
+from kedge.operations.readiness.check import gate_of
 from kedge.operations.receipts import CommandReceipt
 from kedge.system.terminal import one_line
 from kedge.transforms.store import open_store
-from kedge.workspace import Workplace
 
 
 @click.group()
@@ -162,12 +159,12 @@ def features_shadow(
     override: str | None,
 ) -> None:
     """Shadow production's model with transformation NUMBER."""
-    start_shadow(
+    submit(
         context,
         endpoint,
-        lambda place: target_of(place, endpoint, number, generation)[:2],
-        sample,
-        override,
+        lambda order: shadow_features(
+            order, number, sample=sample, generation=generation, override=override
+        ),
     )
 
 
@@ -190,13 +187,12 @@ def features_canary(
     generation: str | None,
 ) -> None:
     """Send a percentage of traffic to transformation NUMBER."""
-    start_canary(
+    submit(
         context,
         endpoint,
-        lambda place: target_of(place, endpoint, number, generation)[:2],
-        weight,
-        override,
-        auto=auto,
+        lambda order: canary_features(
+            order, number, weight=weight, auto=auto, generation=generation, override=override
+        ),
     )
 
 
@@ -211,12 +207,13 @@ def features_roll(
     context: Context, endpoint: str, number: int, generation: str | None, override: str | None
 ) -> None:
     """Put transformation NUMBER into production."""
-
-    def make(place: Workplace) -> AnyCommand:
-        release, why = may_roll(place, endpoint, number, override, generation)
-        return Promote(release=release.number, override=override, equivalence=why)
-
-    submit(context, endpoint, make, override or "", gate=gate_before)
+    submit(
+        context,
+        endpoint,
+        lambda order: roll_features(
+            order, number, generation=generation, override=override, loopback=context.loopback
+        ),
+    )
 
 
 @features.command("head")
@@ -231,7 +228,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 
     def move() -> HeadMove:
         place = context.place()
-        gate = gate_before(context, place, say)
+        gate = gate_of(place, loopback=context.loopback, say=say)
         return move_head(place, version, override=override, dry=dry, say=say, gate=gate)
 
     found = context.result(move)
@@ -245,7 +242,7 @@ def features_head(context: Context, version: str, override: str | None, dry: boo
 @prints(CommandReceipt)
 def features_follow(context: Context, endpoint: str, reason: str) -> None:
     """Let ENDPOINT follow the head of its feature schema."""
-    submit(context, endpoint, lambda place: follow_command(place, endpoint), reason)
+    submit(context, endpoint, follow, reason)
 
 
 @features.command("hold")
@@ -255,7 +252,7 @@ def features_follow(context: Context, endpoint: str, reason: str) -> None:
 @prints(CommandReceipt)
 def features_hold(context: Context, endpoint: str, reason: str) -> None:
     """Keep ENDPOINT on its features, whatever the head is."""
-    submit(context, endpoint, lambda place: Hold(), reason)
+    submit(context, endpoint, hold, reason)
 
 
 # ---------------------------------------------------------------- computed ahead

@@ -5,15 +5,18 @@ They import little, so that an operator who stops a rollout does not wait for Nu
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
 from kedge.cli.quantities import WEIGHT
 from kedge.cli.submit import submit
-from kedge.core.release.commands import Abort, Freeze, Pause, Resume, SetWeight, Thaw
-from kedge.core.release.guards import buckets
 from kedge.operations.receipts import CommandReceipt
+
+if TYPE_CHECKING:
+    from kedge.operations.commands import Order
 
 why_option = click.option("--reason", default="", help="Why, for the ledger.")
 
@@ -26,12 +29,13 @@ why_option = click.option("--reason", default="", help="Why, for the ledger.")
 @prints(CommandReceipt)
 def set_weight(context: Context, endpoint: str, weight: float, override: str | None) -> None:
     """Change the candidate's share to WEIGHT per cent."""
-    submit(
-        context,
-        endpoint,
-        lambda _: SetWeight(weight=buckets(weight), override=override),
-        override or "",
-    )
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.set_weight(order, weight, override)
+
+    submit(context, endpoint, run)
 
 
 @click.command()
@@ -41,7 +45,13 @@ def set_weight(context: Context, endpoint: str, weight: float, override: str | N
 @prints(CommandReceipt)
 def pause(context: Context, endpoint: str, reason: str) -> None:
     """Hold the rollout where it is."""
-    submit(context, endpoint, lambda _: Pause(), reason)
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.pause(order)
+
+    submit(context, endpoint, run, reason)
 
 
 @click.command()
@@ -52,7 +62,13 @@ def pause(context: Context, endpoint: str, reason: str) -> None:
 @prints(CommandReceipt)
 def resume(context: Context, endpoint: str, reason: str, override: str | None) -> None:
     """Continue a held rollout."""
-    submit(context, endpoint, lambda _: Resume(override=override), reason or override or "")
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.resume(order, override)
+
+    submit(context, endpoint, run, reason)
 
 
 @click.command()
@@ -62,7 +78,13 @@ def resume(context: Context, endpoint: str, reason: str, override: str | None) -
 @prints(CommandReceipt)
 def abort(context: Context, endpoint: str, reason: str) -> None:
     """End a rollout; the candidate stays eligible."""
-    submit(context, endpoint, lambda _: Abort(), reason)
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.abort(order)
+
+    submit(context, endpoint, run, reason)
 
 
 @click.command()
@@ -72,7 +94,13 @@ def abort(context: Context, endpoint: str, reason: str) -> None:
 @prints(CommandReceipt)
 def freeze(context: Context, endpoint: str, reason: str) -> None:
     """Stop automation on ENDPOINT; commands still work."""
-    submit(context, endpoint, lambda _: Freeze(), reason)
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.freeze(order)
+
+    submit(context, endpoint, run, reason)
 
 
 @click.command()
@@ -82,4 +110,10 @@ def freeze(context: Context, endpoint: str, reason: str) -> None:
 @prints(CommandReceipt)
 def thaw(context: Context, endpoint: str, reason: str) -> None:
     """Let automation act on ENDPOINT again."""
-    submit(context, endpoint, lambda _: Thaw(), reason)
+
+    def run(order: Order) -> CommandReceipt:
+        from kedge.operations import commands
+
+        return commands.thaw(order)
+
+    submit(context, endpoint, run, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,12 +13,11 @@ from kedge.cli.submit import submit
 from kedge.cli.text.receipt import pinned_text
 from kedge.core.errors import Refused
 from kedge.core.names import read_release
-from kedge.core.release.commands import Rollback
 from kedge.operations.receipts import EndedPin, PinnedHost, RollbackReceipt
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from kedge.workspace import Workplace
+    from kedge.operations.commands import Order
 
 
 @click.command()
@@ -61,27 +60,25 @@ def rollback(
         raise click.UsageError("--to names the release; --axis and --production look for one")
     if again and context.remote is None:
         raise click.UsageError("--again needs KEDGE_SERVER; here a rollback always goes back")
-    target = read_release(to) if to is not None else None
-    command = Rollback(production=production, to=target, axis=axis)  # type: ignore[arg-type]
+    if to is not None:
+        read_release(to)  # a typo is reported before anything is opened or sent
+    half: Literal["model", "features"] | None = axis  # type: ignore[assignment]
     if local:
+        from kedge.operations.commands import rollback_command
         from kedge.operations.rollback import pin_host
 
         context.check_here()
+        command = rollback_command(production=production, to=to, axis=half)
         pinned = pin_host(context.state_dir, endpoint, command, reason=reason)
         context.out(pinned, pinned_text(one_line(pinned)))
         return
 
-    def make(place: Workplace) -> Rollback:
-        from kedge.operations.rollback import landing_reads
+    def run(order: Order) -> RollbackReceipt:
+        from kedge.operations.commands import roll_back
 
-        runs = landing_reads(place, endpoint, command)
-        if runs:
-            from kedge.operations.features.staleness import refuse_stale
+        return roll_back(order, production=production, to=to, axis=half, accept_stale=accept_stale)
 
-            refuse_stale(place, runs, accept_stale)
-        return command
-
-    submit(context, endpoint, make, reason, finding=True)
+    submit(context, endpoint, run, reason)
 
 
 @click.command()

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import click
 
 from kedge.cli.completion import complete
 from kedge.cli.context import Context, override, prints, verb
 from kedge.cli.endpoint import endpoint
-from kedge.cli.gate import gate_before
 from kedge.cli.quantities import SAMPLE, WEIGHT
 from kedge.cli.submit import submit
-from kedge.core.release.commands import AnyCommand, Canary, Promote, Shadow
-from kedge.core.release.guards import buckets
-from kedge.core.values import Release, State
+from kedge.operations import rollouts as operations
 from kedge.operations.receipts import CommandReceipt
-from kedge.operations.releases import release_of
-from kedge.workspace import Workplace
-
-Find = Callable[[Workplace], tuple[State, Release]]
-"""A function that returns the row, and the release that becomes the candidate."""
 
 auto_option = click.option(
     "--auto", is_flag=True, help="The patrol walks the steps, each by proof."
@@ -44,7 +34,11 @@ def shadow(
     context: Context, endpoint: str, version: str, sample: float | None, override: str | None
 ) -> None:
     """Send VERSION a silent copy of production's requests."""
-    start_shadow(context, endpoint, lambda place: _find(place, endpoint, version), sample, override)
+    submit(
+        context,
+        endpoint,
+        lambda order: operations.start_shadow(order, version, sample=sample, override=override),
+    )
 
 
 @click.command()
@@ -64,51 +58,13 @@ def canary(
     override: str | None,
 ) -> None:
     """Send a percentage of traffic to VERSION."""
-    start_canary(
+    submit(
         context,
         endpoint,
-        lambda place: _find(place, endpoint, version),
-        weight,
-        override,
-        auto=auto,
+        lambda order: operations.start_canary(
+            order, version, weight=weight, auto=auto, override=override
+        ),
     )
-
-
-def _find(place: Workplace, endpoint: str, version: str) -> tuple[State, Release]:
-    release = release_of(place, endpoint, version)
-    return place.ledger.read().states.get(endpoint, State(endpoint=endpoint)), release
-
-
-def start_shadow(
-    context: Context, endpoint: str, find: Find, sample: float | None, override: str | None
-) -> None:
-    """Start a shadow; the default of `sample` is the policy's."""
-
-    def make(place: Workplace) -> AnyCommand:
-        state, release = find(place)
-        share = state.policy.shadow.sample if sample is None else sample
-        return Shadow(release=release.number, sample=buckets(share), override=override)
-
-    submit(context, endpoint, make, override or "")
-
-
-def start_canary(
-    context: Context,
-    endpoint: str,
-    find: Find,
-    weight: float | None,
-    override: str | None,
-    *,
-    auto: bool,
-) -> None:
-    """Start a canary; the default of `weight` is the policy's first step."""
-
-    def make(place: Workplace) -> AnyCommand:
-        state, release = find(place)
-        share = state.policy.canary.steps[0] if weight is None else weight
-        return Canary(release=release.number, weight=buckets(share), override=override, auto=auto)
-
-    submit(context, endpoint, make, override or "")
 
 
 @click.command()
@@ -122,9 +78,10 @@ def promote(
     context: Context, endpoint: str, version: str | None, full: bool, override: str | None
 ) -> None:
     """Move a rollout to its next step, or into production."""
-
-    def make(place: Workplace) -> AnyCommand:
-        number = release_of(place, endpoint, version).number if version else None
-        return Promote(release=number, full=full, override=override)
-
-    submit(context, endpoint, make, override or "", gate=gate_before)
+    submit(
+        context,
+        endpoint,
+        lambda order: operations.promote(
+            order, version, full=full, override=override, loopback=context.loopback
+        ),
+    )

@@ -253,6 +253,7 @@ def control(context: Context, port: int | None, parent: int | None) -> None:
         traces=server.traces,
         segments=context.settings.metrics.segments,
         bind=context.settings.control,
+        links=server.links,
         parent=parent or os.getppid(),
     )
     part.run_control(settings, online=lambda: context.online)

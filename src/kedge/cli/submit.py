@@ -1,74 +1,43 @@
-"""Submission of a command from the command line: its receipt, and the fault of a silent replica."""
+"""Submission of a command from the command line: its receipt, also if a replica is silent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from msgspec.structs import asdict
-
 from kedge.cli.context import Context
 from kedge.cli.screen.receipt import receipt_screen
 from kedge.cli.text.receipt import finding_text, receipt_text
-from kedge.core.release.commands import AnyCommand, Promote
-from kedge.operations.receipts import CommandReceipt, RollbackReceipt, describe_receipt
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt
 from kedge.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from kedge.engine.submission import Gate
-    from kedge.workspace import Workplace
+    from kedge.operations.commands import Order
 
-GateBefore: TypeAlias = "Callable[[Context, Workplace, Callable[[str], None]], Gate]"
-"""A function that builds the gate of a promotion: `cli.gate.gate_before`. Only promotions import
-it, so that other commands do not wait."""
+Run: TypeAlias = "Callable[[Order], CommandReceipt]"
+"""An operation of `operations.commands` or `operations.rollouts`, with its parameters."""
 
 
-def submit(
-    context: Context,
-    endpoint: str,
-    make: Callable[[Workplace], AnyCommand],
-    reason: str = "",
-    *,
-    gate: GateBefore | None = None,
-    finding: bool = False,
-) -> None:
-    """Submit a command and print its receipt; with `finding`, the left release's newest diagnosis.
+def submit(context: Context, endpoint: str, run: Run, reason: str = "") -> None:
+    """Carry a command out, here or on the server, and print its receipt.
 
-    If a replica is silent, it prints the same and then raises the fault: the row has changed.
+    If a replica is silent, it prints the same and then raises the fault: the row has changed. With
+    --json there is one document: the fault's, which includes the receipt.
     """
     if context.remote is not None:
         _show_remote(context)
         return
-    from kedge.engine.submission import Silent
-    from kedge.operations.probe import probe
-    from kedge.operations.rollback import finding_beside
+    from kedge.operations.commands import Order, SilentReplicas
     from kedge.workspace import actor
 
-    place = context.place()
-    command = make(place)
     say = context.say if not context.as_json else lambda text: None
-    assert gate is not None or not isinstance(command, Promote)
-    passed = gate(context, place, say) if gate is not None else None
-    control = place.control(say, probe(place), passed)
-    silent: Silent | None = None
+    order = Order(context.place(), endpoint, actor(), reason, context.expect, say)
     try:
-        receipt = control.submit(
-            endpoint, command, by=actor(), reason=reason, expect=context.expect
-        )
-    except Silent as error:
-        receipt, silent = error.receipt, error
-    done = describe_receipt(receipt)
-    if finding:  # only now, so that it does not delay the command
-        known = finding_beside(context.state_dir, endpoint, done.left)
-        done = RollbackReceipt(**asdict(done), finding=known)
-    if silent is None:
-        _show(context, done)
-        return
-    if context.as_json:  # one document on stdout: the fault's, which includes the receipt
-        silent.details |= asdict(done)
-    else:
-        _show(context, done)
-    raise silent
+        _show(context, run(order))
+    except SilentReplicas as error:
+        if not context.as_json:
+            _show(context, error.done)
+        raise
 
 
 def _show_remote(context: Context) -> None:

@@ -8,8 +8,11 @@ An owner must be a person, who can be called. A name is refused if it contains a
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from msgspec import UNSET
 
 from kedge.core.alerts.alerts import WORDS, url_of
 from kedge.core.time.durations import seconds
@@ -166,6 +169,7 @@ def judge_people(policy: Policy, place: str, faults: list[str]) -> None:
     if policy.rota is not None:
         _judge_rota(policy.rota, f"{place}.rota", faults)
     named = {"owner": policy.owner, "rota": policy.rota}
+    people = {word for word, who in named.items() if who is not None}
     delays: list[float] = []
     for number, step in enumerate(policy.escalation):
         at = f"{place}.escalation[{number}]"
@@ -175,17 +179,38 @@ def judge_people(policy: Policy, place: str, faults: list[str]) -> None:
             faults.append(f"{at}.after: {error}")
         if not step.to:
             faults.append(f"{at}.to: must name at least one recipient")
-        for entry in step.to:
-            if entry in WORDS:
-                if named[entry] is None:
-                    faults.append(f"{at}.to: there is no {place}.{entry}")
-            else:
-                _judge_channel(entry, f"{at}.to", faults)
+        _judge_recipients(step.to, people, place, f"{at}.to", faults)
+    _judge_announce(policy, people, place, faults)
     if any(later <= sooner for sooner, later in pairwise(delays)):
         faults.append(f"{place}.escalation: `after` must grow from level to level")
-    used = {entry for step in policy.escalation for entry in step.to}
+    announced = () if policy.announce is UNSET else policy.announce.to
+    used = {*announced, *(entry for step in policy.escalation for entry in step.to)}
     if "owner" in used and policy.owner is not None and policy.owner.contact.strip():
         _judge_channel(policy.owner.contact, f"{place}.owner.contact", faults)
+
+
+def _judge_recipients(
+    to: Sequence[str], people: Collection[str], place: str, at: str, faults: list[str]
+) -> None:
+    """Check the channels of a list, and that a word in it stands for a person of the policy."""
+    for entry in to:
+        if entry not in WORDS:
+            _judge_channel(entry, at, faults)
+        elif entry not in people:
+            faults.append(f"{at}: there is no {place}.{entry}")
+
+
+def _judge_announce(policy: Policy, people: Collection[str], place: str, faults: list[str]) -> None:
+    """Check what is announced, and that it reaches a channel."""
+    announce = policy.announce
+    if announce is UNSET:
+        return
+    at = f"{place}.announce"
+    if not announce.events:
+        faults.append(f'{at}.events: must name at least one of "promoted", "rolled_back"')
+    if not announce.to and not policy.escalation:
+        faults.append(f"{at}: has no recipient; give `to`, or {place}.escalation")
+    _judge_recipients(announce.to, people, place, f"{at}.to", faults)
 
 
 def _judge_contact(person: Contact, place: str, faults: list[str]) -> None:

@@ -35,6 +35,7 @@ from kedge.core.bounds import misdeclared
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.quality import ranked_places
+from kedge.core.links import read_public_url
 from kedge.core.names import RULE, is_name
 from kedge.core.phrases import tell_fault
 from kedge.core.time.durations import seconds
@@ -252,12 +253,15 @@ def _value(given: Any, wanted: Any, place: str, faults: list[str]) -> Any:
         if get_origin(wanted) is not tuple:
             return _struct(given, struct, place, faults)
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    if words and given not in words:
-        near = difflib.get_close_matches(str(given), words, n=1)
+    several = get_origin(wanted) is tuple and isinstance(given, list)
+    strays = [one for one in (given if several else [given]) if words and one not in words]
+    for stray in strays:
+        near = difflib.get_close_matches(str(stray), words, n=1)
         faults.append(
-            f"{place}: {given!r} is none of {', '.join(words)}"
+            f"{place}: {stray!r} is none of {', '.join(words)}"
             + (f"; did you mean {near[0]}?" if near else "")
         )
+    if strays:
         return None
     try:
         found = msgspec.convert(given, wanted)
@@ -348,6 +352,11 @@ def _judge_server(server: ServerSettings, faults: list[str]) -> None:
         for name, bound in least.items()
         if getattr(server, name) < bound
     )
+    if server.public_url is not None:
+        try:
+            read_public_url(server.public_url)
+        except ValueError as error:
+            faults.append(f"server.public_url: {error}")
     if not 0 <= server.trace_sample <= 100:
         faults.append(f"server.trace_sample: must be 0 to 100; got {server.trace_sample:g}")
     if server.traces is not None and not server.traces.startswith(("http://", "https://")):

@@ -15,6 +15,7 @@ from kedge.core.errors import BadConfig
 from kedge.core.evidence.records import KEEP_GB
 from kedge.core.features.generations import URL_VARIABLE, LookupRules, Online, Rule
 from kedge.core.features.schema import FeatureLimits
+from kedge.core.links import PageLinks, read_public_url
 from kedge.core.time.durations import seconds
 from kedge.core.values import Policy, Value
 from kedge.system.machine import read_machine
@@ -63,6 +64,9 @@ class ServerSettings(Value, frozen=True):
     caller_token_file: str | None = None
     """The file of callers' tokens, as that of testers. None: callers need no token."""
 
+    public_url: str | None = None
+    """The address at which browsers reach the dashboard, for links in alerts, receipts and runbooks.
+    None: nothing links to it."""
     traces: str | None = None
     """The URL of an OpenTelemetry collector (OTLP over HTTP). None: nothing is traced."""
     trace_sample: float = 1.0
@@ -72,6 +76,11 @@ class ServerSettings(Value, frozen=True):
     def loopback(self) -> bool:
         """Whether only this machine can reach the gateway."""
         return is_loopback(self.host)
+
+    @property
+    def links(self) -> PageLinks:
+        """The addresses of the dashboard's pages."""
+        return PageLinks(read_public_url(self.public_url) if self.public_url is not None else "")
 
 
 def is_loopback(host: str) -> bool:

@@ -27,6 +27,7 @@ Theory of operation
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 import msgspec
@@ -133,6 +134,8 @@ class PatrolFacts(Value, frozen=True, kw_only=True):
     """Whether there are enough labels to call that broken input."""
     stale_s: float = 0.0
     """Seconds since the newest window."""
+    since_s: float = inf
+    """Seconds since the row last changed. It is read only before the first request was counted."""
     uneven: str = ""
     """Why the arms' labels cannot be compared; empty if they can."""
     restarted: str = ""

@@ -36,8 +36,10 @@ from kedge.core.values import BUCKETS, Policy, Stage, State, Value
 
 STALE_S = 60.0
 """Seconds without a request after which there is no rate for an estimate."""
-Cause = Literal["", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"]
-"""Why there is no number of seconds: no requests come, no outcome came, or too few callers exist
+Cause = Literal[
+    "", "starting", "no_traffic", "no_labels", "few_callers", "beyond", "coverage", "unknown"
+]
+"""Why there is no number of seconds: none was counted yet since the start, no requests come, no outcome came, or too few callers exist
 for a proof. Others: the time exceeds a month of this traffic, copies are missing, or the judge of
 cost gives no number."""
 
@@ -101,7 +103,8 @@ def estimate(
     stale = facts.stale_s > STALE_S or rate <= 0
     found = [part for part in _parts(state, facts, judge, past) if part.seconds != 0]
     if stale:
-        dry: Cause = "no_traffic"
+        # Workers count once a second, and the patrol reads that: a new step has no count at first.
+        dry: Cause = "starting" if rate <= 0 and facts.since_s <= STALE_S else "no_traffic"
         found = [_dry(part, dry) for part in found]
     if not found:
         return None

@@ -14,6 +14,8 @@ RULE = "a name starts with a letter, has letters, digits, - and _, and at most 4
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 """Digits of a version, a release or an entry: the database holds no longer number."""
+_LABEL = re.compile(r"[vr]\d{1,18}", re.ASCII)
+"""The spelling of a version or a release."""
 _T = TypeVar("_T")
 
 
@@ -66,7 +68,10 @@ def unknown_endpoint(text: str, known: Iterable[str], *, configured: bool = Fals
         )
     else:
         near = nearest(text, names)
-        hint = (f"did you mean {near}? " if near else "") + f"known are: {', '.join(names)}"
+        hint = f"did you mean {near}? " if near else ""
+        if _LABEL.fullmatch(text) is not None:
+            hint = f"write the endpoint before {text}: {names[0]} {text}; "
+        hint += f"known are: {', '.join(names)}"
         hint += "; kedge init NAME adds another one"
     return Refused(
         f"no endpoint {text[:80] or repr(text)}",

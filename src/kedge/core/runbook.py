@@ -21,6 +21,7 @@ import msgspec
 from kedge.core.alerts.alerts import on_duty, rungs
 from kedge.core.codec import fingerprint
 from kedge.core.diagnosis.summary import DiagnosisSummary
+from kedge.core.links import PageLinks
 from kedge.core.release.ways_back import returned
 from kedge.core.stored.notes import DrillResult, ReceiptNote
 from kedge.core.values import Stage, State, Value
@@ -77,11 +78,18 @@ class Site(Value, frozen=True):
     host: str = ""
     config: str | None = None
     """The absolute path of kedge.toml. None: the commands name none."""
+    public_url: str = ""
+    """The address of the dashboard, for links; empty: there are none."""
 
     @property
     def directory(self) -> str:
         """The directory of kedge.toml."""
         return self.config.rpartition("/")[0] or "/" if self.config is not None else ""
+
+    @property
+    def links(self) -> PageLinks:
+        """The addresses of the dashboard's pages."""
+        return PageLinks(self.public_url)
 
     def typed(self, command: str) -> str:
         """Return a command in a form that works in every directory of the host."""
@@ -106,6 +114,8 @@ class Runbook(Value, frozen=True, kw_only=True):
     way_back: tuple[RunbookStep, ...]
     more: tuple[RunbookStep, ...]
     site: Site = ANYWHERE
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
 
     @property
     def expected_s(self) -> float:
@@ -164,6 +174,7 @@ def runbook(
         live=_live(state),
         people=_people(state, now),
         site=site,
+        link=site.links.ready(state.endpoint),
         way_back=_complete(_way_back(state, took), site),
         more=_complete(_more(state, took), site),
     )
@@ -414,11 +425,13 @@ def _foot(book: Runbook) -> str:
 
 def _head(book: Runbook) -> list[str]:
     """Return the lines at the top: the live releases, and where to type the commands."""
-    site, where = book.site, f"Live: {book.live}."
-    if site.config is None:
-        return [where]
-    typed = "each command below names it, and can be typed in any directory"
-    return [where, f"Log in to the host {site.host}. kedge.toml is in {site.directory}; {typed}."]
+    site, lines = book.site, [f"Live: {book.live}."]
+    if site.config is not None:
+        typed = "each command below names it, and can be typed in any directory"
+        lines.append(f"Log in to the host {site.host}. kedge.toml is in {site.directory}; {typed}.")
+    if book.link:
+        lines.append(f"Its page of the dashboard: {book.link}")
+    return lines
 
 
 def _sum(book: Runbook) -> str:

@@ -133,6 +133,8 @@ class Receipt(Value, frozen=True):
     ended: tuple[str, ...] = ()
     """Replicas whose processes ended before they acknowledged: they answer no caller."""
     cold: dict[str, str] = {}
+    seq: int = 0
+    """The number of its first entry in the ledger; 0: nothing was written."""
 
     def parts(self) -> ReceiptParts:
         """Return the receipt's figures, as stored in the ledger."""
@@ -378,6 +380,7 @@ class Control:
             silent=silent,
             ended=tuple(sorted(ended)),
             cold=cold,
+            seq=entries[0].seq,
         )
         self._store(receipt, command, entries, by)
         if any(isinstance(event, Promoted | RolledBack) for event in events):

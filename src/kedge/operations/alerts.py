@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -13,11 +13,12 @@ from kedge.config.model import Alerts
 from kedge.core.alerts import alerts
 from kedge.core.alerts.alerts import Alert, Message, Rung, Sight, Topic
 from kedge.core.errors import KedgeError, Refused
+from kedge.core.links import NO_LINKS, PageLinks
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.stored.notes import AlertTested, ChannelTest, LevelTest, build_note
 from kedge.core.time.durations import seconds
-from kedge.core.values import Value
+from kedge.core.values import State, Value
 from kedge.engine.control.alerting import Alerting
 from kedge.engine.loop import Duty
 from kedge.engine.runbook import filed
@@ -27,12 +28,13 @@ LISTED = 200
 """Limit of alerts in one list, the newest first."""
 
 
-def outgoing(alerts_: Alerts) -> Outgoing:
+def outgoing(alerts_: Alerts, links: PageLinks = NO_LINKS) -> Outgoing:
     """Return the channels that kedge.toml and the environment configure."""
     return Outgoing(
         smtp=alerts_.smtp,
         sender=alerts_.sender,
         timeout_s=seconds(alerts_.timeout),
+        links=links,
     )
 
 
@@ -50,7 +52,7 @@ def alerting_of(
         store=place.alerts,
         ledger=place.ledger,
         stamp=place.ledger.stamp,
-        channels=outgoing(alerts_),
+        channels=outgoing(alerts_, place.site.links),
         sight=sight,
         remembered=place.disk.remembered,
         stands_in=stands_in,
@@ -64,6 +66,8 @@ class ListedAlert(Alert, frozen=True, kw_only=True):
     """Whether the alert is open."""
     standing: str
     """Its state in a few words: sent, acknowledged, resolved, or why it could not be sent."""
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
 
 
 class AlertTest(Value, frozen=True):
@@ -84,18 +88,32 @@ def alerts_of(place: Workplace, endpoint: str | None, *, over: bool) -> list[Lis
     states = place.ledger.read().states
     if endpoint is not None:
         get_known(states, endpoint)
-    now = place.clock.unix()
-    return [
-        list_alert(
-            alert,
-            alerts.rungs(states[alert.endpoint].policy, now) if alert.endpoint in states else (),
-        )
-        for alert in place.alerts.listed(endpoint, over=over, limit=LISTED)
-    ]
+    found = place.alerts.listed(endpoint, over=over, limit=LISTED)
+    return [_list_alert(place, states, alert) for alert in found]
 
 
-def list_alert(alert: Alert, levels: tuple[Rung, ...]) -> ListedAlert:
-    """Return an alert with its state in words."""
+def find_alert(place: Workplace, number: int) -> ListedAlert:
+    """Return one alert.
+
+    Raises:
+        Refused: `unknown_alert`.
+    """
+    alert = place.alerts.find(number)
+    if alert is None:
+        raise _unknown_alert(number)
+    return _list_alert(place, place.ledger.read().states, alert)
+
+
+def _unknown_alert(number: int) -> Refused:
+    return Refused(
+        f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them"
+    )
+
+
+def _list_alert(place: Workplace, states: Mapping[str, State], alert: Alert) -> ListedAlert:
+    """Return an alert with its state in words, and its page."""
+    state = states.get(alert.endpoint)
+    levels = alerts.rungs(state.policy, place.clock.unix()) if state is not None else ()
     failing = [d for d in alert.deliveries if d.state != "delivered" and d.failures]
     if not alert.open:
         standing = alert.resolved if alert.ended == "continued" else f"resolved: {alert.resolved}"
@@ -109,7 +127,12 @@ def list_alert(alert: Alert, levels: tuple[Rung, ...]) -> ListedAlert:
         standing = f"COULD NOT BE SENT: {failing[0].fault}"
     else:
         standing = "not sent yet"
-    return ListedAlert(**msgspec.structs.asdict(alert), open=alert.open, standing=standing)
+    return ListedAlert(
+        **msgspec.structs.asdict(alert),
+        open=alert.open,
+        standing=standing,
+        link=place.site.links.alert(alert.endpoint, alert.number),
+    )
 
 
 def acknowledge(place: Workplace, number: int, by: str) -> Alert:
@@ -120,9 +143,7 @@ def acknowledge(place: Workplace, number: int, by: str) -> Alert:
     """
     before = place.alerts.find(number)
     if before is None:
-        raise Refused(
-            f"there is no alert {number}", code="unknown_alert", hint="kedge alerts lists them"
-        )
+        raise _unknown_alert(number)
     if before.acknowledged_by:
         raise Refused(
             f"{before.acknowledged_by} has acknowledged alert {number} already",
@@ -148,7 +169,13 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         Refused: `no_escalation`: the policy in force names no recipient.
     """
     state = get_known(place.ledger.read().states, endpoint)
-    levels = alerts.rungs(state.policy, place.clock.unix())
+    now = place.clock.unix()
+    levels = alerts.rungs(state.policy, now)
+    known = {target.channel for level in levels for target in level.targets}
+    announced = alerts.announced_to(state.policy, now)
+    # The channels of announcements come last, as a level of their own, unless alerts use them all.
+    if not {target.channel for level in announced for target in level.targets} <= known:
+        levels = (*levels, *announced)
     if not levels:
         raise Refused(
             f"alerts of {endpoint} have no recipient: its policy has no escalation",
@@ -165,6 +192,7 @@ def test_of(place: Workplace, endpoint: str, outgoing_: Outgoing, *, by: str) ->
         opened_at=place.clock.now(),
         summary="a test of the alerts",
         detail=f"{by} tries every channel; nothing is wrong",
+        link=place.site.links.endpoint(endpoint),
     )
     found = tuple(
         _test_level(number, rung, outgoing_, message) for number, rung in enumerate(levels)

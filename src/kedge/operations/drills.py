@@ -41,6 +41,13 @@ READ = 20_000
 """Limit of entries of one endpoint that `kedge speed` reads, newest first: years, some 20 MB."""
 
 
+class DrillReport(DrillResult, frozen=True, kw_only=True):
+    """The result of a drill, and where it is shown."""
+
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
+
+
 def bound_of(text: str) -> float:
     """Return the bound of a drill in seconds.
 
@@ -131,7 +138,7 @@ def _deaf(place: Workplace) -> str:
 
 def drill_of(
     place: Workplace, endpoint: str, *, for_s: float | None, ended: threading.Event, say: Say
-) -> DrillResult:
+) -> DrillReport:
     """Roll back for a short time under the current traffic, then restore.
 
     Args:
@@ -278,18 +285,19 @@ def _counted(
     return answered, failed
 
 
-def _file(place: Workplace, endpoint: str, filed: DrillResult) -> DrillResult:
-    place.ledger.note(
+def _file(place: Workplace, endpoint: str, filed: DrillResult) -> DrillReport:
+    entry = place.ledger.note(
         endpoint,
         build_note(filed),
         by=actor(),
         reason=filed.why,
         at=place.clock.now(),
     )
-    return filed
+    link = place.site.links.decision(endpoint, entry.seq)
+    return DrillReport(**msgspec.structs.asdict(filed), link=link)
 
 
-def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> DrillResult:
+def rehearse(place: Workplace, endpoint: str, *, for_s: float | None, say: Say) -> DrillReport:
     """Run a drill without its flip: decide, prepare, compile the routing, ask the release.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, UnsetType
 
 from kedge.core.diagnosis.findings import Act, Cause, Estimate
+from kedge.core.links import PageLinks
 from kedge.core.release.commands import AnyEvent, Held
 from kedge.core.stored.notes import ReceiptParts
 from kedge.core.values import BUCKETS, Stage, Value
@@ -36,6 +37,10 @@ class CommandReceipt(Value, frozen=True, kw_only=True):
     """Per cent of the callers that the candidate answers after the command."""
     events: tuple[AnyEvent, ...]
     receipt: ReceiptParts
+    seq: int = 0
+    """The number of its first entry in the ledger."""
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
 
 
 class EndedPin(Value, frozen=True):
@@ -90,7 +95,7 @@ class RollbackReceipt(CommandReceipt, frozen=True, kw_only=True):
     """Null: there is none of the last day."""
 
 
-def describe_receipt(receipt: Receipt) -> CommandReceipt:
+def describe_receipt(receipt: Receipt, links: PageLinks) -> CommandReceipt:
     """Return a command's receipt as a document."""
     moves = [event for event in receipt.events if not isinstance(event, Held)]
     last = (moves or receipt.events)[-1]
@@ -106,4 +111,6 @@ def describe_receipt(receipt: Receipt) -> CommandReceipt:
         weight=receipt.state.weight * 100 / BUCKETS,
         events=receipt.events,
         receipt=receipt.parts(),
+        seq=receipt.seq,
+        link=links.decision(receipt.endpoint, receipt.seq),
     )

@@ -14,13 +14,13 @@ from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.speed import Speed
 from kedge.core.stored.ledger import Entry
-from kedge.core.stored.notes import DrillResult
 from kedge.operations import commands
 from kedge.operations import parameters as given
-from kedge.operations.alerts import AlertTest, ListedAlert, alerts_of, runbook_of
+from kedge.operations.alerts import AlertTest, ListedAlert, acknowledge, alerts_of, runbook_of
 from kedge.operations.ask import Ask
+from kedge.operations.commands import Order
 from kedge.operations.diagnosis.document import AcceptedReference, DiagnosisReport
-from kedge.operations.drills import speed_of
+from kedge.operations.drills import DrillReport, speed_of
 from kedge.operations.evidence.read import (
     RolloutEvidence,
     RolloutPlan,
@@ -30,6 +30,7 @@ from kedge.operations.evidence.read import (
 )
 from kedge.operations.evidence.view import CoursePoint
 from kedge.operations.export import ExportedLog
+from kedge.operations.feature_rollouts import follow
 from kedge.operations.features.apply import (
     AppliedFeatures,
     ListedTransformation,
@@ -62,6 +63,65 @@ class Served(NamedTuple):
     result: Any
     run: Callable[[Ask], object] | None
     """None: it runs in a process of its own."""
+
+
+def _order(ask: Ask, reason: str) -> Order:
+    """Return the order of a remote caller, who gets no messages before the receipt."""
+    return Order(ask.place, ask.named, ask.by, reason, ask.expect)
+
+
+def _given_reason(ask: Ask) -> Order:
+    return _order(ask, ask.given(given.ReasonParameters).reason)
+
+
+def _roll_back(ask: Ask) -> RollbackReceipt:
+    asked = ask.given(given.RollbackParameters)
+    return commands.roll_back(
+        _order(ask, asked.reason),
+        production=asked.production,
+        to=asked.to,
+        axis=asked.axis,
+        accept_stale=asked.accept_stale,
+    )
+
+
+def _pause(ask: Ask) -> CommandReceipt:
+    return commands.pause(_given_reason(ask))
+
+
+def _resume(ask: Ask) -> CommandReceipt:
+    asked = ask.given(given.ResumeParameters)
+    return commands.resume(_order(ask, asked.reason), asked.override)
+
+
+def _abort(ask: Ask) -> CommandReceipt:
+    return commands.abort(_given_reason(ask))
+
+
+def _set_weight(ask: Ask) -> CommandReceipt:
+    asked = ask.given(given.WeightParameters)
+    return commands.set_weight(_order(ask, ""), asked.weight, asked.override)
+
+
+def _freeze(ask: Ask) -> CommandReceipt:
+    return commands.freeze(_given_reason(ask))
+
+
+def _thaw(ask: Ask) -> CommandReceipt:
+    return commands.thaw(_given_reason(ask))
+
+
+def _follow(ask: Ask) -> CommandReceipt:
+    return follow(_given_reason(ask))
+
+
+def _hold(ask: Ask) -> CommandReceipt:
+    return commands.hold(_given_reason(ask))
+
+
+def _ack(ask: Ask) -> Alert:
+    assert ask.number is not None
+    return acknowledge(ask.place, ask.number, ask.given(given.AckParameters).by or ask.by)
 
 
 def _status(ask: Ask) -> object:
@@ -129,16 +189,16 @@ SERVED: dict[str, Served] = {
     "features list": Served(list[ListedTransformation], _features),
     "features status": Served(list[RunStatus], _runs),
     "features impact": Served(list[SchemaUser], _impact),
-    "rollback": Served(RollbackReceipt, commands.roll_back),
-    "pause": Served(CommandReceipt, commands.pause),
-    "resume": Served(CommandReceipt, commands.resume),
-    "abort": Served(CommandReceipt, commands.abort),
-    "set-weight": Served(CommandReceipt, commands.set_weight),
-    "freeze": Served(CommandReceipt, commands.freeze),
-    "thaw": Served(CommandReceipt, commands.thaw),
-    "features follow": Served(CommandReceipt, commands.follow),
-    "features hold": Served(CommandReceipt, commands.hold),
-    "ack": Served(Alert, commands.ack),
+    "rollback": Served(RollbackReceipt, _roll_back),
+    "pause": Served(CommandReceipt, _pause),
+    "resume": Served(CommandReceipt, _resume),
+    "abort": Served(CommandReceipt, _abort),
+    "set-weight": Served(CommandReceipt, _set_weight),
+    "freeze": Served(CommandReceipt, _freeze),
+    "thaw": Served(CommandReceipt, _thaw),
+    "features follow": Served(CommandReceipt, _follow),
+    "features hold": Served(CommandReceipt, _hold),
+    "ack": Served(Alert, _ack),
     "plan": Served(RolloutPlan, None),
     "promote": Served(CommandReceipt, None),
     "shadow": Served(CommandReceipt, None),
@@ -150,7 +210,7 @@ SERVED: dict[str, Served] = {
     "check": Served(CheckedEndpoint, None),
     "diagnose": Served(DiagnosisReport, None),
     "accept": Served(AcceptedReference, None),
-    "drill": Served(DrillResult, None),
+    "drill": Served(DrillReport, None),
     "replay": Served(ReplayedComparison, None),
     "alerts test": Served(AlertTest, None),
     "log forget": Served(ForgottenEntity, None),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from kedge.core.alerts.alerts import Alert, Message, Raise
+from kedge.core.alerts.alerts import Alert, Message, Raise, SuccessAnnouncement
+from kedge.core.links import PageLinks
 from kedge.core.stored.ledger import Entry
 
 
@@ -26,12 +27,24 @@ class AlertStore(Protocol):
         at: str,
         now: float,
         seen: int | None = None,
+        announced: Sequence[SuccessAnnouncement] = (),
     ) -> tuple[Alert, ...]:
         """Open an alert for each (endpoint, subject) that has none open, and return the new ones.
 
         `seen`: the patrol has read the entries up to this one, in the same transaction. Nothing is
-        raised if another process has read them.
+        raised or announced if another process has read them.
         """
+
+    def announcements(self) -> tuple[SuccessAnnouncement, ...]:
+        """Return the announcements that are still to be sent, oldest first."""
+
+    def change_announcement(
+        self, seq: int, edit: Callable[[SuccessAnnouncement], SuccessAnnouncement]
+    ) -> SuccessAnnouncement | None:
+        """Let `edit` change an announcement while no other process writes; None: not found."""
+
+    def finish_announcement(self, seq: int) -> None:
+        """Record that nothing is left to send of an announcement."""
 
     def adopt(self, alert: Alert, *, by: str) -> Alert:
         """Number and store an alert that began without a ledger, unless a like one is open."""
@@ -62,6 +75,8 @@ class Channels(Protocol):
 
     timeout_s: float
     """Timeout of one whole attempt, in seconds."""
+    links: PageLinks
+    """The addresses of pages, for messages."""
 
     def send(self, url: str, message: Message) -> None:
         """Send a message, and return when the channel has accepted it.

@@ -20,6 +20,7 @@ from kedge.config.model import Alerts, ControlBind
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Online
+from kedge.core.links import PageLinks, host_of
 from kedge.core.values import ActorKind, Stage, State
 from kedge.engine.child import Command
 from kedge.engine.control.diagnosis import Inquiry
@@ -64,7 +65,7 @@ from kedge.web.repeats import AnswerStore
 from kedge.web.routes import Api
 from kedge.web.uploads import Uploads
 from kedge.web.writes import Writes
-from kedge.workspace import Workplace, host_name
+from kedge.workspace import Workplace, host_name, site_of
 
 log = structlog.get_logger("kedge.control")
 
@@ -91,6 +92,7 @@ class ControlSettings(NamedTuple):
     fence: str
     records_gb: float
     bind: ControlBind
+    links: PageLinks
     traces: str | None
     """The URL of a collector of spans; None: rollbacks are not traced."""
     segments: bool
@@ -105,7 +107,8 @@ def patrol_of(duty: Duty, settings: ControlSettings, online: Callable[[], Online
     place = open_place(patience_s=1.0)
 
     def control() -> Control:
-        mine = open_place(fence=settings.fence, config=settings.config, online=online)
+        site = site_of(settings.config, settings.links)
+        mine = open_place(fence=settings.fence, site=site, online=online)
         # A lambda, because the gate takes a function of one text.
         say = lambda text: log.warning("patrol.warned", told=text)  # noqa: E731
         return mine.control(say, None, gate_of(mine, loopback=settings.loopback, say=say))
@@ -230,6 +233,7 @@ def place_opener(settings: ControlSettings, online: Callable[[], Online]) -> par
         patience_s=1.0,
         actor=ActorKind.CONTROL,
         fence=settings.fence,
+        site=site_of(settings.config, settings.links),
         online=online,
     )
 
@@ -250,7 +254,7 @@ def http_of(
 ) -> HttpSide:
     """Build control's server with its routes, and the loops that feed it."""
     faults, bind, folder = duty.faults, settings.bind, settings.config.parent
-    persons = partial(own, actor=ActorKind.PERSON, config=settings.config)
+    persons = partial(own, actor=ActorKind.PERSON)
     readers, sampler = Readers(persons), TrafficSampler()
     streams = Streams(readers, faults, lambda: server.should_exit)
     metrics = MetricsLoop(duty, MetricsReader(own(), segments=settings.segments))
@@ -263,7 +267,7 @@ def http_of(
         *make_routes(metrics.page, partial(check_scraper, access.gate)),
         *_pages(settings, persons, duty, access.gate, sampler, lambda: server.should_exit),
     ]
-    front = Front(earlier, routes, faults, gate=access.gate, names=(bind.host, *bind.hosts))
+    front = Front(earlier, routes, faults, gate=access.gate, names=_names(settings))
     server = web.make_server(front, faults, doors.certificates)
     loops = {
         "events": events_of(duty, own(), streams),
@@ -274,6 +278,12 @@ def http_of(
         **certificates_of(duty, doors.certificates),
     }
     return HttpSide(server, loops)
+
+
+def _names(settings: ControlSettings) -> tuple[str, ...]:
+    """Return the names that a request may be addressed to; a link has that of the public URL."""
+    bind, public = settings.bind, host_of(settings.links.public_url)
+    return (bind.host, *bind.hosts, *filter(None, [public]))
 
 
 def joiner_of(place: Workplace, config: Path) -> OutcomesJoiner:

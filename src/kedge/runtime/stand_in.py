@@ -15,7 +15,8 @@ from pathlib import Path
 from kedge.config.model import Alerts
 from kedge.core.alerts.alerts import Sight
 from kedge.core.codec import decode
-from kedge.core.values import ActorKind
+from kedge.core.runbook import Site
+from kedge.core.values import ActorKind, Value
 from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.alerts import alerting_of
@@ -32,13 +33,19 @@ def stand_in_command(state_dir: Path, parent: int) -> Command:
     return tuple(module_command("kedge.runtime.stand_in", str(state_dir), str(parent)))
 
 
-def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
+class StandInSettings(Value, frozen=True):
+    """Settings of the supervisor for its stand-in."""
+
+    alerts: Alerts
+    site: Site
+
+
+def run_stand_in(state_dir: Path, settings: StandInSettings, parent: int) -> None:
     """Send alerts until a signal to stop, or until the parent is gone."""
     log_to_stderr()
-    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR)
-    alerting = alerting_of(
-        Duty(place.clock, ProcessFaults(place.clock)), place, Sight, alerts, stands_in=True
-    )
+    place = Workplace(state_dir, patience_s=1.0, actor=ActorKind.SUPERVISOR, site=settings.site)
+    duty = Duty(place.clock, ProcessFaults(place.clock))
+    alerting = alerting_of(duty, place, Sight, settings.alerts, stands_in=True)
 
     def end_with_parent() -> None:
         while os.getppid() == parent:
@@ -52,4 +59,5 @@ def run_stand_in(state_dir: Path, alerts: Alerts, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    run_stand_in(Path(sys.argv[1]), decode(sys.stdin.buffer.read(), Alerts), int(sys.argv[2]))
+    told = decode(sys.stdin.buffer.read(), StandInSettings)
+    run_stand_in(Path(sys.argv[1]), told, int(sys.argv[2]))

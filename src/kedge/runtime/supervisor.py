@@ -44,11 +44,11 @@ from kedge.runtime.logs import count_faults, log_to_stderr
 from kedge.runtime.paths import choose_folder, find_doors, remove_folder, sweep
 from kedge.runtime.presence import station_of
 from kedge.runtime.restart import ASK, PROTOCOL, Handover, Restart, Standing, obey, reap
-from kedge.runtime.stand_in import stand_in_command
+from kedge.runtime.stand_in import StandInSettings, stand_in_command
 from kedge.runtime.state_guard import guard_state
 from kedge.system.interpreter import kedge_command
 from kedge.system.machine import read_machine
-from kedge.workspace import Workplace, host_name, new_member
+from kedge.workspace import Workplace, host_name, new_member, site_of
 
 log = structlog.get_logger("kedge.supervisor")
 
@@ -155,7 +155,8 @@ def supervisor_of(
 ) -> Supervisor:
     """Build the supervisor of this host."""
     own, state_dir, server = os.getpid(), place.state_dir, settings.server
-    stand_in = Launch(stand_in_command(state_dir, own), encode(settings.alerts))
+    told = StandInSettings(settings.alerts, site_of(settings.config, server.links))
+    stand_in = Launch(stand_in_command(state_dir, own), encode(told))
     launches = Launches(
         workers=worker_commands(server, run_dir, state_dir, listener.fileno()),
         listener_fd=listener.fileno(),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from kedge.adapters.channels.webhook import dedup_key
 from kedge.core.alerts.alerts import Message
@@ -14,7 +15,8 @@ from kedge.core.values import Value
 FIRING_FOR = timedelta(days=30)
 """End time of an alert: Alertmanager drops an alert that is not sent again before its end time."""
 TEST_FOR = timedelta(minutes=5)
-"""Duration of a test alert, which ends without a resolving message."""
+"""Duration of a test alert, or an announcement, which ends without a resolving message."""
+SEVERITIES = {"page": "critical", "warn": "warning", "info": "info"}
 OPEN_END = "0001-01-01T00:00:00Z"
 """End time of a firing alert, as Alertmanager writes it to a webhook."""
 
@@ -26,13 +28,15 @@ class PostedAlert(Value, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str]
     starts_at: str
     ends_at: str
+    generator_url: str | UnsetType = msgspec.field(name="generatorURL", default=UNSET)
+    """The alert's page of the dashboard."""
 
 
 class GroupedAlert(PostedAlert, frozen=True, kw_only=True):
     """Alert within Alertmanager's payload for a webhook."""
 
     status: Literal["firing", "resolved"]
-    generator_url: str = msgspec.field(name="generatorURL", default="")
+    generator_url: str = msgspec.field(name="generatorURL", default="")  # it always has one
     fingerprint: str
 
 
@@ -54,16 +58,22 @@ class AlertGroup(Value, frozen=True, kw_only=True, rename="camel"):
 def posted_alert(message: Message) -> PostedAlert:
     """Return a message in the form that clients send to /api/v2/alerts."""
     begun = datetime.fromisoformat(message.opened_at)
-    stands = TEST_FOR if message.status == "test" else FIRING_FOR
+    stands = TEST_FOR if message.status in ("test", "announced") else FIRING_FOR
     return PostedAlert(
         labels={
             "alertname": f"kedge_{message.topic}",
             "endpoint": message.endpoint,
-            "severity": "critical" if message.level == "page" else "warning",
+            "severity": SEVERITIES[message.level],
             "alert": str(message.number),
             "key": message.key,
         },
-        annotations={"summary": message.summary, "description": message.text},
+        annotations={
+            "summary": message.summary,
+            "description": message.text,
+            **({"dashboard_url": message.link} if message.link else {}),
+            **({"runbook_url": message.runbook} if message.runbook else {}),
+        },
+        generator_url=message.link or UNSET,
         starts_at=message.opened_at,
         ends_at=message.resolved_at or (begun + stands).isoformat(),
     )
@@ -73,10 +83,12 @@ def alert_group(message: Message) -> AlertGroup:
     """Return Alertmanager's webhook payload for a message; a test fires.
 
     The format has only two statuses: an alert that an operator overrode ends as "resolved" there,
-    and its description gives the operator and the reason.
+    and its description gives the operator and the reason. An announcement is "resolved" from the
+    start, so that it opens no incident.
     """
     one = posted_alert(message)
-    status: Literal["firing", "resolved"] = "resolved" if message.resolved_at else "firing"
+    over = message.resolved_at or message.status == "announced"
+    status: Literal["firing", "resolved"] = "resolved" if over else "firing"
     return AlertGroup(
         group_key=dedup_key(message),
         status=status,
@@ -90,6 +102,7 @@ def alert_group(message: Message) -> AlertGroup:
                 starts_at=one.starts_at,
                 ends_at=OPEN_END if status == "firing" else one.ends_at,
                 status=status,
+                generator_url=message.link,
                 fingerprint=f"{abs(message.number):016x}",
             ),
         ),

@@ -30,6 +30,7 @@ def notify(url: str, message: Message) -> None:
         "firing": apprise.NotifyType.FAILURE,
         "resolved": apprise.NotifyType.SUCCESS,
         "continued": apprise.NotifyType.WARNING,
+        "announced": apprise.NotifyType.SUCCESS,
         "test": apprise.NotifyType.INFO,
     }
     try:

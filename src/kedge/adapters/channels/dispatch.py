@@ -27,6 +27,7 @@ from kedge.adapters.channels.mail import send_mail
 from kedge.adapters.channels.webhook import post, webhook_alert
 from kedge.core.alerts.alerts import Message, shown, url_of, variables
 from kedge.core.errors import BadConfig, Unavailable
+from kedge.core.links import NO_LINKS, PageLinks
 
 SMTP_VARIABLE = "KEDGE_SMTP_URL"
 
@@ -41,6 +42,7 @@ class Outgoing:
         sender: str,
         timeout_s: float,
         environ: Mapping[str, str] = os.environ,
+        links: PageLinks = NO_LINKS,
     ) -> None:
         """Remember the settings; no connection is opened.
 
@@ -49,10 +51,12 @@ class Outgoing:
             sender: the sender of mail.
             timeout_s: limit of each attempt as a whole.
             environ: the variables.
+            links: the addresses of pages, for those who write messages.
         """
         self._smtp = smtp
         self._sender = sender
         self.timeout_s = timeout_s
+        self.links = links
         self._environ = environ
 
     def send(self, url: str, message: Message) -> None:

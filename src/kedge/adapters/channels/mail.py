@@ -56,8 +56,9 @@ def _mail(sender: str, url: str, message: Message) -> EmailMessage:
     mail["Auto-Submitted"] = "auto-generated"
     host = sender.rpartition("@")[2] or "kedge"
     # The same message has the same id, so that a mail client can detect a repeated mail.
+    of = message.number or message.key.replace(":", "-")
     mail["Message-ID"] = (
-        f"<kedge-{message.endpoint}-{message.number}-{message.status}"
+        f"<kedge-{message.endpoint}-{of}-{message.status}"
         f"-{message.opened_at.replace(':', '')}@{host}>"
     )
     mail.set_content(printable(message.text))

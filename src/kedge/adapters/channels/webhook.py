@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from kedge.adapters.channels.attempt import AttemptFailed, deadline
-from kedge.core.alerts.alerts import Level, Message, Topic
+from kedge.core.alerts.alerts import Level, Message, MessageStatus, Topic
 from kedge.core.values import Value
 
 
@@ -21,18 +21,22 @@ class WebhookAlert(Value, frozen=True, kw_only=True):
     source: str = "kedge"
     dedup_key: str
     """Key of an alert; it never changes."""
-    status: Literal["firing", "resolved", "continued", "test"]
+    status: MessageStatus
     number: int
     endpoint: str
     key: str
     topic: Topic
-    level: Level
+    level: Level | Literal["info"]
     summary: str
     detail: str
     opened_at: str
     resolved_at: str
     reason: str
     head: str
+    link: str
+    """The alert's page of the dashboard; empty without `[server] public_url`."""
+    runbook: str
+    """The page with the endpoint's runbook; empty without `[server] public_url`."""
     title: str
     text: str
 

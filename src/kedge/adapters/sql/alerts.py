@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.dialects.sqlite import insert
 
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.ledger import chain_head, noted
 from kedge.adapters.sql.rows import entries_of, read_all
 from kedge.adapters.sql.sqlite.connection import Database
+from kedge.adapters.sql.sqlite.revisions import read_revision
 from kedge.core import codec
-from kedge.core.alerts.alerts import Alert, Raise, again, opened
+from kedge.core.alerts.alerts import Alert, Raise, SuccessAnnouncement, again, opened
 from kedge.core.stored.head import Head
 from kedge.core.stored.ledger import LOCAL, Author, Entry
 from kedge.core.stored.notes import (
@@ -31,6 +33,7 @@ from kedge.core.stored.upcast import decode_alert as _decode
 from kedge.system.files import name_aside
 
 _alert, _cursor, _ledger = tables.alert, tables.alert_cursor, tables.ledger
+_announcement = tables.announcement
 
 _NEWS = (
     select(_ledger)
@@ -67,6 +70,13 @@ _LISTS = {
 page reads the alerts of each endpoint."""
 _FINISH = _alert.update().where(_alert.c.number == bindparam("which")).values(live=0)
 
+_ANNOUNCE = insert(_announcement).on_conflict_do_nothing(index_elements=[_announcement.c.seq])
+_UNSENT = (
+    select(_announcement.c.body).where(_announcement.c.live == 1).order_by(_announcement.c.seq)
+)
+_FIND_ANNOUNCED = select(_announcement.c.body).where(_announcement.c.seq == bindparam("which"))
+_SENT = _announcement.update().where(_announcement.c.seq == bindparam("which")).values(live=0)
+
 
 class SqlAlerts:
     """Alerts in a database from `open_ledger`."""
@@ -93,6 +103,7 @@ class SqlAlerts:
         at: str,
         now: float,
         seen: int | None = None,
+        announced: Sequence[SuccessAnnouncement] = (),
     ) -> tuple[Alert, ...]:
         """Open an alert for each (endpoint, thing) without an open one; return the new ones."""
 
@@ -101,6 +112,10 @@ class SqlAlerts:
                 moved = connection.execute(_SEEN, {"upto": seen})
                 if not moved.rowcount:
                     return ()  # another process processed these
+            # On an earlier ledger nothing is announced until `kedge restart` migrates it.
+            for each in announced if read_revision(connection) >= "0009" else ():
+                row = {"seq": each.number, "live": 1, "body": codec.encode(each)}
+                connection.execute(_ANNOUNCE, row)
             new = (
                 _raise(connection, endpoint, one, by, at, now, self._author)
                 for endpoint, one in found
@@ -153,6 +168,33 @@ class SqlAlerts:
             _decode, self._database.read(lambda c: list(c.execute(query, given).scalars()))
         )
 
+    def announcements(self) -> tuple[SuccessAnnouncement, ...]:
+        """Return the announcements that are still to be sent, oldest first."""
+        found = self._database.read(lambda c: list(c.execute(_UNSENT).scalars()))
+        return read_all(_decode_announcement, found)
+
+    def change_announcement(
+        self, seq: int, edit: Callable[[SuccessAnnouncement], SuccessAnnouncement]
+    ) -> SuccessAnnouncement | None:
+        """Let `edit` change an announcement while no other process writes; None: not found."""
+
+        def work(connection: Connection) -> SuccessAnnouncement | None:
+            row = connection.execute(_FIND_ANNOUNCED, {"which": seq}).first()
+            if row is None:
+                return None
+            before = _decode_announcement(row.body)
+            after = edit(before)
+            if after != before:
+                mine = _announcement.update().where(_announcement.c.seq == seq)
+                connection.execute(mine.values(body=codec.encode(after)))
+            return after
+
+        return self._database.write(work)
+
+    def finish_announcement(self, seq: int) -> None:
+        """Record that nothing is left to send of an announcement."""
+        self._database.write(lambda c: c.execute(_SENT, {"which": seq}))
+
     def find(self, number: int) -> Alert | None:
         """Return the alert with this number."""
 
@@ -161,6 +203,10 @@ class SqlAlerts:
             return _decode(row.body) if row is not None else None
 
         return self._database.read(work)
+
+
+def _decode_announcement(raw: bytes) -> SuccessAnnouncement:
+    return codec.decode(raw, SuccessAnnouncement)
 
 
 def _raise(

@@ -23,6 +23,7 @@ from kedge.adapters.sql.rows import (
     state_of,
 )
 from kedge.adapters.sql.sqlite.connection import Database
+from kedge.adapters.sql.sqlite.revisions import require
 from kedge.core import codec
 from kedge.core.codec import GENESIS
 from kedge.core.errors import Refused, Stale
@@ -34,6 +35,7 @@ from kedge.core.stored.ledger import LOCAL, Author, Book, Change, Entry, Note, W
 from kedge.core.values import ActorKind, Placement, Policy, Release, State
 
 _ledger, _endpoint, _release = tables.ledger, tables.endpoint, tables.release
+_appended = tables.appended
 
 _newest = (
     select(func.max(_ledger.c.epoch)).where(_ledger.c.endpoint == _endpoint.c.endpoint)
@@ -280,7 +282,7 @@ class SqlLedger:
                     author=self._author,
                 )
                 previous = columns["hash"]
-                connection.execute(_ledger.insert(), columns)
+                _write(connection, columns)
                 _move(connection, apply(state, event), state.epoch)
                 entries.append(entry_of(columns))
             return tuple(entries)
@@ -491,7 +493,7 @@ class SqlLedger:
             after = apply(after, event)
             if isinstance(event, Configured):
                 self._keep_policy(connection, event)
-            connection.execute(_ledger.insert(), columns)
+            _write(connection, columns)
             _condemn(connection, after, columns["seq"])
             entries.append(entry_of(columns))
         _move(connection, after, change.expect)
@@ -557,8 +559,19 @@ def noted(
         previous_hash=previous,
         author=author,
     )
-    connection.execute(_ledger.insert(), columns)
+    _write(connection, columns)
     return entry_of(columns)
+
+
+def _write(connection: Connection, columns: LedgerRow) -> None:
+    """Append an entry.
+
+    Raises:
+        Unavailable: `ledger_revision`: it names a token, and the ledger is older than tokens.
+    """
+    if columns.get("token"):
+        require(connection, "0008")
+    connection.execute(_appended.insert(), columns)
 
 
 def chain_head(connection: Connection) -> tuple[int, str]:

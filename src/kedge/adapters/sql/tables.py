@@ -178,6 +178,8 @@ ledger = Table(
 )
 """`actor` is NULL in entries from before revision 0005; `rows` derives it. `token` is NULL in
 entries of local commands."""
+appended = ledger.to_metadata(MetaData(), schema="main")
+"""The same table for new entries: a view completes an earlier one for queries, and takes none."""
 Index("ledger_by_endpoint", ledger.c.endpoint, ledger.c.epoch, ledger.c.seq)
 
 token = Table(
@@ -235,6 +237,16 @@ alert_cursor = Table(
     Column("seq", Integer, nullable=False),
 )
 """One row: the newest ledger entry that was checked for alerts."""
+
+announcement = Table(
+    "announcement",
+    LEDGER,
+    Column("seq", Integer, ForeignKey("ledger.seq"), primary_key=True),
+    Column("live", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""One row at most for each entry that is announced; `live` as in `alert`."""
+Index("announcement_live", announcement.c.live, sqlite_where=text("live = 1"))
 
 replica = Table(
     "replica",

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, select
 from kedge.adapters.sql import tables
 from kedge.adapters.sql.ledger import noted
 from kedge.adapters.sql.sqlite.connection import Database
+from kedge.adapters.sql.sqlite.revisions import require
 from kedge.core import codec
 from kedge.core.errors import Refused
 from kedge.core.stored.ledger import EVERYWHERE, LOCAL, Author
@@ -49,9 +50,11 @@ class SqlTokens:
 
         Raises:
             Refused: `token_exists`: another token that was not revoked has this name.
+            Unavailable: `ledger_revision`: the ledger is older than tokens.
         """
 
         def work(connection: Connection) -> Token:
+            require(connection, "0008")
             if connection.execute(_CURRENT, {"which": token.name}).first() is not None:
                 raise Refused(
                     f"there is a token {token.name} already",

@@ -23,7 +23,8 @@ def alerts_screen(found: Sequence[ListedAlert]) -> Screen:
     waiting = [str(one.number) for one in found if is_waiting(one)]
     hint = f"kedge ack {waiting[0]} acknowledges one: it escalates no further" if waiting else ""
     table = Grid(COLUMNS, [_row(one) for one in found])
-    return [table, Paragraph(hint)] if hint else [table]
+    link = next((one.link for one in found if is_waiting(one)), "")
+    return [table, *(Paragraph(text) for text in (hint, link) if text)]
 
 
 def _row(one: ListedAlert) -> tuple[Cell, ...]:

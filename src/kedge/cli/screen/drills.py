@@ -25,8 +25,8 @@ from kedge.cli.text.drills import (
     get_notes,
 )
 from kedge.core.speed import Speed
-from kedge.core.stored.notes import DrillResult
-from kedge.operations.stories import drill_story
+from kedge.core.stored.stories import drill_story
+from kedge.operations.drills import DrillReport
 
 COLUMNS = (Column("TIME (UTC)", whole=True), Column("WHAT"))
 
@@ -45,7 +45,7 @@ def speed_screen(found: Sequence[Speed]) -> Screen:
     return blocks
 
 
-def drill_screen(endpoint: str, filed: DrillResult) -> Screen:
+def drill_screen(endpoint: str, filed: DrillReport) -> Screen:
     """Return the result of a drill: milliseconds since each command, by step."""
     ways, rows = get_ladder(filed)
     times = (Column(way.upper(), right=True, whole=True) for way in ways)

@@ -9,7 +9,7 @@ from kedge.cli.text.history import by_time
 from kedge.core.release import commands as r
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.notes import AlertOpened, DrillResult, EvidenceLost, ReadinessNote
-from kedge.operations.stories import story
+from kedge.core.stored.stories import story
 
 COLUMNS = (
     Column("TIME (UTC)", whole=True),

@@ -14,6 +14,7 @@ def alerts_text(found: Sequence[ListedAlert]) -> str:
         + (f"  ({one.times} times)" if one.times > 1 else "")
         + f"\n       {one.opened_at[:19]}Z  {one.standing}"
         + (f"\n       kedge ack {one.number} acknowledges it" if is_waiting(one) else "")
+        + (f"\n       {one.link}" if one.link else "")
         for one in found
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kedge.core.speed import FlipTimes, Incident, Practice, Quantiles, Speed
-from kedge.core.stored.notes import DrillResult, ReceiptParts
+from kedge.core.stored.notes import ReceiptParts
+from kedge.core.stored.stories import drill_story
 from kedge.core.time.instants import to_minute
-from kedge.operations.stories import drill_story
+from kedge.operations.drills import DrillReport
 
 SHOWN = 20
 """Maximum number of incidents, and of drills, in the text: the newest."""
@@ -132,7 +133,7 @@ def _at(unix: float) -> str:
     return f"{to_minute(unix)}Z"
 
 
-def drill_text(endpoint: str, filed: DrillResult) -> str:
+def drill_text(endpoint: str, filed: DrillReport) -> str:
     """Return the result of a drill as text."""
     lines = [f"{endpoint}: {drill_story(filed)}"]
     titles, rows = get_ladder(filed)
@@ -142,7 +143,7 @@ def drill_text(endpoint: str, filed: DrillResult) -> str:
     return "\n".join([*lines, *(f"  {text}" for text in get_answered(filed))])
 
 
-def get_ladder(filed: DrillResult) -> tuple[list[str], list[list[str]]]:
+def get_ladder(filed: DrillReport) -> tuple[list[str], list[list[str]]]:
     """Return the ways, and a row for each step with the milliseconds until it on each way."""
     columns = [("back", filed.back)] + ([] if filed.dry else [("again", filed.forward)])
     told = [(name, _ladder(parts, dry=filed.dry)) for name, parts in columns if parts is not None]
@@ -151,12 +152,13 @@ def get_ladder(filed: DrillResult) -> tuple[list[str], list[list[str]]]:
     return [name for name, _ in told], rows
 
 
-def get_answered(filed: DrillResult) -> list[str]:
-    """Return how many requests the old release answered; nothing if that is not known."""
+def get_answered(filed: DrillReport) -> list[str]:
+    """Return how many requests the old release answered, and the page of the drill, as far as known."""
+    page = [filed.link] if filed.link else []
     if filed.answered is None:
-        return []
+        return page
     served = f"r{filed.release} answered {filed.answered:,} requests in {filed.lasted_s:.1f} s"
-    return [f"{served}, {filed.failed:,} failed"]
+    return [f"{served}, {filed.failed:,} failed", *page]
 
 
 def _ladder(parts: ReceiptParts, *, dry: bool) -> dict[str, float | None]:

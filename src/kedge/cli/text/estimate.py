@@ -58,6 +58,7 @@ UNTIL: dict[str, Callable[[UnmetCondition], str]] = {
 }
 """Text of a condition that is no guardrail."""
 WITHOUT = {
+    "starting": "no estimate yet: the first requests are being counted",
     "no_traffic": "no estimate: no requests come",
     "no_labels": "no estimate: no outcome came yet (kedge outcomes hands them in)",
     "few_callers": (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kedge.core.stored.ledger import Entry
+from kedge.core.stored.stories import story
 from kedge.core.time.instants import read_instant
-from kedge.operations.stories import story
 from kedge.system.terminal import one_line
 
 TOGETHER_S = 60.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kedge.core.stored.stories import story
 from kedge.operations.receipts import CommandReceipt, FindingBeside, PinnedHost
-from kedge.operations.stories import story
 
 
 def receipt_text(done: CommandReceipt) -> str:
@@ -40,7 +40,7 @@ def get_notes(done: CommandReceipt) -> list[str]:
     notes = [f"{name} ended meanwhile: it answers no caller" for name in receipt.ended]
     if not (receipt.acks or receipt.silent or receipt.ended):
         notes.append("no replica is known: it takes effect when one starts")
-    return notes
+    return [*notes, done.link] if done.link else notes
 
 
 def pinned_text(pinned: PinnedHost) -> str:

@@ -160,7 +160,8 @@ def get_facts(item: EndpointStatus, width: int) -> list[Fact]:
     facts.append(Fact("people", _people(item)))
     facts += _alerts(item.alerts)
     facts += [Fact("!", fault, Tone.BAD) for fault in item.faults]
-    return facts + _processes(item.processes)
+    facts += _processes(item.processes)
+    return [*facts, Fact("dashboard", item.link)] if item.link else facts
 
 
 def _ways(item: EndpointStatus) -> list[Fact]:

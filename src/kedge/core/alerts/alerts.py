@@ -22,9 +22,11 @@ from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from kedge.core.codec import fingerprint
+from kedge.core.links import NO_LINKS, PageLinks
 from kedge.core.time.durations import seconds
 from kedge.core.time.instants import read_instant
 from kedge.core.values import UNNAMED_OWNER, Contact, Policy, Rota, Value
@@ -38,12 +40,15 @@ FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 300.0
 """Longest pause between retries. They come after 2, 4, 8 seconds and so on, and never stop."""
 NOTICES = 12
-"""Attempts to send the end of an alert to a recipient of its opening: about half an hour."""
+"""Attempts to send an announcement, or the end of an alert to a recipient of its opening: about half
+an hour."""
 
 Level = Literal["warn", "page"]
 Kind = Literal["told", "resolved"]
 Ending = Literal["resolved", "continued"]
 """How an alert ends: the condition is over, or an operator continued in spite of it."""
+MessageStatus = Literal["firing", "resolved", "continued", "announced", "test"]
+"""What a message says of its alert. An announcement has none, nor has a test."""
 WORDS = ("owner", "rota")
 """Words in an escalation's `to` that stand for a person: the owner, or who is on duty then."""
 
@@ -58,6 +63,8 @@ class Topic(StrEnum):
     BLIND = "blind"
     WAITING = "waiting"
     ROLLED_BACK = "rolled_back"
+    PROMOTED = "promoted"
+    """The topic of announcements alone."""
     OVERRIDE = "override"
     FINDING = "finding"
     CHANNEL = "channel"
@@ -164,9 +171,27 @@ class Alert(Value, frozen=True, kw_only=True):
         return not self.resolved_at
 
     @property
+    def id(self) -> tuple[str, str, int]:
+        """The endpoint, that it is an alert, and its number."""
+        return (self.endpoint, "alert", self.number)
+
+    @property
     def told(self) -> tuple[Delivery, ...]:
         """Return the deliveries that arrived."""
         return tuple(d for d in self.deliveries if d.kind == "told" and d.state == "delivered")
+
+
+class SuccessAnnouncement(Alert, frozen=True, kw_only=True):
+    """News of a success: sent once to each of its channels, and nothing to acknowledge.
+
+    `number` is that of the ledger's entry, so that an entry has one announcement at most. It is not
+    an alert: it is listed nowhere, and no level follows another.
+    """
+
+    @property
+    def id(self) -> tuple[str, str, int]:
+        """The endpoint, that it is an announcement, and the number of its entry."""
+        return (self.endpoint, "announcement", self.number)
 
 
 class AlertTarget(NamedTuple):
@@ -209,12 +234,12 @@ class Sight(NamedTuple):
 class Message(Value, frozen=True, kw_only=True):
     """The message that a channel sends."""
 
-    status: Literal["firing", "resolved", "continued", "test"]
+    status: MessageStatus
     number: int
     endpoint: str
     key: str
     topic: Topic
-    level: Level
+    level: Level | Literal["info"]
     summary: str
     detail: str
     opened_at: str
@@ -223,24 +248,36 @@ class Message(Value, frozen=True, kw_only=True):
     head: str = ""
     """The ledger's newest entry at the opening: an outside copy, which `kedge doctor --head`
     compares."""
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
+    runbook: str = ""
+    """The page with the endpoint's runbook; empty without `[server] public_url`."""
 
     @property
     def title(self) -> str:
         """Return the message in one line."""
-        word = self.level if self.status == "firing" else self.status
+        word: str = self.level if self.status == "firing" else self.status
+        if self.status == "announced":
+            word = self.topic.replace("_", " ")
         number = f" (#{self.number})" if self.number else ""
         return f"[kedge {word}] {self.endpoint}: {self.summary}{number}"
 
     @property
     def text(self) -> str:
         """Return the whole message, for people."""
-        lines = [self.detail or self.summary, f"opened: {self.opened_at}"]
+        if self.status == "announced":
+            lines = [self.summary, f"at: {self.opened_at}", *filter(None, [self.detail])]
+        else:
+            lines = [self.detail or self.summary, f"opened: {self.opened_at}"]
         if self.status == "resolved":
             lines.append(f"resolved: {self.resolved_at}: {self.reason}")
         elif self.status == "continued":
             lines.append(f"{self.resolved_at}: {self.reason}")
         elif self.status == "firing" and self.number:
             lines.append(f"kedge ack {self.number} --by NAME acknowledges it")
+        lines += [f"dashboard: {self.link}"] if self.link else []
+        if self.runbook and self.status == "firing":
+            lines.append(f"runbook: {self.runbook}")
         if self.head:
             lines.append(f"ledger head: {self.head}")
         return "\n".join(lines)
@@ -312,8 +349,21 @@ def resolve(alert: Alert, *, reason: str, at: str, ended: Ending = "resolved") -
     return replace(alert, resolved=reason, resolved_at=at, ended=ended)
 
 
-def message(alert: Alert, kind: Kind) -> Message:
-    """Return the message about an alert."""
+def message(alert: Alert, kind: Kind, links: PageLinks = NO_LINKS) -> Message:
+    """Return the message about an alert, with the addresses of its pages."""
+    if isinstance(alert, SuccessAnnouncement):
+        return Message(
+            status="announced",
+            number=0,
+            endpoint=alert.endpoint,
+            key=alert.key,
+            topic=alert.topic,
+            level="info",
+            summary=alert.summary,
+            detail=alert.detail,
+            opened_at=alert.opened_at,
+            link=links.decision(alert.endpoint, alert.number),
+        )
     return Message(
         status="firing" if kind == "told" else alert.ended,
         number=alert.number,
@@ -327,6 +377,8 @@ def message(alert: Alert, kind: Kind) -> Message:
         resolved_at=alert.resolved_at,
         reason=alert.resolved,
         head=alert.head,
+        link=links.alert(alert.endpoint, alert.number),
+        runbook=links.ready(alert.endpoint),
     )
 
 
@@ -360,25 +412,38 @@ def rungs(policy: Policy, now: float) -> tuple[Rung, ...]:
 
     A URL that a level names twice, once by its word, gets one message.
     """
-    found = []
-    for number, step in enumerate(policy.escalation):
-        targets: dict[str, AlertTarget] = {}
-        relieved: list[AlertTarget] = []
-        for entry in step.to:
-            who, url = "", entry
-            if entry == "owner" and policy.owner is not None:
-                url = policy.owner.contact
-            elif entry == "rota" and policy.rota is not None:
-                duty = on_duty(policy.rota, now)
-                who, url = duty.name, duty.contact
-                relieved += [
-                    AlertTarget(number, entry, one.name, url_of(one.contact))
-                    for one in policy.rota.people
-                    if one != duty
-                ]
-            targets.setdefault(url_of(url), AlertTarget(number, shown(entry), who, url_of(url)))
-        found.append(Rung(seconds(step.after), tuple(targets.values()), tuple(relieved)))
-    return tuple(found)
+    return tuple(
+        _rung(number, seconds(step.after), step.to, policy, now)
+        for number, step in enumerate(policy.escalation)
+    )
+
+
+def announced_to(policy: Policy, now: float) -> tuple[Rung, ...]:
+    """Return the only level of announcements; none if the policy announces nothing."""
+    if policy.announce is UNSET:
+        return ()
+    to = policy.announce.to or (policy.escalation[0].to if policy.escalation else ())
+    return (_rung(0, 0.0, to, policy, now),) if to else ()
+
+
+def _rung(number: int, after_s: float, to: Sequence[str], policy: Policy, now: float) -> Rung:
+    """Return a level with the people whom its words name at this Unix time."""
+    targets: dict[str, AlertTarget] = {}
+    relieved: list[AlertTarget] = []
+    for entry in to:
+        who, url = "", entry
+        if entry == "owner" and policy.owner is not None:
+            url = policy.owner.contact
+        elif entry == "rota" and policy.rota is not None:
+            duty = on_duty(policy.rota, now)
+            who, url = duty.name, duty.contact
+            relieved += [
+                AlertTarget(number, entry, one.name, url_of(one.contact))
+                for one in policy.rota.people
+                if one != duty
+            ]
+        targets.setdefault(url_of(url), AlertTarget(number, shown(entry), who, url_of(url)))
+    return Rung(after_s, tuple(targets.values()), tuple(relieved))
 
 
 def url_of(contact: str) -> str:
@@ -527,8 +592,14 @@ def _done(alert: Alert, delivery: Delivery | None) -> bool:
     if delivery is None:
         return False
     known = any(d.state == "delivered" for d in alert.deliveries)
-    gave_up = known and delivery.kind == "resolved" and delivery.failures >= NOTICES
+    may_end = isinstance(alert, SuccessAnnouncement) or (known and delivery.kind == "resolved")
+    gave_up = may_end and delivery.failures >= NOTICES
     return delivery.state == "delivered" or gave_up
+
+
+def is_lost(sent: SuccessAnnouncement) -> bool:
+    """Return whether a channel of an announcement never got it."""
+    return any(delivery.state != "delivered" for delivery in sent.deliveries)
 
 
 def _waits(delivery: Delivery | None, elapsed_s: float, now: float, lease_s: float) -> bool:

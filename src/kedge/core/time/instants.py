@@ -31,9 +31,12 @@ QUARTER_S = 900.0
 """Every time zone is a whole number of quarters of an hour from UTC, so each date begins on one. A
 time on a full quarter counts as rounded."""
 FORMS = "Unix seconds, or ISO 8601 such as 2026-11-26 or 2026-11-26T09:30:00Z"
+ZONED = "Unix seconds, or ISO 8601 with a time zone such as 2026-11-26T09:30:00Z"
+"""The forms where a time zone is needed: a date alone has none."""
 WRITE = "write 2h, 7d, 2026-11-24 or 2026-11-24T10:00:00Z"
 _UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"), (1e11, "milliseconds"))
 """Sizes from which a number is in another unit than seconds; 1e11 s are the year 5138."""
+_DATE = len("2026-11-26")
 _LONGEST = 64
 """Limit of characters of a time; an error shows longer text cut."""
 _HOUR, _SIXTY, _PART = "([01][0-9]|2[0-3])", "[0-5][0-9]", "([.,][0-9]{1,9})?"
@@ -102,21 +105,24 @@ def read_instant(given: object, *, zone_needed: bool = False) -> float:
     Raises:
         ValueError: it is neither; names the format of a time.
     """
+    forms = ZONED if zone_needed else FORMS
     if isinstance(given, int | float) and not isinstance(given, bool):
         try:
             return float(given)
         except OverflowError:
             raise ValueError(
-                f"{str(given)[:_LONGEST]} is not a valid time; write {FORMS}"
+                f"{str(given)[:_LONGEST]} is not a valid time; write {forms}"
             ) from None
     text = given.strip() if isinstance(given, str) else ""
     try:
         found = datetime.fromisoformat(_spelt(text[: _LONGEST + 1]))
     except ValueError:
         told = repr(given) if isinstance(given, str) else tell_value(given)
-        raise ValueError(f"{told[:_LONGEST]} is not a valid time; write {FORMS}") from None
+        raise ValueError(f"{told[:_LONGEST]} is not a valid time; write {forms}") from None
     if found.tzinfo is None:
         if zone_needed:
+            if len(text) == _DATE:
+                raise ValueError(f"{text} is a date and has no time zone; write {text}T00:00:00Z")
             raise ValueError(f"{text} has no time zone; end it with Z or +01:00")
         found = found.replace(tzinfo=UTC)
     return found.timestamp()

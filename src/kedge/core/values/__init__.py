@@ -3,6 +3,7 @@
 from kedge.core.values.policy import (
     UNNAMED_OWNER,
     AfterPolicy,
+    AnnouncePolicy,
     CanaryPolicy,
     Contact,
     CostPolicy,
@@ -44,6 +45,7 @@ __all__ = [
     "UNNAMED_OWNER",
     "ActorKind",
     "AfterPolicy",
+    "AnnouncePolicy",
     "Arm",
     "Automation",
     "Beginning",

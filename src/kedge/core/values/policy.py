@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from kedge.core.values.signature import Field, Output
 from kedge.core.values.structs import Value
 
@@ -25,6 +27,14 @@ class Escalation(Value, frozen=True):
     after: str
     to: tuple[str, ...]
     """Channels, and the words "owner" and "rota"."""
+
+
+class AnnouncePolicy(Value, frozen=True):
+    """The successes that are announced, and where."""
+
+    events: tuple[Literal["promoted", "rolled_back"], ...]
+    to: tuple[str, ...] = ()
+    """Channels, and the words "owner" and "rota". Empty: the first level of `escalation`."""
 
 
 class Rota(Value, frozen=True):
@@ -147,6 +157,9 @@ class Policy(Value, frozen=True):
     owner: Contact | None = None
     escalation: tuple[Escalation, ...] = ()
     rota: Rota | None = None
+    announce: AnnouncePolicy | UnsetType = UNSET
+    """Unset: nothing is announced. It is left out of a stored policy then, so that its digest is that
+    of a kedge without announcements, which can still read it."""
     entity: str | None = None
     segments: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()

@@ -30,12 +30,24 @@ from msgspec.structs import replace
 
 from kedge.core import readiness
 from kedge.core.alerts import alerts, conditions
-from kedge.core.alerts.alerts import Alert, AlertTarget, Ending, Kind, Raise, Rung, Sight, Topic
+from kedge.core.alerts.alerts import (
+    Alert,
+    AlertTarget,
+    Ending,
+    Kind,
+    Raise,
+    Rung,
+    Sight,
+    SuccessAnnouncement,
+    Topic,
+)
+from kedge.core.alerts.announcements import announcement
 from kedge.core.automation import Decision
 from kedge.core.errors import KedgeError
 from kedge.core.release.commands import AnyEvent
 from kedge.core.stored.ledger import Entry, Note
 from kedge.core.stored.notes import AlertOpened, EvidenceLost
+from kedge.core.stored.stories import story
 from kedge.core.values import State
 from kedge.engine.findings import finding_of
 from kedge.engine.loop import Duty, Loop
@@ -55,6 +67,9 @@ STEADY_S = 600.0
 WRITE_S = 60.0
 """How often a waiting alert's own time is written: the most that a restart forgets if a clock was
 set back meanwhile."""
+
+AlertId = tuple[str, str, int]
+"""`Alert.id`."""
 
 log = structlog.get_logger("kedge.alerting")
 
@@ -108,16 +123,18 @@ class Alerting:
         self._stamped: object = None
         self._states: Mapping[str, State] = {}
         self._live: dict[int, Alert] = {}
+        self._announced: dict[int, SuccessAnnouncement] = {}
+        """By number of the ledger's entry: the announcements that are still to be sent."""
         self._lost: dict[str, Alert] = {}
         """By endpoint: the alert that the ledger is unavailable. It has no number yet."""
         self._lost_at: float | None = None
-        self._elapsed: dict[tuple[str, int], float] = {}
+        self._elapsed: dict[AlertId, float] = {}
         self._looked: float | None = None
-        self._anew: set[tuple[str, int]] = set()
+        self._anew: set[AlertId] = set()
         """Alerts that are new to this process: a failed delivery is tried at once."""
         self._since: dict[tuple[str, str], float] = {}
         self._seen = self._marked = 0
-        self._flying: set[tuple[str, int, AlertTarget, Kind]] = set()
+        self._flying: set[tuple[AlertId, AlertTarget, Kind]] = set()
         self._landed: queue.SimpleQueue[_Sent] = queue.SimpleQueue()
         self._unwritten: list[_Sent] = []
         self.loop = Loop(duty, "alerting.look", self.look, every_s=TICK_S, forget=self._forget)
@@ -161,6 +178,7 @@ class Alerting:
             return
         self._states = self._ledger.read().states
         self._live = {alert.number: alert for alert in self._store.live()}
+        self._announced = {each.number: each for each in self._store.announcements()}
         self._stamped = stamp
 
     def _is_silenced(self, endpoint: str) -> bool:
@@ -168,22 +186,34 @@ class Alerting:
         state = self._states.get(endpoint)
         return state is not None and state.unconfirmed
 
-    def _levels(self, endpoint: str) -> tuple[Rung, ...]:
-        state = self._states.get(endpoint)
-        return alerts.rungs(state.policy, self._clock.unix()) if state is not None else ()
+    def _levels(self, alert: Alert) -> tuple[Rung, ...]:
+        """Return the recipients of an alert, or the only level of an announcement."""
+        state = self._states.get(alert.endpoint)
+        if state is None:
+            return ()
+        levels = alerts.announced_to if isinstance(alert, SuccessAnnouncement) else alerts.rungs
+        return levels(state.policy, self._clock.unix())
+
+    def _channels_of(self, endpoint: str) -> set[str]:
+        """Return every channel that the policy of an endpoint names."""
+        state, now = self._states.get(endpoint), self._clock.unix()
+        if state is None:
+            return set()
+        levels = (*alerts.rungs(state.policy, now), *alerts.announced_to(state.policy, now))
+        return {target.channel for level in levels for target in level.targets}
 
     def _pass_time(self) -> None:
         """Advance each alert's own time; catch up on alerts that are known only from before."""
         now = self._clock.monotonic()
         since = None if self._looked is None else now - self._looked
         self._looked = now
-        known = (*self._live.values(), *self._lost.values())
-        mine = {(a.endpoint, a.number): a for a in known if not self._is_silenced(a.endpoint)}
+        known = (*self._live.values(), *self._announced.values(), *self._lost.values())
+        mine = {a.id: a for a in known if not self._is_silenced(a.endpoint)}
         self._anew = mine.keys() - self._elapsed.keys()
         self._elapsed = {
             key: alerts.passed(
                 alert,
-                self._levels(alert.endpoint),
+                self._levels(alert),
                 self._elapsed.get(key, 0.0),
                 since if key in self._elapsed else None,
                 self._clock.unix(),
@@ -193,9 +223,19 @@ class Alerting:
 
     # ------------------------------------------------------------ raising, resolving
 
-    def _raise(self, found: list[tuple[str, Raise]], seen: int | None = None) -> None:
+    def _raise(
+        self,
+        found: list[tuple[str, Raise]],
+        seen: int | None = None,
+        announced: Sequence[SuccessAnnouncement] = (),
+    ) -> None:
         new = self._store.raise_all(
-            found, by=self._by, at=self._clock.now(), now=self._clock.unix(), seen=seen
+            found,
+            by=self._by,
+            at=self._clock.now(),
+            now=self._clock.unix(),
+            seen=seen,
+            announced=announced,
         )
         for alert in new:
             log.warning(
@@ -243,16 +283,37 @@ class Alerting:
         """Raise alerts for the entries of the ledger since the last look."""
         while entries := self._store.news(self._seen, NEWS):
             told: list[tuple[str, Raise]] = []
+            announced: list[SuccessAnnouncement] = []
             for entry in entries:
                 if self._is_silenced(entry.endpoint):
                     continue
                 self._faults.attempt("alerting.entry", partial(_tell, entry, told))
+                announce = partial(self._announce, entry, announced)
+                self._faults.attempt("alerting.announcement", announce)
             self._seen = entries[-1].seq
             self._marked = self._marked or entries[0].seq
-            if told or self._seen - self._marked >= NEWS:
+            if told or announced or self._seen - self._marked >= NEWS:
                 # Also without alerts after enough entries: the next control begins to read here.
-                self._raise(told, self._seen)
+                self._raise(told, self._seen, announced)
                 self._marked = self._seen
+
+    def _announce(self, entry: Entry, announced: list[SuccessAnnouncement]) -> None:
+        """Add the announcement of an entry, if the policy in force has one."""
+        state = self._states.get(entry.endpoint)
+        if state is None or isinstance(entry.event, Note):
+            return
+        found = announcement(
+            entry.event,
+            state.policy,
+            seq=entry.seq,
+            endpoint=entry.endpoint,
+            at=entry.at,
+            by=entry.by,
+            reason=entry.reason,
+            summary=story(entry.event),
+            now=self._clock.unix(),
+        )
+        announced += [found] if found is not None else []
 
     def _raise_conditions(self) -> None:
         """Raise conditions that have lasted long enough; resolve those that are over."""
@@ -334,7 +395,7 @@ class Alerting:
             if alert.topic is Topic.UNREADY:
                 reason = readiness.settled(unready)
             if alert.lasts == "channel":
-                known = {t.channel for rung in self._levels(state.endpoint) for t in rung.targets}
+                known = self._channels_of(state.endpoint)
                 reason = "" if alert.channel in known else "no level names it now"
             if not reason:
                 continue
@@ -377,7 +438,7 @@ class Alerting:
         self._write_outcomes_of_the_lost()
         lasted = self._clock.monotonic() - self._lost_at
         for endpoint, alert in tuple(self._lost.items()):
-            told = replace(alert, elapsed_s=self._elapsed.get((endpoint, 0), 0.0))
+            told = replace(alert, elapsed_s=self._elapsed.get(alert.id, 0.0))
             self._resolve(self._store.adopt(told, by=self._by), f"it is back after {lasted:.0f} s")
             del self._lost[endpoint]
         self._lost_at = None
@@ -385,7 +446,7 @@ class Alerting:
     # ------------------------------------------------------------ sending
 
     def _send_due(self) -> None:
-        alerts_ = (*self._lost.values(), *self._live.values())
+        alerts_ = (*self._lost.values(), *self._live.values(), *self._announced.values())
         sent = [
             self._faults.attempt("alerting.send", partial(self._send_one, alert), (KedgeError,))
             for alert in alerts_
@@ -397,18 +458,24 @@ class Alerting:
         """Send what is due of one alert, while a thread is free."""
         if self._is_silenced(alert.endpoint):
             return
-        levels = self._levels(alert.endpoint)
-        elapsed = self._elapsed.get((alert.endpoint, alert.number), 0.0)
+        levels = self._levels(alert)
+        elapsed = self._elapsed.get(alert.id, 0.0)
         now = self._clock.unix()
-        anew = (alert.endpoint, alert.number) in self._anew
+        anew = alert.id in self._anew
         for target, kind in alerts.due(
             alert, levels, elapsed, now=now, lease_s=self._lease_s, anew=anew
         ):
             if len(self._flying) >= IN_FLIGHT:
                 return
             self._send(alert, target, kind, elapsed, now)
-        flies = any(flight[1] == alert.number for flight in self._flying)
-        if alert.number and not flies and alerts.finished(alert, levels, elapsed):
+        flies = any(flight[0] == alert.id for flight in self._flying)
+        if isinstance(alert, SuccessAnnouncement):
+            if not flies and not alerts.wanted(alert, levels, elapsed):
+                if alerts.is_lost(alert):
+                    log.warning("alerting.announcement_lost", endpoint=alert.endpoint, of=alert.key)
+                self._store.finish_announcement(alert.number)
+                self._announced.pop(alert.number, None)
+        elif alert.number and not flies and alerts.finished(alert, levels, elapsed):
             self._store.finish(alert.number)
             self._live.pop(alert.number, None)
         elif alert.open and not alert.acknowledged_by and elapsed - alert.elapsed_s >= WRITE_S:
@@ -417,7 +484,7 @@ class Alerting:
     def _send(
         self, alert: Alert, target: AlertTarget, kind: Kind, elapsed: float, now: float
     ) -> None:
-        flight = (alert.endpoint, alert.number, target, kind)
+        flight = (alert.id, target, kind)
         if flight in self._flying:
             return
         until = now + self._lease_s
@@ -431,7 +498,7 @@ class Alerting:
                 now=now,
                 lease_s=self._lease_s,
                 by=self._by,
-                anew=(alert.endpoint, alert.number) in self._anew,
+                anew=alert.id in self._anew,
             ),
         )
         if after is None or not alerts.claimed(after, target, kind, by=self._by, until=until):
@@ -452,7 +519,7 @@ class Alerting:
         def send() -> None:
             nonlocal fault
             try:
-                self._channels.send(target.url, alerts.message(alert, kind))
+                self._channels.send(target.url, alerts.message(alert, kind, self._channels.links))
                 fault = ""
             except KedgeError as error:
                 fault = str(error)
@@ -467,6 +534,11 @@ class Alerting:
             if after is not None and alert.endpoint in self._lost:
                 self._lost[alert.endpoint] = after
             return after
+        if isinstance(alert, SuccessAnnouncement):
+            sent = self._store.change_announcement(alert.number, _as_announcement(edit))
+            if sent is not None and alert.number in self._announced:
+                self._announced[alert.number] = sent
+            return sent
         after = self._store.change(alert.number, edit, by=self._by, at=self._clock.now())
         if after is not None and alert.number in self._live:
             self._live[alert.number] = after
@@ -475,13 +547,13 @@ class Alerting:
     def _land(self) -> None:
         while not self._landed.empty():
             sent = self._landed.get()
-            self._flying.discard((sent.alert.endpoint, sent.alert.number, sent.target, sent.kind))
+            self._flying.discard((sent.alert.id, sent.target, sent.kind))
             self._unwritten.append(sent)
             if sent.fault:
                 log.warning(
                     "alerting.failed",
                     endpoint=sent.alert.endpoint,
-                    alert=sent.alert.number,
+                    **{sent.alert.id[1]: sent.alert.number},
                     channel=sent.target.channel,
                     kind=sent.kind,
                     fault=sent.fault,
@@ -490,7 +562,7 @@ class Alerting:
                 log.info(
                     "alerting.delivered",
                     endpoint=sent.alert.endpoint,
-                    alert=sent.alert.number,
+                    **{sent.alert.id[1]: sent.alert.number},
                     channel=sent.target.channel,
                     kind=sent.kind,
                 )
@@ -526,7 +598,7 @@ class Alerting:
             self._raise([(after.endpoint, alerts.dead_channel(after.endpoint, dead))])
 
     def _record(self, sent: _Sent) -> Alert | None:
-        elapsed = self._elapsed.get((sent.alert.endpoint, sent.alert.number), sent.alert.elapsed_s)
+        elapsed = self._elapsed.get(sent.alert.id, sent.alert.elapsed_s)
         now, at = self._clock.unix(), self._clock.now()
         return self._change(
             sent.alert,
@@ -547,6 +619,19 @@ class Alerting:
             mine = (sent.alert.endpoint, sent.target.channel)
             if alert.open and (alert.endpoint, alert.channel) == mine:
                 self._resolve(alert, "it delivers again")
+
+
+def _as_announcement(
+    edit: Callable[[Alert], Alert],
+) -> Callable[[SuccessAnnouncement], SuccessAnnouncement]:
+    """Return a change of an alert as one of an announcement, which stays one."""
+
+    def change(before: SuccessAnnouncement) -> SuccessAnnouncement:
+        after = edit(before)
+        assert isinstance(after, SuccessAnnouncement)
+        return after
+
+    return change
 
 
 def _tell(entry: Entry, told: list[tuple[str, Raise]]) -> None:

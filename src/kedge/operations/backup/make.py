@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from kedge.adapters.artifacts.directory import DirectoryArtifacts
 from kedge.adapters.offline.log import OFFLINE_DIR
 from kedge.adapters.records import RECORDS_DIR
-from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR, REVISION
+from kedge.adapters.sql.sqlite.create import EVIDENCE_DIR, LEDGER_DIR
+from kedge.adapters.sql.sqlite.revisions import read_revision
 from kedge.adapters.sql.sqlite.snapshot import find_damage, read_artifacts, snapshot
 from kedge.config.load import read
 from kedge.config.model import CONFIG_NAME, ONLINE_DIR, Settings
@@ -249,6 +250,7 @@ class _Making:
         try:
             book = copy.ledger.read()
             artifacts = read_artifacts(copy.database)
+            revision = copy.database.read(read_revision)
         finally:
             copy.database.close()
         self._say(f"the ledger is copied as of {made_at[:19]}Z; {len(artifacts)} artifacts follow")
@@ -263,7 +265,7 @@ class _Making:
         finish(self._directory)
         manifest = Manifest(
             kedge=version("kedge"),
-            revision=REVISION,
+            revision=revision,
             made_at=made_at,
             made_by=actor(),
             host=host_name(),

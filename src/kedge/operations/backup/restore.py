@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from kedge.adapters.sql.sqlite.create import LEDGER_DIR, REVISION, complete, migrate
+from kedge.adapters.sql.sqlite.create import LEDGER_DIR, complete, migrate
+from kedge.adapters.sql.sqlite.revisions import REVISION
 from kedge.adapters.sql.sqlite.snapshot import find_damage
 from kedge.config.load import read
 from kedge.config.locate import RESTORING, find_workers

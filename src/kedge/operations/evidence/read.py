@@ -6,17 +6,19 @@ It needs NumPy, which a rollback must not wait for, so that it is a module of it
 from __future__ import annotations
 
 from itertools import islice
+from math import inf
 
 import msgspec
 
-from kedge.core.automation import decide, rules
+from kedge.core.automation import PatrolFacts, decide, rules
 from kedge.core.errors import Refused, Unavailable
 from kedge.core.estimate import RolloutEstimate, estimate, proven_after
 from kedge.core.evidence.forecast import ExpectedTraffic, ForecastStep, detection
 from kedge.core.evidence.records import Correction
 from kedge.core.evidence.verdicts import PROVABLE
 from kedge.core.names import check_segment, get_known
-from kedge.core.time.instants import read_when
+from kedge.core.stored.ledger import Note
+from kedge.core.time.instants import read_instant, read_when
 from kedge.core.values import BUCKETS, Stage, State, Value
 from kedge.engine.control.patrol import covered, fold_labels, unwritten
 from kedge.engine.recording.counts import summary
@@ -36,6 +38,8 @@ from kedge.operations.evidence.view import (
 from kedge.system.pause import pause
 from kedge.workspace import Workplace
 
+RECENT = 20
+"""Entries that are read for the newest change of a row: one command writes few notes."""
 BATCH = 5_000
 CORRECTIONS = 20
 """Limit of corrections of labels that are shown, the newest first."""
@@ -141,7 +145,7 @@ def evidence_of(
     except Unavailable as error:
         unread = f"the evidence cannot be read: {error}"
     facts = msgspec.structs.replace(
-        watch.facts(place.clock.unix()), unread=unread, unwritten=unwritten(place.roster)
+        _facts(place, watch, endpoint), unread=unread, unwritten=unwritten(place.roster)
     )
     found = describe(
         state,
@@ -167,7 +171,7 @@ def estimate_of(place: Workplace, state: State) -> RolloutOutlook | None:
         return None
     try:
         watch = Watch(state, place.windows.kept(state.endpoint, comparison_of(state)))
-        facts = watch.facts(place.clock.unix())
+        facts = _facts(place, watch, state.endpoint)
         past = _past(place, state.endpoint)
     except Unavailable:
         return None  # status reports the fault itself
@@ -176,6 +180,22 @@ def estimate_of(place: Workplace, state: State) -> RolloutOutlook | None:
         ReasonedVerdict(found.verdict, found.code, found.reason),
         estimate(state, found, facts, watch.judge, past),
     )
+
+
+def _facts(place: Workplace, watch: Watch, endpoint: str) -> PatrolFacts:
+    """Return the facts of a comparison; without any request, also how old the row is.
+
+    Raises:
+        Unavailable: the ledger cannot be read.
+    """
+    now = place.clock.unix()
+    facts = watch.facts(now)
+    if any(facts.requests) or facts.pairs:
+        return facts
+    changes = (e for e in place.ledger.history(endpoint, RECENT) if not isinstance(e.event, Note))
+    newest = next(changes, None)
+    since_s = max(now - read_instant(newest.at), 0.0) if newest is not None else inf
+    return msgspec.structs.replace(facts, since_s=since_s)
 
 
 def _past(place: Workplace, endpoint: str) -> tuple[int, int]:

@@ -101,6 +101,7 @@ def _read(place: Workplace, state: State, host: HostReading) -> EndpointStatus:
         candidate=_inspected(place, state, state.candidate, item.candidate),
         unrecorded=missing,
         readiness=None if lost else _readiness(place, state.endpoint),
+        link=place.site.links.endpoint(state.endpoint),
         faults=(*first, *item.faults, *last, *filter(None, [unpinned])),
     )
 

@@ -238,6 +238,8 @@ class EndpointStatus(Value, frozen=True, kw_only=True):
     """How long the rollout waits for its next step; null: no rollout, or time changes nothing."""
     decision: ReasonedVerdict | None = None
     """The policy's decision on the rollout; null: no rollout, or no evidence."""
+    link: str = ""
+    """Its page of the dashboard; empty without `[server] public_url`."""
 
 
 def describe(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from kedge.core.access import Access
 from kedge.core.errors import BadRequest, KedgeError, Unavailable
+from kedge.core.links import receipt_path
 from kedge.core.names import read_number
 from kedge.web.dashboard.acts import ActName, Acts, make_key, receipt_now
 from kedge.web.dashboard.commands import ActAsk
@@ -95,7 +96,7 @@ class ActRoutes:
         )
         name = await self._acts.start(ask, form.get("key", ""))
         forget_page(self._source, endpoint)
-        return f"endpoints/{endpoint}/acts/{name}"
+        return receipt_path(endpoint, name)
 
     async def receipt(self, request: Request, viewer: Viewer) -> DashboardPage:
         """Return what a command did, or what it does now.

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from kedge.core.errors import KedgeError, Overloaded, Refused, Stale, Unavailable
 from kedge.core.names import read_number
-from kedge.core.release.commands import (
-    Abort,
-    AnyCommand,
-    Freeze,
-    Pause,
-    Promote,
-    Resume,
-    Rollback,
-    SetWeight,
-    Thaw,
-)
-from kedge.core.release.guards import buckets
-from kedge.core.stored.ledger import Note
-from kedge.core.stored.notes import ReceiptNote
+from kedge.core.stored.stories import story
 from kedge.core.values import Value
-from kedge.engine.submission import Receipt, Silent
-from kedge.operations.features.apply import may_roll
-from kedge.operations.features.staleness import refuse_stale
-from kedge.operations.probe import probe
-from kedge.operations.readiness.check import gate_of
-from kedge.operations.receipts import describe_receipt
-from kedge.operations.rollback import finding_beside, landing_reads
-from kedge.operations.stories import story
+from kedge.operations import commands
+from kedge.operations.commands import Order, SilentReplicas
+from kedge.operations.feature_rollouts import roll_features
+from kedge.operations.receipts import CommandReceipt, RollbackReceipt
+from kedge.operations.rollouts import promote
 from kedge.web.dashboard.pages.acts import ACTS
 from kedge.web.dashboard.pages.marks import EventLine, changes_of
 from kedge.web.dashboard.pages.receipts import ActReceipt, ReceiptState, ack_lines, part_lines
 from kedge.workspace import Workplace
 
-PLAIN: dict[str, Callable[[], AnyCommand]] = {
-    "pause": Pause,
-    "abort": Abort,
-    "freeze": Freeze,
-    "thaw": Thaw,
+PLAIN: dict[str, Callable[[Order], CommandReceipt]] = {
+    "pause": commands.pause,
+    "abort": commands.abort,
+    "freeze": commands.freeze,
+    "thaw": commands.thaw,
 }
 """Commands without parameters."""
+AXES: Mapping[str, Literal["model", "features"]] = {"model": "model", "features": "features"}
+"""The halves that can be rolled back alone, by the word of the form."""
 RECENT = 20
 """Entries in which a command looks for its own, and for what others did meanwhile."""
 
@@ -67,45 +54,48 @@ class ActAsk(Value, frozen=True, kw_only=True):
     """Unix time at which it was sent."""
 
 
-def make_command(place: Workplace, ask: ActAsk) -> AnyCommand:
-    """Return the command of a form.
+def _run(order: Order, ask: ActAsk, *, loopback: bool) -> CommandReceipt:
+    """Carry out the command of a form.
 
     Raises:
-        Refused: a parameter is missing or wrong, or the way back reads values that are too old.
+        Refused: a parameter is missing or wrong, or as the command.
     """
     override = ask.override or None
     match ask.act:
         case "rollback":
-            return _rollback(place, ask)
+            return _roll_back(order, ask)
         case "promote":
-            return Promote(override=override)
+            return promote(order, None, full=False, override=override, loopback=loopback)
         case "resume":
-            return Resume(override=override)
+            return commands.resume(order, override)
         case "weight":
             if ask.weight is None or not 0 < ask.weight <= 100:
                 raise Refused(
                     "the weight must be a number of per cent from 0.01 to 100", code="bad_weight"
                 )
-            return SetWeight(weight=buckets(ask.weight), override=override)
+            return commands.set_weight(order, ask.weight, override)
         case "roll-features":
             if ask.version is None:
                 raise Refused("choose a version of the features", code="unknown_transformation")
-            release, why = may_roll(place, ask.endpoint, ask.version, override, None)
-            return Promote(release=release.number, override=override, equivalence=why)
-    return PLAIN[ask.act]()
+            return roll_features(
+                order, ask.version, generation=None, override=override, loopback=loopback
+            )
+    return PLAIN[ask.act](order)
 
 
-def _rollback(place: Workplace, ask: ActAsk) -> Rollback:
-    axis = ask.kind if ask.kind in ("model", "features") else None
-    target = read_number(ask.kind.removeprefix("r")) if ask.kind.startswith("r") else None
-    known = ask.kind in ("", "production") or axis is not None or target is not None
-    if not known:
+def _roll_back(order: Order, ask: ActAsk) -> CommandReceipt:
+    axis = AXES.get(ask.kind)
+    target = ask.kind if read_number(ask.kind.removeprefix("r")) is not None else None
+    known = ask.kind in ("", "production") or axis is not None
+    if not known and (target is None or not target.startswith("r")):
         raise Refused(f"{ask.kind[:40]!r} is not a target of a rollback", code="bad_parameters")
-    command = Rollback(production=ask.kind == "production", axis=axis, to=target)  # type: ignore[arg-type]
-    runs = landing_reads(place, ask.endpoint, command)
-    if runs:
-        refuse_stale(place, runs, ask.accept_stale or None)
-    return command
+    return commands.roll_back(
+        order,
+        production=ask.kind == "production",
+        to=target,
+        axis=axis,
+        accept_stale=ask.accept_stale or None,
+    )
 
 
 def carry_out(place: Workplace, ask: ActAsk, *, loopback: bool) -> ActReceipt:
@@ -115,15 +105,11 @@ def carry_out(place: Workplace, ask: ActAsk, *, loopback: bool) -> ActReceipt:
         place.ledger.read()
     except Unavailable as error:
         return _unread(ask, error)
+    order = Order(place, ask.endpoint, ask.by, ask.reason, ask.epoch, said.append)
     try:
-        command = make_command(place, ask)
-        gate = gate_of(place, loopback=loopback, say=said.append)
-        passed = gate if isinstance(command, Promote) else None
-        control = place.control(said.append, probe(place), passed)
-        reason = ask.reason or ask.override
-        receipt = control.submit(ask.endpoint, command, by=ask.by, reason=reason, expect=ask.epoch)
-    except Silent as error:
-        return _receipt(place, ask, error.receipt, tuple(said), silent=error)
+        done = _run(order, ask, loopback=loopback)
+    except SilentReplicas as error:
+        return _receipt(ask, error.done, tuple(said), silent=error)
     except Stale:
         entries = place.ledger.history(ask.endpoint, RECENT)
         return begun(
@@ -140,7 +126,7 @@ def carry_out(place: Workplace, ask: ActAsk, *, loopback: bool) -> ActReceipt:
         return _interrupted(place, ask, error)
     except KedgeError as error:
         return refused(ask, error, state="failed", heading="It could not be carried out")
-    return _receipt(place, ask, receipt, tuple(said))
+    return _receipt(ask, done, tuple(said))
 
 
 def _unread(ask: ActAsk, error: Unavailable) -> ActReceipt:
@@ -214,51 +200,28 @@ def refused(
 
 
 def _receipt(
-    place: Workplace,
     ask: ActAsk,
-    receipt: Receipt,
+    done: CommandReceipt,
     said: tuple[str, ...],
     *,
-    silent: Silent | None = None,
+    silent: SilentReplicas | None = None,
 ) -> ActReceipt:
-    done, parts = describe_receipt(receipt), receipt.parts()
-    finding = ""
-    if ask.act == "rollback":
-        known = finding_beside(place.state_dir, ask.endpoint, done.left)
-        if known is not None and isinstance(known.headline, str):
-            finding = known.headline
+    known = done.finding if isinstance(done, RollbackReceipt) else None
+    finding = known.headline if known is not None and isinstance(known.headline, str) else ""
     return ActReceipt(
         endpoint=ask.endpoint,
         act=ask.act,
         label=ACTS[ask.act].label,
         state="silent" if silent is not None else "done",
-        heading="; ".join(story(event) for event in receipt.events),
+        heading="; ".join(story(event) for event in done.events),
         text=str(silent) if silent is not None else "; ".join(said),
         hint=silent.hint if silent is not None else "",
         by=ask.by,
         reason=ask.reason or ask.override,
-        acks=ack_lines(parts),
-        parts=part_lines(parts),
+        acks=ack_lines(done.receipt),
+        parts=part_lines(done.receipt),
         finding=finding,
-        epoch=receipt.epoch,
-        seq=_seq(place, ask.endpoint, receipt.epoch),
+        epoch=done.epoch,
+        seq=done.seq,
         began=ask.at,
-    )
-
-
-def _seq(place: Workplace, endpoint: str, epoch: int) -> int | None:
-    """Return the number of the first entry of a command, if the ledger can be read again."""
-    try:
-        note = place.ledger.entries(endpoint, "receipt", RECENT, within=RECENT)
-    except KedgeError:
-        return None
-    return next(
-        (
-            entry.event.body.of
-            for entry in note
-            if entry.epoch == epoch
-            and isinstance(entry.event, Note)
-            and isinstance(entry.event.body, ReceiptNote)
-        ),
-        None,
     )

@@ -10,6 +10,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from kedge.core import links
 from kedge.core.time.instants import iso, read_instant
 from kedge.web.dashboard.assets import Assets
 from kedge.web.dashboard.pages.page import STALE, DashboardPage, PagePart, Viewer
@@ -59,6 +60,7 @@ class Renderer:
         self._environment.filters["json"] = _json
         self._environment.filters["instant"] = _instant
         self._environment.globals["asset"] = assets.path
+        self._environment.globals["paths"] = links
 
     def parts(self, page: DashboardPage, frame: PageFrame) -> Rendered:
         """Render the parts of a page, and its content.

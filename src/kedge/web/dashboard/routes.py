@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from kedge.core.access import Access, Need, refuse
 from kedge.core.errors import BadRequest, KedgeError, Refused
+from kedge.core.links import ALERTS, diagnosis_path
 from kedge.core.names import is_name, read_number, unknown_endpoint
 from kedge.core.values import Value
 from kedge.operations.alerts import acknowledge
@@ -30,14 +31,15 @@ from kedge.web.dashboard.commands import carry_out
 from kedge.web.dashboard.course import Course, CourseLine
 from kedge.web.dashboard.guard import Guard
 from kedge.web.dashboard.live import NOTHING, PageStreams, Reading, SharedReads, next_look
-from kedge.web.dashboard.pages.alerts import alerts_page
+from kedge.web.dashboard.pages.alerts import alert_page, alerts_page
 from kedge.web.dashboard.pages.comparison import ReleaseComparison
-from kedge.web.dashboard.pages.decisions import chosen, decisions_page
+from kedge.web.dashboard.pages.decisions import chosen, decision_page, decisions_page
 from kedge.web.dashboard.pages.diagnosis import diagnosis_page
 from kedge.web.dashboard.pages.endpoint import EndpointHead, endpoint_page, head_of
 from kedge.web.dashboard.pages.fleet import fleet_page
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart, Viewer
 from kedge.web.dashboard.pages.readings import (
+    AlertsReading,
     ExampleReading,
     FindingsReading,
     FleetReading,
@@ -50,8 +52,10 @@ from kedge.web.dashboard.rates import SHOWN, TrafficSampler
 from kedge.web.dashboard.reads import dated, read_page
 from kedge.web.dashboard.render import PageFrame, Rendered, Renderer
 from kedge.web.dashboard.sources import (
+    read_alert,
     read_alerts,
     read_comparison,
+    read_decision,
     read_example,
     read_findings,
     read_fleet,
@@ -162,10 +166,12 @@ class Dashboard:
         pages: dict[str, Build] = {
             "/": self._fleet,
             "/alerts": self._alerts,
+            "/alerts/{number}": self._alert,
             "/endpoints/{endpoint}": self._endpoint,
             "/endpoints/{endpoint}/segment": self._segment,
             "/endpoints/{endpoint}/example": self._example,
             "/endpoints/{endpoint}/decisions": self._decisions,
+            "/endpoints/{endpoint}/decisions/{seq}": self._decision,
             "/endpoints/{endpoint}/diagnosis": self._diagnosis,
             "/endpoints/{endpoint}/ready": self._ready,
             "/endpoints/{endpoint}/acts/{number}": self._act.receipt,
@@ -362,6 +368,14 @@ class Dashboard:
         found = await self._source.read("alerts", read_alerts)
         return dated(alerts_page(found.value, viewer, found.at), found)  # type: ignore[arg-type]
 
+    async def _alert(self, request: Request, viewer: Viewer) -> DashboardPage:
+        number = read_number(request.path_params["number"]) or 0
+        found = await self._source.read(("alert", number), partial(read_alert, number=number))
+        assert isinstance(found.value, AlertsReading)
+        if not all(viewer.sees(alert.endpoint) for alert in found.value.found):
+            raise Refused(f"there is no alert {number}", code="unknown_alert")  # as if it were so
+        return dated(alert_page(found.value, viewer, found.at), found)
+
     async def _head(self, request: Request, viewer: Viewer) -> tuple[EndpointHead, Reading]:
         reading, found = await read_page(self._source, request.path_params["endpoint"])
         return head_of(reading, reading.refusals, viewer), found
@@ -460,6 +474,16 @@ class Dashboard:
         page = decisions_page(reading, history.value, (one, other), comparison, head, found.at)
         return dated(page, history if history.fault else found)
 
+    async def _decision(self, request: Request, viewer: Viewer) -> DashboardPage:
+        head, _ = await self._head(request, viewer)
+        seq = read_number(request.path_params["seq"]) or 0
+        found = await self._source.read(
+            ("decision", head.endpoint, seq),
+            partial(read_decision, endpoint=head.endpoint, seq=seq),
+        )
+        assert isinstance(found.value, HistoryReading)
+        return dated(decision_page(found.value, seq, head, found.at), found)
+
     async def _ready(self, request: Request, viewer: Viewer) -> DashboardPage:
         head, _ = await self._head(request, viewer)
         found = await self._source.read(
@@ -497,7 +521,7 @@ class Dashboard:
         if run is None or run.task.done():
             task = asyncio.create_task(self._run_diagnosis(endpoint))
             self._diagnosing[endpoint] = DiagnosisRun(self._parts.unix(), task)
-        return f"endpoints/{endpoint}/diagnosis"
+        return diagnosis_path(endpoint)
 
     async def _run_diagnosis(self, endpoint: str) -> str:
         """Run a diagnosis, which stores its own report; return why it failed."""
@@ -531,7 +555,7 @@ class Dashboard:
         }
         await self._parts.commands.run(work)
         self._source.forget("alerts")
-        return "alerts"
+        return ALERTS
 
     def _write(
         self, work: Callable[[Request, dict[str, str], Access], Awaitable[str]]

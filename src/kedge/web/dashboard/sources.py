@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from kedge.core.alerts.alerts import find_on_call, find_owner, rungs
 from kedge.core.automation import rules
 from kedge.core.diagnosis.summary import DiagnosisSummary
-from kedge.core.errors import KedgeError, Refused, Unavailable
+from kedge.core.errors import BadRequest, KedgeError, Refused, Unavailable
 from kedge.core.evidence.rules import JudgeRules
 from kedge.core.names import get_known
 from kedge.core.release.commands import Configured
@@ -17,7 +17,7 @@ from kedge.core.stored.notes import DrillResult, ReceiptNote
 from kedge.core.values import Release, Stage, State
 from kedge.engine import runbook
 from kedge.engine.findings import newest_finding
-from kedge.operations.alerts import alerts_of
+from kedge.operations.alerts import alerts_of, find_alert
 from kedge.operations.diagnosis.stored import read_report
 from kedge.operations.drills import speed_of
 from kedge.operations.evidence.read import RolloutEvidence, estimate_of, evidence_of
@@ -50,6 +50,9 @@ ENTRIES = 60
 """Entries of a history that a page shows."""
 MARKED = 300
 """Newest entries among which charts find their events."""
+FOLLOWING = 200
+"""Entries read after a decision, of all endpoints: its receipt is written once replicas have
+acknowledged it, seconds later."""
 FINDINGS = 5
 DRILLS = 10
 POLICIES = 100
@@ -170,6 +173,28 @@ def read_history(place: Workplace, endpoint: str, cursor: str) -> HistoryReading
         policies=_policies(place, endpoint),
         cursor=cursor,
         next=page.next,
+    )
+
+
+def read_decision(place: Workplace, endpoint: str, seq: int) -> HistoryReading:
+    """Return an entry of an endpoint and what follows it, with the policies that came into force.
+
+    Raises:
+        BadRequest: `unknown_path`: the endpoint has no entry of this number.
+        Unavailable: the ledger cannot be read.
+    """
+    later = place.ledger.later(seq - 1, FOLLOWING)
+    found = tuple(entry for entry in reversed(later) if entry.endpoint == endpoint)
+    if not found or found[-1].seq != seq:
+        raise BadRequest(
+            f"{endpoint} has no entry {seq}",
+            code="unknown_path",
+            hint="the page Decisions shows its newest entries",
+        )
+    # The first entries of a command that a link names by a later one.
+    before = place.ledger.history(endpoint, COMMAND_EVENTS, before=(found[-1].epoch, seq))
+    return HistoryReading(
+        entries=(*found, *before), policies=_policies(place, endpoint), cursor="", next=None
     )
 
 
@@ -377,6 +402,20 @@ def read_alerts(place: Workplace) -> AlertsReading:
     Raises:
         Unavailable: the ledger cannot be read.
     """
+    return AlertsReading(found=tuple(alerts_of(place, None, over=True)), duties=_duties(place))
+
+
+def read_alert(place: Workplace, number: int) -> AlertsReading:
+    """Return one alert, with the people and levels of each endpoint.
+
+    Raises:
+        Refused: `unknown_alert`.
+        Unavailable: the ledger cannot be read.
+    """
+    return AlertsReading(found=(find_alert(place, number),), duties=_duties(place))
+
+
+def _duties(place: Workplace) -> dict[str, AlertDuty]:
     now = place.clock.unix()
     duties = {}
     for name, state in place.ledger.read().states.items():
@@ -386,4 +425,4 @@ def read_alerts(place: Workplace) -> AlertsReading:
             on_call=on_call.name if on_call is not None else "",
             levels=rungs(state.policy, now),
         )
-    return AlertsReading(found=tuple(alerts_of(place, None, over=True)), duties=duties)
+    return duties

@@ -26,6 +26,7 @@ from kedge.adapters.sql.creation import read_beginning, write_beginning
 from kedge.adapters.sql.sqlite.ballast import Ballast
 from kedge.adapters.sql.sqlite.connection import Database
 from kedge.adapters.sql.sqlite.faults import explain
+from kedge.adapters.sql.sqlite.revisions import check_revision, is_newest
 from kedge.adapters.sql.sqlite.version import dbapi, sqlite_version_fault
 from kedge.adapters.sql.tables import ACCESS, EVIDENCE, ROSTER
 from kedge.core.errors import Refused, Unavailable
@@ -50,8 +51,6 @@ __all__ = [
 
 LEDGER_DIR, ROSTER_DIR, EVIDENCE_DIR = "ledger", "roster", "evidence"
 ACCESS_DIR = "access"
-REVISION = "0008"
-"""The newest revision in `migrations/`; kept here so that opening need not import Alembic."""
 COMMAND_PATIENCE_S = 5.0
 """Time that a command waits for a lock: a person prefers waiting to retrying."""
 TELEMETRY_PATIENCE_S = 1.0
@@ -106,7 +105,7 @@ def open_ledger(state_dir: Path, *, patience_s: float = COMMAND_PATIENCE_S) -> D
         name="ledger",
         patience_s=patience_s,
         ballast=Ballast(path.parent / "ballast"),
-        check=_check_revision,
+        check=check_revision,
     )
 
 
@@ -130,15 +129,16 @@ def migrate(state_dir: Path) -> None:
 
     A ledger at the newest revision costs nothing.
     """
-    database = open_ledger(state_dir)
+    path = state_dir / LEDGER_DIR / "ledger.db"
+    database = Database(path, name="ledger", patience_s=COMMAND_PATIENCE_S)
     try:
-        database.read(_check_revision)
-    except Unavailable as error:
-        if error.code != "ledger_revision":
-            raise
-        _migrate(database.path)
+        newest = database.read(is_newest)
     finally:
         database.close()
+    if newest:
+        open_ledger(state_dir).read(check_revision)  # one of a newer kedge may be refused
+    else:
+        _migrate(path)
 
 
 # ---------------------------------------------------------------- the ledger
@@ -176,18 +176,6 @@ def _migrate(path: Path) -> None:
         database.write(upgrade)
     finally:
         database.close()
-
-
-def _check_revision(connection: Connection) -> None:
-    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    if found == REVISION:
-        return
-    older = found is None or found < REVISION
-    raise Unavailable(
-        f"the ledger is at revision {found}, and this kedge needs {REVISION}",
-        code="ledger_revision",
-        hint="kedge up brings it up to date" if older else "a newer kedge wrote it: install that",
-    )
 
 
 # ---------------------------------------------------------------- telemetry

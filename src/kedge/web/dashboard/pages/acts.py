@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from kedge.core.links import act_path
 from kedge.core.values import Release, Value
 from kedge.operations.status.view import EndpointStatus
 from kedge.web.dashboard.pages.marks import EventLine, changes_of
@@ -290,7 +291,7 @@ def form_page(form: ActForm, notice: ActNotice, at: float) -> DashboardPage:
         endpoint=form.endpoint,
         tab="endpoint",
         at=at,
-        live=f"endpoints/{form.endpoint}/act/{form.act}/live?epoch={form.epoch}",
+        live=f"{act_path(form.endpoint, form.act)}/live?epoch={form.epoch}",
     )
 
 

@@ -80,6 +80,25 @@ def alerts_page(reading: AlertsReading, viewer: Viewer, at: float) -> DashboardP
     )
 
 
+class AlertView(Value, frozen=True, kw_only=True):
+    """One alert, which a link named."""
+
+    alert: AlertLine
+
+
+def alert_page(reading: AlertsReading, viewer: Viewer, at: float) -> DashboardPage:
+    """Return the page of one alert: the only one of the reading."""
+    (found,) = reading.found
+    view = AlertView(alert=line_of(found, reading.duties.get(found.endpoint, NONE), viewer, at))
+    return DashboardPage(
+        title=f"Alert {found.number}",
+        template="alert.html",
+        parts=(PagePart("alert", "alert_one.html", view),),
+        tab="alerts",
+        at=at,
+    )
+
+
 def line_of(alert: ListedAlert, duty: AlertDuty, viewer: Viewer, at: float) -> AlertLine:
     """Return one alert as a line."""
     return AlertLine(

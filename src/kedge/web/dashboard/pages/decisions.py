@@ -105,6 +105,51 @@ def decisions_page(
     )
 
 
+class DecisionView(Value, frozen=True, kw_only=True):
+    """The entries of one command, or one entry that no command wrote."""
+
+    endpoint: str
+    seq: int
+    entries: tuple[DecisionEntry, ...]
+
+
+def decision_page(
+    history: HistoryReading, seq: int, head: EndpointHead, at: float
+) -> DashboardPage:
+    """Return the page of one entry, with the others of its command.
+
+    Args:
+        history: the entry and later ones of its endpoint, newest first.
+        seq: its number in the ledger.
+        head: the head of the endpoint's pages.
+        at: Unix time of the reading.
+    """
+    (wanted,) = (entry for entry in history.entries if entry.seq == seq)
+    of = {entry.seq for entry in history.entries if _is_beside(entry, wanted)}
+    found = entries_of(history.entries, history.policies)
+    view = DecisionView(
+        endpoint=head.endpoint, seq=seq, entries=tuple(one for one in found if one.line.seq in of)
+    )
+    return DashboardPage(
+        title=f"Entry {seq} · {head.endpoint}",
+        template="endpoint_page.html",
+        parts=(
+            PagePart("head", "endpoint_head.html", head),
+            PagePart("decision", "decision.html", view),
+        ),
+        endpoint=head.endpoint,
+        tab="decisions",
+        at=at,
+    )
+
+
+def _is_beside(entry: Entry, wanted: Entry) -> bool:
+    """Return whether one command wrote both entries."""
+    if isinstance(wanted.event, Note) or isinstance(entry.event, Note):
+        return entry.seq == wanted.seq
+    return (entry.at, entry.by) == (wanted.at, wanted.by)
+
+
 def entries_of(
     entries: Sequence[Entry], policies: Sequence[PolicyEntry] = ()
 ) -> tuple[DecisionEntry, ...]:

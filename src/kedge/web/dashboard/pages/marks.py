@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from kedge.core.release import commands as r
 from kedge.core.stored import notes as n
 from kedge.core.stored.ledger import Entry, Note
+from kedge.core.stored.stories import story
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Value
-from kedge.operations.stories import story
 
 MARKED = (
     r.Promoted

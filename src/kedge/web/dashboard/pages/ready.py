@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kedge.core.runbook import Runbook, RunbookStep
 from kedge.core.speed import SLO_S, Speed
+from kedge.core.stored.stories import drill_story
 from kedge.core.values import Value
-from kedge.operations.stories import drill_story
 from kedge.web.dashboard.pages.endpoint import EndpointHead
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart
 from kedge.web.dashboard.pages.quantities import count, milliseconds, span

@@ -7,10 +7,10 @@ from typing import Literal
 
 from kedge.core.stored.ledger import Entry
 from kedge.core.stored.notes import ReceiptParts
+from kedge.core.stored.stories import story
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Value
 from kedge.operations.status.view import EndpointStatus, ReplicaStatus
-from kedge.operations.stories import story
 from kedge.web.dashboard.pages.marks import EventLine, lines_of
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart
 from kedge.web.dashboard.pages.quantities import milliseconds

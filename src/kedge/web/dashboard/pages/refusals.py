@@ -20,8 +20,8 @@ from kedge.core.release.commands import (
 from kedge.core.release.guards import next_step
 from kedge.core.release.machine import apply, decide
 from kedge.core.release.ways_back import returned
+from kedge.core.stored.stories import story
 from kedge.core.values import Refusal, State
-from kedge.operations.stories import story
 
 EARLIER = 10
 """Earlier releases that the form of a rollback offers, the newest."""

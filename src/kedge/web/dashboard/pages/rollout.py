@@ -35,6 +35,7 @@ LEAST_E = 1e-6
 """Smallest e-value on a chart: how small it is says nothing more."""
 CAUSES = {
     "": "",
+    "starting": "the first requests are being counted",
     "no_traffic": "no requests come",
     "no_labels": "no outcome came yet",
     "few_callers": "too few callers for a proof; promote by hand",
