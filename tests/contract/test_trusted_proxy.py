@@ -6,6 +6,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ from kedge.config.load import read
 from kedge.config.model import ControlBind, ProxySettings
 from kedge.core.access import Access, AccessKind, Group, Role
 from kedge.core.errors import BadConfig, Denied, KedgeError
+from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
-from kedge.runtime.access import open_doors, proxy_of
+from kedge.runtime.access import certificates_of, open_doors, proxy_of
 from kedge.web import server
 from kedge.web.auth import Gatekeeper
+from kedge.web.certificates import WARN_S, check_ends, read_end
 from kedge.web.proxy import ProxyHeaders, TrustedProxy
 from kedge.workspace import Workplace
 from support.waiting import wait_until
@@ -223,6 +226,15 @@ def ask(port: int, context: ssl.SSLContext) -> tuple[str, int]:
         connection.close()
 
 
+def look(doors: Any, ahead_s: float = 0.0) -> None:
+    """Look for replaced certificates; those of tests end soon, which is another report."""
+    try:
+        doors.certificates.look(time.time() + ahead_s)
+    except BadConfig as error:
+        if error.code != "certificate_expires":
+            raise
+
+
 def write_pair(authority: Authority, folder: Path, days: int = 2) -> None:
     """Replace certificate and key, each by a rename, as a client of ACME does."""
     authority.signs("IP:127.0.0.1", days=days)
@@ -243,12 +255,12 @@ def test_tls_takes_a_replaced_certificate_without_a_restart(
     answer, serial = ask(doors.port, context)
     assert answer == "https False"
     write_pair(authority, tmp_path)
-    doors.certificates.look()
+    look(doors)
     _, renewed = ask(doors.port, context)
     assert renewed != serial
     (tmp_path / "key.pem").write_text("no key")
     with pytest.raises(BadConfig) as caught:
-        doors.certificates.look()
+        look(doors)
     assert caught.value.code == "bad_certificate"
     assert ask(doors.port, context)[1] == renewed
     write_pair(authority, tmp_path)
@@ -273,8 +285,52 @@ def test_an_expired_certificate_is_refused_by_clients_until_it_is_replaced(
 
     wait_until(expired, "the end of the certificate")
     write_pair(authority, tmp_path)
-    doors.certificates.look()
+    look(doors)
     assert ask(doors.port, context)[0] == "https False"
+
+
+@pytest.mark.parametrize("ended", ["cert.pem", "ca/ca.pem"])
+def test_the_end_of_a_certificate_is_reported_before_it_and_after_it(
+    tmp_path: Path, ended: str
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    write_pair(authority, tmp_path, days=1 if ended == "cert.pem" else 3)
+    bind = ControlBind(certificate="cert.pem", key="key.pem", client_ca="ca/ca.pem")
+    doors = open_doors(bind, 0, tmp_path)
+    faults = ProcessFaults(SystemClock())
+    try:
+        assert doors.certificates is not None
+        now, end = time.time(), read_end(tmp_path / ended)
+        days = 1 if ended == "cert.pem" else 2
+        assert end == pytest.approx(now + days * 86_400, abs=300)
+        doors.certificates.look(end - WARN_S - 60)
+        for at, code in ((end - WARN_S + 60, "certificate_expires"), (end, "certificate_expired")):
+            with pytest.raises(BadConfig) as caught:
+                doors.certificates.look(at)
+            assert caught.value.code == code
+            assert ended in str(caught.value)
+        step = certificates_of(Duty(SystemClock(), faults), doors.certificates)["certificates"]
+        step.net.run("control.certificates", step._step)
+        assert "the certificate expires at" in faults.standing("control.certificates")
+    finally:
+        for listener in doors.listeners:
+            listener.close()
+
+
+def test_the_earliest_end_of_a_chain_counts_and_other_bytes_are_no_certificate(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    write_pair(authority, tmp_path, days=9)
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes((tmp_path / "cert.pem").read_bytes() + authority.file.read_bytes())
+    assert read_end(chain) == read_end(authority.file) < read_end(tmp_path / "cert.pem")
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    for text in ("", f"{begin}\n{end}\n", f"{begin}\nMIIB\n{end}\n", f"{begin}\nAAAA\n{end}\n"):
+        chain.write_text(text)
+        with pytest.raises(BadConfig) as caught:
+            check_ends((chain,), time.time())
+        assert caught.value.code == "bad_certificate"
 
 
 def test_a_connection_of_the_unix_socket_is_the_proxys(

@@ -123,5 +123,8 @@ def certificates_of(duty: Duty, certificates: Certificates | None) -> dict[str, 
     """Build the loop that reads replaced certificates, if there are any."""
     if certificates is None:
         return {}
-    look = certificates.look
+
+    def look() -> None:
+        certificates.look(duty.clock.unix())
+
     return {"certificates": Loop(duty, "control.certificates", look, every_s=CERTIFICATE_S)}

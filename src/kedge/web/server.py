@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from kedge.config.model import bare_host
 from kedge.core.errors import BadConfig, Unavailable
 from kedge.engine.process_faults import ProcessFaults
+from kedge.web.certificates import check_ends
 from kedge.web.proxy import PROVEN
 
 log = structlog.get_logger("kedge.control")
@@ -71,7 +72,8 @@ class Tls(NamedTuple):
         Raises:
             OSError: a file is missing.
         """
-        return (self.certificate.stat().st_mtime_ns, self.key.stat().st_mtime_ns)
+        files = (self.certificate, self.key, self.client_ca)
+        return tuple(file.stat().st_mtime_ns for file in files if file is not None)
 
 
 class Certificates:
@@ -83,11 +85,16 @@ class Certificates:
         self.context = tls.make()
         self._seen = tls.changed()
 
-    def look(self) -> None:
+    def look(self, now: float) -> None:
         """Read the files again if they changed; new connections get the new certificate.
 
+        Args:
+            now: Unix time.
+
         Raises:
-            BadConfig: they do not fit. The former certificate stays, and the next look tries again.
+            BadConfig: `bad_certificate`: they do not fit; the former certificate stays, and the
+                next look tries again. `certificate_expires`, `certificate_expired`: one of those in
+                use ends within two weeks, or has ended.
         """
         try:
             found = self._tls.changed()
@@ -98,7 +105,11 @@ class Certificates:
         if found != self._seen:
             self._tls.make()  # a pair that does not fit would leave the context half changed
             self.context.load_cert_chain(self._tls.certificate, self._tls.key)
+            if self._tls.client_ca is not None:
+                self.context.load_verify_locations(self._tls.client_ca)
             self._seen = found
+        used = (self._tls.certificate, self._tls.client_ca)
+        check_ends((path for path in used if path is not None), now)
 
 
 def listen_socket(path: Path) -> socket.socket:
