@@ -219,7 +219,7 @@ def test_a_browser_logs_in_by_a_link_once(site: Site) -> None:
     cookie = done.headers["set-cookie"]
     for part in (f"kedge-{PORT}=", "HttpOnly", "SameSite=Lax", "Max-Age=43200", "Path=/"):
         assert part in cookie
-    assert done.headers["referrer-policy"] == "no-referrer"
+    assert done.headers["referrer-policy"] == "same-origin"
     again = site.ask("GET", path)
     assert again.status_code == 401
     assert "set-cookie" not in again.headers
@@ -232,6 +232,10 @@ def test_a_browser_logs_in_with_a_token_and_out_again(site: Site) -> None:
     text = site.token(role=Role.VIEWER)["authorization"].removeprefix("Bearer ")
     page = site.ask("GET", "/login")
     assert (page.status_code, 'name="token"' in page.text) == (200, True)
+    # With `no-referrer` a browser would send this form with `Origin: null`, which is refused.
+    assert page.headers["referrer-policy"] == "same-origin"
+    refused = site.ask("POST", "/login", data={"token": text}, headers={"origin": "null"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "foreign_origin")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

@@ -24,7 +24,7 @@ from kedge.core.diagnosis.summary import DiagnosisSummary
 from kedge.core.release.commands import Freeze, Promote
 from kedge.core.stored.notes import build_note
 from kedge.engine.process_faults import ProcessFaults
-from kedge.web import server
+from kedge.web import login, server
 from kedge.web.dashboard.rates import TrafficSampler
 from kedge.workspace import Workplace
 from support.pages import Session, make_dashboard, make_front
@@ -395,14 +395,14 @@ def test_receipt_and_login_serve_a_phone_a_keyboard_and_assistive_technology(
         check_page(again, axe)
         again.emulate_media(media="print")
         assert again.get_by_role("link", name="To flights").is_hidden()
-        login = open_page("about:blank", scheme=scheme, width=360)
-        login.route("**/login", answer_login(served))
-        login.goto(served.url + "login")
-        check_page(login, axe)
-        assert login.evaluate("document.activeElement.name") == "token"
-        login.keyboard.type("kedge_abc")
-        login.keyboard.press("Enter")
-        login.get_by_text("the token is not known").wait_for()
+        door = open_page("about:blank", scheme=scheme, width=360)
+        door.route("**/login", answer_login(served))
+        door.goto(served.url + "login")
+        check_page(door, axe)
+        assert door.evaluate("document.activeElement.name") == "token"
+        door.keyboard.type("kedge_abc")
+        door.keyboard.press("Enter")
+        door.get_by_text("the token is not known").wait_for()
 
 
 def answer_login(served: Served) -> Callable[[Any], None]:
@@ -412,7 +412,7 @@ def answer_login(served: Served) -> Callable[[Any], None]:
         posted = route.request.post_data or ""
         fault = "the token is not known" if posted == "token=kedge_abc" else ""
         text = served.dashboard.draw_login(fault, "")
-        route.fulfill(status=200, content_type="text/html", body=text)
+        route.fulfill(status=200, headers=login.HEADERS, content_type="text/html", body=text)
 
     return answer
 

@@ -25,8 +25,9 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'"
 )
-HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer"}
-"""The link's secret is in the address, which no other site may see."""
+HEADERS = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}
+"""The link's secret is in the address, which no other site may see. Without any referrer a browser
+would send the form with `Origin: null`, which is not accepted."""
 Draw = Callable[[str, str], str]
 """Returns the page of a login: why the last one failed, and the query that the form keeps."""
 

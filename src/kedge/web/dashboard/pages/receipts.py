@@ -11,6 +11,7 @@ from kedge.core.stored.stories import story
 from kedge.core.time.instants import read_instant
 from kedge.core.values import Value
 from kedge.operations.status.view import EndpointStatus, ReplicaStatus
+from kedge.web.dashboard.pages.acts import OVERRIDABLE
 from kedge.web.dashboard.pages.marks import EventLine, lines_of
 from kedge.web.dashboard.pages.page import DashboardPage, PagePart
 from kedge.web.dashboard.pages.quantities import milliseconds
@@ -71,6 +72,8 @@ class ReceiptView(Value, frozen=True, kw_only=True):
     word: str
     can_repeat: bool
     """Whether the same form can be sent again."""
+    can_override: bool
+    """Whether its form takes a reason to override a check."""
     owner: str
     on_call: str
 
@@ -83,6 +86,7 @@ def receipt_page(receipt: ActReceipt, status: EndpointStatus, at: float) -> Dash
         tone=tone,
         word=word,
         can_repeat=receipt.state in AGAIN,
+        can_override=receipt.state == "refused" and receipt.act in OVERRIDABLE,
         owner=status.owner or "",
         on_call=status.on_call or "",
     )
