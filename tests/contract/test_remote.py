@@ -15,10 +15,12 @@ from contract.sql_world import World, world
 from kedge.adapters.clock import SystemClock
 from kedge.cli import wait
 from kedge.cli.main import main
-from kedge.cli.remote import Remote
+from kedge.cli.remote import HERE, Remote
+from kedge.cli.root import walk
 from kedge.core.errors import Usage
 from kedge.core.release.commands import Abort, Canary, Freeze, Promote
 from kedge.engine.process_faults import ProcessFaults
+from kedge.operations.catalogue import BY_NAME, Lane, Operation
 from kedge.web import server
 from kedge.web.api import Admin
 from kedge.web.app import Front
@@ -162,8 +164,6 @@ def test_a_lost_race_changes_nothing_and_names_the_winner(
         ("backup", "somewhere"),
         ("unpin", "flights"),
         ("rollback", "flights", "--local"),
-        ("features", "materialise", "view"),
-        ("token", "list"),
     ],
 )
 def test_what_is_local_only_says_so(
@@ -174,6 +174,71 @@ def test_what_is_local_only_says_so(
     assert "works only on the host" in capsys.readouterr().err
     assert len(host.world.ledger.later(0, 1000)) == before
     assert kedge("help", "--json") == 0
+
+
+LOCAL = {"init", "up", "gateway", "control", "restart", "backup", "restore", "unpin", "login"}
+WORDS = {"version": "v1", "weight": "5", "number": "1", "old": "a/1@1", "new": "a/1@2"}
+NEEDED = {
+    "features impact": ["a/1@1"],
+    "accept": ["--reason=x"],
+    "token create": ["--name=x", "--role=viewer"],
+}
+
+
+def test_every_command_works_on_a_server_or_is_on_the_short_list() -> None:
+    single = {
+        name for name, command in walk(main) if getattr(command, "commands", None) is None
+    } | {"alerts"}
+    assert {name for name, one in BY_NAME.items() if one.lane is Lane.LOCAL} == LOCAL
+    assert single - {*BY_NAME} - HERE == {"grafana"}  # which reads nothing
+
+
+class Asked(Exception):
+    """The server was asked."""
+
+
+def moves_files(operation: Operation) -> bool:
+    """Whether it reads or writes files here (test_remote_files.py)."""
+    return bool(operation.files or operation.result)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(n for n, one in BY_NAME.items() if one.lane is not Lane.LOCAL and not moves_files(one)),
+)
+def test_a_command_asks_the_server_and_reads_nothing_here(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = BY_NAME[name]
+    token = tmp_path / "token"
+    token.write_text("kedge_test\n")
+    token.chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEDGE_SERVER", "http://127.0.0.1:9")
+    monkeypatch.setenv("KEDGE_TOKEN_FILE", str(token))
+
+    def run(*_: Any) -> None:
+        raise Asked
+
+    monkeypatch.setattr(Remote, "run", run)
+    words = ["flights"] if operation.has_endpoint else []
+    words += ["7"] if "{number}" in operation.path else []
+    words += [WORDS.get(word, "x") for word in operation.words]
+    with pytest.raises(Asked):
+        main([*name.split(), *words, *NEEDED.get(name, [])], "kedge")
+    assert {path.name for path in tmp_path.iterdir()} == {"token"}
+
+
+def test_tokens_are_made_listed_and_revoked_on_the_server(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kedge("token", "create", "--name", "ci", "--scope", "register", "--expires", "1d") == 0
+    assert capsys.readouterr().out.startswith("kedge_")
+    assert kedge("token", "list") == 0
+    assert "register" in capsys.readouterr().out
+    assert kedge("token", "revoke", "ci") == 0
+    place = Workplace(host.world.state_dir)
+    assert [one.name for one in place.tokens.all() if one.revoked_at] == ["ci"]
 
 
 @pytest.mark.parametrize(

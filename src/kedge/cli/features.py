@@ -115,8 +115,13 @@ def features_list(context: Context, schema: str | None) -> None:
 @prints(TransformationDiff)
 def features_diff(context: Context, old: str, new: str) -> None:
     """Compare two transformations on golden and logged rows."""
-    place = context.place()
-    found = comparison_of(place, version_of(place, old), version_of(place, new)).between(old, new)
+
+    def compare() -> TransformationDiff:
+        place = context.place()
+        sides = version_of(place, old), version_of(place, new)
+        return comparison_of(place, *sides).between(old, new)
+
+    found = context.result(compare)
     context.out(found, f"{new}: {comparison_text(one_line(found), old)}")
 
 
@@ -267,7 +272,7 @@ def features_hold(context: Context, endpoint: str, reason: str) -> None:
 @prints(list[FedRun])
 def features_materialise(context: Context, view: str, at: str | None) -> None:
     """Compute the values of VIEW that are due."""
-    found = feeder(context).materialise(view, _when(context, at))
+    found = context.result(lambda: feeder(context).materialise(view, _when(context, at)))
     context.out(found, fed_text(one_line(found)))
 
 
@@ -287,7 +292,9 @@ def features_materialise(context: Context, view: str, at: str | None) -> None:
 @prints(FedRun)
 def features_backfill(context: Context, view: str, since: str | None, at: str | None) -> None:
     """Recompute the newest version of VIEW in a new run."""
-    found = feeder(context).backfill(view, _when(context, since), _when(context, at))
+    found = context.result(
+        lambda: feeder(context).backfill(view, _when(context, since), _when(context, at))
+    )
     context.out(found, fed_text([one_line(found)]))
 
 

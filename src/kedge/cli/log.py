@@ -54,11 +54,15 @@ def log_export(context: Context, endpoint: str, since: str, to: Path) -> None:
 @prints(ForgottenEntity)
 def log_forget(context: Context, unit: str, endpoint: str | None) -> None:
     """Remove every prediction and label of UNIT."""
-    found = forget(context.place(), unit, endpoint)
-    told = ForgottenEntity(found.removed, found.under_way or msgspec.UNSET)
-    text = f"{found.removed:,} records of {one_line(found.entity)} removed"
+
+    def remove() -> ForgottenEntity:
+        done = forget(context.place(), unit, endpoint)
+        return ForgottenEntity(done.removed, done.under_way or msgspec.UNSET, done.stays)
+
+    found = context.result(remove)
+    text = f"{found.removed:,} records of {one_line(unit)} removed"
     if found.under_way:
         text += f"; {found.under_way:,} on their way are dropped within seconds"
     for stays in found.stays:
         context.say(f"not reached: {one_line(stays)}")
-    context.out(told, text)
+    context.out(found, text)

@@ -24,5 +24,5 @@ def grafana() -> None:
 @prints(AlertRules)
 def prometheus_rules(context: Context) -> None:
     """Print alert rules for Prometheus, by the policies in force."""
-    found = alert_rules_of(context.place())
+    found = context.result(lambda: alert_rules_of(context.place()))
     context.out(found, rules_text(one_line(found)))

@@ -107,11 +107,15 @@ def doctor(
     context: Context, forget: str | None, heads: tuple[str, ...], accept_ledger: str | None
 ) -> None:
     """Check the ledger, artifacts, replicas and this machine."""
-    if forget is not None:
-        forget_replica(context.place(), forget)
     known = [read_head(text) for text in heads]
-    findings = examine(context.state_dir, context.config, known, accept_ledger)
-    report = DoctorReport(all(finding.ok for finding in findings), tuple(findings))
+
+    def look() -> DoctorReport:
+        if forget is not None:
+            forget_replica(context.place(), forget)
+        findings = examine(context.state_dir, context.config, known, accept_ledger)
+        return DoctorReport(all(finding.ok for finding in findings), tuple(findings))
+
+    report = context.result(look)
     context.out(report, doctor_text(one_line(report)), doctor_screen(report))
     if not report.ok:
         context.say("hint: kedge help repair lists the fix for each finding")

@@ -64,7 +64,9 @@ def token_create(
         endpoints=only,
         expires=expires,
     )
-    made = create_token(context.place(), grants, by=actor(), configured=context.configured)
+    made = context.result(
+        lambda: create_token(context.place(), grants, by=actor(), configured=context.configured)
+    )
     context.out(made, one_line(made.token))
     context.say(created_text(one_line(made)))
 
@@ -85,7 +87,7 @@ def login(context: Context) -> None:
 @prints(list[ListedToken])
 def token_list(context: Context, *, every: bool) -> None:
     """List tokens: their permissions, end and last use."""
-    found = list_tokens(context.place(), every=every)
+    found = context.result(lambda: list_tokens(context.place(), every=every))
     screen = tokens_screen(found) if found else None
     context.out(found, tokens_text(one_line(found)) or "there is no token", screen)
 
@@ -97,5 +99,5 @@ def token_list(context: Context, *, every: bool) -> None:
 @prints(ListedToken)
 def token_revoke(context: Context, name: str, reason: str) -> None:
     """Revoke a token; its browser sessions end with it."""
-    found = revoke_token(context.place(), name, by=actor(), reason=reason)
+    found = context.result(lambda: revoke_token(context.place(), name, by=actor(), reason=reason))
     context.out(found, f"token {one_line(found.name)} is revoked")

@@ -171,6 +171,11 @@ CATALOGUE: tuple[Operation, ...] = (
         given.ImpactParameters,
     ),
     _view(
+        "prometheus-rules",
+        "/prometheus-rules",
+        "Print alert rules for Prometheus, by the policies in force.",
+    ),
+    _view(
         "plan",
         f"{_E}/plan",
         "Estimate how soon each step would find a worse candidate.",
@@ -248,6 +253,34 @@ CATALOGUE: tuple[Operation, ...] = (
         "Make VERSION the head of its schema; followers move.",
         given.HeadParameters,
         words=("version",),
+    ),
+    _task(
+        "features diff",
+        "/features/diff",
+        "Compare two transformations on golden and logged rows.",
+        given.DiffParameters,
+        words=("old", "new"),
+    ),
+    _task(
+        "features materialise",
+        "/features/materialise",
+        "Compute the values of VIEW that are due.",
+        given.MaterialiseParameters,
+        words=("view",),
+    ),
+    _task(
+        "features backfill",
+        "/features/backfill",
+        "Recompute the newest version of VIEW in a new run.",
+        given.BackfillParameters,
+        words=("view",),
+    ),
+    _task(
+        "doctor",
+        "/doctor",
+        "Check the ledger, artifacts, replicas and this machine.",
+        given.DoctorParameters,
+        needs="admin",
     ),
     _task(
         "check",

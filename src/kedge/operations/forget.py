@@ -50,6 +50,8 @@ class ForgottenEntity(Value, frozen=True):
     """Number of predictions and labels."""
     under_way: int | msgspec.UnsetType = msgspec.UNSET
     """Predictions in files that workers still write: they are dropped within seconds. Absent: none."""
+    stays: tuple[str, ...] = ()
+    """Data that kedge cannot remove, a sentence each."""
 
 
 def forget(place: Workplace, text: str, endpoint: str | None) -> Forgotten:

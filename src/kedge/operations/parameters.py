@@ -294,6 +294,42 @@ class ListFeaturesParameters(NoParameters, frozen=True, kw_only=True):
     """This schema only."""
 
 
+class DiffParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features diff`."""
+
+    old: Text
+    """A transformation, as flight/1@2."""
+    new: Text
+    """The transformation that is compared with it."""
+
+
+class MaterialiseParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `features materialise`."""
+
+    view: Text
+    """The view, as delays or delays/1."""
+    at: Text | None = None
+    """Up to when: a date, a time, or a duration back; default: now."""
+
+
+class BackfillParameters(MaterialiseParameters, frozen=True, kw_only=True):
+    """Parameters of `features backfill`."""
+
+    since: Text | None = None
+    """From when: a date, a time, or a duration back; default: the source's first row."""
+
+
+class DoctorParameters(NoParameters, frozen=True, kw_only=True):
+    """Parameters of `doctor`."""
+
+    head: tuple[Text, ...] = ()
+    """Heads of the ledger's chain, as NUMBER:HASH: are they still in the history?"""
+    forget: Text | None = None
+    """A replica that is permanently gone; it is removed from the roster."""
+    accept_ledger: Text | None = None
+    """Why a ledger whose history is missing heads is followed from now on."""
+
+
 class ViewParameters(NoParameters, frozen=True, kw_only=True):
     """Parameters of `features status`."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kedge.core.alerts.alerts import Alert
+from kedge.core.metrics.alert_rules import AlertRules
 from kedge.core.names import get_known
 from kedge.core.runbook import Runbook
 from kedge.core.speed import Speed
@@ -20,6 +21,7 @@ from kedge.operations.alerts import AlertTest, ListedAlert, acknowledge, alerts_
 from kedge.operations.ask import Ask
 from kedge.operations.commands import Order
 from kedge.operations.diagnosis.document import AcceptedReference, DiagnosisReport
+from kedge.operations.doctor import DoctorReport
 from kedge.operations.drills import DrillReport, speed_of
 from kedge.operations.evidence.read import (
     RolloutEvidence,
@@ -39,12 +41,14 @@ from kedge.operations.features.apply import (
     on_schema,
     version_of,
 )
+from kedge.operations.features.compare import TransformationDiff
 from kedge.operations.features.head import HeadMove
-from kedge.operations.features.materialise import RunStatus
+from kedge.operations.features.materialise import FedRun, RunStatus
 from kedge.operations.features.materialise import status_of as runs_of
 from kedge.operations.features.training_set import WrittenTrainingSet
 from kedge.operations.forget import ForgottenEntity
 from kedge.operations.history import HistoryPage, history_of
+from kedge.operations.metrics import alert_rules_of
 from kedge.operations.outcomes import JoinedOutcomes
 from kedge.operations.readiness.check import CheckedEndpoint
 from kedge.operations.receipts import CommandReceipt, RollbackReceipt
@@ -177,6 +181,10 @@ def _impact(ask: Ask) -> object:
     return on_schema(ask.place, version.schema)
 
 
+def _alert_rules(ask: Ask) -> object:
+    return alert_rules_of(ask.place)
+
+
 SERVED: dict[str, Served] = {
     "list": Served(list[EndpointStatus], _status),
     "status": Served(EndpointStatus | list[EndpointStatus], _status),
@@ -189,6 +197,7 @@ SERVED: dict[str, Served] = {
     "features list": Served(list[ListedTransformation], _features),
     "features status": Served(list[RunStatus], _runs),
     "features impact": Served(list[SchemaUser], _impact),
+    "prometheus-rules": Served(AlertRules, _alert_rules),
     "rollback": Served(RollbackReceipt, _roll_back),
     "pause": Served(CommandReceipt, _pause),
     "resume": Served(CommandReceipt, _resume),
@@ -207,6 +216,10 @@ SERVED: dict[str, Served] = {
     "features canary": Served(CommandReceipt, None),
     "features roll": Served(CommandReceipt, None),
     "features head": Served(HeadMove, None),
+    "features diff": Served(TransformationDiff, None),
+    "features materialise": Served(list[FedRun], None),
+    "features backfill": Served(FedRun, None),
+    "doctor": Served(DoctorReport, None),
     "check": Served(CheckedEndpoint, None),
     "diagnose": Served(DiagnosisReport, None),
     "accept": Served(AcceptedReference, None),
