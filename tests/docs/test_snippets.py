@@ -69,6 +69,7 @@ NOT_RUN = {
 }
 """Pages with snippets that are not run as they stand, and why."""
 PROGRAMS = {
+    "umask": "makes files that only the user can read",
     "kedge": "parsed here, and run where the page is",
     "python": "runs what the page has in a file",
     "curl": "asks the gateway",

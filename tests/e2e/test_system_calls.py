@@ -54,6 +54,7 @@ QUIET_PLACES = {
     "adapters/artifacts/directory.py _lock": "the next sweep takes what is left",
     "adapters/artifacts/directory.py _sweep": "the next sweep takes what is left",
     "adapters/artifacts/directory.py _temporary": "the next sweep takes what is left",
+    "cli/root.py main": "click and the interpreter look a file up in another way",
     "adapters/clock.py boot": "beats are compared by the wall clock",
     "adapters/process/confine.py confine": "the process has the limits of its parent",
     "system/door.py _make_directory": "the process has no temporary files, and serves",
