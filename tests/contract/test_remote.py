@@ -156,6 +156,21 @@ def test_a_lost_race_changes_nothing_and_names_the_winner(
     assert host.world.row().production == 1
 
 
+def test_again_goes_back_on_the_host_itself_too(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = host.world.state_dir.parent
+    (root / "theirs.toml").rename(root / "kedge.toml")
+    monkeypatch.delenv("KEDGE_SERVER")
+    monkeypatch.setenv("KEDGE_CONFIG", str(root / "kedge.toml"))
+    seen = str(host.world.row().epoch)
+    host.world.do(Freeze(), by="bob", reason="a storm")
+    assert kedge("--expect", seen, "rollback", "flights") == 1
+    assert host.world.row().production == 2
+    assert kedge("--expect", seen, "rollback", "flights", "--again") == 0
+    assert host.world.row().production == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="With KEDGE_SERVER: go back even if another command was first, so one release further.",
+    help="Go back even if another command was first, so one release further.",
 )
 @click.option("--reason", default="", help="Why, for the ledger.")
 @verb
@@ -58,8 +58,6 @@ def rollback(
     """Go back to the previous good release."""
     if to is not None and (axis is not None or production):
         raise click.UsageError("--to names the release; --axis and --production look for one")
-    if again and context.remote is None:
-        raise click.UsageError("--again needs KEDGE_SERVER; here a rollback always goes back")
     if to is not None:
         read_release(to)  # a typo is reported before anything is opened or sent
     half: Literal["model", "features"] | None = axis  # type: ignore[assignment]
@@ -76,6 +74,7 @@ def rollback(
     def run(order: Order) -> RollbackReceipt:
         from kedge.operations.commands import roll_back
 
+        order = order._replace(expect=None) if again else order  # whatever was seen
         return roll_back(order, production=production, to=to, axis=half, accept_stale=accept_stale)
 
     submit(context, endpoint, run, reason)
