@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -206,6 +207,33 @@ def test_every_command_works_on_a_server_or_is_on_the_short_list() -> None:
     } | {"alerts"}
     assert {name for name, one in BY_NAME.items() if one.lane is Lane.LOCAL} == LOCAL
     assert single - {*BY_NAME} - HERE == {"grafana"}  # which reads nothing
+
+
+def test_a_restart_of_control_within_a_command_is_waited_for(host: Host) -> None:
+    host.stop()
+    problem = b'{"code": "in_progress", "detail": "the first request is under way"}'
+    answers = [
+        b"",  # the connection is lost
+        b"HTTP/1.1 409 Conflict\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+        % (len(problem), problem),
+    ]
+
+    listener = socket.create_server(("127.0.0.1", host.port))
+
+    def lose_some() -> None:
+        with listener:
+            for answer in answers:
+                with listener.accept()[0] as caller:
+                    caller.recv(65_536)
+                    caller.sendall(answer)
+        host._start()
+
+    thread = threading.Thread(target=lose_some)
+    thread.start()
+    assert kedge("pause", "flights") == 1  # there is no rollout: the restarted control says so
+    thread.join()
+    assert kedge("rollback", "flights", "--reason", "late flights up") == 0
+    assert host.world.row().production == 1
 
 
 class Asked(Exception):

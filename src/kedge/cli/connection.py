@@ -49,16 +49,18 @@ class ControlConnection:
         """Send a request, and return its answer.
 
         Raises:
-            OSError: the server cannot be reached, or is not trusted.
-            ConnectionLost: the connection ended before the whole answer was received, or the answer
-                is not HTTP.
+            OSError: the server cannot be reached, is not trusted, or does not speak HTTP.
+            ConnectionLost: the connection ended before the whole answer was received.
         """
         opened = self._socket if self._socket is not None else self._open()
         self._socket = None
         try:
             opened.sendall(self._request(method, target, headers, body))
             reply, is_reusable = _receive(opened)
-        except (OSError, httptools.HttpParserError) as error:
+        except httptools.HttpParserError as error:
+            opened.close()
+            raise OSError(f"the answer is not HTTP: {error}") from error
+        except OSError as error:
             opened.close()
             raise ConnectionLost(str(error) or type(error).__name__) from error
         if is_reusable:

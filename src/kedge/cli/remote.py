@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 import types
 import typing
 from collections.abc import Mapping
@@ -37,8 +38,11 @@ HERE = {"wait", "help", "completion", "demo", "config check", "config schema", "
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT_S = 930.0
 """Maximum seconds for an answer; control ends what takes 900."""
-TRIES = 2
-"""How often a write is sent if its connection is lost; its key makes a repetition safe."""
+RECONNECT_S = 20.0
+"""How long a request is repeated after its connection was lost: a restart of control takes seconds.
+The key of a write makes its repetition safe."""
+PAUSE_S = 0.3
+"""Seconds between two repetitions."""
 LONGEST_TOKEN = 4096
 Found = TypeVar("Found")
 KINDS: Mapping[int, type[KedgeError]] = {
@@ -176,7 +180,7 @@ class Remote:
         Raises:
             KedgeError: the server's error; `server_unreachable`, also if it may have arrived.
         """
-        return self._ask(method, target, body, headers, 1).body
+        return self._ask(method, target, body, headers, once=True).body
 
     def _ask(
         self,
@@ -184,9 +188,10 @@ class Remote:
         target: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        tries: int = TRIES,
+        *,
+        once: bool = False,
     ) -> Reply:
-        """Send a request, and read its answer.
+        """Send a request, and read its answer; repeat it while its connection is lost.
 
         Raises:
             KedgeError: the server's error; `server_unreachable`.
@@ -194,22 +199,43 @@ class Remote:
         sent = {"authorization": f"Bearer {self._token}", **(headers or {})}
         if method == "POST":
             sent["content-type"] = "application/json"
-        for left in reversed(range(tries)):
+        path, lost_at = f"{self._prefix}{API}{target}", 0.0
+        while True:
             try:
-                answer = self._connection.ask(method, f"{self._prefix}{API}{target}", sent, body)
-                break
+                answer = self._connection.ask(method, path, sent, body)
             except OSError as error:
-                if left and isinstance(error, ConnectionLost):
-                    continue
-                raise Unavailable(
-                    f"{self._name} cannot be reached: {error}",
-                    code="server_unreachable",
-                    hint="KEDGE_SERVER is the URL of control; kedge rollback --local works on its"
-                    " host without it",
-                ) from error
-        if not 200 <= answer.status < 300:
-            raise _read_problem(answer.status, answer.body)
-        return Reply(answer.body, answer.headers.get("etag", ""))
+                lost = isinstance(error, ConnectionLost)
+                if once or not (lost or lost_at):
+                    raise self._unreachable(error, may_have_arrived=lost) from error
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if now - lost_at > RECONNECT_S:
+                    raise self._unreachable(error, may_have_arrived=method == "POST") from error
+                time.sleep(PAUSE_S)
+                continue
+            if 200 <= answer.status < 300:
+                return Reply(answer.body, answer.headers.get("etag", ""))
+            problem = _read_problem(answer.status, answer.body)
+            is_under_way = lost_at and problem.code == "in_progress"
+            if not is_under_way or time.monotonic() - lost_at > TIMEOUT_S:
+                raise problem
+            time.sleep(PAUSE_S)
+
+    def _unreachable(self, error: OSError, *, may_have_arrived: bool) -> Unavailable:
+        text = f"{self._name} cannot be reached: {error}"
+        hint = (
+            "KEDGE_SERVER is the URL of control; kedge rollback --local works on its host without"
+            " it"
+        )
+        if may_have_arrived:
+            text += "; whether the request was carried out is not known"
+            hint = f"kedge history shows it; {hint}"
+        return Unavailable(
+            text,
+            code="server_unreachable",
+            hint=hint,
+            details={"may_have_arrived": may_have_arrived},
+        )
 
 
 class _Named(msgspec.Struct):
