@@ -178,7 +178,7 @@ def test_an_operation_is_its_command(name: str) -> None:
         .replace("-", "_")
         for p in command.params
     }
-    fields = {*operation.parameters.__struct_encode_fields__} - {"cursor", "upload", "rows"}
+    fields = {*operation.parameters.__struct_encode_fields__} - {"upload", "rows"}
     inside = {part.strip("{}") for part in operation.path.split("/") if part.startswith("{")}
     words = tuple(p.name for p in command.params if p.param_type_name == "argument")
     assert not operation.words or words[-len(operation.words) :] == operation.words

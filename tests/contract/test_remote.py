@@ -19,9 +19,10 @@ from kedge.cli.main import main
 from kedge.cli.remote import HERE, Remote
 from kedge.cli.root import walk
 from kedge.core.errors import Usage
-from kedge.core.release.commands import Abort, Canary, Freeze, Promote
+from kedge.core.release.commands import Abort, Canary, Freeze, Promote, Thaw
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.catalogue import BY_NAME, Lane, Operation
+from kedge.operations.parameters import MOST_ENTRIES
 from kedge.web import server
 from kedge.web.api import Admin
 from kedge.web.app import Front
@@ -190,6 +191,55 @@ def test_what_is_local_only_says_so(
     assert "works only on the host" in capsys.readouterr().err
     assert len(host.world.ledger.later(0, 1000)) == before
     assert kedge("help", "--json") == 0
+
+
+@pytest.fixture(params=["remote", "local"])
+def where(request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the commands of a test work: on the server, or on its host itself."""
+    if request.param == "local":
+        root = host.world.state_dir.parent
+        (root / "theirs.toml").rename(root / "kedge.toml")
+        monkeypatch.delenv("KEDGE_SERVER")
+        monkeypatch.setenv("KEDGE_CONFIG", str(root / "kedge.toml"))
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("where")
+def test_the_pages_of_a_history_follow_each_other(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def page(*words: str) -> tuple[list[int], str]:
+        assert kedge("history", "flights", "--json", *words) == 0
+        said = capsys.readouterr()
+        return [entry["seq"] for entry in json.loads(said.out)], said.err
+
+    whole, err = page("--limit", str(MOST_ENTRIES))
+    assert err == ""  # nothing is said under a page that is not full
+    for order in (Freeze(), Thaw(), Freeze())[: 2 + len(whole) % 2]:  # the last page is full, too
+        host.world.do(order, reason="a storm")
+    whole, _ = page("--limit", str(MOST_ENTRIES))
+    assert len(whole) % 2 == 0
+    seen: list[int] = []
+    cursor: list[str] = []
+    while len(seen) < len(whole):
+        part, err = page("--limit", "2", *cursor)
+        assert len(part) == 2
+        assert err.startswith("older entries, if any: --cursor ")
+        cursor = err.split()[-2:]
+        seen += part
+    assert seen == whole
+    assert page("--limit", "2", *cursor) == ([], "")
+    assert kedge("history", "flights", *cursor) == 0
+    assert capsys.readouterr().out == "flights has no older entries\n"
+
+
+@pytest.mark.usefixtures("where")
+@pytest.mark.parametrize("cursor", ["xx", "é", "MS4y.", "-1"])
+def test_a_bad_cursor_is_an_error_of_usage(
+    host: Host, cursor: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kedge("history", "flights", "--json", f"--cursor={cursor}") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "bad_cursor"
 
 
 LOCAL = {"init", "up", "gateway", "control", "restart", "backup", "restore", "unpin", "login"}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 
 from kedge.core.codec import encode
-from kedge.core.errors import BadConfig, KedgeError, NotAcknowledged, Unavailable, Usage
+from kedge.core.errors import BadConfig, BadRequest, KedgeError, NotAcknowledged, Unavailable, Usage
 from kedge.system.terminal import indented, show, show_json
 
 REFUSED, USAGE, NOT_ACKNOWLEDGED, UNAVAILABLE = 1, 2, 3, 4
 CODES: tuple[tuple[type[KedgeError], int], ...] = (
     (BadConfig, USAGE),
+    (BadRequest, USAGE),
     (Usage, USAGE),
     (NotAcknowledged, NOT_ACKNOWLEDGED),
     (Unavailable, UNAVAILABLE),

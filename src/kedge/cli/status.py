@@ -17,13 +17,12 @@ from kedge.cli.screen.status import list_screen, status_screen
 from kedge.cli.text.history import history_text
 from kedge.cli.text.status import list_text, status_text
 from kedge.core.stored.ledger import Entry
-from kedge.operations.history import history_of
+from kedge.operations.history import history_of, write_cursor
+from kedge.operations.parameters import MOST_ENTRIES
 from kedge.operations.status.read import status_of
 from kedge.operations.status.view import EndpointStatus
 from kedge.system.terminal import one_line
 
-MOST_ENTRIES = 10_000
-"""Limit of entries in one answer: they are read into memory at once."""
 NONE_YET = "no endpoint yet: kedge apply"
 
 
@@ -91,17 +90,25 @@ def _show(
 @click.option(
     "--all", "whole", is_flag=True, help="Also entries on the runbook; --json always has them."
 )
+@click.option(
+    "--cursor",
+    metavar="CURSOR",
+    default="",
+    help="Where to begin: the cursor under an earlier history.",
+)
 @verb
 @prints(list[Entry])
-def history(context: Context, endpoint: str, limit: int, whole: bool) -> None:
+def history(context: Context, endpoint: str, limit: int, whole: bool, cursor: str) -> None:
     """Show what changed, by whom, why, and how long it took."""
     whole = whole or context.as_json
     click.get_current_context().params["whole"] = whole  # as a server is asked
 
     def look() -> Sequence[Entry]:
-        return history_of(context.place(), endpoint, limit, whole=whole).entries
+        return history_of(context.place(), endpoint, limit, whole=whole, cursor=cursor).entries
 
     entries = context.result(look)
-    none = f"{endpoint} has no history"
+    none = f"{endpoint} has no older entries" if cursor else f"{endpoint} has no history"
     screen = history_screen(entries) if entries else [Paragraph(none)]
     context.out(entries, history_text(entries) or none, screen)
+    if len(entries) == limit:
+        context.say(f"older entries, if any: --cursor {write_cursor(entries[-1])}")

@@ -36,7 +36,7 @@ def history_of(
         entries = place.ledger.history(endpoint, most, before=before)
         kept = [entry for entry in entries if whole or not is_noise(entry)]
         if len(kept) > limit:
-            return HistoryPage(tuple(kept[:limit]), _write_cursor(kept[limit - 1]))
+            return HistoryPage(tuple(kept[:limit]), write_cursor(kept[limit - 1]))
         if len(entries) < most:
             return HistoryPage(tuple(kept), None)
         most *= 4
@@ -47,7 +47,8 @@ def is_noise(entry: Entry) -> bool:
     return isinstance(entry.event, Note) and entry.event.kind in NOISE
 
 
-def _write_cursor(entry: Entry) -> str:
+def write_cursor(entry: Entry) -> str:
+    """Return the cursor of the entries that are older than this one."""
     return base64.urlsafe_b64encode(f"{entry.epoch}.{entry.seq}".encode()).decode().rstrip("=")
 
 
@@ -62,6 +63,6 @@ def _read_cursor(cursor: str) -> tuple[int, int]:
         raise BadRequest(
             f"{cursor[:80]!r} is not a cursor of a history",
             code="bad_cursor",
-            hint="follow the link with rel=next of the page before",
+            hint="take it from the page before: its link with rel=next, or under kedge history",
         )
     return found

@@ -19,6 +19,8 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 UploadName = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 UploadPath = Annotated[str, Meta(min_length=1, max_length=MOST_NAME)]
 """A file or folder of an upload."""
+MOST_ENTRIES = 10_000
+"""Maximum entries of a history in one answer: they are read into memory at once."""
 ResultName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -29,7 +31,7 @@ class NoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class HistoryParameters(NoParameters, frozen=True, kw_only=True):
     """Parameters of `history`."""
 
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+    limit: Annotated[int, Meta(ge=1, le=MOST_ENTRIES)] = 20
     """Maximum number of entries."""
     all: bool = False
     """Whether entries about the runbook are included."""
