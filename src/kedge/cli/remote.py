@@ -32,6 +32,7 @@ from kedge.core.errors import (
     Usage,
 )
 from kedge.operations.catalogue import API, BY_NAME, Lane, Operation
+from kedge.system.pause import pause
 
 HERE = {"wait", "help", "completion", "demo", "config check", "config schema", "gateway-worker"}
 """Commands that run here: they need no server, or ask it themselves."""
@@ -211,7 +212,7 @@ class Remote:
                 lost_at = lost_at or now
                 if now - lost_at > RECONNECT_S:
                     raise self._unreachable(error, may_have_arrived=method == "POST") from error
-                time.sleep(PAUSE_S)
+                pause(PAUSE_S)
                 continue
             if 200 <= answer.status < 300:
                 return Reply(answer.body, answer.headers.get("etag", ""))
@@ -219,7 +220,7 @@ class Remote:
             is_under_way = lost_at and problem.code == "in_progress"
             if not is_under_way or time.monotonic() - lost_at > TIMEOUT_S:
                 raise problem
-            time.sleep(PAUSE_S)
+            pause(PAUSE_S)
 
     def _unreachable(self, error: OSError, *, may_have_arrived: bool) -> Unavailable:
         text = f"{self._name} cannot be reached: {error}"
