@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 
 import hypothesis
 import pytest
@@ -25,3 +26,13 @@ def pytest_collection_finish() -> None:
     """Keep what was collected out of every later search for garbage: it is most of all objects."""
     gc.freeze()
     atexit.register(gc.unfreeze)
+
+
+MASK = os.umask(0o022)
+os.umask(MASK)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Put the umask back: a command that runs in this process sets its own."""
+    os.umask(MASK)

@@ -110,6 +110,7 @@ class Measured:
 
     def samples(self) -> dict[tuple[str, ...], float]:
         """By name and the values of its labels, sorted by label."""
+        self.reader.restore()
         found = {}
         for family in plain_metrics(self.scrape()):
             for sample in family.samples:
@@ -184,6 +185,8 @@ def test_stored_totals_that_cannot_be_read_cost_only_the_totals(
 ) -> None:
     measured.count(requests__production=30)
     (measured.place.state_dir / "metrics.json").write_bytes(damage)
+    with pytest.raises(OSError, match="holds no totals of counters"):
+        measured.reader.restore()
     key = ("kedge_requests_total", "production", "flights", "r1")
     assert measured.samples()[key] == 0
     measured.count(requests__production=31)

@@ -381,3 +381,15 @@ def test_a_wait_ends_with_the_rollout(
     monkeypatch.setattr(wait, "pause", lambda _: host.world.do(then))
     assert kedge("wait", "flights") == code
     assert word in capsys.readouterr().out
+    assert kedge("wait", "flights", "--for", "settled") == 0
+    assert kedge("wait", "flights", "--for", "rolled-back", "--timeout", "0s") == 3
+    assert kedge("rollback", "flights", "--reason", "late flights up") == 0
+
+
+def test_a_wait_without_a_rollout_follows_production(
+    host: Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = ("rollback", "flights", "--reason", "late flights up")
+    monkeypatch.setattr(wait, "pause", lambda _: kedge(*back))
+    assert kedge("wait", "flights", "--for", "rolled-back") == 0
+    assert "r2 is rolled-back" in capsys.readouterr().out

@@ -114,6 +114,7 @@ def test_a_ledger_of_before_the_contract_of_answers_takes_one_at_its_next_promot
         raw.execute("ALTER TABLE wanted DROP COLUMN copies")
         raw.execute("ALTER TABLE ledger DROP COLUMN token")
         raw.execute("DROP TABLE token")
+        raw.execute("DROP TABLE announcement")
         raw.execute("UPDATE alembic_version SET version_num = '0005'")
     create.migrate(made.state_dir)
     own = World(made.state_dir)

@@ -118,7 +118,7 @@ def test_a_drill_under_load_fails_no_request_and_leaves_everything_as_it_was(sit
     after = row(site)
     assert msgspec.structs.replace(after, epoch=before.epoch) == before
     assert [body["command"] for body in notes(site, "receipt")][:2] == ["return", "drill"]
-    assert notes(site, "drill")[0] == done
+    assert {**notes(site, "drill")[0], "link": ""} == done
     told = speed(site).drills[-1]
     assert told.back is not None
     assert (told.ok, told.back.first_answer_s) == (True, done["back"]["first_old_answer_ms"] / 1e3)
@@ -161,7 +161,7 @@ def test_a_drill_is_refused_in_a_rollout_and_while_a_page_is_open_and_a_dry_one_
     dry = site.data("drill", "flights", "--dry")
     assert (dry["ok"], dry["dry"], dry["release"]) == (True, True, 1)
     assert dry["back"]["first_old_answer_ms"] is not None
-    assert (row(site).epoch, notes(site, "drill")[0]) == (epoch, dry)
+    assert (row(site).epoch, {**notes(site, "drill")[0], "link": ""}) == (epoch, dry)
 
     site.run("register", "flights", site.model("three", "raise", trigger="boom"))
     site.run("canary", "flights", "v3", "--weight", "50")

@@ -65,6 +65,7 @@ QUIET_PLACES = {
     "engine/pins.py remembered": "another replica's may be whole, and the ledger has the row",
     "engine/pins.py set_aside_unreadable": "left where it is: it may be whole",
     "engine/relief.py _stat": "asked again each second",
+    "runtime/supervisor.py prepare": "the preflight names a path that cannot be written",
     "operations/registration.py _find_loaders": "looked for again when a loader is not found",
     "engine/serving/last_asked.py __init__": "a worker that is killed does not name its model",
     "engine/serving/pool.py host_status": "asked again at once",

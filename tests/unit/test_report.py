@@ -163,13 +163,14 @@ def shown(state: State, *members: Any, tallies: tuple[Tally, ...] = (), now: flo
     return status_text(describe(state, members or (member(),), tallies, {}, now=now))
 
 
-def test_a_settled_endpoint_is_shown_in_four_lines() -> None:
+def test_a_settled_endpoint_is_shown_in_five_lines() -> None:
     """What is live, what is ready to take over, and who serves it."""
     assert shown(TWO).splitlines() == [
         f"flights  epoch {TWO.epoch}  settled",
         "  production  r2 (flights v2, onnx, inline)",
         "  way back    r1 (flights v1, onnx, inline), ready on 1 of 1 replicas",
         f"  replica     host/w0  epoch {TWO.epoch}  heard 0.5 s ago  [r1 inline ready, r2 inline ready]",
+        "  people      owner -, on call -",
     ]
 
 
@@ -229,8 +230,8 @@ def test_faults_stand_at_the_end_each_on_its_line() -> None:
         "  !           host/w0 has been silent for 9 s",
         "  !           host/w0 has lost the ledger: it gives no candidate a share",
     ]
-    assert "silent" in lines[-3]
-    assert "NO LEDGER" in lines[-3]
+    assert "silent" in lines[-4]
+    assert "NO LEDGER" in lines[-4]
 
 
 def test_a_pin_and_its_drift_are_shown_with_the_remedy() -> None:

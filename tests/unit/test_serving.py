@@ -176,7 +176,9 @@ class Place:
 
     @property
     def counts(self) -> dict[str, int]:
-        return self.live.recorder.tally().counts
+        """Counts without the measured times, which differ from run to run."""
+        counts = self.live.recorder.tally().counts
+        return {name: n for name, n in counts.items() if not name.startswith("micros.")}
 
 
 # ---------------------------------------------------------------- production

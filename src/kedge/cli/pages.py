@@ -107,7 +107,7 @@ COMMANDS: dict[str, Listed] = {
     "token": Listed("token", "token", "Create, list and revoke the tokens of control."),
     "unpin": Listed("rollback", "unpin", "End a pin on this host; it follows the ledger again."),
     "up": Listed("serve", "up", "Run everything on this machine; Ctrl-C stops it."),
-    "wait": Listed("wait", "wait", "Wait until the rollout of ENDPOINT is promoted."),
+    "wait": Listed("wait", "wait", "Wait for a goal of ENDPOINT's rollout, such as promoted."),
     "versions": Listed("models", "versions", "List the registered versions of ENDPOINT."),
 }
 """Every command of `kedge`. A command within a group is defined in the module of its group."""

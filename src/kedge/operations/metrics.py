@@ -8,10 +8,8 @@ stored, and judged again only if that state changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from math import exp
-from pathlib import Path
 
 from kedge.core.automation import EARLY, decide
 from kedge.core.codec import decode, encode
@@ -40,7 +38,7 @@ from kedge.engine.watch import Watch, comparison_of, judged
 from kedge.operations.drills import line_of
 from kedge.operations.status.read import OPEN_ALERTS
 from kedge.system.durable import write_atomically
-from kedge.system.files import read_bounded
+from kedge.system.files import read_bounded, set_aside
 from kedge.system.reserve import is_short
 from kedge.workspace import Workplace
 
@@ -73,6 +71,8 @@ class MetricsReader:
         self._states: Mapping[str, State] = {}
         self._members: tuple[Member, ...] = ()
         self._totals: Totals | None = None
+        self._stored: StoredTotals | None = None
+        self._restored = False
         self._file = place.state_dir / TOTALS
         self._written = b""
         self._seq = 0
@@ -107,6 +107,23 @@ class MetricsReader:
         if ledger:
             self._totals.forget(self._states, now)
         return build(site, self._totals.series, bin_upper_us, segments=self._segments)
+
+    def restore(self) -> None:
+        """Read the stored totals, unless they were read. Before, no counter is shown.
+
+        Raises:
+            OSError: they cannot be read. Damaged ones are set aside: then counters start at 0.
+        """
+        if self._restored:
+            return
+        try:
+            self._stored = decode(read_bounded(self._file, MOST_BYTES), StoredTotals)
+        except FileNotFoundError:
+            pass
+        except ValueError as damage:  # also of msgspec
+            aside = set_aside(self._file)
+            raise OSError(f"{aside} holds no totals of counters: they start at 0") from damage
+        self._restored = True
 
     def save(self) -> None:
         """Store the totals, unless the disk is below its reserve.
@@ -149,8 +166,8 @@ class MetricsReader:
             self._read_entries()
         except Unavailable:
             return False
-        if self._totals is None:
-            self._totals = Totals(self._states, _read_totals(self._file))
+        if self._totals is None and self._restored:
+            self._totals = Totals(self._states, self._stored)
         return True
 
     def _read_entries(self) -> None:
@@ -215,13 +232,6 @@ class MetricsReader:
         except Unavailable:
             return False
         return True
-
-
-def _read_totals(file: Path) -> StoredTotals | None:
-    """Return the stored totals; None if there are none that can be read."""
-    with suppress(OSError, ValueError):  # also of msgspec
-        return decode(read_bounded(file, MOST_BYTES), StoredTotals)
-    return None
 
 
 class _Judged:

@@ -32,11 +32,14 @@ class MetricsLoop:
         idle = now - self._scraped_at >= SCRAPED_S
         if self._read_at is None or not idle or now - self._read_at >= IDLE_S:
             self._read_at = now
-            found = self._reader.read()
             try:
-                self._reader.save()
-            finally:  # a full disk costs no scrape
-                self.page.put(found)
+                self._reader.restore()
+            finally:
+                found = self._reader.read()
+                try:
+                    self._reader.save()
+                finally:  # a full disk costs no scrape
+                    self.page.put(found)
 
     def _asked(self) -> None:
         """Note a scrape; called in the thread of the scrape."""

@@ -135,10 +135,14 @@ def migrate(state_dir: Path) -> None:
         newest = database.read(is_newest)
     finally:
         database.close()
-    if newest:
-        open_ledger(state_dir).read(check_revision)  # one of a newer kedge may be refused
-    else:
+    if not newest:
         _migrate(path)
+        return
+    database = open_ledger(state_dir)
+    try:
+        database.read(check_revision)  # one of a newer kedge may be refused
+    finally:
+        database.close()  # an open one would remove the files of its journal at any later time
 
 
 # ---------------------------------------------------------------- the ledger
