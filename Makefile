@@ -30,7 +30,7 @@ check: $(UV) ## Format, lint, imports, types
 	$(RUN) ruff format --check --quiet .
 	$(RUN) ruff check --quiet .
 	$(RUN) lint-imports --no-cache > .lint-imports.log || (cat .lint-imports.log; exit 1)
-	$(RUN) mypy -n 2
+	$(RUN) mypy
 	MYPYPATH=src:bench $(RUN) mypy bench
 	MYPYPATH=src $(RUN) mypy examples/flights
 
