@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-import textwrap
+import sys
 from itertools import pairwise
 
 import msgspec
@@ -16,10 +17,15 @@ def meanings(struct: type[msgspec.Struct]) -> dict[str, str]:
     for kind in reversed(struct.__mro__):
         if kind.__module__.partition(".")[0] != "kedge":
             continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-        assert isinstance(body, ast.ClassDef)
-        found |= _below(body)
+        found |= _below(_classes(kind.__module__)[kind.__name__])
     return found
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name. It is parsed once, not once for each class."""
+    body = ast.parse(inspect.getsource(sys.modules[module])).body
+    return {one.name: one for one in body if isinstance(one, ast.ClassDef)}
 
 
 def _below(kind: ast.ClassDef) -> dict[str, str]:

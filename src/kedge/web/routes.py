@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -58,7 +59,8 @@ class Api:
         self._readers = readers
         self._streams = streams
         self._writes = writes
-        self._document = encode(build_document())
+        self._describing = asyncio.Lock()
+        self._document: bytes | None = None
 
     def routes(self) -> list[Route]:
         """Return a route for each path."""
@@ -74,6 +76,9 @@ class Api:
         return found
 
     async def _openapi(self, _: Request) -> Response:
+        async with self._describing:
+            if self._document is None:  # made when asked for: a start would wait for it
+                self._document = await asyncio.to_thread(lambda: encode(build_document()))
         return Response(self._document, media_type=JSON)
 
     async def _events(self, request: Request) -> Stream:
