@@ -66,7 +66,7 @@ def live_page(browser: Browser, site: Site, endpoint: str) -> Page:
     root = log_browser_in(context, link_of(site))
     page = context.new_page()
     page.goto(f"{root}endpoints/{endpoint}")
-    page.locator("#state.ok").wait_for(timeout=15_000)
+    page.locator(".state.ok #state").wait_for(timeout=15_000)
     return page
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from kedge.adapters.clock import SystemClock
 from kedge.core.errors import Unavailable
 from kedge.engine.process_faults import ProcessFaults
 from kedge.operations.evidence.read import evidence_of
+from kedge.operations.feed import Happening
 from kedge.operations.outcomes import hand_in_lines
 from kedge.operations.status.read import status_of
 from kedge.runtime import outcomes
@@ -62,11 +64,10 @@ class Site:
             self.bodies,
         )
         readers = Readers(partial(Workplace, self.place.state_dir))
+        self.streams = Streams(readers, self.faults)
         front = Front(
             app,
-            api_of(
-                readers, Streams(readers, self.faults), self.place.state_dir, app.join, self.bodies
-            ).routes(),
+            api_of(readers, self.streams, self.place.state_dir, app.join, self.bodies).routes(),
             self.faults,
             gate=Open(),
         )
@@ -278,6 +279,36 @@ def test_connections_are_bounded(api: Site, monkeypatch: pytest.MonkeyPatch) -> 
         one.close()
     wait_until(lambda: not api.server.server_state.connections, "all connections to end")
     assert api.ask("GET", "/health")[0] == 200
+
+
+def test_a_stream_that_is_never_read_is_cut_and_delays_no_other_caller(
+    api: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_S", 1.0)
+    never = socket.socket()
+    never.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    never.connect(("127.0.0.1", api.port))
+    never.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_until(lambda: api.streams.wanted is None, "the stream")
+    slowest = 0.0
+    event = Happening("evidence", "flights", 1, {"x": "y" * 60_000})  # type: ignore[arg-type]
+
+    def cut() -> bool:
+        nonlocal slowest
+        api.streams.publish([event] * 10)
+        begun = time.monotonic()
+        assert api.ask("GET", "/health")[0] == 200
+        slowest = max(slowest, time.monotonic() - begun)
+        return api.faults.limited.get("control.answer_too_slow", 0) == 1
+
+    wait_until(cut, "the stream to be cut")
+    assert slowest < 2  # of a busy machine
+    wait_until(lambda: api.streams.wanted == set(), "the reader to be forgotten")
+    never.settimeout(5)
+    with suppress(ConnectionResetError):
+        while never.recv(1 << 20):
+            continue
+    never.close()
 
 
 def test_bodies_under_way_are_bounded_in_all(api: Site, monkeypatch: pytest.MonkeyPatch) -> None:

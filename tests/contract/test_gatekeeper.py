@@ -187,6 +187,15 @@ def test_a_valid_token_is_never_refused_because_others_failed(gate: Gate) -> Non
     assert gate.code(**bearer(UNKNOWN)) == "token_unknown"
 
 
+def test_pages_whose_session_has_ended_use_up_no_attempts_with_tokens(gate: Gate) -> None:
+    cookie = f"kedge-{PORT}=ended"
+    codes = [gate.code(cookie=cookie) for _ in range(FAILURES + 5)]
+    assert codes[0] == "session_ended"
+    assert codes[-1] == "too_many_attempts"
+    assert gate.code(**bearer(UNKNOWN)) == "token_unknown"
+    assert gate.code(cookie=gate.log_in(gate.make())) == ""
+
+
 def test_known_tokens_count_while_the_ledger_cannot_be_read(gate: Gate) -> None:
     text = gate.make()
     assert gate.code(**bearer(text)) == ""

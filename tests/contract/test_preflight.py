@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kedge.config.model import is_loopback
 from kedge.core.errors import Unavailable
+from kedge.core.hosts import is_loopback
 from kedge.operations import preflight
 from kedge.operations.preflight import (
     OpenFiles,
@@ -94,7 +94,7 @@ def test_each_endpoint_and_each_request_needs_descriptors() -> None:
         ("0:0:0:0:0:0:0:1", True),
         ("0.0.0.0", False),
         ("::", False),
-        ("::ffff:127.0.0.1", False),
+        ("::ffff:127.0.0.1", True),
         ("127.1", False),
         ("2130706433", False),
         ("", False),

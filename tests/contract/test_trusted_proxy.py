@@ -26,7 +26,7 @@ from kedge.engine.loop import Duty
 from kedge.engine.process_faults import ProcessFaults
 from kedge.runtime.access import certificates_of, open_doors, proxy_of
 from kedge.web import server
-from kedge.web.auth import Gatekeeper
+from kedge.web.auth import PROXIED_S, Gatekeeper
 from kedge.web.certificates import WARN_S, check_ends, read_end
 from kedge.web.proxy import ProxyHeaders, TrustedProxy
 from kedge.workspace import Workplace
@@ -66,7 +66,13 @@ def before(tmp_path: Path) -> Before:
 
 def test_a_proven_proxy_names_the_user_and_its_groups_the_role(before: Before) -> None:
     found = before.gate.identify(**ADA, **PROOF)
-    assert found == Access("ada", AccessKind.PROXY, role=Role.OPERATOR, endpoints=("flights",))
+    assert found == Access(
+        "ada",
+        AccessKind.PROXY,
+        role=Role.OPERATOR,
+        endpoints=("flights",),
+        expires_at=found.expires_at,
+    )
     both = before.gate.identify(**{**ADA, "x_forwarded_groups": "ml-ops,root"}, **PROOF)
     assert (both.role, both.endpoints) == (Role.ADMIN, None)
 
@@ -134,6 +140,18 @@ def test_a_browsers_write_through_the_proxy_needs_a_header_that_no_form_has(
     assert before.code("POST", **ADA, **PROOF) == ""
 
 
+def test_the_proxy_is_asked_again_before_a_stream_of_its_user_lasts_for_hours(
+    before: Before,
+) -> None:
+    gate = before.gate
+    access = gate.identify(**ADA, **PROOF)
+    gate.ahead_s = PROXIED_S - 5
+    assert gate.keeper.ended(access) is None
+    gate.ahead_s = PROXIED_S + 1
+    assert gate.keeper.ended(access) is not None
+    assert gate.code(**ADA, **PROOF) == ""
+
+
 def test_a_plain_port_that_others_reach_takes_requests_of_its_proxy_only(tmp_path: Path) -> None:
     open_ = Before(tmp_path, is_needed=True)
     text = open_.gate.make()
@@ -156,6 +174,8 @@ def test_the_cookie_is_secure_where_a_proven_proxy_says_so(before: Before) -> No
     "text, fault",
     [
         ('host = "0.0.0.0"', "control.host: 0.0.0.0 is reachable from outside"),
+        ('hosts = ["https://kedge.internal"]', "control.hosts: must be a name or an address"),
+        ('hosts = ["kedge.internal:8081"]', "control.hosts"),
         ('certificate = "c.pem"', "control.certificate: needs key"),
         ('client_ca = "ca.pem"', "control.client_ca"),
         ('socket = "s"\ncertificate = "c"\nkey = "k"', "control.socket"),

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from kedge.core.access import Access, AccessKind, Role
 from kedge.core.alerts.alerts import Raise, Topic
 from kedge.core.diagnosis.findings import Act, Cause
 from kedge.core.diagnosis.summary import DiagnosisSummary
+from kedge.core.errors import Unavailable
 from kedge.core.release.commands import Freeze, Promote
 from kedge.core.stored.notes import build_note
 from kedge.engine.process_faults import ProcessFaults
@@ -73,7 +75,8 @@ class Served:
     def _sample(self) -> None:
         place = Workplace(self.state_dir)
         while not self._ending.wait(1.0):
-            self.sampler.sample(place)
+            with suppress(Unavailable):  # as control: the next sample is tried
+                self.sampler.sample(place)
 
     def end(self) -> None:
         self._ending.set()

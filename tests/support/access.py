@@ -20,3 +20,6 @@ class Open:
 
     def ended(self, _: Access) -> Denied | None:
         return None
+
+    def is_secure(self, _: Mapping[str, Any]) -> bool:
+        return False

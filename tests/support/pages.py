@@ -51,6 +51,9 @@ class Session:
     def ended(self, access: Access) -> Denied | None:
         return Denied("over", code="session_ended") if self.over else None
 
+    def is_secure(self, scope: Mapping[str, Any]) -> bool:
+        return False
+
     def csrf(self, scope: Mapping[str, Any]) -> str:
         return "token"
 

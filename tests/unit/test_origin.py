@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from kedge.core.errors import BadRequest
@@ -136,6 +138,46 @@ def test_control_has_other_names_only_where_they_are_listed() -> None:
     with pytest.raises(BadRequest) as refused:
         check_origin(named)
     assert refused.value.code == "foreign_host"
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"Kedge.Internal:8081", "kedge.internal"),
+        (b"kedge.internal.", "kedge.internal"),
+        (b"[FD00:0:0:0:0:0:0:7]:8081", "fd00::7"),
+        (b"10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_a_listed_name_is_ours_in_every_spelling(host: bytes, name: str) -> None:
+    check_origin([(b"host", host)], (name,))
+    check_origin([(b"host", host), (b"origin", b"https://" + host)], (name,), is_secure=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_secure", "is_ours"),
+    [
+        (b"https://kedge.internal", True, True),
+        (b"https://kedge.internal:443", True, True),
+        (b"HTTPS://Kedge.Internal", True, True),
+        (b"http://kedge.internal", True, False),
+        (b"http://kedge.internal:443", True, False),
+        (b"https://kedge.internal:8443", True, False),
+        (b"http://kedge.internal", False, True),
+        (b"http://kedge.internal:80", False, True),
+        # A proxy that ends TLS and does not say so.
+        (b"https://kedge.internal", False, True),
+        (b"ftp://kedge.internal", False, False),
+        (b"kedge.internal", False, False),
+    ],
+)
+def test_an_origin_is_ours_by_its_scheme_host_and_port(
+    origin: bytes, is_secure: bool, is_ours: bool
+) -> None:
+    headers = [(b"host", b"kedge.internal"), (b"origin", origin)]
+    refused = nullcontext() if is_ours else pytest.raises(BadRequest, match="Origin must be")
+    with refused:
+        check_origin(headers, ("kedge.internal",), is_secure=is_secure)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,27 @@ def find_names(
         config: kedge.toml as the operator named it; None: the nearest one.
         endpoint: the typed endpoint; empty: the only one.
     """
+    found = _find_remote(kind, endpoint)
+    if found is None:
+        found = _find_local(kind, config, endpoint)
+    return [
+        CompletionItem(name.text, help=name.help or None)
+        for name in found
+        if name.text.startswith(begins) and _SAFE.fullmatch(name.text)
+    ]
+
+
+def _find_remote(kind: Kind, endpoint: str) -> list[Name] | None:
+    """Return the names on the server of KEDGE_SERVER; None: this machine has them."""
+    if not os.environ.get("KEDGE_SERVER"):
+        return None
+    from kedge.cli.remote_names import read_remote_names
+
+    return read_remote_names(os.environ, kind, endpoint)
+
+
+def _find_local(kind: Kind, config: Path | None, endpoint: str) -> list[Name]:
+    """Return the names in kedge.toml and in the ledger."""
     from kedge.adapters.sql.completion import Name
 
     config = (config or find_config()).absolute()
@@ -111,17 +132,11 @@ def find_names(
     ledger = config.parent / server.get("state_dir", STATE) / LEDGER / "ledger.db"
     if kind == "endpoint":
         configured = [Name(name, "") for name in settings.get("endpoints", {})]
-        found = sorted({*configured, *_read(ledger, "endpoint")})
-    elif kind in ("version", "release") and not endpoint:
+        return sorted({*configured, *_read(ledger, "endpoint")})
+    if kind in ("version", "release") and not endpoint:
         names = _read(ledger, "endpoint")
-        found = _read(ledger, kind, names[0].text) if len(names) == 1 else []
-    else:
-        found = _read(ledger, kind, endpoint)
-    return [
-        CompletionItem(name.text, help=name.help or None)
-        for name in found
-        if name.text.startswith(begins) and _SAFE.fullmatch(name.text)
-    ]
+        return _read(ledger, kind, names[0].text) if len(names) == 1 else []
+    return _read(ledger, kind, endpoint)
 
 
 def _read(ledger: Path, kind: Kind, endpoint: str = "") -> list[Name]:

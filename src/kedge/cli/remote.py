@@ -76,8 +76,10 @@ class Reply(NamedTuple):
 class Remote:
     """Control of another state directory, as one command asks it."""
 
-    def __init__(self, server: str, token: str, *, insecure: bool = False) -> None:
-        """Ask this server with this token.
+    def __init__(
+        self, server: str, token: str, *, insecure: bool = False, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Ask this server with this token; `timeout_s` limits each wait for it.
 
         Raises:
             Usage: `bad_server`; `plain_http`: the token would travel unencrypted.
@@ -103,7 +105,7 @@ class Remote:
         self._token = token
         self._name = server
         self._connection = ControlConnection(
-            parts.hostname, port, tls=parts.scheme == "https", timeout_s=TIMEOUT_S
+            parts.hostname, port, tls=parts.scheme == "https", timeout_s=timeout_s
         )
 
     def run(
@@ -245,7 +247,9 @@ class _Named(msgspec.Struct):
     endpoint: str
 
 
-def connect(environment: Mapping[str, str], *, insecure: bool) -> Remote | None:
+def connect(
+    environment: Mapping[str, str], *, insecure: bool, timeout_s: float = TIMEOUT_S
+) -> Remote | None:
     """Return the server of KEDGE_SERVER; None: commands work on this machine.
 
     Raises:
@@ -262,7 +266,7 @@ def connect(environment: Mapping[str, str], *, insecure: bool) -> Remote | None:
             code="token_file_needed",
             hint="kedge token create makes a token; save it with mode 0600",
         )
-    return Remote(server, read_token(Path(named)), insecure=insecure)
+    return Remote(server, read_token(Path(named)), insecure=insecure, timeout_s=timeout_s)
 
 
 def read_token(path: Path) -> str:

@@ -28,13 +28,13 @@ from kedge.config.model import (
     OnlineSettings,
     ServerSettings,
     Settings,
-    is_loopback,
 )
 from kedge.config.places import ConfigFault, Toml, find_places, locate
 from kedge.core.bounds import misdeclared
 from kedge.core.errors import BadConfig
 from kedge.core.evidence.labels import is_own
 from kedge.core.evidence.quality import ranked_places
+from kedge.core.hosts import is_loopback, spell_host
 from kedge.core.links import read_public_url
 from kedge.core.names import RULE, is_name
 from kedge.core.phrases import tell_fault
@@ -379,6 +379,11 @@ def _judge_control(control: ControlBind, faults: list[str]) -> None:
             f"control.host: {control.host} is reachable from outside: set certificate and key, or"
             " proxy.secret_file for a proxy that proves itself"
         )
+    for name in control.hosts:
+        try:
+            spell_host(name)
+        except ValueError as error:
+            faults.append(f"control.hosts: {error}")
     if control.proxy.groups and not control.is_proved and control.socket is None:
         faults.append(
             "control.proxy.groups: the proxy must prove itself: socket, client_ca or secret_file"

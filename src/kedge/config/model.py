@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from kedge.core.errors import BadConfig
 from kedge.core.evidence.records import KEEP_GB
 from kedge.core.features.generations import URL_VARIABLE, LookupRules, Online, Rule
 from kedge.core.features.schema import FeatureLimits
+from kedge.core.hosts import bare_host, is_loopback
 from kedge.core.links import PageLinks, read_public_url
 from kedge.core.time.durations import seconds
 from kedge.core.values import Policy, Value
@@ -81,21 +81,6 @@ class ServerSettings(Value, frozen=True):
     def links(self) -> PageLinks:
         """The addresses of the dashboard's pages."""
         return PageLinks(read_public_url(self.public_url) if self.public_url is not None else "")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(bare_host(host)).is_loopback
-    except ValueError:
-        return False
-
-
-def bare_host(host: str) -> str:
-    """Return a host without the brackets of an IPv6 address in a URL."""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 class OnlineSettings(Value, frozen=True):

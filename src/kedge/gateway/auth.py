@@ -41,7 +41,7 @@ class Tokens:
     def __init__(self, *files: Path, setting: str = TESTERS) -> None:
         """Accept the tokens of these files, which are read again when they change."""
         self._setting = setting
-        self._files = [_TokenFile(path) for path in files]
+        self._files = [_TokenFile(path, f"server.{setting}") for path in files]
 
     def check(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raise if a request does not come from one of them.
@@ -49,22 +49,23 @@ class Tokens:
         Raises:
             BadRequest: the request has no valid token.
         """
-        shown = next((value for name, value in headers if name == b"authorization"), None)
-        if shown is None:
+        shown = [value for name, value in headers if name == b"authorization"]
+        if not shown:
             raise BadRequest(
                 _WHY[self._setting],
                 code="token_missing",
                 hint=f"Authorization: Bearer TOKEN, from [server] {self._setting}",
             )
-        given = _digest(shown[len(BEARER) :].strip())
-        good = shown[: len(BEARER)].lower() == BEARER
+        # Of two, a server before this one may have checked the other.
+        given = _digest(shown[0][len(BEARER) :].strip())
+        good = len(shown) == 1 and shown[0][: len(BEARER)].lower() == BEARER
         # Compare every token, in constant time, so that timing does not show which one is similar.
         known = False
         for each in (digest for file in self._files for digest in file.digests()):
             known |= hmac.compare_digest(given, each)
         if not (good and known):
             raise BadRequest(
-                "the token is not known",
+                "the token is not known, or given twice",
                 code="token_refused",
                 hint=f"[server] {self._setting} lists the tokens",
             )
@@ -73,8 +74,8 @@ class Tokens:
 class _TokenFile:
     """The tokens of one file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, setting: str) -> None:
+        self._path, self._setting = path, setting
         self._mark: tuple[int, int, int] | None = None
         self._digests: tuple[bytes, ...] = ()
 
@@ -84,7 +85,9 @@ class _TokenFile:
             found = self._path.stat()
             mark = (found.st_ctime_ns, found.st_size, found.st_ino)
             if mark != self._mark:
-                self._digests = tuple(_digest(token) for token in read_tokens(self._path))
+                self._digests = tuple(
+                    _digest(token) for token in read_tokens(self._path, self._setting)
+                )
                 self._mark = mark
         except (OSError, BadConfig):
             self._digests, self._mark = (), None
@@ -102,14 +105,16 @@ def make_secret(state_dir: Path) -> None:
 def read_secret(state_dir: Path) -> str:
     """Return the secret of a state directory; empty if it is missing or not readable."""
     try:
-        found = read_tokens(state_dir / SECRET)
+        found = read_tokens(state_dir / SECRET, SECRET)
     except BadConfig:
         return ""
     return found[0].decode("latin-1") if found else ""
 
 
-def read_tokens(path: Path) -> list[bytes]:
+def read_tokens(path: Path, setting: str) -> list[bytes]:
     """Read the tokens of a file, one per line; skip empty lines and lines with #.
+
+    `setting` names the file in an error, as kedge.toml does.
 
     Raises:
         BadConfig: the file cannot be read, other users can read it, or a token is too short.
@@ -119,19 +124,19 @@ def read_tokens(path: Path) -> list[bytes]:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise BadConfig([f"server.tester_token_file: {path}: {error.strerror}"]) from error
+        raise BadConfig([f"{setting}: {path}: {error.strerror}"]) from error
     if stat.S_IMODE(mode) & 0o077:
         raise BadConfig(
-            [f"server.tester_token_file: {path} can be read by other users"],
+            [f"{setting}: {path} can be read by other users"],
             hint=f"chmod 600 {path}",
         )
     if len(text) > MOST_BYTES:
-        raise BadConfig([f"server.tester_token_file: {path} is larger than {MOST_BYTES} bytes"])
+        raise BadConfig([f"{setting}: {path} is larger than {MOST_BYTES} bytes"])
     tokens = [line.strip() for line in text.removeprefix(BOM_UTF8).splitlines()]
     tokens = [token for token in tokens if token and not token.startswith(b"#")]
     if any(len(token) < LEAST for token in tokens):
         raise BadConfig(
-            [f"server.tester_token_file: a token in {path} is shorter than {LEAST} characters"],
+            [f"{setting}: a token in {path} is shorter than {LEAST} characters"],
             hint="openssl rand -hex 32",
         )
     return tokens

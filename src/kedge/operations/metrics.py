@@ -68,6 +68,7 @@ class MetricsReader:
         """Read from this state directory; `segments`: whether segments are named."""
         self._place = place
         self._segments = segments
+        self._version = version("kedge")
         self._states: Mapping[str, State] = {}
         self._members: tuple[Member, ...] = ()
         self._totals: Totals | None = None
@@ -95,7 +96,7 @@ class MetricsReader:
         now = self._place.clock.unix()
         site = SiteReading(
             at=now,
-            version=version("kedge"),
+            version=self._version,
             endpoints=tuple(found),
             members=self._members,
             silent=frozenset(m.name for m in self._members if now - m.beat_at > SILENT_S),

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from kedge.config.model import ControlBind, is_loopback
+from kedge.config.model import ControlBind, ProxySettings
+from kedge.core.hosts import is_loopback
 from kedge.engine.loop import Duty, Loop
 from kedge.engine.process_faults import ProcessFaults
 from kedge.gateway.auth import read_tokens
@@ -43,10 +44,16 @@ def proxy_of(bind: ControlBind, folder: Path, faults: ProcessFaults) -> TrustedP
         BadConfig: the file of the secret cannot be read, or other users can read it.
     """
     proxy = bind.proxy
-    secrets = read_tokens(folder / proxy.secret_file) if proxy.secret_file else []
+    secrets = _read_secrets(folder, proxy)
     headers = ProxyHeaders(tuple(secrets), proxy.user_header, proxy.groups_header, proxy.groups)
     needed = not is_loopback(bind.host) and bind.certificate is None
     return TrustedProxy(headers, is_needed=needed, limit=faults.limit)
+
+
+def _read_secrets(folder: Path, proxy: ProxySettings) -> list[bytes]:
+    if proxy.secret_file is None:
+        return []
+    return read_tokens(folder / proxy.secret_file, "control.proxy.secret_file")
 
 
 class Doors(NamedTuple):

@@ -20,6 +20,7 @@ from kedge.config.model import Alerts, ControlBind
 from kedge.core.alerts.alerts import Sight
 from kedge.core.errors import KedgeError
 from kedge.core.features.generations import Online
+from kedge.core.hosts import spell_host
 from kedge.core.links import PageLinks, host_of
 from kedge.core.values import ActorKind, Stage, State
 from kedge.engine.child import Command
@@ -283,7 +284,7 @@ def http_of(
 def _names(settings: ControlSettings) -> tuple[str, ...]:
     """Return the names that a request may be addressed to; a link has that of the public URL."""
     bind, public = settings.bind, host_of(settings.links.public_url)
-    return (bind.host, *bind.hosts, *filter(None, [public]))
+    return tuple(map(spell_host, (bind.host, *bind.hosts, *filter(None, [public]))))
 
 
 def joiner_of(place: Workplace, config: Path) -> OutcomesJoiner:

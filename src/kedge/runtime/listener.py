@@ -6,8 +6,9 @@ import errno
 import os
 import socket
 
-from kedge.config.model import ServerSettings, bare_host
+from kedge.config.model import ServerSettings
 from kedge.core.errors import BadConfig, Unavailable
+from kedge.core.hosts import bare_host
 
 BACKLOG = 2048
 

@@ -33,7 +33,7 @@ from kedge.engine.relief import Predecessor, Relief, process_of
 from kedge.engine.submission import Say
 from kedge.engine.supervisor import Launches, Supervisor
 from kedge.engine.supervisor_lock import SupervisorLock, one_supervisor
-from kedge.gateway.auth import make_secret, read_tokens
+from kedge.gateway.auth import CALLERS, TESTERS, make_secret, read_tokens
 from kedge.gateway.http.connections import raise_open_files
 from kedge.gateway.worker import take_over
 from kedge.operations.registration import Loaders, import_loader
@@ -182,9 +182,10 @@ def supervisor_of(
 
 def prepare(place: Workplace, server: ServerSettings) -> None:
     """Make the files that this host's processes need; remove old ones. Raise as `read_tokens`."""
-    for path in (server.tester_token_file, server.caller_token_file):
+    for setting in (TESTERS, CALLERS):
+        path = getattr(server, setting)
         if path:
-            read_tokens(Path(path))
+            read_tokens(Path(path), f"server.{setting}")
     make_secret(place.state_dir)
     with suppress(Unavailable):  # first: on a full disk it frees room for the files opened here
         place.database.read(lambda _: None)

@@ -49,7 +49,7 @@ class Front:
             routes: of the API, of metrics and of pages. Pages ask the gatekeeper themselves.
             faults: of the process; they count refusals and failures.
             gate: identifies the callers of the API.
-            names: the names of control, besides those of loopback.
+            names: the names of control as `spell_host` returns them, besides those of loopback.
         """
         self._earlier = earlier
         self._gate = gate
@@ -65,7 +65,12 @@ class Front:
             return
         outlet = Outlet(send)
         try:
-            check_origin(scope["headers"], self._names, reads=scope["method"] in READS)
+            check_origin(
+                scope["headers"],
+                self._names,
+                reads=scope["method"] in READS,
+                is_secure=self._gate.is_secure(scope),
+            )
             scope["app"] = self._app
             if scope["path"].strip("/").partition("/")[0] == "api":
                 await admit(scope, self._gate)

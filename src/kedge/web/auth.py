@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple, Protocol
 
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from kedge.core.access import Access, Need, refuse
@@ -38,6 +39,9 @@ FAILURES = 20
 FAILURES_PER_S = 1.0
 """Failed attempts a second that are answered after that; the others get 429."""
 LONGEST_COOKIE = 4096
+PROXIED_S = 3_600.0
+"""How long a stream of a proxy's user stays open: kedge does not learn that the proxy ended the
+user's session, so the stream's next request asks the proxy again."""
 ASK = "Authorization: Bearer TOKEN; kedge token create makes one"
 
 
@@ -83,6 +87,9 @@ class Identifier(Protocol):
 
     def ended(self, access: Access) -> Denied | None:
         """Return why a granted access ended, or None."""
+
+    def is_secure(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether the browser of a request uses TLS."""
 
 
 _ACCESS, _GATE = "kedge.access", "kedge.gate"
@@ -162,6 +169,27 @@ async def check_scraper(gate: Gatekeeper, request: Request) -> None:
     keep_seen(access, "the metrics of all endpoints")
 
 
+class Failures:
+    """A bucket of failed attempts, one for each kind of proof.
+
+    Pages whose session has ended ask again by themselves, and must not use up the attempts with
+    tokens.
+    """
+
+    def __init__(self, now: float) -> None:
+        """Start full, at this Unix time."""
+        self._left, self._at = float(FAILURES), now
+
+    def take(self, now: float) -> bool:
+        """Count a failed attempt; return whether it is answered with its own error."""
+        grown = self._left + max(now - self._at, 0.0) * FAILURES_PER_S
+        self._left, self._at = min(grown, float(FAILURES)), now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 class LoggedIn(NamedTuple):
     """A new session: what it may do, and the cookie to set."""
 
@@ -184,8 +212,7 @@ class Gatekeeper:
         self._unix = unix
         self._cookie = Cookie(port)
         self._proxy = proxy
-        self._failures = float(FAILURES)
-        self._failed_at = unix()
+        self._failed_tokens, self._failed_sessions = Failures(unix()), Failures(unix())
 
     async def allow(self, scope: Mapping[str, Any], need: Need, endpoint: str | None) -> Access:
         """Return the access of a request that may use a route; the one function that routes call.
@@ -222,6 +249,10 @@ class Gatekeeper:
         """Return why a granted access ended, or None; an open stream asks every two seconds."""
         return self._table.ended(access)
 
+    def is_secure(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether the browser uses TLS, here or at the proxy; its cookie is Secure then."""
+        return scope.get("scheme") == "https" or self._proxy.is_secure(scope)
+
     # ------------------------------------------------------------ sessions
 
     def csrf(self, scope: Mapping[str, Any]) -> str:
@@ -234,7 +265,7 @@ class Gatekeeper:
 
     def secret_of(self, scope: Mapping[str, Any]) -> str:
         """Return the secret of a request's session; empty without one."""
-        return self._cookie.read(scope["headers"], secure=self._is_secure(scope))
+        return self._cookie.read(scope["headers"], secure=self.is_secure(scope))
 
     async def login(self, scope: Mapping[str, Any], *, link: str = "", token: str = "") -> LoggedIn:
         """Begin a session with a login link or a token; the session that the browser had ends.
@@ -265,14 +296,14 @@ class Gatekeeper:
         access = self._table.find_session(session.digest)
         if access is None:
             raise self._fail(Denied("the token of this link is not valid", code="link_used"))
-        return LoggedIn(access, self._cookie.set(secret, secure=self._is_secure(scope)))
+        return LoggedIn(access, self._cookie.set(secret, secure=self.is_secure(scope)))
 
     async def logout(self, scope: Mapping[str, Any]) -> str:
         """End a request's session; return the value of Set-Cookie that removes its cookie."""
         secret = self.secret_of(scope)
         if secret:
             await self._run(lambda: self._table.end(digest_secret(secret)))
-        return self._cookie.clear(secure=self._is_secure(scope))
+        return self._cookie.clear(secure=self.is_secure(scope))
 
     # ------------------------------------------------------------ proofs
 
@@ -313,9 +344,8 @@ class Gatekeeper:
             return None
         access = self._table.find_session(digest_secret(secret))
         if access is None:
-            raise self._fail(
-                Denied("the session has ended", code="session_ended", hint="log in again")
-            )
+            ended = Denied("the session has ended", code="session_ended", hint="log in again")
+            raise self._fail(ended, self._failed_sessions)
         if scope["method"] not in SAFE:
             given = values_of(scope["headers"], CSRF_HEADER)
             if len(given) != 1 or not is_csrf_token(secret, given[0]):
@@ -324,7 +354,10 @@ class Gatekeeper:
 
     def _find_user(self, scope: Mapping[str, Any]) -> Access | None:
         access = self._proxy.identify(scope)
-        if access is None or scope["method"] in SAFE:
+        if access is None:
+            return None
+        access = replace(access, expires_at=self._unix() + PROXIED_S)
+        if scope["method"] in SAFE:
             return access
         headers: Headers = scope["headers"]
         browses = values_of(headers, b"origin") or values_of(headers, b"sec-fetch-site")
@@ -340,23 +373,15 @@ class Gatekeeper:
             hint=ASK,
         )
 
-    def _fail(self, error: Denied) -> KedgeError:
+    def _fail(self, error: Denied, failures: Failures | None = None) -> KedgeError:
         """Count a failed attempt; return its error, or that of too many."""
-        now = self._unix()
-        grown = self._failures + max(now - self._failed_at, 0.0) * FAILURES_PER_S
-        self._failures, self._failed_at = min(grown, float(FAILURES)), now
-        if self._failures < 1.0:
-            return Overloaded(
-                "too many invalid tokens arrived",
-                code="too_many_attempts",
-                hint="a valid token is never refused for this",
-            )
-        self._failures -= 1.0
-        return error
-
-    def _is_secure(self, scope: Mapping[str, Any]) -> bool:
-        """Return whether the browser uses TLS, so that its cookie can be Secure."""
-        return scope.get("scheme") == "https" or self._proxy.is_secure(scope)
+        if (failures or self._failed_tokens).take(self._unix()):
+            return error
+        return Overloaded(
+            "too many invalid proofs arrived",
+            code="too_many_attempts",
+            hint="a valid token or session is never refused for this",
+        )
 
     async def _run(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._table.thread, work)

@@ -8,20 +8,23 @@ rebinding). The head of such a request shows its origin, which this module check
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from ipaddress import IPv6Address, ip_address
 
 from kedge.core.encodings import JSON_LINES, check_type, is_gzip
 from kedge.core.errors import BadRequest
+from kedge.core.hosts import is_loopback, split_host
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 OWN_SITES = frozenset({"same-origin", "none"})
 """Accepted values of Sec-Fetch-Site: one of control's own pages, or the address bar."""
-PORTS = 65_536
 
 
 def check_origin(
-    headers: Headers, names: Collection[str] = ("127.0.0.1",), *, reads: bool = False
+    headers: Headers,
+    names: Collection[str] = ("127.0.0.1",),
+    *,
+    reads: bool = False,
+    is_secure: bool = False,
 ) -> None:
     """Raise if a request is not addressed to control, or comes from a page of another site.
 
@@ -29,8 +32,11 @@ def check_origin(
 
     Args:
         headers: the request's headers, with names in lower case.
-        names: the names and addresses of control, besides those of loopback.
+        names: the names and addresses of control as `spell_host` returns them, besides those of
+            loopback.
         reads: whether the request's method changes nothing.
+        is_secure: whether the browser uses TLS. Then a page that it got without TLS, which another
+            machine of its network may have made, is of another site.
 
     Raises:
         BadRequest: `malformed_head`, `foreign_host`, `foreign_origin`.
@@ -48,7 +54,7 @@ def check_origin(
             hint="ask 127.0.0.1, or name the host in [control] hosts",
         )
     origins = [value.lower() for value in values_of(headers, b"origin")]
-    if any(origin not in (f"http://{host}", f"https://{host}") for origin in origins):
+    if not all(_is_own_origin(origin, host, is_secure=is_secure) for origin in origins):
         raise BadRequest(
             f"Origin must be that of control, got {', '.join(origins)!r}", code="foreign_origin"
         )
@@ -83,31 +89,24 @@ def _opens_page(headers: Headers) -> bool:
 
 def is_own_host(host: str, names: Collection[str]) -> bool:
     """Return whether the value of a Host header names this machine's loopback, or one of these."""
-    if host.startswith("["):
-        name, bracket, port = host[1:].partition("]")
-        if not bracket or (port and not port.startswith(":")) or ":" not in name:
-            return False
-        port = port[1:] if port else "0"
-    else:
-        name, colon, port = host.partition(":")
-        port = port if colon else "0"
-    if not (
-        port.isascii() and port.isdigit() and len(port) <= len(str(PORTS)) and int(port) < PORTS
-    ):
-        return False
-    name = name.removesuffix(".")
-    return name == "localhost" or name in names or _is_loopback(name)
-
-
-def _is_loopback(name: str) -> bool:
     try:
-        address = ip_address(name)
+        name = split_host(host).host
     except ValueError:
         return False
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return address.scope_id is None and (mapped.is_loopback if mapped else address.is_loopback)
-    return address.is_loopback
+    return name in names or is_loopback(name)
+
+
+def _is_own_origin(origin: str, host: str, *, is_secure: bool) -> bool:
+    scheme, _, rest = origin.partition("://")
+    default = {"https": 443} if is_secure else {"https": 443, "http": 80}
+    if scheme not in default:
+        return False
+    try:
+        found, own = split_host(rest), split_host(host)
+    except ValueError:
+        return False
+    port = default[scheme]
+    return (found.host, found.port or port) == (own.host, own.port or port)
 
 
 def values_of(headers: Headers, wanted: bytes) -> list[str]:

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from kedge.config.model import bare_host
 from kedge.core.errors import BadConfig, Unavailable
+from kedge.core.hosts import bare_host
 from kedge.engine.process_faults import ProcessFaults
 from kedge.web.certificates import check_ends
 from kedge.web.proxy import PROVEN

@@ -11,9 +11,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 from kedge.config.contacts import is_group
-from kedge.config.model import is_loopback
 from kedge.core.errors import KedgeError, Refused
 from kedge.core.features.generations import Run, runs_of
+from kedge.core.hosts import is_loopback
 from kedge.core.readiness import (
     DAY_S,
     EVIDENCE_S,
