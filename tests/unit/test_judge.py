@@ -416,6 +416,85 @@ def test_losses_of_pairs_judge_quality_by_their_mean() -> None:
     assert found.difference == pytest.approx(0.1)
     assert found.interval is not None
     assert found.interval[0] <= 0.1 <= (found.interval[1] or 0)
+    assert found.losses is not None
+    assert found.losses[1] - found.losses[0] == pytest.approx(0.1)
+    assert found.loss_ratio is not None
+    assert found.loss_ratio == pytest.approx(found.losses[1] / found.losses[0])
+    assert found.reason == (
+        f"worse, proven: the loss of the candidate is {found.loss_ratio - 1:.1%} larger than that of"
+        " production, 5000 labels"
+    )
+    assert "the loss of the candidate is that of production" in verdict(equal, "quality").reason
+
+
+def test_the_root_of_squared_losses_is_compared() -> None:
+    """As rmse: squares that are 1.44 times as large are a root that is 1.2 times as large."""
+    made = judge(
+        msgspec.structs.replace(
+            RULES,
+            rails={**RAILS, "quality": Rail(worse_by=0.5, weight=0.1, mean=True, squared=True)},
+        )
+    )
+    for arm, loss in ((0, 0.1), (1, 0.144)):
+        made.fold_labels(500, [label(arm=arm, ours=loss, theirs=loss, at=1.0)] * 200, 1.0)
+    assert verdict(made, "quality").loss_ratio == pytest.approx(1.2)
+    assert "20.0% larger" in verdict(made, "quality").reason
+
+
+@pytest.mark.parametrize(
+    ("paired", "reason"),
+    [
+        (True, "only the candidate is wrong on 40 of 300 labels, and only production on 30"),
+        (
+            False,
+            "the candidate is wrong on 40 of 150 labels (26.67%), production on 30 of 150 (20.00%)",
+        ),
+    ],
+)
+def test_labels_that_are_right_or_wrong_are_counted_as_such(*, paired: bool, reason: str) -> None:
+    made = judge(RULES, paired=paired)
+    for arm, wrong in ((0, 30), (1, 40)):
+        told = [
+            label(
+                arm=arm, ours=float(not arm and n < wrong), theirs=float(arm and n < wrong), at=1.0
+            )
+            for n in range(150)
+        ]
+        made.fold_labels(0 if paired else 500, told, 1.0)
+    assert verdict(made, "quality").reason.endswith(reason)
+
+
+def test_without_a_loss_of_production_nothing_is_compared() -> None:
+    made = judge(LOSSES)
+    for arm in (0, 1):
+        made.fold_labels(500, [label(arm=arm, ours=0.0, theirs=0.3, at=1.0)] * 50, 1.0)
+    found = verdict(made, "quality")
+    assert found.losses == pytest.approx((0.0, 0.3))
+    assert (found.loss_ratio, found.loss_interval) == (None, None)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("ratio", [1.0, 1.3])
+def test_the_interval_of_the_ratio_of_losses_has_the_ratio(ratio: float, *, paired: bool) -> None:
+    """At any time: 95 of 100 intervals must, within three standard errors of 200 runs."""
+    rng, missed = np.random.default_rng(17), 0
+    for _ in range(200):
+        made = judge(LOSSES, paired=paired)
+        ours = rng.exponential(0.1, 400).clip(max=1)
+        theirs = (
+            rng.permutation(ours) if paired else rng.exponential(0.1, 400).clip(max=1)
+        ) * ratio
+        arms = (None,) if paired else (0, 1)
+        for arm in arms:
+            told = [
+                label(arm=arm or 0, ours=one, theirs=other, at=1.0)
+                for one, other in zip(ours, theirs, strict=True)
+            ]
+            made.fold_labels(0 if paired else 500, told, 1.0)
+        shown = verdict(made, "quality").loss_interval
+        assert shown is not None
+        missed += not shown[0] <= ratio <= shown[1]
+    assert missed <= 200 * 0.05 + 3 * (200 * 0.05 * 0.95) ** 0.5
 
 
 def trickle(

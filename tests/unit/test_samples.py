@@ -253,6 +253,26 @@ def test_of_losses_the_difference_is_exported() -> None:
     }
 
 
+def test_losses_are_compared_as_their_margin_and_have_no_bad_units() -> None:
+    lost = replace(
+        verdict("", 9),
+        metric="quality",
+        losses=(0.2, 0.3),
+        loss_ratio=1.5,
+        loss_interval=(1.2, 1.8),
+    )
+    found = evidence(lost)
+    for metric, counted in (("log_loss", False), ("error_rate", True)):
+        whole = site(reading(evidence=replace(found, labels=replace(found.labels, metric=metric))))
+        assert samples(whole, of.LOSS_RATIO) == {
+            ("flights", "r2", "quality", "estimate"): 1.5,
+            ("flights", "r2", "quality", "lower"): 1.2,
+            ("flights", "r2", "quality", "upper"): 1.8,
+        }
+        assert bool(samples(whole, of.BAD_UNITS)) is counted
+        assert samples(whole, of.UNITS)
+
+
 def test_after_a_promotion_the_release_that_was_left_is_the_measure() -> None:
     found = replace(
         evidence(verdict("", 5)),

@@ -143,8 +143,14 @@ def test_releases_keep_their_names_after_a_promotion() -> None:
         ({"ratio": None, "interval": (0.0, None)}, "-"),
         ({"ratio": 1.5, "interval": (0.0, None)}, "1.50, no bound yet"),
         (
-            {"ratio": None, "difference": 0.012, "interval": (-0.03, 0.05)},
-            "+0.012 (-0.030 to +0.050)",
+            {
+                "difference": 0.012,
+                "interval": (-0.03, 0.05),
+                "losses": (0.12, 0.132),
+                "loss_ratio": 1.1,
+                "loss_interval": (0.75, 1.42),
+            },
+            "1.10 (0.75 to 1.42)",
         ),
         ({"ratio": None, "interval": None}, "-"),
     ],

@@ -198,6 +198,7 @@ def rules(policy: Policy, *, paired: bool, held: int = 0) -> JudgeRules:
             worse_by=margin(metric, quality.worse_by),
             weight=WEIGHTS[QUALITY],
             mean=metric != "error_rate",
+            squared=metric == "rmse",
             stated=quality.worse_by,
         ),
     }

@@ -425,7 +425,7 @@ class Watch:
             versions=known.versions,
             units=known.units,
             loss=(ours, theirs),
-            figures=(self._figure(ours), self._figure(theirs)),
+            figures=(self.figure(ours), self.figure(theirs)),
             estimates=estimates(known.scores),
             declined=known.declined,
             unfit=known.unfit,
@@ -449,12 +449,12 @@ class Watch:
         """Return times, and the declared loss of each arm by then, as its metric's figure."""
         series = self.labels.series
         ours, theirs = (
-            [self._figure(p[2 + arm] / p[arm] if p[arm] else None) for p in series.values]
+            [self.figure(p[2 + arm] / p[arm] if p[arm] else None) for p in series.values]
             for arm in (0, 1)
         )
         return series.at, ours, theirs
 
-    def _figure(self, mean: float | None) -> float | None:
+    def figure(self, mean: float | None) -> float | None:
         """Return a mean loss in the form of the declared metric."""
         return None if mean is None else figure_of(self._metric, self._output, mean)
 

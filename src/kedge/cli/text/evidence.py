@@ -150,9 +150,11 @@ def _figures(found: ComparisonView, width: int) -> list[str]:
 def get_cells(item: MetricVerdict, *, percent: bool) -> list[str]:
     """Return a row of the table: metric, both figures, their ratio and the verdict."""
     name = item.metric if not item.segment else f"{item.metric} {item.segment}"
-    cells = [
-        _cell(bad, units, percent=percent) for bad, units in zip(item.bad, item.units, strict=True)
-    ]
+    if item.figures is not None:
+        cells = ["-" if figure is None else f"{figure:.4g}" for figure in item.figures]
+    else:
+        pairs = zip(item.bad, item.units, strict=True)
+        cells = [_cell(bad, units, percent=percent) for bad, units in pairs]
     return [name, *cells, compared(item), WORDS[item.verdict]]
 
 
@@ -163,14 +165,11 @@ def _cell(bad: int, units: int, *, percent: bool) -> str:
 
 
 def compared(item: Verdict) -> str:
-    """Return the second release's ratio or difference to the first, with its interval."""
-    if item.difference is not None and item.ratio is None:
-        shown = f"{item.difference:+.3f}"
-        if item.interval is None:
-            return shown
-        low, high = item.interval
-        return f"{shown} ({low:+.3f} to {high:+.3f})"
-    ratio, interval = item.ratio, item.interval
+    """Return the second release's ratio to the first, of rates or of losses, with its interval."""
+    ratio: float | None = item.ratio
+    interval: tuple[float, float | None] | None = item.interval
+    if item.losses is not None:
+        ratio, interval = item.loss_ratio, item.loss_interval
     if interval is None:
         return "-" if ratio is None else f"{ratio:.2f}"
     low, high = interval

@@ -35,6 +35,8 @@ class Rail(Value, frozen=True):
     """A rate of bad requests that is proven to be below this passes without a ratio."""
     mean: bool = False
     """It is judged by losses instead of counts of bad units."""
+    squared: bool = False
+    """Its losses are squares, and the metric is the root of their mean."""
     of: str = ""
     """The metric whose events it judges, where it has none of its own."""
     stated: float | None = None
@@ -79,6 +81,12 @@ class Verdict(Value, frozen=True, kw_only=True):
     """95 % interval; upper end None: no bound yet. With losses, of the mean difference."""
     difference: float | None = None
     """Difference of the mean loss, the candidate's less production's."""
+    losses: tuple[float, float] | None = None
+    """With losses: the mean of each release, 0 to 1."""
+    loss_ratio: float | None = None
+    """With losses: the candidate's metric over production's, as the margin states it."""
+    loss_interval: tuple[float, float] | None = None
+    """95 % interval of that ratio."""
     log_e: float = 0.0
     """Evidence that it is worse, scaled so that it fails at 1/alpha."""
     log_e_pass: float = 0.0

@@ -30,6 +30,8 @@ Arms = tuple[str, str]
 PROVABLE = 700
 """Callers of the candidate without a failure that prove a rate below one in a hundred: 620 to 730,
 depending on the bets."""
+LEAST_SHOWN = 0.0005
+"""A relative difference of losses that is shown: a tenth of a per cent, rounded."""
 
 
 def overall(judge: Judge, arms: Arms = ARMS) -> Overall:
@@ -124,6 +126,18 @@ def _suspects(judge: Judge, step: Step) -> frozenset[int]:
     return frozenset(np.flatnonzero(found).tolist())
 
 
+class ComparedLosses(NamedTuple):
+    """The mean losses of both releases, and how the candidate's metric compares."""
+
+    means: tuple[float, float] | None = None
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+NO_LOSSES = ComparedLosses()
+NO_RAIL = Rail(worse_by=0.0)
+
+
 class _Known(NamedTuple):
     """Figures that one verdict is made of."""
 
@@ -140,6 +154,8 @@ class _Known(NamedTuple):
     """Of the candidate that this step decides on."""
     named: bool
     arms: Arms
+    losses: ComparedLosses
+    paired: bool
 
 
 def _verdict(
@@ -148,6 +164,7 @@ def _verdict(
     metric, segment = judge.rows.keys[row]
     rail = judge.rules.rails[name]
     units, bad = judge.units(step, row), judge.bad(step, row)
+    compared = _losses(step, row, rail) if metric == QUALITY else NO_LOSSES
     callers = int(step.arrays["asked"][row, 1])
     named = bool(step.arrays["asked"][row].any() or step.arrays["went"][row].any())
     asked = units if metric == QUALITY else requests.get(segment, (0, 0))
@@ -164,6 +181,8 @@ def _verdict(
         callers=callers,
         named=named,
         arms=arms,
+        losses=compared,
+        paired=judge.paired,
     )
     word, reason = _word(judge, of)
     ratio, interval, difference = _estimate(step, row, rail, metric)
@@ -177,6 +196,9 @@ def _verdict(
         ratio=ratio,
         interval=interval,
         difference=difference,
+        losses=compared.means,
+        loss_ratio=compared.ratio,
+        loss_interval=compared.interval,
         log_e=of.log_e,
         log_e_pass=of.proof,
         suspect=suspect,
@@ -211,14 +233,42 @@ def _word(judge: Judge, of: _Known) -> tuple[Word, str]:
 
 
 def _told(of: _Known) -> str:
-    kind = "labels" if of.metric == QUALITY else "units"
-    if of.named and of.metric != QUALITY:
-        kind = "callers" if not of.asked[1] else "units"
+    if of.metric == QUALITY:
+        return _told_quality(of.rail, of.losses, of.units, of.bad, of.arms, paired=of.paired)
+    kind = "callers" if of.named and not of.asked[1] else "units"
     (old, new), (b0, b1), (n0, n1) = of.arms, of.bad, of.units
     return (
         f"{b1} of {n1} {kind} bad on {new} ({_share(b1, n1)}), {b0} of {n0} on {old}"
         f" ({_share(b0, n0)})"
     )
+
+
+def _told_quality(
+    rail: Rail,
+    losses: ComparedLosses,
+    labels: tuple[int, int],
+    bad: tuple[int, int],
+    arms: Arms,
+    *,
+    paired: bool,
+) -> str:
+    """Return how the losses compare, or the wrong answers where each label is right or wrong."""
+    (old, new), (b0, b1), (n0, n1) = arms, bad, labels
+    if not rail.mean and paired:
+        return f"only {new} is wrong on {b1} of {n1} labels, and only {old} on {b0}"
+    if not rail.mean:
+        return (
+            f"{new} is wrong on {b1} of {n1} labels ({_share(b1, n1)}), {old} on {b0} of {n0}"
+            f" ({_share(b0, n0)})"
+        )
+    counts = f"{n1} labels" if n0 == n1 else f"{n1} labels, and {n0} of {old}"
+    if losses.ratio is None:
+        return f"no loss of {old} to compare with, {counts}"
+    more = losses.ratio - 1
+    if abs(more) < LEAST_SHOWN:
+        return f"the loss of {new} is that of {old}, {counts}"
+    word = "larger" if more > 0 else "smaller"
+    return f"the loss of {new} is {abs(more):.1%} {word} than that of {old}, {counts}"
 
 
 def _share(bad: int, units: int) -> str:
@@ -234,8 +284,11 @@ def _figures(judge: Judge, failure: Alarm, arms: Arms) -> str:
     step, row = judge.steps.get(failure.weight), judge.rows.find(failure.metric, failure.segment)
     old, new = failure.bad
     if failure.metric == QUALITY:
-        units = judge.units(step, row) if step is not None and row >= 0 else (0, 0)
-        return f"{new} of {units[1]} labels wrong on {arms[1]}, {old} of {units[0]} on {arms[0]}"
+        rail = judge.rules.rails.get(failure.metric, NO_RAIL)
+        known = step is not None and row >= 0
+        losses = _losses(step, row, rail) if step is not None and known else NO_LOSSES
+        units = judge.units(step, row) if step is not None and known else (0, 0)
+        return _told_quality(rail, losses, units, failure.bad, arms, paired=judge.paired)
     spread = (
         f"in at least {failure.seconds} separate seconds"
         if failure.seconds > 1
@@ -262,6 +315,27 @@ def _estimate(
         shown = ratio if ratio is not None and ratio < inf else None
         return shown, (low, high if high < inf else None), None
     return (*_caller_ratio(step, row), None)
+
+
+def _losses(step: Step, row: int, rail: Rail) -> ComparedLosses:
+    """Return the mean losses, and the ratio of the metric with its interval.
+
+    The interval is that of the difference, as a multiple of production's mean.
+    """
+    n0, s0, _, n1, s1, *_ = step.sums_of(row)[-TAIL:].tolist()
+    if not min(n0, n1):
+        return NO_LOSSES
+    m0, m1 = s0 / n0, s1 / n1
+    if not m0:
+        return ComparedLosses((m0, m1))
+
+    def spell(ratio: float) -> float:
+        return sqrt(max(ratio, 0.0)) if rail.squared else max(ratio, 0.0)
+
+    _, interval, _ = _difference(step, row)
+    low, high = interval or (0.0, None)
+    shown = None if high is None else (spell(1 + low / m0), spell(1 + high / m0))
+    return ComparedLosses((m0, m1), spell(m1 / m0), shown)
 
 
 def _caller_ratio(step: Step, row: int) -> tuple[float | None, tuple[float, float | None] | None]:

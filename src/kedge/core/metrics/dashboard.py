@@ -330,12 +330,16 @@ def _quality() -> tuple[_Chart, ...]:
             (_Query(selector(of.QUALITY, endpoint=CHOSEN), "{{endpoint}} {{release}} {{metric}}"),),
         ),
         _Chart(
-            "Mean loss, less production's",
+            "Loss, relative to production's",
             "timeseries",
             "none",
             (
                 _Query(
-                    selector(of.DIFFERENCE, endpoint=CHOSEN), "{{endpoint}} {{metric}} {{bound}}"
+                    selector(of.LOSS_RATIO, endpoint=CHOSEN), "{{endpoint}} {{metric}} {{bound}}"
+                ),
+                _Query(
+                    f"1 + {selector(of.MARGIN, endpoint=CHOSEN, metric='quality')}",
+                    "margin {{endpoint}}",
                 ),
             ),
         ),

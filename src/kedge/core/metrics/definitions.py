@@ -190,8 +190,14 @@ RATE_RATIO = _gauge(
 DIFFERENCE = _gauge(
     "kedge_loss_difference",
     "endpoint release metric bound",
-    "Mean loss less production's, of guardrails on a mean: `estimate`, and its 95 % interval:"
-    " `lower`, `upper`",
+    "Mean loss, which is 0 to 1, less production's, of guardrails on a mean: `estimate`, and its"
+    " 95 % interval: `lower`, `upper`",
+)
+LOSS_RATIO = _gauge(
+    "kedge_loss_ratio",
+    "endpoint release metric bound",
+    "Declared loss, divided by production's, as the margin compares it: `estimate`, and its 95 %"
+    " interval: `lower`, `upper`",
 )
 MARGIN = _gauge(
     "kedge_guardrail_margin_ratio",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from math import exp
 from typing import get_args
 
-from kedge.core.evidence.rules import Verdict, Word
+from kedge.core.evidence.rules import QUALITY, Verdict, Word
 from kedge.core.metrics import definitions as of
 from kedge.core.metrics.definitions import METRICS, MODEL_BOUNDS, MOST_SEGMENTS, OTHER, Metric
 from kedge.core.metrics.history import Durations, HistoryTotals
@@ -214,10 +214,23 @@ def _whole(rows: _Rows, name: str, release: str, verdict: Verdict) -> None:
     if estimate is None:  # of losses, the interval is that of the difference
         compared, estimate = of.DIFFERENCE, verdict.difference
     if estimate is not None:
-        lower, upper = verdict.interval or (None, None)
-        for bound, value in (("estimate", estimate), ("lower", lower), ("upper", upper)):
-            if value is not None:
-                rows.put(compared, value, name, release, metric, bound)
+        _bounds(rows, compared, estimate, verdict.interval, (name, release, metric))
+    if verdict.loss_ratio is not None:
+        labels = name, release, metric
+        _bounds(rows, of.LOSS_RATIO, verdict.loss_ratio, verdict.loss_interval, labels)
+
+
+def _bounds(
+    rows: _Rows,
+    compared: of.Metric,
+    estimate: float,
+    interval: tuple[float, float | None] | None,
+    labels: tuple[str, str, str],
+) -> None:
+    lower, upper = interval or (None, None)
+    for bound, value in (("estimate", estimate), ("lower", lower), ("upper", upper)):
+        if value is not None:
+            rows.put(compared, value, *labels, bound)
 
 
 def _labels(rows: _Rows, name: str, found: EvidenceReading, releases: list[str]) -> None:
@@ -251,9 +264,12 @@ def _segments(
             continue
         if segment and segment not in own:
             segment = OTHER
+        # Of other losses than this one, no label is right or wrong.
+        counts = verdict.metric != QUALITY or found.labels.metric == "error_rate"
         for arm in (0, 1):
             units[arm, verdict.metric, segment] += verdict.units[arm]
-            bad[arm, verdict.metric, segment] += verdict.bad[arm]
+            if counts:
+                bad[arm, verdict.metric, segment] += verdict.bad[arm]
         words[verdict.metric, segment, verdict.verdict] += 1
     for metric, counted in ((of.UNITS, units), (of.BAD_UNITS, bad)):
         for (arm, guarded, segment), number in counted.items():

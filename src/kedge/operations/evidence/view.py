@@ -50,6 +50,8 @@ class MetricVerdict(Verdict, frozen=True, kw_only=True):
 
     e: float
     """Evidence that the release is worse, as an e-value: the exponential of `log_e`."""
+    figures: tuple[float | None, float | None] | None = None
+    """With losses: the declared metric of each release, in its own unit."""
 
 
 class SegmentDisagreement(Value, frozen=True):
@@ -338,8 +340,10 @@ def describe(
         overall=facts.overall,
         path=_path(watch, facts),
         quality_course=_quality(watch),
-        metrics=tuple(_verdict(v) for v in found if v.segment == ""),
-        segments=tuple(_verdict(v) for v in slices[: worst if segment is None else len(slices)]),
+        metrics=tuple(_verdict(v, watch) for v in found if v.segment == ""),
+        segments=tuple(
+            _verdict(v, watch) for v in slices[: worst if segment is None else len(slices)]
+        ),
         units=facts.units,
         requests=facts.requests,
         callers=facts.callers,
@@ -407,10 +411,12 @@ def _by_arm(state: State) -> dict[str, str]:
     return {Arm.PRODUCTION.value: f"r{state.production}", Arm.CANDIDATE.value: f"r{state.compared}"}
 
 
-def _verdict(verdict: Verdict) -> MetricVerdict:
+def _verdict(verdict: Verdict, watch: Watch) -> MetricVerdict:
+    losses = verdict.losses
     return MetricVerdict(
         **msgspec.structs.asdict(verdict),
         e=exp(min(verdict.log_e, 700.0)),
+        figures=None if losses is None else (watch.figure(losses[0]), watch.figure(losses[1])),
     )
 
 

@@ -14,6 +14,7 @@ from kedge.core.names import get_known
 from kedge.core.release.commands import Configured
 from kedge.core.stored.ledger import Note
 from kedge.core.stored.notes import DrillResult, ReceiptNote
+from kedge.core.time.durations import seconds
 from kedge.core.values import Release, Stage, State
 from kedge.engine import runbook
 from kedge.engine.findings import newest_finding
@@ -118,7 +119,7 @@ def read_endpoint(place: Workplace, endpoint: str) -> PageReading:
         pair=_pair(state),
         rules=_rules(state),
         steps=tuple(state.policy.canary.steps),
-        shadow_window=state.policy.shadow.window,
+        shadow_window_s=seconds(state.policy.shadow.window),
         finding=_finding(place, endpoint),
         releases=tuple(sorted(state.releases.values(), key=lambda r: -r.number)),
         refusals=refusals_of(state, rollbacks, at),
@@ -355,7 +356,7 @@ def remember_endpoint(place: Workplace, endpoint: str) -> PageReading:
         pair=None,
         rules=None,
         steps=(),
-        shadow_window="",
+        shadow_window_s=0.0,
         finding=None,
         releases=(),
     )

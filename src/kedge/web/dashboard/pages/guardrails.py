@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from math import exp, log2
+from typing import NamedTuple
 
 from kedge.core.evidence.rules import QUALITY, JudgeRules
 from kedge.core.values import Value
@@ -30,7 +30,12 @@ WORDS = {
 WIDTH = 200.0
 """Width of the bar of an interval."""
 OCTAVES = 2.0
-"""The bar shows ratios from a quarter to four times."""
+"""The bar shows at most ratios from a quarter to four times."""
+LEAST_OCTAVES = 0.02
+"""It shows at least ratios of 1.4 % around equal."""
+SPARE = 1.2
+"""Free space beside what is shown."""
+LEAST_RATIO = 1e-9
 VERDICTS_READ = 300
 """Verdicts on segments that are read for the table, those with the most evidence."""
 SEGMENTS = 30
@@ -120,9 +125,18 @@ def _quality_line(evidence: ComparisonView) -> CourseLine:
     return CourseLine(QUALITY, tuple(map(float, course.at)), course.production, course.candidate)
 
 
-def is_loss(one: MetricVerdict) -> bool:
-    """Return whether a metric is a mean loss, which is compared by its difference."""
-    return one.difference is not None and one.ratio is None
+class ShownRatio(NamedTuple):
+    """The judged release over the measure: of rates, or of the declared loss."""
+
+    ratio: float | None
+    interval: tuple[float, float | None] | None
+
+
+def shown_ratio(one: MetricVerdict) -> ShownRatio:
+    """Return what a verdict compares, in the unit of its margin."""
+    if one.losses is not None:
+        return ShownRatio(one.loss_ratio, one.loss_interval)
+    return ShownRatio(one.ratio, one.interval)
 
 
 def _tile(
@@ -130,7 +144,6 @@ def _tile(
 ) -> GuardrailTile:
     rail = rules.rails.get(one.metric) if rules is not None else None
     margin = rail.shown if rail is not None else None
-    losses = is_loss(one)
     ours, theirs = _figures(one, evidence)
     return GuardrailTile(
         metric=one.metric,
@@ -142,7 +155,7 @@ def _tile(
         candidate=theirs,
         difference=difference_of(one, evidence.candidate),
         interval=_interval(one),
-        margin=NONE if margin is None else f"{margin:+.3g}" if losses else ratio(1 + margin),
+        margin=NONE if margin is None else ratio(1 + margin),
         bar=_bar(one, margin),
         line=line,
     )
@@ -154,8 +167,8 @@ def _figures(one: MetricVerdict, evidence: ComparisonView) -> tuple[str, str]:
         spent = evidence.cost
         ours, theirs = spent.per_inference if spent is not None else (None, None)
         unit = f" {spent.currency}" if spent is not None else ""
-    elif is_loss(one):
-        (ours, theirs), unit = evidence.labels.figures, ""
+    elif one.figures is not None:
+        (ours, theirs), unit = one.figures, ""
     else:
         return _rate(one, 0), _rate(one, 1)
     return _number(ours, unit), _number(theirs, unit)
@@ -170,62 +183,51 @@ def _rate(one: MetricVerdict, arm: int) -> str:
 
 
 def difference_of(one: MetricVerdict, judged: str) -> str:
-    """Return the difference of the judged release to the measure, as text."""
-    if is_loss(one):
-        return f"{one.difference:+.3g}"
-    if one.ratio is None and any(one.units) and not any(one.bad):
-        return "none on either"
-    if one.ratio is None and one.bad[1] and not one.bad[0]:
-        return f"only on {judged}"
-    return ratio(one.ratio)
+    """Return the relative difference of the judged release to the measure, as text."""
+    shown = shown_ratio(one).ratio
+    if shown is None and one.losses is None:
+        if any(one.units) and not any(one.bad):
+            return "none on either"
+        if one.bad[1] and not one.bad[0]:
+            return f"only on {judged}"
+    return ratio(shown)
 
 
 def _interval(one: MetricVerdict) -> str:
-    if one.interval is None:
+    shown, interval = shown_ratio(one)
+    if interval is None:
         return "" if one.verdict == "pass" else "no interval yet"
-    low, high = one.interval
-    if one.ratio is None and one.difference is None:
+    low, high = interval
+    if shown is None:
         return "no interval yet" if high is None else f"at most {ratio(high)}"
-    if is_loss(one):
-        return f"{low:+.3g} to {high:+.3g}" if high is not None else f"from {low:+.3g}"
     return f"{ratio(low)} to {ratio(high)}" if high is not None else f"from {ratio(low)}"
 
 
 def _bar(one: MetricVerdict, margin: float | None) -> IntervalBar | None:
-    """Return the bar of an interval: ratios on a logarithmic scale, differences on a linear one."""
-    if one.interval is None or margin is None:
+    """Return the bar of an interval of ratios, on a logarithmic scale."""
+    shown, interval = shown_ratio(one)
+    if interval is None or margin is None:
         return None
-    low, high = one.interval
-    if one.ratio is None and one.difference is None and high is None:
+    low, high = interval
+    if shown is None and high is None:
         return None
-    if is_loss(one) and one.difference is not None:
-        reach = max(margin * 3, abs(low), abs(high or 0.0), 1e-9)
-        place: Callable[[float], float] = partial(_on_line, reach)
-        value: float | None
-        value, limit, zero = one.difference, margin, 0.0
-    else:
-        place = _on_octaves
-        value, limit, zero = one.ratio, 1 + margin, 1.0
+    # Losses differ by per cents, rates by multiples: the scale fits what is shown.
+    ends = [1 + margin, low, *(value for value in (shown, high) if value is not None)]
+    reach = max(abs(log2(max(value, LEAST_RATIO))) for value in ends) * SPARE
+    octaves = min(max(reach, LEAST_OCTAVES), OCTAVES)
+
+    def place(value: float) -> float:
+        part = (log2(max(value, LEAST_RATIO)) / octaves + 1) / 2
+        return round(min(max(part, 0.0), 1.0) * WIDTH, 1)
+
     return IntervalBar(
-        low=_within(place(low)),
-        high=WIDTH if high is None else _within(place(high)),
-        value=None if value is None else _within(place(value)),
-        margin=_within(place(limit)),
-        zero=_within(place(zero)),
+        low=place(low),
+        high=WIDTH if high is None else place(high),
+        value=None if shown is None else place(shown),
+        margin=place(1 + margin),
+        zero=place(1.0),
         is_open=high is None,
     )
-
-
-def _on_line(reach: float, value: float) -> float:
-    return (value / reach + 1) / 2 * WIDTH
-
-
-def _on_octaves(value: float) -> float:
-    return (log2(max(value, 1e-9)) + OCTAVES) / (2 * OCTAVES) * WIDTH
-
-
-def _within(x: float) -> float:
-    return round(min(max(x, 0.0), WIDTH), 1)
 
 
 # ---------------------------------------------------------------- segments
@@ -238,7 +240,7 @@ def heat_of(evidence: ComparisonView, rules: JudgeRules | None) -> HeatTable | N
     judged = {
         v.metric
         for v in evidence.segments
-        if v.ratio is not None or v.difference is not None or any(v.bad)
+        if v.ratio is not None or v.losses is not None or any(v.bad)
     }
     metrics = [v.metric for v in evidence.metrics if v.metric in judged]
     by_segment: dict[str, dict[str, MetricVerdict]] = {}
@@ -278,10 +280,13 @@ def cell_of(verdict: MetricVerdict | None, rules: JudgeRules | None, judged: str
 
 def _size(verdict: MetricVerdict, rules: JudgeRules | None) -> float:
     """Return the difference in half octaves of the rate; a loss has two of them at its margin."""
-    if is_loss(verdict) and verdict.difference is not None:
+    shown = shown_ratio(verdict).ratio
+    if shown is None:
+        return 0.0
+    if verdict.losses is not None:
         rail = rules.rails.get(verdict.metric) if rules is not None else None
-        return verdict.difference / rail.shown * 2 if rail is not None and rail.shown else 0.0
-    return log2(max(verdict.ratio, 1e-3)) * 2 if verdict.ratio is not None else 0.0
+        return (shown - 1) / rail.shown * 2 if rail is not None and rail.shown else 0.0
+    return log2(max(shown, 1e-3)) * 2
 
 
 def _shade(verdict: MetricVerdict, rules: JudgeRules | None) -> str:

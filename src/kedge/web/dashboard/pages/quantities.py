@@ -59,7 +59,10 @@ def ratio(value: float | None) -> str:
         return NONE
     if value > MOST_RATIO:
         return f"over {MOST_RATIO:.0f} times"
-    return f"{value:.1f} times" if value >= 3 else f"{(value - 1) * 100:+.0f} %"
+    if value >= 3:
+        return f"{value:.1f} times"
+    more = round((value - 1) * 100, 6)
+    return f"{more:+.0f} %" if abs(more) >= 10 else f"{more:+.2g} %"
 
 
 def count(value: int, what: str) -> str:

@@ -46,7 +46,7 @@ class PageReading(Value, frozen=True, kw_only=True):
     """The margins of the comparison; None: nothing is compared."""
     steps: tuple[float, ...]
     """The canary steps of the policy in per cent."""
-    shadow_window: str
+    shadow_window_s: float
     """Length of the healthy window that the policy asks for."""
     finding: DiagnosisSummary | None
     releases: tuple[Release, ...]

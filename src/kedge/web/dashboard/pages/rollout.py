@@ -112,7 +112,7 @@ def rollout_of(reading: PageReading) -> RolloutView | None:
         reason=evidence.decision.reason,
         steps=_steps(reading, evidence),
         window_part=_window_part(reading, evidence),
-        window=f"{span(evidence.healthy_s)} of {reading.shadow_window}",
+        window=f"{span(evidence.healthy_s)} of {span(reading.shadow_window_s)}",
         estimate=estimate_text(evidence.estimate),
         waits=tuple(
             WaitLine(WAITS.get(part.waits_for, part.waits_for), _left(part))
