@@ -172,6 +172,10 @@ class _Anyone:
     def ended(self, _: Access) -> None:
         """Let every access go on."""
 
+    def is_secure(self, _: Mapping[str, object]) -> bool:
+        """Say that Prometheus uses no TLS."""
+        return False
+
 
 class _Timed(MetricsReader):
     """A reader of metrics whose reads are timed."""

@@ -63,7 +63,7 @@ def replicas(site: Site) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S])
+@pytest.mark.parametrize("jump_s", [-DAY_S, pytest.param(DAY_S, marks=pytest.mark.soak)])
 def test_heartbeats_continue_whatever_the_wall_clock_does(
     make_site: Callable[..., Site], shifted: tuple[dict[str, str], Path], jump_s: int
 ) -> None:

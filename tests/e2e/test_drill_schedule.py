@@ -60,7 +60,9 @@ def drills(place: Workplace) -> list[tuple[ActorKind, DrillResult]]:
     ]
 
 
-@pytest.mark.parametrize("last_h", [None, 25.0], ids=["never", "a day ago"])
+@pytest.mark.parametrize(
+    "last_h", [pytest.param(None, marks=pytest.mark.soak), 25.0], ids=["never", "a day ago"]
+)
 def test_a_drill_that_is_due_is_started_ends_and_is_filed_while_callers_notice_nothing(
     make_site: Callable[..., Site], last_h: float | None
 ) -> None:

@@ -113,7 +113,7 @@ def test_applying_is_refused_in_time(place: Site, way: str, bad: str) -> None:
     refused(place, "features", "apply", path, "--golden", str(golden))
 
 
-@pytest.mark.parametrize("way", ["regex", "ends"])
+@pytest.mark.parametrize("way", ["regex", pytest.param("ends", marks=pytest.mark.soak)])
 def test_a_features_file_that_misbehaves_later_is_refused_in_time(
     make_site: Callable[..., Site], way: str
 ) -> None:

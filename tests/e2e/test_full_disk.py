@@ -78,7 +78,7 @@ def receipt(site: Site) -> dict[str, float]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("kind", [pytest.param("tmpfs", marks=pytest.mark.soak), "ext4"])
 def test_a_rollback_is_written_and_acknowledged_on_a_full_disk(kind: str) -> None:
     with disk(kind) as at:
         site = Site(at, policy="[endpoints.flights.log]\nsample = 100")
@@ -128,7 +128,7 @@ def _fill_and_roll_back(site: Site, at: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("kind", ["tmpfs", pytest.param("ext4", marks=pytest.mark.soak)])
 def test_a_kedge_started_on_a_full_disk_serves_and_rolls_back(kind: str) -> None:
     """After a reboot, say: nothing is open, and the ballast is all that there is."""
     with disk(kind) as at:

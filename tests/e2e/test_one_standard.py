@@ -157,7 +157,9 @@ def test_a_short_pause_of_its_process_condemns_no_candidate(make_site: Callable[
 
 
 @pytest.mark.soak  # its time is spent waiting; the suite has a quarter of an hour
-@pytest.mark.parametrize("how", ["plain", "probe", "asked"])
+@pytest.mark.parametrize(
+    "how", ["plain", *(pytest.param(how, marks=pytest.mark.soak) for how in ("probe", "asked"))]
+)
 def test_large_requests_of_one_caller_condemn_no_candidate(
     make_site: Callable[..., Site], how: str
 ) -> None:
@@ -237,7 +239,13 @@ def test_a_caller_that_chooses_its_entities_does_not_save_a_bad_candidate(
 
 
 @pytest.mark.parametrize(
-    ("kind", "within_s"), [("raise", 10), ("exit", 12), ("hang", 14), ("nan", 10)]
+    ("kind", "within_s"),
+    [
+        pytest.param("raise", 10, marks=pytest.mark.soak),
+        ("exit", 12),
+        ("hang", 14),
+        pytest.param("nan", 10, marks=pytest.mark.soak),
+    ],
 )
 def test_a_candidate_that_fails_always_is_still_rolled_back_within_seconds(
     make_site: Callable[..., Site], kind: str, within_s: float

@@ -31,7 +31,7 @@ ALL = os.environ.get("KEDGE_ALL_FAULTS", "")
 """A folder for the findings: every pair is tried."""
 TOGETHER = 10
 """Pairs that fail in one run. A run that goes wrong is repeated pair by pair, under `ALL`."""
-SAMPLE = 20
+SAMPLE = 14
 """Pairs of the suite: one run."""
 TRIES = 4
 """Of a command: an operator types it again when it was refused for a fault that has passed."""
