@@ -20,7 +20,9 @@ from models import environment, misbehaving
 HEAVY = {
     "alembic",
     "apprise",
+    "catboost",
     "duckdb",
+    "lightgbm",
     "lmdb",
     "onnx",
     "onnxruntime",
@@ -31,7 +33,12 @@ HEAVY = {
     "skl2onnx",
     "sklearn",
     "skops",
+    "xgboost",
 }
+
+
+OWN = ("catboost", "lightgbm", "onnx", "sklearn", "xgboost")
+"""kedge's flavours."""
 
 
 class Bench:
@@ -98,7 +105,7 @@ def test_registering_imports_no_library_that_loads_a_model(tmp_path: Path, flavo
 def test_a_flavour_describes_itself_as_its_loader_does() -> None:
     told, missing = flavours()
     found = Loaders()
-    assert (set(told), missing) == ({"onnx", "sklearn"}, {})
+    assert (set(told), missing) == ({*OWN}, {})
     for name, one in told.items():
         loader = found[name]
         assert type(one) is not type(loader)
@@ -151,7 +158,7 @@ from kedge.operations.registration import check_loaders
 found, missing = check_loaders()
 print(sorted(found), missing)
 print("pandas" in sys.modules)
-print({"sklearn", "skops", "onnxruntime"} & {*sys.modules})
+print({"sklearn", "skops", "onnxruntime", "xgboost", "catboost"} & {*sys.modules})
 """
 
 
@@ -173,5 +180,5 @@ def test_only_a_loader_that_needs_pandas_imports_it_where_loaders_are_listed(
         timeout=60,
         check=False,
     )
-    names = ["framed", "onnx", "sklearn"] if own else ["onnx", "sklearn"]
+    names = sorted([*OWN, *(["framed"] if own else [])])
     assert done.stdout.splitlines() == [f"{names} {{}}", str(own), "set()"], done.stderr

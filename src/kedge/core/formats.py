@@ -62,6 +62,11 @@ def recognise(pieces: Sequence[Piece]) -> Format | None:
     return next(of_files, None)
 
 
+def kind_of(piece: Piece) -> str:
+    """Return the format of one file that is a model, such as "xgboost"; empty: none of these."""
+    return next((kind for kind, is_it in _FILES if is_it(piece)), "")
+
+
 def is_pointer(head: bytes) -> bool:
     """Return whether a file is the pointer that Git LFS leaves in the place of a file."""
     return head.startswith(b"version https://git-lfs.github.com/")
@@ -158,18 +163,18 @@ _KERAS = (
 _FORMATS = {
     "xgboost": Format(
         "an XGBoost model",
-        "pip install onnxmltools, convert it with onnxmltools.convert_xgboost by the script in "
-        f"{GUIDE}#xgboost, then: kedge register ENDPOINT model.onnx",
+        "pip install 'kedge[xgboost]', and save it with save_model as .ubj; a binary file of an old"
+        f" XGBoost is loaded and saved again by XGBoost before 3.1; {GUIDE}#xgboost",
     ),
     "lightgbm": Format(
         "a LightGBM model",
-        "pip install onnxmltools, convert it with onnxmltools.convert_lightgbm by the script in "
-        f"{GUIDE}#lightgbm, then: kedge register ENDPOINT model.onnx",
+        "pip install 'kedge[lightgbm]', and save it as text with booster.save_model, not as JSON;"
+        f" {GUIDE}#lightgbm",
     ),
     "catboost": Format(
         "a CatBoost model",
-        "convert it with model.save_model('model.onnx', format='onnx'), and a classifier by the"
-        f" script in {GUIDE}#catboost; then: kedge register ENDPOINT model.onnx",
+        "pip install 'kedge[catboost]', and save it with model.save_model('model.cbm'), not as"
+        f" JSON; {GUIDE}#catboost",
     ),
     "keras": Format("a Keras model", _KERAS),
     "torch.export": Format("a PyTorch program (torch.export)", _TORCH),
@@ -181,7 +186,7 @@ _FORMATS = {
     ),
     "gguf": Format(
         "a language model for llama.cpp (GGUF)",
-        "kedge releases models that answer with tensors; it loads ONNX and skops",
+        "kedge releases models that answer with tensors; it loads no language models",
     ),
     "tflite": Format(
         "a TensorFlow Lite model", "python -m tf2onnx.convert --tflite MODEL --output model.onnx"
@@ -232,8 +237,7 @@ def _mlflow(pieces: dict[str, Piece]) -> Format | None:
     library = next((each for each in flavours if each != "python_function"), "python_function")
     way = _MLFLOW.get(
         library,
-        "kedge loads ONNX and skops: log the model with mlflow.onnx.log_model, or write it as"
-        f" ONNX; {GUIDE}#mlflow",
+        f"log the model with mlflow.onnx.log_model, or write it as ONNX; {GUIDE}#mlflow",
     )
     return Format(f"an MLflow model of the flavour {library}", way)
 
@@ -246,9 +250,9 @@ _MLFLOW = {
         "log it with mlflow.sklearn.log_model(model, name='model', serialization_format='skops', "
         "skops_trusted_types=['numpy.dtype']), then register that directory"
     ),
-    "xgboost": f"convert its model.ubj or model.json; {GUIDE}#xgboost",
-    "lightgbm": f"convert its model.lgb; {GUIDE}#lightgbm",
-    "catboost": f"convert its model.cb; {GUIDE}#catboost",
+    "xgboost": f"register the model.ubj or model.json in it; {GUIDE}#xgboost",
+    "lightgbm": f"register the model.lgb in it; {GUIDE}#lightgbm",
+    "catboost": f"register the model.cb in it; {GUIDE}#catboost",
     "pytorch": _TORCH,
     "keras": f"export its data/model.keras; {_KERAS}",
     "tensorflow": (
@@ -306,12 +310,11 @@ _SKOPS = (
     " with skl2onnx.to_onnx(model, X)"
 )
 _WAYS = {
-    "XGBoost": f"load it where you trust it, save its booster, and convert that; {GUIDE}#xgboost",
-    "LightGBM": f"load it where you trust it, save its booster, and convert that; {GUIDE}#lightgbm",
-    "CatBoost": (
-        "load it where you trust it, then model.save_model('model.onnx', format='onnx');"
-        f" {GUIDE}#catboost"
+    "XGBoost": f"load it where you trust it, then model.save_model('model.ubj'); {GUIDE}#xgboost",
+    "LightGBM": (
+        f"load it where you trust it, then model.booster_.save_model('model.txt'); {GUIDE}#lightgbm"
     ),
+    "CatBoost": f"load it where you trust it, then model.save_model('model.cbm'); {GUIDE}#catboost",
     "PyTorch": _TORCH,
     "Keras": _KERAS,
     "TensorFlow": _KERAS,

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kedge.core.formats import HEAD_BYTES, Piece, kind_of
 from kedge.core.inputs import SIGNATURE_FILE
+
+BESIDE = (SIGNATURE_FILE, "MLmodel")
+"""Files that state the inputs of a model beside them."""
 
 
 class OnnxFlavour:
@@ -39,6 +43,74 @@ class SklearnFlavour:
     def claims(self, path: Path) -> bool:
         """Return whether exactly one *.skops file is in the directory itself."""
         return len(visible(path, "*.skops")) == 1
+
+
+class _BoosterFlavour:
+    """Directory that holds one model of a boosting library, recognised by its first bytes."""
+
+    flavour = ""
+    stalls = True
+    companions = BESIDE
+    libraries: tuple[str, ...] = ()
+
+    def claims(self, path: Path) -> bool:
+        """Return whether exactly one file in the directory itself is such a model."""
+        return self.find(path) is not None
+
+    def find(self, path: Path) -> Path | None:
+        """Return the only file of a directory that is such a model."""
+        found = [file for file in visible(path, "*") if self._is_model(file)]
+        return found[0] if len(found) == 1 else None
+
+    def _is_model(self, file: Path) -> bool:
+        if file.name in BESIDE or not file.is_file():
+            return False
+        try:
+            with file.open("rb") as opened:
+                head = opened.read(HEAD_BYTES)
+        except OSError:
+            return False
+        return kind_of(Piece(file.name, head)) == self.flavour and self.is_loadable(head)
+
+    def is_loadable(self, head: bytes) -> bool:
+        """Return whether the library loads this one of its formats."""
+        return bool(head)
+
+
+class XgboostFlavour(_BoosterFlavour):
+    """Directory that holds one model of XGBoost, as JSON or UBJSON."""
+
+    flavour = "xgboost"
+    looks_for = "a single XGBoost model (save_model as .json or .ubj)"
+    libraries = ("xgboost",)
+
+    def is_loadable(self, head: bytes) -> bool:
+        """Return whether it is not of the binary format that XGBoost 3.1 and later do not read."""
+        return not head.startswith(b"binf")
+
+
+class LightgbmFlavour(_BoosterFlavour):
+    """Directory that holds one model of LightGBM, as text."""
+
+    flavour = "lightgbm"
+    looks_for = "a single LightGBM model (save_model as text)"
+    libraries = ("lightgbm",)
+
+    def is_loadable(self, head: bytes) -> bool:
+        """Return whether it is the text that LightGBM reads, not its dump as JSON."""
+        return head.startswith(b"tree")
+
+
+class CatboostFlavour(_BoosterFlavour):
+    """Directory that holds one model of CatBoost, in its binary format."""
+
+    flavour = "catboost"
+    looks_for = "a single CatBoost model (save_model as .cbm)"
+    libraries = ("catboost",)
+
+    def is_loadable(self, head: bytes) -> bool:
+        """Return whether it is of the binary format, not a dump as JSON."""
+        return head.startswith(b"CBM1")
 
 
 def visible(path: Path, pattern: str) -> list[Path]:

@@ -15,7 +15,8 @@ import skops.io
 
 from kedge.adapters.models.flavours import SklearnFlavour, visible
 from kedge.adapters.models.sklearn.model import SklearnModel
-from kedge.adapters.models.sklearn.signature import EstimatorInputs, inputs_of, read_stated
+from kedge.adapters.models.sklearn.signature import EstimatorInputs, inputs_of
+from kedge.adapters.models.stated import read_stated
 from kedge.core.errors import UnfitModel
 from kedge.inspection.objects import attributes, judge, reachable, refusal
 

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from kedge.adapters.models.sklearn import mlmodel
+from kedge.adapters.models import mlmodel
 from kedge.adapters.models.sklearn.columns import INSIDE, InputColumn, columns_of_estimator
+from kedge.adapters.models.stated import Stated
 from kedge.core.errors import UnfitModel
 from kedge.core.golden import Known
-from kedge.core.inputs import SIGNATURE_FILE, DeclaredName, read_declared
+from kedge.core.inputs import SIGNATURE_FILE
 from kedge.core.values import Field
 
 TEXT = "text"
 """Name of the only input of a model that takes texts."""
-
-
-class Stated(NamedTuple):
-    """Statements of the files beside a model."""
-
-    file: str = ""
-    """File that states the inputs."""
-    inputs: tuple[Field, ...] | None = None
-    outputs: Sequence[DeclaredName] | None = None
 
 
 class EstimatorInputs(NamedTuple):
@@ -46,26 +37,6 @@ class EstimatorInputs(NamedTuple):
     computed: tuple[str, ...] = ()
     """Fields that its steps compute with: they read a truth value as a number."""
     unnamed: int = 0
-
-
-def read_stated(directory: Path) -> Stated:
-    """Read a directory's statement about its model: signature.json, else MLmodel.
-
-    Raises:
-        UnfitModel: `bad_signature`: the file cannot be read.
-    """
-    file, names = directory / SIGNATURE_FILE, None
-    if file.exists():
-        read = read_declared(file.read_bytes())
-        if read.inputs is not None:
-            fields = tuple(Field(f.name, f.dtype, f.shape, f.nullable) for f in read.inputs)
-            return Stated(SIGNATURE_FILE, fields, read.outputs)
-        names = read.outputs
-    if (directory / mlmodel.NAME).exists():
-        fields_of_mlflow = mlmodel.read_inputs(directory / mlmodel.NAME)
-        if fields_of_mlflow is not None:
-            return Stated(mlmodel.NAME, fields_of_mlflow, names)
-    return Stated(outputs=names)
 
 
 def inputs_of(estimator: Any, stated: Stated) -> EstimatorInputs:
