@@ -18,6 +18,7 @@ from contract.sql_world import World, world
 from kedge.core.access import Access, AccessKind, Role
 from kedge.core.errors import Overloaded, Unavailable
 from kedge.core.release.commands import Canary, Freeze, Pause, Promote
+from kedge.web.auth import PROXIED
 from kedge.web.dashboard import live
 from kedge.web.dashboard.live import PageStreams, SharedReads, changed, message, step
 from kedge.web.dashboard.rates import TrafficSampler
@@ -154,6 +155,14 @@ def test_a_viewer_sees_why_a_button_is_disabled_and_cannot_press_it(pages: Pages
     answer = pages.post("/endpoints/flights/act/rollback", epoch=str(epoch), reason="x")
     assert answer.status_code == 403
     assert pages.place.ledger.read().states["flights"].epoch == epoch
+
+
+def test_a_user_of_a_proxy_is_not_offered_to_log_out_here(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Log out" in pages.get("/").text
+    monkeypatch.setattr(pages.session, "csrf", lambda _: PROXIED)
+    assert "Log out" not in pages.get("/").text
 
 
 def test_other_endpoints_are_neither_listed_nor_shown(pages: Pages) -> None:

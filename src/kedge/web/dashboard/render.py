@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from kedge.core import links
 from kedge.core.time.instants import iso, read_instant
+from kedge.web.auth import PROXIED
 from kedge.web.dashboard.assets import Assets
 from kedge.web.dashboard.pages.page import STALE, DashboardPage, PagePart, Viewer
 
@@ -31,6 +32,11 @@ class PageFrame(NamedTuple):
     """The token that a write must repeat."""
     now: float
     """Unix time of this server, for the ages that a browser shows."""
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the viewer logged in here, not at a proxy, and can log out here."""
+        return self.csrf != PROXIED
 
 
 @dataclass(frozen=True, slots=True)
