@@ -1,4 +1,4 @@
-"""The web side of control: its pages, streams, scrapes and remote commands. It takes 10 to 12 minutes.
+"""The web side of control: its pages, streams, scrapes and remote commands. It takes 15 to 27 minutes.
 
 `scrape_ms` is in `scraping.py`; `remote_rollback_ms` in `remoting.py`; `traffic_to_pixel_s_p95`,
 `viewer_kb` and `dashboards_p99_ratio` in `viewing.py`; `fleet_paint_s`, `fleet_kb` and `axe_serious` in
