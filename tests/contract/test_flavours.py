@@ -37,7 +37,7 @@ HEAVY = {
 }
 
 
-OWN = ("catboost", "lightgbm", "onnx", "sklearn", "xgboost")
+OWN = ("catboost", "lightgbm", "onnx", "pickle", "sklearn", "xgboost")
 """kedge's flavours."""
 
 

@@ -64,7 +64,43 @@ def sklearn(directory: Path) -> Example:
     return Example(path=directory, inputs={"X": X[:8].tolist()}, outputs=outputs)
 
 
+LATE: Any = (X[:, 0] > 0).astype(int)
+
+
+def xgboost(directory: Path) -> Example:
+    from xgboost import DMatrix, train
+
+    directory.mkdir()
+    booster = train({"objective": "binary:logistic"}, DMatrix(X, label=LATE), 3)
+    booster.save_model(directory / "model.ubj")
+    outputs = {"score": booster.predict(DMatrix(X[:8])).tolist()}
+    return Example(path=directory, inputs={"X": X[:8].tolist()}, outputs=outputs)
+
+
+def lightgbm(directory: Path) -> Example:
+    from lightgbm import Dataset, train
+
+    directory.mkdir()
+    booster = train({"objective": "binary", "verbose": -1}, Dataset(X, label=LATE), 3)
+    booster.save_model(directory / "model.txt")
+    outputs = {"score": np.asarray(booster.predict(X[:8])).tolist()}
+    return Example(path=directory, inputs={"X": X[:8].tolist()}, outputs=outputs)
+
+
+def catboost(directory: Path) -> Example:
+    from catboost import CatBoostClassifier
+
+    directory.mkdir()
+    model = CatBoostClassifier(iterations=3, verbose=0, allow_writing_files=False).fit(X, LATE)
+    model.save_model(directory / "model.cbm")
+    outputs = {"score": model.predict_proba(X[:8])[:, 1].tolist()}
+    return Example(path=directory, inputs={"X": X[:8].tolist()}, outputs=outputs)
+
+
 def loaders() -> dict[str, Any]:
+    from kedge.adapters.models.boosters.catboost import CatboostLoader
+    from kedge.adapters.models.boosters.lightgbm import LightgbmLoader
+    from kedge.adapters.models.boosters.xgboost import XgboostLoader
     from kedge.adapters.models.onnx import OnnxLoader
     from kedge.adapters.models.sklearn import SklearnLoader
 
@@ -73,10 +109,15 @@ def loaders() -> dict[str, Any]:
         "test": (TestLoader, mine),
         "onnx": (OnnxLoader, onnx),
         "sklearn": (SklearnLoader, sklearn),
+        "xgboost": (XgboostLoader, xgboost),
+        "lightgbm": (LightgbmLoader, lightgbm),
+        "catboost": (CatboostLoader, catboost),
     }
 
 
-@pytest.mark.parametrize("name", ["linear", "test", "onnx", "sklearn"])
+@pytest.mark.parametrize(
+    "name", ["linear", "test", "onnx", "sklearn", "xgboost", "lightgbm", "catboost"]
+)
 def test_a_loader_passes_the_checks_ours_as_those_of_plugins(tmp_path: Path, name: str) -> None:
     loader, example = loaders()[name]
     check_loader(loader(), example(tmp_path / "model"))
@@ -90,6 +131,13 @@ def test_a_loader_passes_the_checks_ours_as_those_of_plugins(tmp_path: Path, nam
         (
             "kedge.adapters.models.flavours:SklearnFlavour",
             "kedge.adapters.models.sklearn:SklearnLoader",
+        ),
+        *(
+            (
+                f"kedge.adapters.models.flavours:{name.title()}Flavour",
+                f"kedge.adapters.models.boosters.{name}:{name.title()}Loader",
+            )
+            for name in ("xgboost", "lightgbm", "catboost")
         ),
     ],
 )

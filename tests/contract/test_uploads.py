@@ -348,7 +348,11 @@ def test_a_model_is_registered_from_its_upload(dock: Dock, tmp_path: Path) -> No
     dock.add(name, 0, raw + golden)
     other = dock.ask("POST", f"{API}/endpoints/other/register", json=asked)
     assert code(other) == (409, "upload_purpose")
-    for more in ({"trust": ["os.system"]}, {"trust_inline": "it is mine"}):
+    for more in (
+        {"trust": ["os.system"]},
+        {"trust_inline": "it is mine"},
+        {"allow_code": "it is mine"},
+    ):
         assert code(dock.ask("POST", register, json=asked | more)) == (403, "role_too_low")
     outside = dock.ask("POST", register, json=asked | {"golden": "../about.json"})
     assert code(outside) == (400, "not_in_upload")

@@ -411,6 +411,7 @@ def test_bounds_learned_for_a_version_that_has_none_are_not_called_in_force(
         rows_tested=8,
         rows_why="",
         plain=None,
+        allowed="",
         inline="",
         labels=LABELS,
         example="",

@@ -67,6 +67,15 @@ def _files(*_: object) -> list[CompletionItem[str]]:
         " transformation runs before it."
     ),
 )
+@click.option(
+    "--allow-code",
+    metavar="REASON",
+    default="",
+    help=(
+        "Let it run code when it is loaded, as a pickle does: in a fenced process of its own, and"
+        " only if you trust who wrote it."
+    ),
+)
 @click.option("--schema", metavar="VIEW/N", help="The feature schema that it was trained on.")
 @verb
 @prints(RegisteredVersion)
@@ -80,6 +89,7 @@ def register(
     learn_bounds: bool,
     trust: tuple[str, ...],
     trust_inline: str,
+    allow_code: str,
     schema: str | None,
 ) -> None:
     """Register the model in PATH as a version of ENDPOINT."""
@@ -103,6 +113,7 @@ def register(
             schema=schema,
             trained_on=trained_on,
             inline=trust_inline,
+            allow_code=allow_code,
             learns=learn_bounds,
             say=context.say if not context.as_json else lambda _: None,
         )

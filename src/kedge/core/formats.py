@@ -67,6 +67,15 @@ def kind_of(piece: Piece) -> str:
     return next((kind for kind, is_it in _FILES if is_it(piece)), "")
 
 
+def is_pickle(piece: Piece) -> bool:
+    """Return whether a file is a pickle, also a compressed one; nothing of it is executed."""
+    name = piece.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
+    named = name.endswith(PICKLES)
+    return not kind_of(piece) and (
+        named or _starts_pickle(piece.head) or _starts_pickle(inflated(piece.head))
+    )
+
+
 def is_pointer(head: bytes) -> bool:
     """Return whether a file is the pointer that Git LFS leaves in the place of a file."""
     return head.startswith(b"version https://git-lfs.github.com/")
@@ -77,8 +86,7 @@ def _of_piece(piece: Piece) -> Iterator[Format]:
         if is_it(piece):
             yield _FORMATS[kind]
             return
-    name = piece.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
-    if name.endswith(PICKLES) or _is_pickle(piece.head) or _is_pickle(_inflated(piece.head)):
+    if is_pickle(piece):
         yield _pickle(piece)
 
 
@@ -328,7 +336,7 @@ _WAYS = {
 }
 
 
-def _is_pickle(head: bytes) -> bool:
+def _starts_pickle(head: bytes) -> bool:
     """Return whether bytes begin like a pickle of protocol 2 or later."""
     return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
@@ -346,7 +354,7 @@ def _pickle(piece: Piece) -> Format:
 def _libraries(head: bytes) -> Iterator[str]:
     """Yield the libraries that a pickle names, in order; executes none of its instructions."""
     try:
-        for _, argument, _ in pickletools.genops(_inflated(head)):
+        for _, argument, _ in pickletools.genops(inflated(head)):
             if isinstance(argument, str):
                 name = re.split(r"[. ]", argument, maxsplit=1)[0]
                 if name in _LIBRARIES:
@@ -367,14 +375,14 @@ _INFLATERS: tuple[Callable[[], _Inflater], ...] = (
 )
 
 
-def _inflated(head: bytes) -> bytes:
-    """Return the decompressed first bytes of data that joblib or gzip wrote; else the bytes."""
+def inflated(data: bytes, most: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of data that joblib or gzip compressed; else the data."""
     for begin in _INFLATERS:
         try:
-            return begin().decompress(head, HEAD_BYTES)
+            return begin().decompress(data, most)
         except (zlib.error, lzma.LZMAError, OSError, EOFError):
             continue
-    return head
+    return data
 
 
 # ---------------------------------------------------------------- addresses

@@ -97,6 +97,7 @@ def register(
     raw: Sequence[Field] = (),
     inline: str = "",
     learns: bool = False,
+    allowed: str = "",
 ) -> tuple[ModelVersion, bool]:
     """Register a file or a directory as a version of a model, and return whether it is new.
 
@@ -110,6 +111,7 @@ def register(
         raw: columns of the training set before their transformation, of which some rows are stored.
         inline: the operator who lets it run inline although it may not be proven plain, and why.
         learns: whether bounds of its inputs are learned from the training set.
+        allowed: who allows it to run code when it is loaded, and why.
 
     Raises:
         Refused: no flavour claims it, it cannot be tested, or it breaks its golden rows; or these
@@ -118,6 +120,7 @@ def register(
     """
     check_name(model)
     claimed = claiming(source, flavours)
+    _check_allowed(claimed, source, allowed)
     attempt = functools.partial(
         _attempt,
         source,
@@ -138,16 +141,27 @@ def register(
         inline=inline,
         again=golden is None,
         learns=learns,
+        allowed=allowed,
     )
     beside = companions(source, claimed, flavours)
     try:
         return attempt(beside)
     except InputsFound as found:
-        with tempfile.TemporaryDirectory() as scratch:
-            stated = Path(scratch) / SIGNATURE_FILE
-            text = signature_json(found.inputs, _output_names(source, beside))
-            stated.write_text(text + "\n", encoding="utf-8")
-            return attempt([*(each for each in beside if each.name != SIGNATURE_FILE), stated])
+        return _with_inputs(attempt, source, beside, found.inputs)
+
+
+def _with_inputs(
+    attempt: Callable[[Sequence[Path]], tuple[ModelVersion, bool]],
+    source: Path,
+    beside: Sequence[Path],
+    inputs: Sequence[Field],
+) -> tuple[ModelVersion, bool]:
+    """Register a model with a signature.json of these inputs beside it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        stated = Path(scratch) / SIGNATURE_FILE
+        text = signature_json(inputs, _output_names(source, beside))
+        stated.write_text(text + "\n", encoding="utf-8")
+        return attempt([*(each for each in beside if each.name != SIGNATURE_FILE), stated])
 
 
 class InputsFound(Exception):
@@ -187,6 +201,7 @@ def _attempt(
     inline: str,
     again: bool,
     learns: bool,
+    allowed: str,
 ) -> tuple[ModelVersion, bool]:
     """Register these bytes. See `register`.
 
@@ -230,6 +245,7 @@ def _attempt(
         registered_at=at,
         registered_by=by,
         trained_on=trained_on,
+        allowed=allowed if runs_code(claimed) else "",
     )
     return registry.add(new), True
 
@@ -477,6 +493,25 @@ def companions(source: Path, claimed: Flavour, flavours: Mapping[str, Flavour]) 
     if [one for one in flavours.values() if one.claims(source.parent)] != [claimed]:
         return []
     return [file for name in names if (file := source.parent / name).is_file()]
+
+
+def runs_code(flavour: Flavour) -> bool:
+    """Return whether loading a model of this flavour runs code from it."""
+    return bool(getattr(flavour, "runs_code", False))
+
+
+def _check_allowed(claimed: Flavour, source: Path, allowed: str) -> None:
+    """Raise if a model would run code without permission; the hint has both ways in."""
+    if allowed or not runs_code(claimed):
+        return
+    found = recognise(list(_pieces(source)))
+    what = found.what if found is not None else "a model that runs code when it is loaded"
+    safe = f"{found.hint}; or, " if found is not None else ""
+    raise Refused(
+        f"{source} is {what}",
+        code="pickle",
+        hint=f'{safe}if you trust who wrote it: --allow-code "REASON"',
+    )
 
 
 def _unclaimed(source: Path, flavours: Mapping[str, Flavour]) -> Refused:

@@ -360,7 +360,7 @@ CATALOGUE: tuple[Operation, ...] = (
         words=("path",),
     )._replace(
         files=("path", "golden", "training", "training_set"),
-        admin_with=("trust", "trust_inline"),
+        admin_with=("trust", "trust_inline", "allow_code"),
     ),
     _task(
         "outcomes",

@@ -442,5 +442,7 @@ class RegisterParameters(UploadParameters, frozen=True, kw_only=True):
     """Python types that this version may load."""
     trust_inline: Text = ""
     """The reason to run it inside the gateway's workers although it is not proven plain."""
+    allow_code: Text = ""
+    """The reason to let it run code when it is loaded, in its own process."""
     schema: Text | None = None
     """The feature schema that it was trained on."""

@@ -88,6 +88,8 @@ class RegisteredVersion(Value, frozen=True, kw_only=True):
     plain: Plainness | None
     inline: str
     """Who allowed it to run inline although it is not proven plain, and why."""
+    allowed: str
+    """Who allowed it to run code when it is loaded, and why; empty: it runs none."""
     labels: LabelReading
     example: str
     """A call to copy; empty if callers send other columns than its inputs, or rows are too wide."""
@@ -122,6 +124,8 @@ class ListedVersion(Value, frozen=True, kw_only=True):
     """The releases that contain it."""
     roles: tuple[str, ...]
     """Roles of those releases: production, candidate, back, condemned."""
+    allowed: str = ""
+    """Who allowed it to run code when it is loaded, and why; empty: it runs none."""
 
 
 class Loaders(Mapping[str, Loader]):
@@ -260,15 +264,17 @@ def register_version(
     trained_on: TrainingSet | None = None,
     inline: str = "",
     learns: bool = False,
+    allow_code: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> tuple[ModelVersion, bool]:
     """Register the artifact at `path`; return True if it is new.
 
     `trained_on`, the description of its training set, names its schema. `inline` is the reason to
-    run it inline unproven. `learns` takes bounds of its inputs from the training set. `say` is
-    called with progress messages.
+    run it inline unproven. `learns` takes bounds of its inputs from the training set. `allow_code`
+    is the reason to let it run code when it is loaded. `say` is called with progress messages.
 
     Raises:
+        Refused: also `code_never`: the policy of the endpoint allows no code.
         Refused: also `schema_misfit`: the model needs columns that its feature schema lacks.
     """
     if trained_on is not None and schema not in (None, trained_on.schema):
@@ -277,6 +283,7 @@ def register_version(
             code="schema_misfit",
             hint="leave --schema out: the training set states it",
         )
+    _check_code(place, endpoint, allow_code)
     schema = trained_on.schema if trained_on is not None else schema
     fits = place.features.schema(schema) if schema is not None else None
     found, missing = flavours()
@@ -299,6 +306,7 @@ def register_version(
             raw=_raw(place, schema),
             inline=f"{actor()}: {inline}" if inline else "",
             learns=learns,
+            allowed=f"{actor()}: {allow_code}" if allow_code else "",
         )
     except Refused as error:
         if missing:
@@ -311,18 +319,49 @@ def register_version(
             code="schema_misfit",
             hint="a version is made for one schema; train and register another",
         )
-    if inline:
-        _note_inline(place, endpoint, version, inline)
-    if new:
-        _note_version(place, endpoint, version)
+    _note(place, endpoint, version, inline, allow_code, new=new)
     return version, new
 
 
-def _note_version(place: Workplace, endpoint: str, version: ModelVersion) -> None:
-    """Record a new version in the history."""
-    body = VersionRegistered(version=version.label, digest=version.digest, flavour=version.flavour)
+def _note(
+    place: Workplace,
+    endpoint: str,
+    version: ModelVersion,
+    inline: str,
+    allow_code: str,
+    *,
+    new: bool,
+) -> None:
+    """Record a registration: why it may run inline, and a new version."""
+    if inline:
+        _note_inline(place, endpoint, version, inline)
+    if new:
+        _note_version(place, endpoint, version, allow_code if version.allowed else "")
+
+
+def _check_code(place: Workplace, endpoint: str, reason: str) -> None:
+    """Raise if code is allowed for a reason that the policy of an endpoint does not accept."""
+    if not reason:
+        return
+    state = place.ledger.read().states.get(endpoint, State(endpoint=endpoint))
+    if state.policy.code == "never":
+        raise Refused(
+            f"the policy of {endpoint} allows no version that runs code when it is loaded",
+            code="code_never",
+            hint=f'code = "ask" under [endpoints.{endpoint}], then kedge apply',
+        )
+
+
+def _note_version(place: Workplace, endpoint: str, version: ModelVersion, reason: str) -> None:
+    """Record a new version in the history; `reason`: why it may run code."""
+    body = VersionRegistered(
+        version=version.label,
+        digest=version.digest,
+        flavour=version.flavour,
+        runs_code=bool(version.allowed),
+    )
     note = build_note(body)
-    place.ledger.note(endpoint, note, by=actor(), reason="", at=place.clock.now())
+    place.ledger.note(endpoint, note, by=actor(), reason=reason, at=place.clock.now())
 
 
 def _told_store(place: Workplace, say: Callable[[str], None]) -> DirectoryArtifacts:
@@ -427,6 +466,7 @@ def describe_version(
         rows_why=proof.why,
         plain=proof.plain,
         inline=proof.inline,
+        allowed=version.allowed,
         labels=read_labels(place, endpoint, version),
         example=example,
         libraries=find_differences(place.artifacts, version.digest),
@@ -455,6 +495,7 @@ def list_versions(place: Workplace, endpoint: str) -> list[ListedVersion]:
                 rows=mark_of(place.artifacts, version.digest),
                 releases=tuple(one.label for one in mine),
                 roles=tuple(filter(None, (_role(state, one.number) for one in mine))),
+                allowed=version.allowed,
             )
         )
     return found

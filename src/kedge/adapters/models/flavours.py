@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kedge.core.formats import HEAD_BYTES, Piece, kind_of
+from kedge.core.formats import HEAD_BYTES, Piece, is_pickle, kind_of
 from kedge.core.inputs import SIGNATURE_FILE
 
 BESIDE = (SIGNATURE_FILE, "MLmodel")
 """Files that state the inputs of a model beside them."""
+OTHERS = (".onnx", ".skops")
+"""Endings of models beside which a pickle is no model of its own."""
 
 
 class OnnxFlavour:
@@ -45,6 +47,34 @@ class SklearnFlavour:
         return len(visible(path, "*.skops")) == 1
 
 
+class PickleFlavour:
+    """Directory that holds one pickle of an estimator, written by joblib, pickle or cloudpickle."""
+
+    flavour = "pickle"
+    stalls = True
+    looks_for = "a single pickle (.joblib, .pkl), with --allow-code"
+    companions = BESIDE
+    libraries = ("joblib", "picklescan", "sklearn")
+    runs_code = True
+
+    def claims(self, path: Path) -> bool:
+        """Return whether one file is a pickle, and no other is a model."""
+        return self.find(path) is not None
+
+    def find(self, path: Path) -> Path | None:
+        """Return the only pickle of a directory without other models."""
+        found = []
+        for file in visible(path, "*"):
+            piece = _read(file)
+            if piece is None:
+                continue
+            if file.suffix in OTHERS or kind_of(piece):
+                return None
+            if is_pickle(piece):
+                found.append(file)
+        return found[0] if len(found) == 1 else None
+
+
 class _BoosterFlavour:
     """Directory that holds one model of a boosting library, recognised by its first bytes."""
 
@@ -63,14 +93,10 @@ class _BoosterFlavour:
         return found[0] if len(found) == 1 else None
 
     def _is_model(self, file: Path) -> bool:
-        if file.name in BESIDE or not file.is_file():
+        piece = _read(file)
+        if piece is None:
             return False
-        try:
-            with file.open("rb") as opened:
-                head = opened.read(HEAD_BYTES)
-        except OSError:
-            return False
-        return kind_of(Piece(file.name, head)) == self.flavour and self.is_loadable(head)
+        return kind_of(piece) == self.flavour and self.is_loadable(piece.head)
 
     def is_loadable(self, head: bytes) -> bool:
         """Return whether the library loads this one of its formats."""
@@ -111,6 +137,17 @@ class CatboostFlavour(_BoosterFlavour):
     def is_loadable(self, head: bytes) -> bool:
         """Return whether it is of the binary format, not a dump as JSON."""
         return head.startswith(b"CBM1")
+
+
+def _read(file: Path) -> Piece | None:
+    """Return a file with its first bytes; None if it cannot be read, or is beside a model."""
+    if file.name in BESIDE or not file.is_file():
+        return None
+    try:
+        with file.open("rb") as opened:
+            return Piece(file.name, opened.read(HEAD_BYTES))
+    except OSError:
+        return None
 
 
 def visible(path: Path, pattern: str) -> list[Path]:

@@ -75,4 +75,6 @@ def _notes(one: ListedVersion) -> list[str]:
     if one.trained_on:
         rows = f"{one.trained_on.rows:,} rows"
         notes.append(f"{one.version}: trained on {one.trained_on.label}: {rows}")
+    if one.allowed:
+        notes.append(f"{one.version}: runs code when it is loaded, allowed by {one.allowed}")
     return notes

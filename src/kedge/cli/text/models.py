@@ -40,6 +40,8 @@ def registered_text(found: RegisteredVersion) -> str:
         f"  rows      {MARKS[found.rows]}, on {found.rows_tested} rows{why}",
         f"  runs      {_placing(found)}",
     ]
+    if found.allowed:
+        lines.append(f"  code      runs when it is loaded, allowed by {found.allowed}")
     if found.libraries:
         lines.append(f"  libraries {'; '.join(found.libraries)}")
     if found.trained_on:
@@ -123,5 +125,6 @@ def versions_text(found: Sequence[ListedVersion]) -> str:
             if one.trained_on
             else ""
         )
+        + (f"\n       runs code when it is loaded, allowed by {one.allowed}" if one.allowed else "")
         for one in found
     )

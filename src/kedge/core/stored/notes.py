@@ -153,6 +153,8 @@ class VersionRegistered(NoteBody, frozen=True, kw_only=True):
     version: str
     digest: str
     flavour: str
+    runs_code: bool = False
+    """Whether an operator allowed it to run code when it is loaded."""
 
 
 class InlineTrusted(NoteBody, frozen=True, kw_only=True):

@@ -110,8 +110,9 @@ def _noted_by_people(note: Note) -> str:
         case n.ReferenceAccepted(requests=requests, release=number) as window:
             between = f"{to_minute(window.since)} to {to_minute(window.until)} UTC"
             return f"{requests:,} requests of r{number}, {between}, are the reference from now on"
-        case n.VersionRegistered(version=version, flavour=flavour, digest=digest):
-            return f"{version} was registered ({flavour}, {digest[:19]})"
+        case n.VersionRegistered(version=version, flavour=flavour, digest=digest, runs_code=runs):
+            code = "; it runs code when it is loaded" if runs else ""
+            return f"{version} was registered ({flavour}, {digest[:19]}){code}"
         case n.InlineTrusted(version=version):
             return f"{version} may run inside the gateway's workers, unproven"
         case n.FeaturesApplied(version=version, outcome=outcome):

@@ -175,6 +175,9 @@ class Policy(Value, frozen=True):
     features: FeaturePolicy = FeaturePolicy()
     log: LogPolicy = LogPolicy()
     runtime: Literal["auto", "inline", "process"] = "auto"
+    code: Literal["never", "ask"] | UnsetType = UNSET
+    """Whether versions may run code when they are loaded, each allowed by an operator. Unset: "ask",
+    and it is left out of a stored policy, as `announce`."""
     memory_mb: int = 4096
     back_window: str = "14d"
     readiness: Literal["warn", "refuse"] | None = None

@@ -69,6 +69,8 @@ class ModelVersion(Value, kw_only=True, frozen=True):
     registered_by: str = ""
     trained_on: TrainingSet | None = None
     """Its training set, if kedge made it."""
+    allowed: str = ""
+    """Who allowed it to run code when it is loaded, and why; empty: it runs none."""
 
     @property
     def label(self) -> str:

@@ -101,7 +101,7 @@ class SklearnLoader(SklearnFlavour):
                 hint="write the fitted estimator alone: skops.io.dump(model, 'model.skops'); what"
                 " only transforms can be written as ONNX",
             )
-        _single_threaded(estimator)
+        make_single_threaded(estimator)
         found = judge(estimator, trusted)
         stated = read_stated(path)
         inputs = inputs_of(estimator, stated)
@@ -191,7 +191,7 @@ SCHEMA_BYTES = 32 << 20
 _VERSION = re.compile(rb'"_sklearn_version":\s*\{[^{}]*"content":\s*"\\"([0-9A-Za-z.+]{1,40})\\""')
 
 
-def _single_threaded(estimator: Any) -> None:
+def make_single_threaded(estimator: Any) -> None:
     """Make it answer on the caller's thread: a pool for each request costs more than it saves."""
     for one in reachable(estimator):
         if attributes(one).get("n_jobs") not in (None, 1):
