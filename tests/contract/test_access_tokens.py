@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -138,6 +140,21 @@ def test_a_lost_or_damaged_admin_token_is_replaced_and_the_old_one_revoked(
     assert read_admin_token(place.state_dir) == new
     states = {one.number: one.state for one in list_tokens(place, every=True)}
     assert states[1] == "revoked"
+
+
+def test_an_admin_token_that_cannot_be_read_now_is_not_replaced(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = keep_admin_token(place, by="control")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fstat", fail)
+        with pytest.raises(BadConfig, match="input/output error"):
+            keep_admin_token(place, by="control")
+    assert keep_admin_token(place, by="control") == text
 
 
 def test_a_file_that_others_can_read_is_no_token_file(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_the_state_of_an_older_version_is_read_served_and_changed(older: Site) -
     history = {entry["seq"]: entry for entry in older.data("history", "flights")}
     for entry in said(older, "history"):
         assert history[entry["seq"]] == entry | NEW
-    assert older.data("versions", "flights") == said(older, "versions")
+    told = [one | {"allowed": ""} for one in said(older, "versions")]  # since then
+    assert older.data("versions", "flights") == told
     assert older.run("doctor").returncode == 0
     older.run("promote", "flights", "v1", check=False)
     older.run("canary", "flights", "v2", "--weight", "20", "--override", "tested elsewhere")

@@ -81,6 +81,7 @@ QUIET_PLACES = {
     "system/files.py is_lost": "the socket is made again",
     "system/files.py tighten": "`kedge doctor` names what is open to others",
     "gateway/auth.py read_tokens": "read again with the next request that has a token",
+    "operations/tokens.py read_token": "`kedge login` prints the link; control looks again each second",
     "system/machine.py _text": "the machine's limits are taken instead of the group's",
     "system/reserve.py _allocate": "done again each second",
     "system/reserve.py _ask": "asked again each second",

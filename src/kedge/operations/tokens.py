@@ -139,13 +139,20 @@ def revoke_token(place: Workplace, name: str, *, by: str, reason: str = "") -> L
 
 
 def keep_admin_token(place: Workplace, *, by: str) -> str:
-    """Return the token of this machine's commands; create it if the file has no valid one."""
+    """Return the token of this machine's commands; create it if the file has no valid one.
+
+    Raises:
+        BadConfig: `token_file`: the file is there and cannot be read. Another token would end the
+            one that it has.
+    """
     path = place.state_dir / ADMIN_TOKEN
     now = place.clock.unix()
     current = {t.digest: t for t in place.tokens.all() if t.name == LOCAL_NAME and t.is_valid(now)}
     try:
         text = read_token(path)
-    except BadConfig:
+    except BadConfig as error:
+        if isinstance(error.__cause__, OSError) and path.exists():
+            raise
         text = ""
     if text and digest_of(text) in current:
         return text

@@ -147,7 +147,7 @@ class RunbookNote(NoteBody, frozen=True, kw_only=True):
     markdown: str = ""
 
 
-class VersionRegistered(NoteBody, frozen=True, kw_only=True):
+class VersionRegistered(NoteBody, frozen=True, kw_only=True, omit_defaults=True):
     """A version was registered."""
 
     version: str
